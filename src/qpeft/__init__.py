@@ -1,0 +1,1 @@
+"""Quantum tensor hybrid adapters for large language models, inside Hugging Face PEFT."""

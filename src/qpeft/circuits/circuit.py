@@ -1,0 +1,131 @@
+"""A circuit as data: operations in time order, angles by where they come from, observables as Pauli strings."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+from qpeft.circuits.gates import GATES, Gate
+from qpeft.errors import CircuitError
+
+
+@dataclass(frozen=True)
+class Input:
+    """An angle fed in with the data: column `index` of the inputs, radians."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A trained angle: entry `index` of the weights, radians."""
+
+    index: int
+
+
+Angle: TypeAlias = Input | Weight | float
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One gate on named qubits. `angle` is None exactly for gates without a parameter.
+
+    Raises: CircuitError if the gate is unknown, or its qubits or angle do not fit it.
+    """
+
+    gate_name: str
+    qubits: tuple[int, ...]
+    angle: Angle | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "qubits", tuple(self.qubits))
+        if self.gate_name not in GATES:
+            near = difflib.get_close_matches(str(self.gate_name).upper(), GATES, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known gates: {', '.join(GATES)}."
+            raise CircuitError(f"There is no gate {self.gate_name!r}. {hint}")
+        if len(self.qubits) != self.gate.num_qubits or len(set(self.qubits)) != len(self.qubits):
+            raise CircuitError(
+                f"{self.gate_name} acts on {self.gate.num_qubits} different qubit(s); got qubits {self.qubits}."
+            )
+        if self.gate.is_parametrised and self.angle is None:
+            raise CircuitError(f"{self.gate_name} needs an angle: Input(index), Weight(index) or a number in radians.")
+        if not self.gate.is_parametrised and self.angle is not None:
+            raise CircuitError(f"{self.gate_name} takes no angle; got {self.angle}.")
+        if isinstance(self.angle, (Input, Weight)):
+            if self.angle.index < 0:
+                raise CircuitError(f"{self.angle} points before the first entry; indices start at 0.")
+        elif self.angle is not None and not math.isfinite(self.angle):
+            raise CircuitError(f"{self.gate_name} needs a finite angle; got {self.angle}.")
+
+    @property
+    def gate(self) -> Gate:
+        return GATES[self.gate_name]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A parametrised circuit on qubits that start in |0>, and what is measured at its end.
+
+    Attributes:
+        num_qubits: at least 1.
+        operations: in the order in which they act.
+        observables: Pauli strings over I, X, Y, Z, leftmost letter on qubit 0; by default Z of every qubit.
+
+    Equal circuits compare and hash equal, so they can key a cache.
+    Raises: CircuitError if a qubit is out of range or an observable is no Pauli string of the right length.
+    """
+
+    num_qubits: int
+    operations: tuple[Operation, ...]
+    observables: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_qubits < 1:
+            raise CircuitError(f"A circuit needs at least 1 qubit; got {self.num_qubits}.")
+        object.__setattr__(self, "operations", tuple(self.operations))
+        observables = tuple(self.observables) or tuple(z_observables(self.num_qubits))
+        object.__setattr__(self, "observables", observables)
+        for operation in self.operations:
+            if not all(0 <= qubit < self.num_qubits for qubit in operation.qubits):
+                raise CircuitError(f"{operation} leaves the circuit, whose qubits are 0 to {self.num_qubits - 1}.")
+        for observable in observables:
+            if len(observable) != self.num_qubits or not set(observable) <= set("IXYZ"):
+                raise CircuitError(
+                    f"An observable on {self.num_qubits} qubit(s) is a string of that many letters I, X, Y, Z; "
+                    f"got {observable!r}."
+                )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Caches are asked once per layer and step, so the walk over all operations is made once.
+        return hash((self.num_qubits, self.operations, self.observables))
+
+    @cached_property
+    def num_inputs(self) -> int:
+        """Angles that one evaluation reads from its input."""
+        return _count(op.angle.index for op in self.operations if isinstance(op.angle, Input))
+
+    @cached_property
+    def num_weights(self) -> int:
+        """Trained angles."""
+        return _count(op.angle.index for op in self.operations if isinstance(op.angle, Weight))
+
+    @property
+    def num_observables(self) -> int:
+        return len(self.observables)
+
+
+def z_observables(num_qubits: int) -> list[str]:
+    """Z of every qubit, qubit 0 first: 'ZII', 'IZI', 'IIZ' for three qubits."""
+    return ["I" * qubit + "Z" + "I" * (num_qubits - qubit - 1) for qubit in range(num_qubits)]
+
+
+def _count(indices: Iterable[int]) -> int:
+    return max(indices, default=-1) + 1

@@ -1,0 +1,125 @@
+"""The gate table: every gate that a circuit may contain, one row each.
+
+A fixed gate is given by its matrix. A parametrised gate is given by its Hermitian generator G, so that
+
+    U(angle) = exp(-i angle G / 2),
+
+from which simulators, gradients and parameter-shift rules are all derived. Matrices act on the gate's qubits in the
+order in which an operation lists them, the first being the most significant bit of the row index.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+ComplexMatrix = npt.NDArray[np.complex128]
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """One row of the table.
+
+    Attributes:
+        name: the key in `GATES`.
+        num_qubits: how many qubits it acts on.
+        matrix: the unitary of a fixed gate, (2**num_qubits, 2**num_qubits); None for a parametrised one.
+        generator: Hermitian G of a parametrised gate, same shape; None for a fixed one.
+    """
+
+    name: str
+    num_qubits: int
+    matrix: ComplexMatrix | None = None
+    generator: ComplexMatrix | None = None
+
+    @property
+    def is_parametrised(self) -> bool:
+        return self.generator is not None
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether the unitary is diagonal in the computational basis for every angle."""
+        matrix = self.matrix if self.generator is None else self.generator
+        assert matrix is not None
+        return bool(np.count_nonzero(matrix - np.diag(np.diag(matrix))) == 0)
+
+    @cached_property
+    def spectrum(self) -> tuple[tuple[float, ComplexMatrix], ...]:
+        """Distinct eigenvalues of the generator and the projectors onto their eigenspaces, ascending."""
+        assert self.generator is not None, f"{self.name} has no generator"
+        values, vectors = np.linalg.eigh(self.generator)
+        levels = sorted(set(np.round(values, 9).tolist()))
+        projectors = []
+        for level in levels:
+            basis = vectors[:, np.isclose(values, level)]
+            projectors.append((float(level), basis @ basis.conj().T))
+        return tuple(projectors)
+
+    def unitary(self, angle: float | None = None) -> ComplexMatrix:
+        """The gate's matrix; `angle` in radians, exactly for a parametrised gate."""
+        assert (angle is not None) == self.is_parametrised, f"{self.name}: angle given or missing"
+        if angle is None:
+            assert self.matrix is not None
+            return self.matrix
+        terms = [np.exp(-0.5j * angle * value) * projector for value, projector in self.spectrum]
+        return np.asarray(sum(terms), dtype=complex)
+
+
+_I = np.eye(2, dtype=complex)
+_X = np.array([[0, 1], [1, 0]], dtype=complex)
+_Y = np.array([[0, -1j], [1j, 0]])
+_Z = np.diag([1, -1]).astype(complex)
+
+PAULI_MATRICES: dict[str, ComplexMatrix] = {"I": _I, "X": _X, "Y": _Y, "Z": _Z}
+
+
+def _controlled(matrix: ComplexMatrix, *, otherwise: ComplexMatrix) -> ComplexMatrix:
+    """`matrix` on the second qubit where the first is 1, `otherwise` where it is 0."""
+    return np.kron(np.diag([1, 0]), otherwise) + np.kron(np.diag([0, 1]), matrix)
+
+
+def _fixed(name: str, matrix: npt.ArrayLike) -> Gate:
+    unitary = np.asarray(matrix, dtype=complex)
+    return Gate(name, num_qubits=len(unitary).bit_length() - 1, matrix=unitary)
+
+
+def _rotation(name: str, generator: ComplexMatrix) -> Gate:
+    return Gate(name, num_qubits=len(generator).bit_length() - 1, generator=generator)
+
+
+_NOTHING = np.zeros((2, 2), dtype=complex)
+_PHASE = np.diag([0, -2]).astype(complex)
+
+GATES: dict[str, Gate] = {
+    gate.name: gate
+    for gate in (
+        _fixed("H", math.sqrt(0.5) * np.array([[1, 1], [1, -1]])),
+        _fixed("X", _X),
+        _fixed("Y", _Y),
+        _fixed("Z", _Z),
+        _fixed("S", np.diag([1, 1j])),
+        _fixed("SDG", np.diag([1, -1j])),
+        _fixed("T", np.diag([1, np.exp(0.25j * np.pi)])),
+        _fixed("TDG", np.diag([1, np.exp(-0.25j * np.pi)])),
+        _fixed("SX", np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]]) / 2),
+        _fixed("CNOT", _controlled(_X, otherwise=_I)),
+        _fixed("CY", _controlled(_Y, otherwise=_I)),
+        _fixed("CZ", _controlled(_Z, otherwise=_I)),
+        _fixed("SWAP", np.eye(4)[[0, 2, 1, 3]]),
+        _rotation("RX", _X),
+        _rotation("RY", _Y),
+        _rotation("RZ", _Z),
+        _rotation("PHASE", _PHASE),
+        _rotation("CRX", _controlled(_X, otherwise=_NOTHING)),
+        _rotation("CRY", _controlled(_Y, otherwise=_NOTHING)),
+        _rotation("CRZ", _controlled(_Z, otherwise=_NOTHING)),
+        _rotation("CPHASE", _controlled(_PHASE, otherwise=_NOTHING)),
+        _rotation("RXX", np.kron(_X, _X)),
+        _rotation("RYY", np.kron(_Y, _Y)),
+        _rotation("RZZ", np.kron(_Z, _Z)),
+    )
+}

@@ -1,0 +1,58 @@
+"""Every exception that qpeft raises on purpose.
+
+QpeftError
+├── CircuitError          a circuit, gate or observable that cannot exist
+├── SimulationError       inputs or weights that a circuit cannot be evaluated on
+│   └── GradientError     a gradient was asked for that is not there
+├── FactorizationError    a width or a set of modes from which no tensor network can be built
+├── AdapterError          an adapter configuration that does not fit itself or the model
+│   └── NotMergeableError the update is not a matrix, so it cannot be added to the base weight
+├── RecipeError           a recipe with an unknown key, a missing section or a value out of range
+├── DataError             a data file that cannot be read as training or evaluation examples
+├── ModelError            a base model that cannot be found or loaded
+└── OutputError           a result that cannot be written without losing something
+"""
+
+
+class QpeftError(Exception):
+    """Base of all errors raised by qpeft; the command line prints its message and exits with code 2."""
+
+
+class CircuitError(QpeftError, ValueError):
+    """A circuit, gate or observable that cannot exist."""
+
+
+class SimulationError(QpeftError, ValueError):
+    """Inputs or weights that a circuit cannot be evaluated on."""
+
+
+class GradientError(SimulationError):
+    """A gradient was asked for that is not there."""
+
+
+class FactorizationError(QpeftError, ValueError):
+    """A width or a set of modes from which no tensor network can be built."""
+
+
+class AdapterError(QpeftError, ValueError):
+    """An adapter configuration that does not fit itself or the model."""
+
+
+class NotMergeableError(AdapterError):
+    """The adapter's update depends on its input, so it cannot be added to the base weight."""
+
+
+class RecipeError(QpeftError, ValueError):
+    """A recipe with an unknown key, a missing section or a value out of range."""
+
+
+class DataError(QpeftError, ValueError):
+    """A data file that cannot be read as training or evaluation examples."""
+
+
+class ModelError(QpeftError, ValueError):
+    """A base model that cannot be found or loaded."""
+
+
+class OutputError(QpeftError, OSError):
+    """A result that cannot be written without losing something."""

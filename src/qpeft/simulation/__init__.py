@@ -1,0 +1,5 @@
+"""Exact, differentiable evaluation of circuits."""
+
+from qpeft.simulation.expectations import expectations
+
+__all__ = ["expectations"]
