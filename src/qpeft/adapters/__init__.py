@@ -1,0 +1,11 @@
+"""Adapters that qpeft adds to PEFT. Importing this registers them."""
+
+from qpeft.adapters import bridge
+from qpeft.adapters.qtha import QthaConfig, QthaModel
+
+ADAPTERS = {"qtha": (QthaConfig, QthaModel)}
+
+for _name, (_config_class, _model_class) in ADAPTERS.items():
+    bridge.register(_name, config_class=_config_class, model_class=_model_class)
+
+__all__ = ["ADAPTERS", "QthaConfig", "QthaModel"]

@@ -1,0 +1,56 @@
+"""The only file that touches what PEFT does not promise to keep.
+
+PEFT's public `register_peft_method` accepts only names that are members of the `PeftType` enum, so a method from
+outside PEFT has to become one first. That, and the private modules that our tuners build on, are here, nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft import PeftConfig, PeftType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists, get_device_map
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, register_peft_method
+from peft.utils.other import get_pattern_key
+
+__all__ = [
+    "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
+    "BaseTuner",
+    "BaseTunerLayer",
+    "check_target_module_exists",
+    "get_device_map",
+    "get_pattern_key",
+    "peft_type",
+    "register",
+]
+
+
+def peft_type(name: str) -> PeftType:
+    """The member of PEFT's enum called `name` (upper case), added if it is not there yet."""
+    if name not in PeftType.__members__:
+        member = str.__new__(PeftType, name)
+        member._name_, member._value_ = name, name
+        PeftType._member_map_[name] = member
+        PeftType._member_names_.append(name)
+        PeftType._value2member_map_[name] = member
+        type.__setattr__(PeftType, name, member)
+    return PeftType[name]
+
+
+def register(name: str, *, config_class: type[PeftConfig], model_class: type[BaseTuner]) -> None:
+    """Make PEFT know a method. A second call with the same classes, as after a re-import, changes nothing.
+
+    Args:
+        name: lower case; the tuner's `prefix` must be `name + "_"`, from which transformers derives its own names.
+        config_class: dataclass whose `peft_type` is `peft_type(name.upper())`.
+        model_class: the tuner.
+
+    Raises:
+        KeyError: PEFT already has another method of that name.
+    """
+    known: Any = PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type(name.upper()))
+    if known is None:
+        register_peft_method(name=name, config_cls=config_class, model_cls=model_class)
+    elif known is not config_class:
+        raise KeyError(f"PEFT already has a method {name!r}, of {known.__module__}; it cannot be qpeft's as well.")

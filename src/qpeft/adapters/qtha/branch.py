@@ -1,0 +1,129 @@
+"""One adapter's branch beside one linear layer: down, middle and classical path, fusion, up."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qpeft.adapters.qtha.config import QthaConfig
+from qpeft.adapters.qtha.factors import Factor, build_factor
+from qpeft.adapters.qtha.middle import CircuitMiddle, Middle, MlpMiddle
+from qpeft.circuits.ansatz import ANSATZE
+
+
+class QthaBranch(nn.Module):
+    """The update that one adapter adds to one linear layer, before its scaling.
+
+        h = x down^T;   z = W_q middle(h) + W_c h   (or their elementwise product);   update = z up
+
+    Shapes: x (..., in_features); h, z (..., rank); down (rank, in_features); up (rank, out_features).
+    Source: arXiv:2503.12790 in the form of its released code; see docs/qtha.md.
+    """
+
+    def __init__(self, config: QthaConfig, in_features: int, out_features: int, *, rank: int) -> None:
+        super().__init__()
+        self.rank, self.fusion = rank, config.fusion
+        self.down = _factor(config, config.down, rank, in_features)
+        self.up = _factor(config, config.up, rank, out_features)
+        self.middle = _middle(config, rank)
+        self.middle_weight = None if self.middle is None else nn.Parameter(torch.empty(rank, rank))
+        self.classical_weight = nn.Parameter(torch.empty(rank, rank)) if config.classical_path else None
+        self.dropout = nn.Dropout(config.dropout)
+        self._cached_factors: tuple[tuple[int, ...], tuple[Tensor, Tensor]] | None = None
+
+    def forward(self, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+        """The update for inputs x, in the type of the branch's weights."""
+        down, up = self.effective_factors()
+        h = nn.functional.linear(self.dropout(x), down)
+        return self.bottleneck(h) @ up
+
+    def bottleneck(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
+        """z from h: middle and classical path, fused."""
+        paths = []
+        if self.middle is not None and self.middle_weight is not None:
+            paths.append(nn.functional.linear(self.middle(h), self.middle_weight))
+        if self.classical_weight is not None:
+            paths.append(nn.functional.linear(h, self.classical_weight))
+        if len(paths) == 1:
+            return paths[0]
+        return paths[0] * paths[1] if self.fusion == "hadamard" else paths[0] + paths[1]
+
+    def effective_factors(self) -> tuple[Float[Tensor, "rank in_features"], Float[Tensor, "rank out_features"]]:
+        """`down` and `up` as matrices, contracted anew in training, kept while evaluating until a weight changes."""
+        if self.training or torch.is_grad_enabled():
+            self._cached_factors = None
+            return self._contract()
+        state = tuple(
+            number
+            for factor in (self.down, self.up)
+            for weight in factor.parameters()
+            for number in (weight.data_ptr(), weight._version)
+        )
+        if self._cached_factors is None or self._cached_factors[0] != state:
+            self._cached_factors = (state, self._contract())
+        return self._cached_factors[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights, and of x and the update."""
+        return next(self.parameters()).dtype
+
+    @torch.no_grad()
+    def initialize(self, config: QthaConfig, generator: torch.Generator | None) -> None:
+        """Random weights, `up` zero: the update starts at zero. Does nothing on the meta device.
+
+        With `orthogonal` factors, inputs of unit variance give angles of variance 1/3, as LoRA's h has, and z keeps it.
+        """
+        if next(self.parameters()).is_meta:
+            return
+        in_features, rank = self.down().shape[1], self.rank
+        self.down.initialize(config.factor_init, variance=1 / (3 * in_features), generator=generator)
+        self.up.initialize(config.factor_init, variance=1 / rank, generator=generator)
+        self.up.zero()
+        if isinstance(self.middle, CircuitMiddle):
+            init = "uniform" if config.middle == "frozen_circuit" else config.angle_init
+            self.middle.initialize(init, generator)
+        elif isinstance(self.middle, MlpMiddle):
+            self.middle.initialize(generator)
+        mixers = [weight for weight in (self.middle_weight, self.classical_weight) if weight is not None]
+        for weight in mixers:
+            if config.factor_init == "kaiming":
+                nn.init.kaiming_uniform_(weight, a=0, generator=generator)
+            else:
+                nn.init.orthogonal_(weight, gain=math.sqrt(1 / len(mixers)), generator=generator)
+
+    def _contract(self) -> tuple[Tensor, Tensor]:
+        # Under autocast too: these products are tiny, and rounding them would move every token's angles.
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            return self.down(), self.up()
+
+
+def _factor(config: QthaConfig, kind: str, rank: int, width: int) -> Factor:
+    return build_factor(
+        kind,
+        rank,
+        width,
+        num_cores=config.num_cores,
+        inner_features=config.inner_features,
+        bond_dimension=config.bond_dimension,
+        parameter_share=config.parameter_share,
+    )
+
+
+def _middle(config: QthaConfig, rank: int) -> Middle | None:
+    if config.middle == "none":
+        return None
+    if config.middle == "mlp":
+        return MlpMiddle(rank)
+    num_qubits = config.qubits_per_circuit(rank)
+    circuit = ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload)
+    return CircuitMiddle(
+        circuit,
+        rank // num_qubits,
+        trained=config.middle == "circuit",
+        input_scaling=config.input_scaling,
+        offset=config.encoding_offset,
+    )

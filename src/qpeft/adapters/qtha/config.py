@@ -1,0 +1,175 @@
+"""Options of a QTHA adapter, as PEFT stores them in adapter_config.json."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import PeftConfig
+
+from qpeft.adapters.bridge import peft_type
+from qpeft.circuits.ansatz import ANSATZE
+from qpeft.errors import AdapterError
+
+MAX_QUBITS = 12
+"""Beyond this many qubits per circuit a simulated layer costs tens of times what LoRA costs."""
+
+CHOICES = {
+    "down": ("mpo", "dense"),
+    "up": ("mpo", "dense"),
+    "middle": ("circuit", "frozen_circuit", "mlp", "none"),
+    "fusion": ("linear", "hadamard"),
+    "input_scaling": ("none", "tanh"),
+    "angle_init": ("near_zero", "uniform"),
+    "factor_init": ("orthogonal", "kaiming"),
+    "ansatz": tuple(ANSATZE),
+}
+
+
+def _option(default: Any, description: str) -> Any:
+    return field(default=default, metadata={"help": description})
+
+
+@dataclass
+class QthaConfig(PeftConfig):
+    """Configuration of a QTHA adapter.
+
+        h = down(dropout(x));   z = fusion(middle(h), classical(h));   y = base(x) + alpha / rank * up(z)
+
+    Shapes: x (..., in_features), h and z (..., rank), y (..., out_features). A fresh adapter leaves the model as it is.
+    Sizes left at None follow the width of each layer, so that `down` and `up` together hold about `parameter_share` of
+    the parameters that LoRA of the same rank would.
+
+    Raises: AdapterError for a value that is unknown, out of range or at odds with another, naming the way out.
+    Source: arXiv:2503.12790. `QthaConfig.paper()` is the published form; docs/qtha.md lists where defaults depart.
+    """
+
+    rank: int = _option(8, "Width of the bottleneck.")
+    alpha: float = _option(16.0, "The update is multiplied by alpha / rank.")
+    dropout: float = _option(0.0, "Probability with which entries of x are dropped before `down`, in training.")
+    target_modules: list[str] | str | None = _option(
+        None, "Names (or endings, or one regular expression) of the linear layers to adapt; 'all-linear' for all."
+    )
+    exclude_modules: list[str] | str | None = _option(None, "Modules to leave out, in the same notation.")
+    layers_to_transform: list[int] | int | None = _option(None, "Indices of the transformer layers to adapt.")
+    layers_pattern: list[str] | str | None = _option(None, "Name of the list of layers, where PEFT does not know it.")
+    modules_to_save: list[str] | None = _option(None, "Further modules to train in full and save with the adapter.")
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "Ranks of single modules: name or regular expression to rank."}
+    )
+    alpha_pattern: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Alphas of single modules, in the same notation."}
+    )
+
+    down: str = _option("mpo", "'mpo' (matrix product operator) or 'dense' (a rank x in_features matrix).")
+    up: str = _option("mpo", "'mpo' or 'dense' (an out_features x rank matrix).")
+    num_cores: int = _option(3, "Cores of each matrix product operator.")
+    inner_features: int | None = _option(None, "Width between bottleneck and operator; None follows the layer.")
+    bond_dimension: int | None = _option(None, "Bond dimension of each operator; None follows the layer.")
+    parameter_share: float = _option(0.22, "Share of LoRA's parameters that sizes left at None aim at.")
+    factor_init: str = _option("orthogonal", "'orthogonal' (unit variance in and out) or 'kaiming' (as published).")
+
+    middle: str = _option("circuit", "'circuit', or a control in its place: 'frozen_circuit', 'mlp' or 'none'.")
+    ansatz: str = _option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
+    num_qubits: int | None = _option(None, "Qubits of one circuit; None for rank. rank / num_qubits run side by side.")
+    depth: int = _option(1, "Layers of the circuit.")
+    reupload: bool = _option(True, "Whether data enter in every layer of the circuit or only in the first.")
+    input_scaling: str = _option("none", "Angles from h: 'none' (h itself) or 'tanh' (pi/2 tanh h).")
+    encoding_offset: float = _option(
+        math.pi / 2, "Added to every input angle, radians. At 0 the circuit is even in h and has no slope there."
+    )
+    angle_init: str = _option("near_zero", "Trained angles start 'near_zero' (normal, 0.1) or 'uniform' in [-pi, pi].")
+
+    classical_path: bool = _option(True, "Whether h also passes a trained rank x rank matrix beside the circuit.")
+    fusion: str = _option("linear", "'linear': W_q q + W_c h; 'hadamard': their elementwise product.")
+    init_seed: int | None = _option(None, "Seed of the initial weights; None takes them from torch's global generator.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = peft_type("QTHA")
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
+        if isinstance(self.exclude_modules, list):
+            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
+        self._check_choices()
+        self._check_numbers()
+        self._check_combinations()
+        for rank in (self.rank, *self.rank_pattern.values()):
+            self.qubits_per_circuit(rank)
+
+    @classmethod
+    def paper(cls, rank: int = 10, depth: int = 1, **options: Any) -> QthaConfig:
+        """The published form: 4 cores, inner width 256, bond dimension 8, Kaiming init, uniform angles, alpha 2 rank.
+
+        Rebuilt from the released code of the method's authors (docs/qtha.md); 752,640 trainable parameters on q_proj
+        and v_proj of DeepSeek-R1-Distill-Qwen-7B. `options` override any field.
+        """
+        published: dict[str, Any] = {
+            "rank": rank,
+            "depth": depth,
+            "alpha": 2.0 * rank,
+            "num_cores": 4,
+            "inner_features": 256,
+            "bond_dimension": 8,
+            "factor_init": "kaiming",
+            "encoding_offset": 0.0,
+            "angle_init": "uniform",
+            "target_modules": ["q_proj", "v_proj"],
+        }
+        return cls(**(published | options))
+
+    def qubits_per_circuit(self, rank: int) -> int:
+        """Qubits of each of the circuits that a layer of this rank runs side by side.
+
+        Raises: AdapterError if rank is no multiple of num_qubits, or the circuit would have more than 12 qubits.
+        """
+        num_qubits = rank if self.num_qubits is None else self.num_qubits
+        if self.middle not in ("circuit", "frozen_circuit"):
+            return num_qubits
+        valid = [n for n in range(1, min(rank, MAX_QUBITS) + 1) if rank % n == 0]
+        if num_qubits in valid:
+            return num_qubits
+        near = sorted(sorted(valid, key=lambda n: abs(n - num_qubits))[:2])
+        raise AdapterError(
+            f"rank {rank} cannot be split into circuits of {num_qubits} qubit(s): num_qubits must divide rank and "
+            f"be at most {MAX_QUBITS}. Nearest valid num_qubits for this rank: {' or '.join(map(str, near))}."
+        )
+
+    def _check_choices(self) -> None:
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                near = difflib.get_close_matches(str(value), known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                raise AdapterError(f"{name} must be one of {', '.join(known)}; got {value!r}{hint}")
+
+    def _check_numbers(self) -> None:
+        for name in ("rank", "num_cores", "depth", "inner_features", "bond_dimension"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise AdapterError(f"{name} must be a whole number of at least 1; got {value!r}.")
+        for pattern, rank in self.rank_pattern.items():
+            if not isinstance(rank, int) or rank < 1:
+                raise AdapterError(f"rank_pattern[{pattern!r}] must be a whole number of at least 1; got {rank!r}.")
+        if not 0 <= self.dropout < 1:
+            raise AdapterError(f"dropout must be at least 0 and below 1; got {self.dropout}.")
+        if not 0 < self.parameter_share <= 1:
+            raise AdapterError(f"parameter_share must be above 0 and at most 1; got {self.parameter_share}.")
+        if not math.isfinite(self.encoding_offset):
+            raise AdapterError(f"encoding_offset must be finite; got {self.encoding_offset}.")
+
+    def _check_combinations(self) -> None:
+        if self.middle == "none" and not self.classical_path:
+            raise AdapterError("middle='none' without a classical path leaves no path at all; set classical_path=True.")
+        if self.fusion == "hadamard" and (self.middle == "none" or not self.classical_path):
+            raise AdapterError("fusion='hadamard' multiplies two paths: it needs a middle and classical_path=True.")
+        if self.down == self.up == "dense" and (self.inner_features or self.bond_dimension):
+            raise AdapterError(
+                "inner_features and bond_dimension belong to 'mpo'; with dense factors leave them unset."
+            )
+        if isinstance(self.target_modules, str) and (self.layers_to_transform is not None or self.layers_pattern):
+            raise AdapterError("layers_to_transform and layers_pattern need target_modules as a list, not as a string.")
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise AdapterError("layers_pattern names where layers_to_transform counts; set layers_to_transform too.")

@@ -1,0 +1,138 @@
+"""The wide matrices of the adapter: (rank, width) factors, dense or made from a matrix product operator.
+
+Both factors of an adapter are built as (rank, width): `down` reads x with it, `up` writes with its transpose. All of it
+depends on weights only, so a step contracts each once, from the rank side, whatever the number of tokens.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qpeft.tensor_networks import MatrixProductOperator, Modes, factorize, mpo_parameter_count
+
+
+class DenseFactor(nn.Module):
+    """A plain (rank, width) matrix, as in LoRA."""
+
+    def __init__(self, rank: int, width: int) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.empty(rank, width))
+
+    def forward(self) -> Float[Tensor, "rank width"]:
+        """The matrix."""
+        return self.matrix
+
+    @torch.no_grad()
+    def initialize(self, init: str, *, variance: float, generator: torch.Generator | None) -> None:
+        """Random entries: orthogonal rows and the given variance, or Kaiming-uniform as published (`kaiming`)."""
+        if init == "kaiming":
+            nn.init.kaiming_uniform_(self.matrix, a=0, generator=generator)
+        else:
+            gain = math.sqrt(variance * max(self.matrix.shape))
+            nn.init.orthogonal_(self.matrix, gain=gain, generator=generator)
+
+    @torch.no_grad()
+    def zero(self) -> None:
+        """Make the factor zero, so that a fresh adapter changes nothing; it can still learn."""
+        self.matrix.zero_()
+
+
+class MpoFactor(nn.Module):
+    """A (rank, width) matrix as bottleneck (rank, inner) times matrix product operator (inner, width).
+
+    Raises: FactorizationError if a size is below 1.
+    """
+
+    def __init__(self, rank: int, inner: Modes, wide: Modes, *, bond_dimension: int) -> None:
+        super().__init__()
+        self.bottleneck = nn.Parameter(torch.empty(rank, inner.width))
+        self.operator = MatrixProductOperator(inner, wide, bond_dimension=bond_dimension)
+
+    def forward(self) -> Float[Tensor, "rank width"]:
+        """The matrix, contracted core by core from the rank side; (inner, width) is never formed."""
+        return self.operator.left_multiply(self.bottleneck)
+
+    @torch.no_grad()
+    def initialize(self, init: str, *, variance: float, generator: torch.Generator | None) -> None:
+        """Random weights.
+
+        `orthogonal`: every step of the contraction is a scaled (semi-)orthogonal matrix, and the entries of the product
+        have the given variance. `kaiming`: as published, whatever variance results.
+        """
+        cores = [core for core in self.operator.cores if isinstance(core, Tensor)]
+        if init == "kaiming":
+            nn.init.kaiming_uniform_(self.bottleneck, a=0, generator=generator)
+            for core in cores:
+                left, narrow, _, _ = core.shape
+                nn.init.normal_(core, std=math.sqrt(2 / (left * narrow)), generator=generator)
+            return
+        for core in cores:
+            left, narrow, wide, right = core.shape
+            # Variance per entry is kept by a step of the contraction if the columns of its matrix have norm 1.
+            matrix = torch.empty(left * narrow, wide * right)
+            nn.init.orthogonal_(matrix, gain=math.sqrt(max(matrix.shape) / len(matrix)), generator=generator)
+            core.copy_(matrix.reshape(core.shape))
+        gain = math.sqrt(variance * max(self.bottleneck.shape))
+        nn.init.orthogonal_(self.bottleneck, gain=gain, generator=generator)
+
+    @torch.no_grad()
+    def zero(self) -> None:
+        """Make the product zero through its last core, as published; the other weights keep their values."""
+        self.operator.cores[-1].zero_()
+
+
+Factor = DenseFactor | MpoFactor
+
+
+def build_factor(
+    kind: str,
+    rank: int,
+    width: int,
+    *,
+    num_cores: int,
+    inner_features: int | None,
+    bond_dimension: int | None,
+    parameter_share: float,
+) -> Factor:
+    """The factor that a config asks for, uninitialised; sizes left at None follow rank and width (`factor_sizes`)."""
+    if kind == "dense":
+        return DenseFactor(rank, width)
+    inner_features, bond_dimension = factor_sizes(
+        rank,
+        width,
+        num_cores=num_cores,
+        inner_features=inner_features,
+        bond_dimension=bond_dimension,
+        parameter_share=parameter_share,
+    )
+    inner, wide = factorize(inner_features, num_cores), factorize(width, num_cores)
+    return MpoFactor(rank, inner, wide, bond_dimension=bond_dimension)
+
+
+def factor_sizes(
+    rank: int,
+    width: int,
+    *,
+    num_cores: int,
+    inner_features: int | None,
+    bond_dimension: int | None,
+    parameter_share: float,
+) -> tuple[int, int]:
+    """Inner width and bond dimension of an `MpoFactor`, where not given.
+
+    The inner width is the smallest power of two that is at least the rank. The bond dimension is the largest for which
+    the factor keeps to `parameter_share` of the rank * width parameters of LoRA's matrix, and at least 1.
+    """
+    if inner_features is None:
+        inner_features = 1 << (rank - 1).bit_length()
+    if bond_dimension is None:
+        inner, wide = factorize(inner_features, num_cores), factorize(width, num_cores)
+        budget = parameter_share * rank * width - rank * inner_features
+        bond_dimension = 1
+        while mpo_parameter_count(inner, wide, bond_dimension=bond_dimension + 1) <= budget and num_cores > 1:
+            bond_dimension += 1
+    return inner_features, bond_dimension

@@ -1,0 +1,91 @@
+"""What stands in the middle of the adapter: the circuit, or a control in its place; (..., rank) to (..., rank)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qpeft.circuits import Circuit
+from qpeft.simulation import expectations
+
+
+class CircuitMiddle(nn.Module):
+    """Circuits side by side, each on its slice of h: angles from h, one Z expectation per qubit.
+
+        angles = scale(h) + offset;   output = expectations(circuit, angles, weights)
+
+    Args:
+        circuit: num_qubits inputs and num_qubits observables.
+        num_circuits: how many run side by side, each with weights of its own; rank = num_circuits * num_qubits.
+        trained: whether the weights are parameters or, for a control, buffers frozen at their start.
+        input_scaling: 'none' for angles h, 'tanh' for pi/2 tanh(h), which keeps each rotation below half a turn.
+        offset: added to every angle, radians.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self, circuit: Circuit, num_circuits: int, *, trained: bool, input_scaling: str, offset: float
+    ) -> None:
+        super().__init__()
+        self.circuit, self.num_circuits = circuit, num_circuits
+        self.input_scaling, self.offset = input_scaling, offset
+        weights = torch.empty(num_circuits, circuit.num_weights)
+        if trained:
+            self.weights = nn.Parameter(weights)
+        else:
+            self.register_buffer("weights", weights)
+
+    def forward(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
+        """Expectation values in [-1, 1], in the order of the qubits."""
+        return torch.cat([self._run(part, row) for part, row in self._parts(h)], dim=-1)
+
+    def angles(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
+        """The rotation angles that h is encoded as, radians."""
+        scaled = math.pi / 2 * torch.tanh(h) if self.input_scaling == "tanh" else h
+        return scaled + self.offset
+
+    @torch.no_grad()
+    def initialize(self, init: str, generator: torch.Generator | None) -> None:
+        """Weights near zero (normal, standard deviation 0.1) or uniform in [-pi, pi], radians."""
+        if init == "near_zero":
+            nn.init.normal_(self.weights, std=0.1, generator=generator)
+        else:
+            nn.init.uniform_(self.weights, -math.pi, math.pi, generator=generator)
+
+    def extra_repr(self) -> str:
+        """Size of the circuits, for `print(model)`."""
+        return f"num_circuits={self.num_circuits}, num_qubits={self.circuit.num_qubits}"
+
+    def _parts(self, h: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.angles(h).chunk(self.num_circuits, dim=-1), self.weights.unbind(), strict=True)
+
+    def _run(self, angles: Tensor, weights: Tensor) -> Tensor:
+        return expectations(self.circuit, angles, weights)
+
+
+class MlpMiddle(nn.Module):
+    """The classical control of the method's authors: rank -> SiLU -> rank, without biases; 2 rank^2 parameters."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(rank, rank, bias=False)
+        self.second = nn.Linear(rank, rank, bias=False)
+
+    def forward(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
+        """Second linear map of the SiLU of the first."""
+        result: Tensor = self.second(nn.functional.silu(self.first(h)))
+        return result
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator | None) -> None:
+        """Orthogonal matrices; SiLU halves a signal near zero, which the first makes good."""
+        nn.init.orthogonal_(self.first.weight, gain=2.0, generator=generator)
+        nn.init.orthogonal_(self.second.weight, generator=generator)
+
+
+Middle = CircuitMiddle | MlpMiddle

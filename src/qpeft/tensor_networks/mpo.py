@@ -1,0 +1,75 @@
+"""Matrix product operators between a narrow and a wide space, contracted from the narrow side.
+
+An operator W of shape (narrow, wide) is a chain of cores; with narrow = n_1...n_K and wide = w_1...w_K,
+
+    W[(i_1..i_K), (j_1..j_K)] = G_1[i_1, j_1] G_2[i_2, j_2] ... G_K[i_K, j_K],
+
+where G_k[i, j] is a matrix of the bond dimensions on either side (1 at both ends). Also called a tensor-train operator
+(Oseledets, 2011); as a layer: Novikov et al., arXiv:1509.06569.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qpeft.errors import FactorizationError
+from qpeft.tensor_networks.modes import Modes
+
+
+class MatrixProductOperator(nn.Module):
+    """The operator, its cores as trainable parameters of shape (left bond, narrow mode, wide mode, right bond).
+
+    The cores are left uninitialised: scale and zeros are the business of whoever combines operators.
+    Raises: FactorizationError if the modes differ in number or the bond dimension is below 1.
+    """
+
+    def __init__(self, narrow: Modes, wide: Modes, *, bond_dimension: int) -> None:
+        super().__init__()
+        self.narrow, self.wide, self.bond_dimension = narrow, wide, bond_dimension
+        shapes = _core_shapes(narrow, wide, bond_dimension)
+        self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in shapes)
+
+    def left_multiply(self, matrix: Float[Tensor, "rank narrow"]) -> Float[Tensor, "rank wide"]:
+        """`matrix @ W`, one core at a time from the narrow side: W itself is never formed."""
+        rank = matrix.shape[0]
+        # Axes of t: rows and wide modes already contracted; narrow modes still open; the bond between them.
+        padding = self.narrow.padded - self.narrow.width
+        t = nn.functional.pad(matrix, (0, padding)).reshape(rank, -1, 1)
+        for core in self.cores:
+            left, narrow, wide, right = core.shape
+            rows, open_modes = t.shape[0], t.shape[1] // narrow
+            t = t.reshape(rows, narrow, open_modes, left).permute(0, 2, 3, 1).reshape(rows * open_modes, left * narrow)
+            t = t @ core.reshape(left * narrow, wide * right)
+            t = t.reshape(rows, open_modes, wide, right).transpose(1, 2).reshape(rows * wide, open_modes, right)
+        return t.reshape(rank, self.wide.padded)[:, : self.wide.width]
+
+    def dense(self) -> Float[Tensor, "narrow wide"]:
+        """W as a matrix; for inspection and tests, since its size is what an operator of this kind avoids."""
+        return self.left_multiply(torch.eye(self.narrow.width, dtype=self.cores[0].dtype, device=self.cores[0].device))
+
+    def extra_repr(self) -> str:
+        """Modes and bond dimension, for `print(model)`."""
+        return f"narrow={self.narrow.factors}, wide={self.wide.factors}, bond_dimension={self.bond_dimension}"
+
+
+def mpo_parameter_count(narrow: Modes, wide: Modes, *, bond_dimension: int) -> int:
+    """Number of parameters of such an operator: sum over cores of left bond x narrow mode x wide mode x right bond.
+
+    Raises: FactorizationError as the operator does.
+    """
+    return sum(torch.Size(shape).numel() for shape in _core_shapes(narrow, wide, bond_dimension))
+
+
+def _core_shapes(narrow: Modes, wide: Modes, bond_dimension: int) -> Sequence[tuple[int, int, int, int]]:
+    if len(narrow.factors) != len(wide.factors):
+        raise FactorizationError(
+            f"Both sides of an operator need as many modes as it has cores; got {narrow.factors} and {wide.factors}."
+        )
+    if bond_dimension < 1:
+        raise FactorizationError(f"bond_dimension must be at least 1; got {bond_dimension}.")
+    bonds = [1, *[bond_dimension] * (len(narrow.factors) - 1), 1]
+    return list(zip(bonds[:-1], narrow.factors, wide.factors, bonds[1:], strict=True))
