@@ -1,0 +1,112 @@
+"""Tokens and labels of dialogues. What is trained on: every assistant turn and its end-of-turn token, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from qpeft.data.example import Example
+from qpeft.data.turns import Turn, find_turns, render
+from qpeft.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of a token that is not trained on; the value that torch's cross entropy skips."""
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of one dialogue. `labels` equal `input_ids` where a token is trained on, else `IGNORED`.
+
+    `cut`: tokens that did not fit in. `notes`: what a reader should know about the template's work, from `turns`.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    cut: int
+    notes: tuple[str, ...]
+    source: str
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, example: Example, *, max_length: int | None = None) -> Encoded:
+    """Tokens and labels of one example. For many, `encode_all` is several times faster."""
+    return encode_all(tokenizer, [example], max_length=max_length)[0]
+
+
+def encode_all(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, max_length: int | None = None
+) -> list[Encoded]:
+    """Tokens and labels of all examples, in their order.
+
+    Args:
+        tokenizer: a fast tokenizer with a chat template.
+        examples: dialogues, at least one.
+        max_length: keep this many tokens of each dialogue and cut off the rest; None keeps all.
+
+    Raises: DataError if nothing would be trained on, in any one example or in all; it names the first such example.
+    """
+    if not tokenizer.is_fast:
+        raise DataError(f"{type(tokenizer).__name__} gives no offsets of its tokens; a fast tokenizer is needed.")
+    encoded = list(_encode(tokenizer, examples, max_length))
+    if not any(label != IGNORED for one in encoded for label in one.labels):
+        raise DataError("No token is trained on: the data have no assistant turn that the tokenizer can see.")
+    return encoded
+
+
+def to_dataset(encoded: Sequence[Encoded]) -> Dataset:
+    """Columns `input_ids` and `labels`, as TRL's SFTTrainer takes them with `skip_prepare_dataset` or for packing."""
+    from datasets import Dataset  # noqa: PLC0415  (takes a second to import)
+
+    return Dataset.from_dict(
+        {"input_ids": [one.input_ids for one in encoded], "labels": [one.labels for one in encoded]}
+    )
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int | None
+) -> Iterator[Encoded]:
+    cut_off = []
+    remaining = iter(examples)
+    while batch := list(islice(remaining, BATCH)):
+        texts = [render(tokenizer, example) for example in batch]
+        tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        for example, text, ids, offsets in zip(
+            batch, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True
+        ):
+            turns = find_turns(tokenizer, example, text)
+            labels = _labels(ids, offsets, turns)
+            first = next((i for i, label in enumerate(labels) if label != IGNORED), len(labels))
+            if max_length is not None and max_length <= first < len(labels):
+                cut_off.append((example.source, first))
+            notes = tuple(dict.fromkeys(note for turn in turns for note in turn.notes))
+            kept = labels[:max_length]
+            yield Encoded(ids[:max_length], kept, len(labels) - len(kept), notes, example.source)
+    if cut_off:
+        source, first = cut_off[0]
+        needed = max(first for _, first in cut_off) + 1
+        raise DataError(
+            f"{source}: answer wholly cut off: starts at token {first}, max_length is {max_length} "
+            f"({len(cut_off)} of {len(examples)} examples). Shorten the data or raise max_length to {needed} or more."
+        )
+
+
+def _labels(ids: list[int], offsets: list[tuple[int, int]], turns: list[Turn]) -> list[int]:
+    """Tokens that overlap a turn keep their id: one that straddles its start carries the answer's first letters."""
+    labels = [IGNORED] * len(ids)
+    following = iter(turns)
+    turn = next(following)
+    for i, (start, end) in enumerate(offsets):
+        while start >= turn.end:
+            if (later := next(following, None)) is None:
+                return labels
+            turn = later
+        if end > turn.start:
+            labels[i] = ids[i]
+    return labels

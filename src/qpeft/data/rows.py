@@ -1,0 +1,183 @@
+"""Rows of a data set with the place where each one stands. What their columns mean is in `formats`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from qpeft.data.describe import kind
+from qpeft.errors import DataError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its columns, and where it stands, as "file:line" or "name, row n"."""
+
+    values: Mapping[str, object]
+    source: str
+
+
+def read_rows(source: str, *, split: str) -> Iterator[Row]:
+    """The rows of a local file, or of a split of a Hub dataset, read as they are asked for.
+
+    Raises: DataError for a source that is not there, or a row that is malformed; it names file and line.
+    """
+    try:
+        yield from _file_rows(_path(source)) if is_local(source) else _hub_rows(source, split)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror or error}.") from error
+
+
+def is_local(source: str) -> bool:
+    """Whether `source` means a file rather than a dataset of the Hub ("name", "owner/name", "owner/name:config")."""
+    path = _path(source)
+    looks_like_file = path.suffix.lower() in READERS or source.startswith((".", "~")) or path.is_absolute()
+    return looks_like_file or len(path.parts) != 2 or path.exists() or path.is_symlink()
+
+
+def _path(source: str) -> Path:
+    return Path(os.path.expanduser(source))  # Path.expanduser raises for the home of an unknown user
+
+
+def _file_rows(path: Path) -> Iterator[Row]:
+    if path.is_dir():
+        files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix.lower() in READERS]
+        inside = f" It holds {', '.join(files[:5])}." if files else ""
+        raise DataError(f"{path} is a folder; name a data file in it.{inside}")
+    if not path.exists():
+        raise DataError(_not_found(path))
+    if path.suffix.lower() not in READERS:
+        raise DataError(f"{path}: data files end in {', '.join(READERS)}; got '{path.suffix}'.")
+    return READERS[path.suffix.lower()](path)
+
+
+def _not_found(path: Path) -> str:
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which does not exist."
+    if not path.parent.is_dir():
+        return f"{path} does not exist, and neither does its folder."
+    near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()])
+    return f"{path} does not exist." + (f" Did you mean {' or '.join(near)}?" if near else "")
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    """JSON lines, or one array of objects: the first character tells, since no line may be an array."""
+    with path.open("rb") as file:
+        head = file.read(4096).removeprefix(BYTE_ORDER_MARK).lstrip()
+    return _json_array_rows(path) if head.startswith(b"[") else _json_line_rows(path)
+
+
+def _json_line_rows(path: Path) -> Iterator[Row]:
+    for number, line in _text_lines(path):
+        if line.strip():
+            source = f"{path}:{number}"
+            yield _row(_parse_json(line, source, hint=" Every line must be one JSON object."), source)
+
+
+def _json_array_rows(path: Path) -> Iterator[Row]:
+    text = "".join(line for _, line in _text_lines(path))
+    values = _parse_json(text, str(path), hint="")
+    assert isinstance(values, list), "text that starts with a bracket is an array or malformed"
+    for number, value in enumerate(values, start=1):
+        yield _row(value, f"{path}, row {number}")
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    reader = csv.reader((line for _, line in _text_lines(path)), strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        if len(set(header)) < len(header):
+            raise DataError(f"{path}:1: a column name appears twice in {header}.")
+        for cells in filter(None, reader):  # a blank line has no cells
+            source = f"{path}:{reader.line_num}"
+            if len(cells) != len(header):
+                raise DataError(f"{source}: {len(cells)} cells, but the header has {len(header)} columns.")
+            yield Row(dict(zip(header, cells, strict=True)), source)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: malformed CSV: {error}.") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    from datasets import load_dataset  # noqa: PLC0415  (takes a second to import)
+
+    def load() -> Iterable[Mapping[str, object]]:
+        rows: Iterable[Mapping[str, object]] = load_dataset(
+            "parquet", data_files=str(path.absolute()), split="train", streaming=True
+        )
+        return rows
+
+    return _vendor_rows(load, str(path), "is no readable Parquet file")
+
+
+def _hub_rows(source: str, split: str) -> Iterator[Row]:
+    from datasets import load_dataset  # noqa: PLC0415  (takes a second to import)
+
+    name, _, config = source.partition(":")
+
+    def load() -> Iterable[Mapping[str, object]]:
+        rows: Iterable[Mapping[str, object]] = load_dataset(name, config or None, split=split)
+        return rows
+
+    return _vendor_rows(load, f"{source} ({split})", "cannot be loaded as a file here or a dataset of the Hub")
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _json_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
+
+
+def _vendor_rows(load: Callable[[], Iterable[Mapping[str, object]]], source: str, problem: str) -> Iterator[Row]:
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415
+
+    try:
+        for number, values in enumerate(load(), start=1):
+            yield Row(values, f"{source}, row {number}")
+    except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{source} {problem}: {reason}") from error
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines with their ends. Only a line feed ends a line: JSON text may hold other separators."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            yield number, _decode(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line, f"{path}:{number}")
+
+
+def _decode(line: bytes, source: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: not UTF-8 (byte {error.start + 1} of the line).") from error
+
+
+def _parse_json(text: str, source: str, *, hint: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_no_json_number)
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{source}: malformed JSON at {place}: {error.msg}.{hint}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{source}: malformed JSON: {error}.{hint}") from error
+
+
+def _no_json_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _row(value: object, source: str) -> Row:
+    if not isinstance(value, dict):
+        raise DataError(f"{source}: a row must be an object; got {kind(value)}.")
+    return Row(value, source)
