@@ -54,3 +54,8 @@ def register(name: str, *, config_class: type[PeftConfig], model_class: type[Bas
         register_peft_method(name=name, config_cls=config_class, model_cls=model_class)
     elif known is not config_class:
         raise KeyError(f"PEFT already has a method {name!r}, of {known.__module__}; it cannot be qpeft's as well.")
+
+
+def config_classes() -> dict[str, type[PeftConfig]]:
+    """Every method that PEFT knows, ours included: lower-case name to config class."""
+    return {str(known.value).lower(): classes for known, classes in PEFT_TYPE_TO_CONFIG_MAPPING.items()}

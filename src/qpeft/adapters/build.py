@@ -1,0 +1,88 @@
+"""PEFT configs by name, ours and PEFT's, and adapters put into models with errors that say what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import nn
+
+from qpeft.adapters import bridge
+from qpeft.adapters.qtha import QthaConfig
+from qpeft.errors import AdapterError, QpeftError
+
+PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {"qtha": {"paper": QthaConfig.paper}}
+
+
+def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
+    """The PEFT config of a method, from its name and fields.
+
+    Args:
+        method: 'qtha' or any method that PEFT knows, in lower case.
+        options: fields of its config; `preset` names one of `PRESETS` to start from.
+
+    Raises: AdapterError for an unknown method, field or preset, naming the nearest, or for values the config refuses.
+    """
+    classes = bridge.config_classes()
+    if method not in classes:
+        raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, classes)}")
+    config_class = classes[method]
+    fields = dict(options)
+    make: Callable[..., PeftConfig] = config_class
+    if (preset := fields.pop("preset", None)) is not None:
+        presets = PRESETS.get(method, {})
+        if preset not in presets:
+            raise AdapterError(f"{method} has no preset {preset!r}; it has {', '.join(presets) or 'none'}.")
+        make = presets[preset]
+    known = [field.name for field in dataclasses.fields(config_class)]
+    for name in fields:
+        if name not in known:
+            raise AdapterError(f"adapter type {method!r} has no option {name!r}{_nearest(name, known)}")
+    try:
+        return make(**{"task_type": "CAUSAL_LM", **fields})
+    except QpeftError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise AdapterError(f"adapter type {method!r} refuses these options: {error}") from error
+
+
+def add_adapter(model: nn.Module, config: PeftConfig, **options: Any) -> PeftModel:
+    """`get_peft_model` whose errors name the linear layers that there are. Raises: AdapterError."""
+    try:
+        return get_peft_model(model, config, **options)
+    except QpeftError:
+        raise
+    except ValueError as error:
+        targets = getattr(config, "target_modules", None)
+        names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
+        raise AdapterError(
+            f"The adapter does not fit the model: target_modules {_show(targets)}; the model's linear layers are "
+            f"called {', '.join(names)}. PEFT says: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _show(targets: Any) -> str:
+    if targets is None:
+        return "not set"
+    return repr(targets) if isinstance(targets, str) else ", ".join(sorted(targets))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(sorted(names))}."
+
+
+def default_learning_rate(method: str) -> float:
+    """Peak learning rate for AdamW where a recipe names none.
+
+    1e-2 for QTHA and 3e-3 for LoRA, the best of 1e-3, 3e-3 and 1e-2 on word problems; 1e-3 for all others, unmeasured.
+    """
+    return {"qtha": 1e-2, "lora": 3e-3}.get(method, 1e-3)

@@ -1,0 +1,40 @@
+"""A trained adapter on its base model, as `eval` and `generate` need it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from qpeft.adapters.load import load_adapter
+from qpeft.models import load_model, load_tokenizer
+from qpeft.runs import read_record
+from qpeft.training.config import Recipe, parse_recipe
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """The model with its adapter, in evaluation mode, and the recipe that made it."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    recipe: Recipe
+
+    def without_adapter(self, disabled: bool) -> AbstractContextManager[None]:
+        """The base model alone inside, if `disabled`."""
+        context: AbstractContextManager[None] = self.model.disable_adapter() if disabled else nullcontext()
+        return context
+
+
+def load_adapted(folder: Path) -> Adapted:
+    """Load what `qpeft train` left in `folder`. Raises: OutputError, ModelError or AdapterError."""
+    recipe = parse_recipe(read_record(folder).get("recipe", {}), source=str(folder / "run.json"))
+    options = recipe.model
+    tokenizer = load_tokenizer(
+        options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
+    )
+    model = load_model(options.name, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
+    return Adapted(load_adapter(model, folder), tokenizer, recipe)

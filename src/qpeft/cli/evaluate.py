@@ -1,0 +1,60 @@
+"""`qpeft eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
+    data: Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")] = None,
+    exact_match: Annotated[bool, typer.Option(help="Also generate answers and compare their final numbers.")] = False,
+    items: Annotated[int | None, typer.Option(min=1, help="Answer only the first so many.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="Also measure the base model without the adapter.")] = False,
+) -> None:
+    """Measure held-out loss, and exact match of maths answers."""
+    from qpeft.cli.adapted import load_adapted  # noqa: PLC0415  (help must not wait for torch)
+    from qpeft.data import encode_all, load_examples  # noqa: PLC0415
+    from qpeft.errors import DataError  # noqa: PLC0415
+    from qpeft.evaluation import score  # noqa: PLC0415
+
+    console = Console(highlight=False, soft_wrap=True)
+    adapted = load_adapted(folder)
+    options = adapted.recipe.data
+    source = data or options.eval
+    if source is None:
+        raise DataError("The training run held no data out; name some with --data.")
+    examples = load_examples(
+        source, prompt=options.prompt, response=options.response, system=options.system, split=options.eval_split
+    )
+    encoded = encode_all(adapted.tokenizer, examples, max_length=options.max_length)
+
+    table = Table("", "held-out loss", "perplexity", "tokens", "exact match", "answered")
+    for name, disabled in (("base model", True), ("with adapter", False)):
+        if disabled and not base:
+            continue
+        with adapted.without_adapter(disabled), console.status(f"measuring {name}"):
+            scores = score(
+                adapted.model,
+                adapted.tokenizer,
+                examples,
+                encoded,
+                exact_match=exact_match,
+                items=items,
+                max_new_tokens=adapted.recipe.evaluation.max_new_tokens,
+            )
+        matched = "-" if scores.exact_match is None else f"{scores.exact_match:.1%}"
+        table.add_row(
+            name,
+            f"{scores.loss:.4f}",
+            f"{scores.perplexity:.3f}",
+            f"{scores.tokens:,}",
+            matched,
+            str(len(scores.answers)),
+        )
+    console.print(table)

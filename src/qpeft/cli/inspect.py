@@ -1,0 +1,61 @@
+"""`qpeft inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def inspect(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="YAML file; keys can be set after it, as for train.")],
+) -> None:
+    """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask."""
+    from qpeft.adapters.build import build_config  # noqa: PLC0415  (help must not wait for torch)
+    from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
+    from qpeft.data import encode_all, load_examples, render_sample, summarize  # noqa: PLC0415
+    from qpeft.models import load_skeleton, load_tokenizer  # noqa: PLC0415
+    from qpeft.training import load_recipe  # noqa: PLC0415
+
+    parsed = load_recipe(recipe, context.args)
+    console = Console(highlight=False, soft_wrap=True)
+    config = build_config(parsed.adapter.type, parsed.adapter.options)
+    skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
+    kinds = count_layers(skeleton, config)
+
+    rank: int = getattr(config, "rank", None) or getattr(config, "r", None) or 8
+    table = Table("layer", "shape (out x in)", "how many", "parameters each", "all", f"LoRA of rank {rank}")
+    for kind in kinds:
+        lora = lora_parameters(kind, rank)
+        table.add_row(
+            kind.name,
+            f"{kind.out_features} x {kind.in_features}",
+            str(kind.count),
+            f"{kind.parameters:,}",
+            f"{kind.count * kind.parameters:,}",
+            f"{kind.count * lora:,}",
+        )
+    ours = sum(kind.count * kind.parameters for kind in kinds)
+    theirs = sum(kind.count * lora_parameters(kind, rank) for kind in kinds)
+    table.add_section()
+    table.add_row("together", "", str(sum(kind.count for kind in kinds)), "", f"{ours:,}", f"{theirs:,}")
+    console.print(table)
+    console.print(f"{1 - ours / theirs:.1%} fewer trainable parameters than LoRA of rank {rank}.")
+
+    data = parsed.data
+    tokenizer = load_tokenizer(
+        parsed.model.name,
+        chat_template=parsed.model.chat_template,
+        trust_remote_code=parsed.model.trust_remote_code,
+    )
+    examples = load_examples(
+        data.train, prompt=data.prompt, response=data.response, system=data.system, limit=data.limit, split=data.split
+    )
+    encoded = encode_all(tokenizer, examples, max_length=data.max_length)
+    console.print(f"\n{data.train}: {summarize(encoded)}")
+    console.print("first example; what is marked is trained on:\n")
+    console.print(render_sample(tokenizer, encoded[0]))

@@ -1,0 +1,41 @@
+"""Entry point of `qpeft`: finds the command, and turns our errors into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from rich.console import Console
+
+from qpeft.cli.evaluate import evaluate
+from qpeft.cli.generate import generate
+from qpeft.cli.inspect import inspect
+from qpeft.cli.train import train
+from qpeft.errors import QpeftError
+
+OVERRIDABLE = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(
+    name="qpeft",
+    help="Fine-tune language models with quantum tensor hybrid adapters.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command(context_settings=OVERRIDABLE)(train)
+app.command(name="eval")(evaluate)
+app.command()(generate)
+app.command(context_settings=OVERRIDABLE)(inspect)
+
+
+def main() -> None:
+    """Run the command line."""
+    # Set before tokenizers starts threads: forked data workers would otherwise print a warning each.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except QpeftError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {error}", markup=True)
+        sys.exit(2)

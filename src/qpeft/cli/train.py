@@ -1,0 +1,33 @@
+"""`qpeft train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="YAML file.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
+    ] = False,
+) -> None:
+    """Train an adapter.
+
+    Every key of the recipe can be set after it: --training.steps 100 --adapter.rank 4 --output.folder runs/try
+    """
+    from qpeft.training import load_recipe  # noqa: PLC0415  (help must not wait for torch)
+    from qpeft.training import train as run  # noqa: PLC0415
+
+    parsed = load_recipe(recipe, context.args)
+    try:
+        run(parsed, resume=resume, console=Console(highlight=False, soft_wrap=True))
+    except KeyboardInterrupt as interrupt:
+        typer.echo(
+            f"\ninterrupted; the last checkpoint in {parsed.output.folder} is whole: continue with --resume", err=True
+        )
+        raise typer.Exit(130) from interrupt

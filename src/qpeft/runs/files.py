@@ -1,0 +1,83 @@
+"""Files that are either whole or absent: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from qpeft.errors import OutputError
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what libraries raise when a disk is full or read-only into one OutputError that names the folder."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch reports a failed write as a RuntimeError about its stream writer, safetensors as its own error.
+        is_write_error = isinstance(error, (OSError, SafetensorError)) or "PytorchStreamWriter" in str(error)
+        if not is_write_error:
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise OutputError(f"Cannot write to {folder}: {reason}. What was there before is unchanged.") from error
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name beside it, then rename it. Raises: OutputError if it cannot be written."""
+    data = content.encode() if isinstance(content, str) else content
+    with disk_errors(path.parent):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its name when the block ends well, and vanishes when it does not.
+
+    Raises: OutputError if the disk refuses.
+    """
+    with disk_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def require_empty_folder(folder: Path) -> None:
+    """Make the folder if need be. Raises: OutputError if it holds anything or is no folder; nothing is overwritten."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise OutputError(
+            f"The output folder {folder} {what}. Choose another with --output.folder, or continue the run in it "
+            "with --resume. Nothing was changed."
+        )
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

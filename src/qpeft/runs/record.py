@@ -1,0 +1,56 @@
+"""The record of a run: run.json in its folder, with everything needed to tell what happened and to do it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from qpeft.errors import OutputError
+from qpeft.runs.files import write_atomically
+
+FILE_NAME = "run.json"
+PACKAGES = ("qpeft", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "numpy", "safetensors")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for a record."""
+    import torch  # noqa: PLC0415  (records are also read where nothing is computed)
+
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write run.json. Raises: OutputError if the disk refuses."""
+    write_atomically(folder / FILE_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read run.json. Raises: OutputError if there is none or it is damaged."""
+    path = folder / FILE_NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise OutputError(f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise OutputError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(record, dict):
+        raise OutputError(f"{path} does not hold a record.")
+    return record
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

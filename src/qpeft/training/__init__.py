@@ -1,0 +1,6 @@
+"""Training runs: a recipe in, an adapter folder out."""
+
+from qpeft.training.config import Recipe, load_recipe
+from qpeft.training.recipe import train
+
+__all__ = ["Recipe", "load_recipe", "train"]

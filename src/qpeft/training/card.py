@@ -1,0 +1,68 @@
+"""The model card of a trained adapter: what it is, how to load it, what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from qpeft.training.config import Recipe
+
+
+def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
+    """README.md of the adapter folder, in Markdown with the metadata block that model hubs read."""
+    method = recipe.adapter.type
+    metadata = {"base_model": recipe.model.name, "library_name": "peft", "tags": ["qpeft", method, "text-generation"]}
+    parts = [
+        f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---",
+        f"# {method.upper()} adapter for {recipe.model.name}",
+    ]
+    if recipe.output.notice:
+        parts.append(f"> **{recipe.output.notice.strip()}**")
+    parts += [_loading(recipe), _results(record), _making(recipe, record)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _loading(recipe: Recipe) -> str:
+    ours = recipe.adapter.type == "qtha"
+    first = "import qpeft  # first: it makes the adapter type known to PEFT\n" if ours else ""
+    note = (
+        "Without `import qpeft`, PEFT stops with `KeyError: 'QTHA'`. The circuit runs on an exact simulator; "
+        "the adapter cannot be merged into the base weights, since its update depends on the input.\n\n"
+        if ours
+        else ""
+    )
+    return (
+        f"## Use\n\n{note}```python\n{first}from peft import PeftModel\nfrom qpeft.models import load_model, "
+        f'load_tokenizer\n\ntokenizer = load_tokenizer("{recipe.model.name}")\n'
+        f'model = PeftModel.from_pretrained(load_model("{recipe.model.name}"), "path/to/this/folder")\n```'
+    )
+
+
+def _results(record: Mapping[str, Any]) -> str:
+    rows = ["## Results", "", "| | before | after |", "| --- | --- | --- |"]
+    before, after = record.get("before"), record.get("after")
+    if not before or not after:
+        return "## Results\n\nNo held-out data were given, so nothing was measured."
+    rows.append(
+        f"| held-out loss, nats per token ({after['tokens']:,} tokens) | {before['loss']:.4f} | {after['loss']:.4f} |"
+    )
+    if after["exact_match"] is not None:
+        rows.append(
+            f"| exact match ({after['answered']} items) | {before['exact_match']:.1%} | {after['exact_match']:.1%} |"
+        )
+    rows += ["", "![loss curve](loss.png)"]
+    return "\n".join(rows)
+
+
+def _making(recipe: Recipe, record: Mapping[str, Any]) -> str:
+    values = recipe.model_dump(mode="json", exclude={"output"})
+    versions = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
+    adapter = record["adapter"]
+    return (
+        f"## Making\n\n{adapter['trainable_parameters']:,} trainable parameters in {adapter['layers']} layers; "
+        f"{record['steps']} steps; {versions}.\n\n"
+        f"```yaml\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}```\n\n"
+        "`run.json` beside this file holds the whole record: environment, hashes of the data, every logged loss."
+    )

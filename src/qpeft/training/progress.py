@@ -1,0 +1,70 @@
+"""What a run says while it works."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class ProgressReport(TrainerCallback):
+    """A bar on a terminal, and a line with loss, learning rate and tokens per second at every log step.
+
+    Attributes:
+        step_seconds: wall time of every step of this process, for the record.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.step_seconds: list[float] = []
+        self._console = console
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("training")
+        self._step_start = 0.0
+        self._last_log = (0.0, 0.0)
+
+    def on_train_begin(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
+        self._progress.update(self._task, total=state.max_steps, completed=state.global_step)
+        self._progress.start()
+        self._last_log = (time.perf_counter(), 0.0)
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._step_start = time.perf_counter()
+
+    def on_step_end(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
+        self.step_seconds.append(time.perf_counter() - self._step_start)
+        self._progress.update(self._task, completed=state.global_step)
+
+    def on_log(
+        self,
+        _: TrainingArguments,
+        state: TrainerState,
+        __: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **___: Any,
+    ) -> None:
+        logs = logs or {}
+        step = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
+        if "eval_loss" in logs:
+            self._console.print(f"{step}  held-out loss {logs['eval_loss']:.4f}")
+        if "loss" in logs:
+            now, tokens = time.perf_counter(), logs.get("num_tokens", 0.0)
+            speed = (tokens - self._last_log[1]) / (now - self._last_log[0])
+            self._last_log = (now, tokens)
+            self._console.print(
+                f"{step}  loss {logs['loss']:.4f}  gradient norm {logs['grad_norm']:.3f}  "
+                f"learning rate {logs['learning_rate']:.1e}  {speed:,.0f} tokens/s"
+            )
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self._progress.stop()

@@ -1,0 +1,59 @@
+"""TRL's SFTTrainer with checkpoints that are whole or absent, and held-out loss per token."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import TrainerControl
+from trl import SFTTrainer
+
+from qpeft.data import Encoded
+from qpeft.evaluation import held_out_loss
+from qpeft.runs.files import staged
+from qpeft.training.checkpoints import checkpoints
+
+
+class CheckpointingTrainer(SFTTrainer):
+    """`SFTTrainer` on encoded examples.
+
+    Departures: a checkpoint is written under a temporary name and then renamed, so whatever kills the process leaves
+    the last one loadable; `evaluate` gives the loss per token (transformers averages batches, whatever they hold).
+    """
+
+    control: TrainerControl
+
+    def __init__(self, *args: Any, held_out: Sequence[Encoded], keep_checkpoints: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
+        self._staging: Path | None = None
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """{"eval_loss": nats per trained-on token}, also logged and shown to callbacks."""
+        metrics = {"eval_loss": held_out_loss(self.model, self._held_out).loss}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        with staged(folder / name) as temporary:
+            self._staging = temporary
+            try:
+                # Not SFTTrainer's own, which adds a model card to every checkpoint.
+                transformers.Trainer._save_checkpoint(self, model, trial)
+            finally:
+                self._staging = None
+            for file in (temporary / name).iterdir():
+                file.rename(temporary / file.name)
+            (temporary / name).rmdir()
+        for old in checkpoints(folder)[: -self._keep_checkpoints]:
+            shutil.rmtree(old)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging is not None else str(super()._get_output_dir(trial))
