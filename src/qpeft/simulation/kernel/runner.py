@@ -6,28 +6,21 @@ are added in order, so results do not depend on how many threads share the work.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numba as nb
 import numpy as np
 import torch
 from torch import Tensor
 
 from qpeft.circuits import Circuit
-from qpeft.simulation.kernel import interpreter
+from qpeft.simulation.kernel.compilation import Kernel, compiled_kernel
 from qpeft.simulation.kernel.lanes import LANES
 from qpeft.simulation.kernel.program import Program, compile_program
-
-logger = logging.getLogger(__name__)
 
 MAX_PARTITIONS = 32
 MIN_TOKENS_PER_PARTITION = 4 * LANES
@@ -35,17 +28,9 @@ TOKENS_PER_THREAD = 16 * LANES
 """Fewer tokens than this are not worth a second thread."""
 
 
-class _Compiled(NamedTuple):
-    prepare: Callable[..., None]
-    forward: Callable[..., None]
-    backward: Callable[..., None]
-    finish: Callable[..., None]
-    workspace_vectors: Callable[[Any], int]
-
-
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     """Expectations (tokens, num_observables) for float32 CPU inputs (tokens, num_inputs) and weights."""
-    program, compiled = compile_program(circuit), _compiled()
+    program, compiled = compile_program(circuit), compiled_kernel()
     angles, coefficients = _tables(program, compiled, weights)
     out = torch.empty(len(inputs), circuit.num_observables)
     rows, results = inputs.numpy(), out.numpy()
@@ -61,7 +46,7 @@ def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
-    program, compiled = compile_program(circuit), _compiled()
+    program, compiled = compile_program(circuit), compiled_kernel()
     angles, coefficients = _tables(program, compiled, weights)
     input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
     rows, grads, results = inputs.numpy(), grad.numpy(), input_grad.numpy()
@@ -78,7 +63,7 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
     return input_grad, weight_grad
 
 
-def _tables(program: Program, compiled: _Compiled, weights: Tensor) -> tuple[Any, Any]:
+def _tables(program: Program, compiled: Kernel, weights: Tensor) -> tuple[Any, Any]:
     angles = np.empty(program.num_angles)
     coefficients = np.empty(program.num_coefficients, np.float32)
     compiled.prepare(program.code, program.numbers, weights.numpy(), angles, coefficients)
@@ -94,7 +79,7 @@ def _partitions(tokens: int) -> list[tuple[int, int]]:
     return list(zip(cuts[:-1], cuts[1:], strict=True))
 
 
-def _share(program: Program, compiled: _Compiled, tokens: int, work: Callable[[int, int, int, Any], None]) -> None:
+def _share(program: Program, compiled: Kernel, tokens: int, work: Callable[[int, int, int, Any], None]) -> None:
     """Runs `work(partition, first, last, workspace)` on all partitions, over as many threads as torch may use."""
     partitions = _partitions(tokens)
     threads = max(1, min(torch.get_num_threads(), len(partitions), tokens // TOKENS_PER_THREAD))
@@ -132,28 +117,3 @@ def _pool() -> ThreadPoolExecutor:
 # Threads do not survive a fork; the child starts its own.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-@lru_cache(maxsize=1)
-def _compiled() -> _Compiled:
-    """The interpreter, compiled for this processor; from the cache on disk where there is one."""
-    started = time.perf_counter()
-    integers, doubles, floats, rows = nb.int64[::1], nb.float64[::1], nb.float32[::1], nb.float32[:, ::1]
-    index, tables = nb.int32[::1], (nb.int64[::1], nb.int32[::1], nb.float64[::1], nb.float64[::1], nb.float32[::1])
-    signatures = {
-        interpreter.prepare: nb.void(integers, doubles, floats, doubles, floats),
-        interpreter.forward: nb.void(*tables, rows, rows, nb.int64, nb.int64, floats),
-        interpreter.backward: nb.void(*tables, rows, rows, rows, nb.int64, nb.int64, doubles, floats),
-        interpreter.finish: nb.void(integers, doubles, nb.float64[:, ::1], doubles, floats),
-        interpreter.workspace_vectors: nb.int64(integers),
-    }
-    del index
-    functions = [_compile(dispatcher.py_func, signature) for dispatcher, signature in signatures.items()]
-    seconds = time.perf_counter() - started
-    if seconds > 3:
-        logger.info("Compiled the simulation kernel in %.0f s; later processes load it from the cache.", seconds)
-    return _Compiled(*functions)
-
-
-def _compile(function: Any, signature: Any) -> Any:
-    return nb.njit(signature, nogil=True, error_model="numpy")(function)
