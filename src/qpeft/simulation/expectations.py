@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from qpeft.circuits import Circuit, Input, Weight
 from qpeft.errors import SimulationError
+from qpeft.simulation.kernel import runner
 from qpeft.simulation.state import (
     Complex,
     angle_of,
@@ -56,7 +57,7 @@ def expectations(
     if inputs.device != weights.device:
         raise SimulationError(f"inputs are on {inputs.device}, weights on {weights.device}; move one of them.")
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
-    values: Tensor = _Expectations.apply(circuit, flat.float(), weights.float())
+    values: Tensor = _Expectations.apply(circuit, flat.float().contiguous(), weights.float().contiguous())
     return values.reshape(*inputs.shape[:-1], circuit.num_observables).to(inputs.dtype)
 
 
@@ -65,6 +66,8 @@ class _Expectations(torch.autograd.Function):
     def forward(ctx: Any, circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
         ctx.circuit = circuit
         ctx.save_for_backward(inputs, weights)
+        if inputs.device.type == "cpu":
+            return runner.values(circuit, inputs, weights)
         blocks = [_measure(circuit, _final_state(circuit, block, weights)) for block in _blocks(circuit, inputs)]
         return torch.cat(blocks)
 
@@ -73,6 +76,8 @@ class _Expectations(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
         inputs, weights = ctx.saved_tensors
         circuit: Circuit = ctx.circuit
+        if inputs.device.type == "cpu":
+            return None, *runner.gradients(circuit, inputs, weights, grad.contiguous())
         input_grads, weight_grad = [], torch.zeros_like(weights)
         for block, block_grad in zip(_blocks(circuit, inputs), _blocks(circuit, grad), strict=True):
             input_grad, block_weight_grad = _adjoint(circuit, block, weights, block_grad)
