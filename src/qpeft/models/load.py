@@ -33,7 +33,7 @@ def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = F
     place = _place(name)
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds to import)
 
-    with vendor_errors(name), no_progress_bars(unless_downloading=place == name):
+    with vendor_errors(name), no_progress_bars(unless_downloading=not Path(place).is_dir()):
         model, info = AutoModelForCausalLM.from_pretrained(
             place, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
         )
