@@ -61,6 +61,20 @@ def test_whole_text_of_a_smollm2_dialogue(with_template, dialogue):
     ]
 
 
+@pytest.mark.slow
+def test_golden_mask_of_the_real_smollm2(dialogue):
+    from qpeft.models import PACKAGE_MODEL, load_tokenizer
+
+    tokenizer = load_tokenizer(PACKAGE_MODEL)
+    encoded = encode(tokenizer, dialogue("What is 5 * 9?", "5 * 9 = 45", "And 2 + 2?", "4"))
+    marked = [token for token, label in zip(encoded.input_ids, encoded.labels, strict=True) if label != -100]
+    first = ["5", "Ġ*", "Ġ", "9", "Ġ=", "Ġ", "4", "5", "<|im_end|>"]
+    assert tokenizer.convert_ids_to_tokens(marked) == [*first, "4", "<|im_end|>"]
+    assert tokenizer.decode(encoded.input_ids).startswith(
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM"
+    )
+
+
 @pytest.mark.parametrize("template", ["chatml", "smollm2", "llama3", "qwen2.5"])
 def test_tokens_before_an_answer_are_those_of_the_generation_prompt(with_template, dialogue, template):
     tokenizer = with_template(template)

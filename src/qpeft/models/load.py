@@ -35,10 +35,22 @@ def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = F
 
     with vendor_errors(name), no_progress_bars(unless_downloading=not Path(place).is_dir()):
         model, info = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+            place,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,  # the check below says it in one sentence
+            output_loading_info=True,
         )
+    # transformers fills these with random numbers and goes on.
     if missing := sorted(info["missing_keys"]):
         raise ModelError(f"{name} lacks {len(missing)} of its weights, such as {missing[0]}; its files are incomplete.")
+    if mismatched := sorted(info["mismatched_keys"]):
+        weight, stored, expected = mismatched[0]
+        raise ModelError(
+            f"{name}: {len(mismatched)} weights have another shape than config.json says, such as {weight}: "
+            f"{tuple(stored)} in the file, {tuple(expected)} by the configuration."
+        )
     loaded: PreTrainedModel = model
     return loaded
 
