@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from qpeft.data.example import Example
-from qpeft.data.turns import Turn, find_turns, render
+from qpeft.data.turns import ChatTemplate, Turn
 from qpeft.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,15 +72,15 @@ def to_dataset(encoded: Sequence[Encoded]) -> Dataset:
 def _encode(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int | None
 ) -> Iterator[Encoded]:
-    cut_off = []
+    template, cut_off = ChatTemplate(tokenizer), []
     remaining = iter(examples)
     while batch := list(islice(remaining, BATCH)):
-        texts = [render(tokenizer, example) for example in batch]
+        texts = [template.render(example) for example in batch]
         tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         for example, text, ids, offsets in zip(
             batch, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True
         ):
-            turns = find_turns(tokenizer, example, text)
+            turns = template.find_turns(example, text)
             labels = _labels(ids, offsets, turns)
             first = next((i for i, label in enumerate(labels) if label != IGNORED), len(labels))
             if max_length is not None and max_length <= first < len(labels):

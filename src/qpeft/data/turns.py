@@ -33,66 +33,63 @@ class Turn:
     notes: tuple[str, ...]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> str:
-    """The whole dialogue as text by the tokenizer's chat template.
+class ChatTemplate:
+    """Dialogues as text by the chat template of a tokenizer, and where the assistant's turns stand in that text.
 
-    Raises: DataError if there is no chat template, or it refuses the dialogue.
+    Raises: DataError if the tokenizer has no chat template.
     """
-    return _render(tokenizer, example.messages, example.source)
 
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not tokenizer.chat_template:
+            raise DataError("The tokenizer has no chat template: set model.chat_template, or use an instruct model.")
+        self._tokenizer = tokenizer
+        # Longest first, so that a token that begins with another one is found. Not only those called special:
+        # "<|im_end|>" is an ordinary added token in some models.
+        added = sorted({*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}, key=len, reverse=True)
+        self._ending = re.compile(rf"\s*(?:{'|'.join(map(re.escape, added))})") if added else None
 
-def find_turns(tokenizer: PreTrainedTokenizerBase, example: Example, text: str) -> list[Turn]:
-    """The assistant turns in `text`, the rendered dialogue of `example`.
+    def render(self, example: Example) -> str:
+        """The whole dialogue. Raises: DataError if the template refuses it."""
+        return self._render(example.messages, example.source)
 
-    A turn starts where the generation prompt ends, so that an empty thinking block that the template prints before an
-    answer is trained on as it will be generated; it ends after its end-of-turn token, before a line break after that.
+    def find_turns(self, example: Example, text: str) -> list[Turn]:
+        """The assistant turns in `text`, the rendered dialogue of `example`.
 
-    Raises: DataError if an answer cannot be found in the text because the template does not print it as one piece.
-    """
-    messages = example.messages
-    places = [i for i, message in enumerate(messages) if message.role == "assistant"]
-    return [_turn(tokenizer, messages, place, text, example.source) for place in places]
+        A turn starts where the generation prompt ends, so that an empty thinking block which the template prints before
+        an answer is trained on as it will be generated; it ends after its end-of-turn token, before a line break.
 
+        Raises: DataError if an answer cannot be found in the text because the template does not print it as one piece.
+        """
+        places = [i for i, message in enumerate(example.messages) if message.role == "assistant"]
+        return [self._turn(example, place, text) for place in places]
 
-def _turn(
-    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...], place: int, text: str, source: str
-) -> Turn:
-    placeholder = next(mark for number in count() if (mark := f"\ue000{number}\ue001") not in text)
-    marked = [*messages[:place], Message("assistant", placeholder), *messages[place + 1 :]]
-    before, *after = _render(tokenizer, marked, source).split(placeholder)
-    if len(after) != 1 or not text.endswith(after[0]):
-        raise DataError(f"{source}: the chat template does not print the answer of turn {place + 1} as one piece.")
-    prompt = _render(tokenizer, messages[:place], source, generation=True) if place > 0 else before
-    prompted = text.startswith(prompt)
-    if not prompted and not text.startswith(before):
-        raise DataError(f"{source}: the text before the answer of turn {place + 1} changes with the answer.")
-    start, answer_end = len(prompt if prompted else before), len(text) - len(after[0])
-    ending = _end_of_turn(tokenizer, after[0])
-    claims = {
-        REWRITTEN: messages[place].content.strip() not in text[start:answer_end],
-        UNENDED: not ending,
-        UNPROMPTED: not prompted,
-    }
-    return Turn(start, answer_end + ending, tuple(note for note, holds in claims.items() if holds))
+    def _turn(self, example: Example, place: int, text: str) -> Turn:
+        messages, source = example.messages, example.source
+        placeholder = next(mark for number in count() if (mark := f"\ue000{number}\ue001") not in text)
+        marked = [*messages[:place], Message("assistant", placeholder), *messages[place + 1 :]]
+        before, *after = self._render(marked, source).split(placeholder)
+        if len(after) != 1 or not text.endswith(after[0]):
+            raise DataError(f"{source}: the chat template does not print the answer of turn {place + 1} as one piece.")
+        prompt = self._render(messages[:place], source, generation=True) if place > 0 else before
+        prompted = text.startswith(prompt)
+        if not prompted and not text.startswith(before):
+            raise DataError(f"{source}: the chat template changes what stands before the answer of turn {place + 1}.")
+        start, answer_end = len(prompt if prompted else before), len(text) - len(after[0])
+        ending = self._ending.match(after[0]) if self._ending else None
+        claims = {
+            REWRITTEN: messages[place].content.strip() not in text[start:answer_end],
+            UNENDED: ending is None,
+            UNPROMPTED: not prompted,
+        }
+        notes = tuple(note for note, holds in claims.items() if holds)
+        return Turn(start, answer_end + (ending.end() if ending else 0), notes)
 
+    def _render(self, messages: Sequence[Message], source: str, *, generation: bool = False) -> str:
+        from jinja2 import TemplateError  # noqa: PLC0415
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
-    """Number of characters up to the end of the special token that `after` starts with; 0 if it starts with none."""
-    tokens = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
-    found = re.match(rf"\s*(?:{'|'.join(map(re.escape, tokens))})", after) if tokens else None
-    return found.end() if found else 0
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], source: str, *, generation: bool = False
-) -> str:
-    from jinja2 import TemplateError  # noqa: PLC0415
-
-    if not tokenizer.chat_template:
-        raise DataError("The tokenizer has no chat template. Set model.chat_template to one, or use an instruct model.")
-    dialogue = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(dialogue, tokenize=False, add_generation_prompt=generation)
-    except (TemplateError, TypeError, ValueError) as error:
-        raise DataError(f"{source}: the chat template refuses the dialogue: {error}") from error
-    return str(text)
+        dialogue = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(dialogue, tokenize=False, add_generation_prompt=generation)
+        except (TemplateError, TypeError, ValueError) as error:
+            raise DataError(f"{source}: the chat template refuses the dialogue: {error}.") from error
+        return str(text)

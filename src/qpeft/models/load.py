@@ -33,29 +33,26 @@ def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = F
     place = _place(name)
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds to import)
 
-    with vendor_errors(name), no_progress_bars(unless_downloading=place == name):
+    with vendor_errors(name), no_progress_bars(unless_downloading=not Path(place).is_dir()):
         model, info = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+            place,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,  # the check below says it in one sentence
+            output_loading_info=True,
         )
+    # transformers fills these with random numbers and goes on.
     if missing := sorted(info["missing_keys"]):
         raise ModelError(f"{name} lacks {len(missing)} of its weights, such as {missing[0]}; its files are incomplete.")
+    if mismatched := sorted(info["mismatched_keys"]):
+        weight, stored, expected = mismatched[0]
+        raise ModelError(
+            f"{name}: {len(mismatched)} weights have another shape than config.json says, such as {weight}: "
+            f"{tuple(stored)} in the file, {tuple(expected)} by the configuration."
+        )
     loaded: PreTrainedModel = model
     return loaded
-
-
-def load_skeleton(name: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The base model without weights, on the meta device: its layers and shapes, in a second and without memory.
-
-    Args: as in `load_model`. Raises: ModelError if the model's configuration cannot be found or read.
-    """
-    place = _place(name)
-    import torch  # noqa: PLC0415  (takes seconds to import)
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
-
-    with vendor_errors(name), torch.device("meta"):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    return model
 
 
 def load_tokenizer(

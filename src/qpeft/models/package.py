@@ -82,7 +82,7 @@ def _convert(file: Path, folder: Path) -> None:
     with vendor_errors(PACKAGE_MODEL), no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32")
-    # The file names its pre-tokenizer ("smollm") but does not describe it, and transformers then takes plain byte level.
+    # The file only names its pre-tokenizer ("smollm"), and transformers takes plain byte level for it.
     digits = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     tokenizer.backend_tokenizer.pre_tokenizer = digits
     tokenizer.model_max_length = model.config.max_position_embeddings

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from qpeft.errors import ModelError
 
-MAX_REASON = 300
+MAX_REASON = 600
 
 
 @contextmanager

@@ -1,0 +1,111 @@
+"""A tiny byte-level tokenizer, and chat templates in the manner of the models people fine-tune."""
+
+import pytest
+
+SPECIAL = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|begin_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|begin|>",
+    "<|end|>",
+    "<|user|>",
+    "<|assistant|>",
+    "</s>",
+)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEMPLATES = {
+    "chatml": CHATML,
+    "smollm2": (
+        "{% for m in messages %}"
+        "{% if loop.first and m.role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "llama3": (
+        "{{ '<|begin_of_text|>' }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+        "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    ),
+    "qwen2.5": (
+        "{% if messages[0].role == 'system' %}<|im_start|>system\n{{ messages[0].content }}<|im_end|>\n"
+        "{% else %}<|im_start|>system\nYou are Q.<|im_end|>\n{% endif %}"
+        "{% for m in messages %}{% if m.role != 'system' or not loop.first %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    # Reasoning models: Qwen3 puts an empty thinking block before the last answer only, ...
+    "qwen3": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    # ... DeepSeek-R1 drops the thinking from every answer and opens it in the generation prompt.
+    "deepseek-r1": (
+        "{{ '<|begin|>' }}{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}"
+        "{% elif m.role == 'system' %}{{ m.content }}"
+        "{% else %}<|assistant|>{{ m.content.split('</think>')[-1] }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+    ),
+    # Llama 2 and its kin: spaces around the answer, which tokens may straddle.
+    "llama2": (
+        "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }} </s>{% endif %}{% endfor %}"
+    ),
+    "generation-marks": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n{% else %}{{ m.content }}<|im_end|>\n{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "no-end-of-turn": (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """Byte-level BPE with a few hundred tokens and no chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["Hello there, how are you? I am fine. system user assistant"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>")
+
+
+@pytest.fixture
+def with_template(tokenizer, monkeypatch):
+    """A function: the tokenizer with the template of that name."""
+
+    def set_template(name):
+        monkeypatch.setattr(tokenizer, "chat_template", TEMPLATES.get(name, name))
+        return tokenizer
+
+    return set_template
+
+
+@pytest.fixture
+def dialogue():
+    """A function from texts, user first, to an example."""
+    from qpeft.data import Example, Message
+
+    def example(*texts, system=None):
+        turns = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)]
+        return Example((*([Message("system", system)] if system else []), *turns), {}, "data.jsonl:7")
+
+    return example
