@@ -55,6 +55,21 @@ def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = F
     return loaded
 
 
+def load_skeleton(name: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The base model without weights, on the meta device: its layers and shapes, in a second and without memory.
+
+    Args: as in `load_model`. Raises: ModelError if the model's configuration cannot be found or read.
+    """
+    place = _place(name)
+    import torch  # noqa: PLC0415  (takes seconds to import)
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+
+    with vendor_errors(name), torch.device("meta"):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    return model
+
+
 def load_tokenizer(
     name: str, *, chat_template: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:

@@ -177,9 +177,7 @@ def dead_weights(circuit: Circuit) -> tuple[int, ...]:
     return compile_plan(circuit).dead_weights
 
 
-def _primitives(
-    operation: Operation, frame: Frame, layers: _Scheduler
-) -> Iterator[tuple[str, Pauli, AngleSum]]:
+def _primitives(operation: Operation, frame: Frame, layers: _Scheduler) -> Iterator[tuple[str, Pauli, AngleSum]]:
     match operation.angle:
         case None:
             source = AngleSum()

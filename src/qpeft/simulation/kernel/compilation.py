@@ -54,11 +54,15 @@ def _compile(name: str, signature: Any) -> Any:
     try:
         compiled = nb.njit(cache=True, **options)(function)
     except (RuntimeError, OSError):
-        logger.warning("No folder for compiled code can be written; the simulation kernel is compiled in every process.")
+        logger.warning(
+            "No folder for compiled code can be written; the simulation kernel is compiled in every process."
+        )
         compiled = nb.njit(**options)(function)
     finally:
         config.CACHE_DIR = previous
-    cached = compiled.stats.cache_path and any(Path(compiled.stats.cache_path).glob(f"{interpreter.__name__.rsplit('.')[-1]}.{name}-*"))
+    cached = compiled.stats.cache_path and any(
+        Path(compiled.stats.cache_path).glob(f"{interpreter.__name__.rsplit('.')[-1]}.{name}-*")
+    )
     if not cached and name == "prepare":
         logger.warning("Compiling the simulation kernel, once for all circuits: about 15 seconds.")
     compiled.compile(signature)

@@ -60,7 +60,9 @@ class _Emitter:
         return self.pointer(array, self.builder.add(start, _constant(number * LANES)))
 
     def scalar(self, array: int, start: Any, number: int) -> Any:
-        return splat_scalar(self.builder, self.builder.load(self.pointer(array, self.builder.add(start, _constant(number)))))
+        return splat_scalar(
+            self.builder, self.builder.load(self.pointer(array, self.builder.add(start, _constant(number))))
+        )
 
 
 def _emits(body: Callable[[_Emitter], None]) -> Callable[[Any, Any, Any, Any], Any]:

@@ -21,7 +21,11 @@ from qpeft.simulation.kernel.program import Section as _Section
 # numba compiles plain integers, not enum members.
 SIGNS, PROMOTE, PHASES, ROTATIONS, TOKEN_PROMOTE, TOKEN_PHASES = (int(op) for op in _Op)
 (INSTRUCTIONS, CHUNKS, TERMS, MEASURED, STRINGS, COMBINATIONS, ANGLES, WEIGHT_PARTS, INPUT_PARTS) = map(int, _Section)
-STATE_QUBITS, LANE_ROWS, FIRST_ROTATIONS = int(_Scalar.STATE_QUBITS), int(_Scalar.LANE_ROWS), int(_Scalar.FIRST_ROTATIONS)
+STATE_QUBITS, LANE_ROWS, FIRST_ROTATIONS = (
+    int(_Scalar.STATE_QUBITS),
+    int(_Scalar.LANE_ROWS),
+    int(_Scalar.FIRST_ROTATIONS),
+)
 NUM_SUMS, NUM_EXPECTATIONS = int(_Scalar.NUM_SUMS), int(_Scalar.NUM_EXPECTATIONS)
 NUM_OBSERVABLES = int(_Scalar.NUM_OBSERVABLES)
 
@@ -226,7 +230,9 @@ def forward(code, index, numbers, angles, coefficients, inputs, values, first, l
             value = splat(nb.float32(0))
             while k < code[2 * COMBINATIONS + 1] and code[row_of(code, COMBINATIONS, k)] == observable:
                 row = row_of(code, COMBINATIONS, k)
-                value = plus_product(value, load(expectations, code[row + 1] * LANES), splat(coefficients[code[row + 2]]))
+                value = plus_product(
+                    value, load(expectations, code[row + 1] * LANES), splat(coefficients[code[row + 2]])
+                )
                 k += 1
             store(result, 0, value)
             for lane in range(count):
@@ -234,9 +240,7 @@ def forward(code, index, numbers, angles, coefficients, inputs, values, first, l
 
 
 @inline
-def backward(
-    code, index, numbers, angles, coefficients, inputs, grads, input_grads, first, last, partial, work
-):
+def backward(code, index, numbers, angles, coefficients, inputs, grads, input_grads, first, last, partial, work):
     """Input gradients of rows `first` to `last`, and their sums for the weights in `partial`, double precision."""
     qubits = code[STATE_QUBITS]
     size = 1 << qubits

@@ -136,7 +136,13 @@ class _Assembler:
         index = np.concatenate(self._index) if self._index else np.zeros(0, np.int32)
         numbers = np.array(self._numbers or [0.0])
         return Program(
-            code, index, numbers, self._qubits, self._sums, max(1, self._coefficients), len(self._sections[Section.ANGLES])
+            code,
+            index,
+            numbers,
+            self._qubits,
+            self._sums,
+            max(1, self._coefficients),
+            len(self._sections[Section.ANGLES]),
         )
 
     def _assembled(self, first_rotations: int, num_expectations: int) -> IntArray:
