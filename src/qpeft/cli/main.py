@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import typer
 from rich.console import Console
@@ -34,6 +35,8 @@ def main() -> None:
     """Run the command line."""
     # Set before tokenizers starts threads: forked data workers would otherwise print a warning each.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Deprecations among transformers, peft and trl: nothing that a user of ours can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
     try:
         app()
     except QpeftError as error:

@@ -39,7 +39,16 @@ class Split:
     encoded: Sequence[Encoded]
 
 
-def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run ends with. `record` is what run.json holds."""
+
+    record: dict[str, Any]
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> TrainedRun:
     """Train an adapter as the recipe says, and leave it in the output folder with card, loss curve and record.
 
     Args:
@@ -48,7 +57,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         console: where progress goes; None for nowhere.
 
     Returns:
-        The record, as run.json holds it.
+        The record, and the model with its adapter.
 
     Raises:
         QpeftError: of the kind that fits; nothing has then been overwritten, and checkpoints stay.
@@ -64,9 +73,12 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     )
     training = _load(recipe, tokenizer, held_out=False)
     held_out = _load(recipe, tokenizer, held_out=True) if recipe.data.eval else None
-    console.print(f"training data: {summarize(training.encoded)}")
-    if held_out:
-        console.print(f"held-out data: {summarize(held_out.encoded)}")
+    for name, split in (("training", training), ("held-out", held_out)):
+        if split is not None:
+            summary = summarize(split.encoded)
+            console.print(f"{name} data: {summary}")
+            for note, examples in summary.notes.items():
+                console.print(f"  note on {examples:,} examples: {note}")
 
     set_seed(recipe.seed)
     model = _adapted_model(recipe)
@@ -104,7 +116,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     }
     _save(recipe, model, record, folder)
     console.print(f"saved to {folder}")
-    return record
+    return TrainedRun(record, model, tokenizer)
 
 
 def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -156,8 +168,9 @@ def _load(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, held_out: bool)
 def _adapted_model(recipe: Recipe) -> PeftModel:
     model = load_model(recipe.model.name, dtype=recipe.model.dtype, trust_remote_code=recipe.model.trust_remote_code)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
-    config.base_model_name_or_path = recipe.model.name
-    return add_adapter(model, config)
+    adapted = add_adapter(model, config)
+    config.base_model_name_or_path = recipe.model.name  # not the folder that it was loaded from on this machine
+    return adapted
 
 
 def _trainer(
@@ -186,7 +199,7 @@ def _trainer(
         warmup_steps=round(options.warmup * steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        gradient_checkpointing=options.gradient_checkpointing,
+        gradient_checkpointing=options.gradient_checkpointing or None,
         bf16=False,
         logging_steps=options.log_every,
         logging_first_step=True,
