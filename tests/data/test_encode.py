@@ -8,6 +8,8 @@ from qpeft.data import encode, encode_all, render_sample, summarize, to_dataset
 from qpeft.data.turns import REWRITTEN, UNENDED, UNPROMPTED
 from qpeft.errors import DataError
 
+DOTTED = "{% for m in messages %}{{ m.content }}.{% endfor %}"
+
 
 def runs(tokenizer, encoded):
     """The text as (is it trained on, piece) pairs, read off the labels alone."""
@@ -165,9 +167,22 @@ def test_templates_that_cannot_be_masked_are_errors(with_template, dialogue, tem
         encode(with_template(template), dialogue("Hi", "One two"))
 
 
-def test_no_examples_are_an_error(with_template):
-    with pytest.raises(DataError, match="No token is trained on"):
+def test_training_on_nothing_is_an_error(with_template, dialogue, tokenizer):
+    with pytest.raises(DataError, match="No token is trained on: there are no examples"):
         encode_all(with_template("chatml"), [])
+    with pytest.raises(DataError, match="max_length must be at least 1, or None to cut nothing off; got -1"):
+        encode(tokenizer, dialogue("Hi", "One"), max_length=-1)
+
+
+def test_an_answer_that_the_tokenizer_drops_is_an_error(dialogue):
+    from tokenizers import Regex, Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    backend.normalizer = normalizers.Replace(Regex("[^a]"), "")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=DOTTED)
+    with pytest.raises(DataError, match=r"data.jsonl:7: no token is trained on; the tokenizer leaves nothing"):
+        encode(tokenizer, dialogue("a", "😀"))
 
 
 def test_slow_tokenizer_is_refused(with_template, dialogue, monkeypatch):

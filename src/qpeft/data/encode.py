@@ -50,18 +50,19 @@ def encode_all(
         examples: dialogues, at least one.
         max_length: keep this many tokens of each dialogue and cut off the rest; None keeps all.
 
-    Raises: DataError if nothing would be trained on, in any one example or in all; it names the first such example.
+    Raises: DataError if nothing of an example would be trained on; it names the first such example.
     """
     if not tokenizer.is_fast:
         raise DataError(f"{type(tokenizer).__name__} gives no offsets of its tokens; a fast tokenizer is needed.")
-    encoded = list(_encode(tokenizer, examples, max_length))
-    if not any(label != IGNORED for one in encoded for label in one.labels):
-        raise DataError("No token is trained on: the data have no assistant turn that the tokenizer can see.")
-    return encoded
+    if max_length is not None and max_length < 1:
+        raise DataError(f"max_length must be at least 1, or None to cut nothing off; got {max_length}.")
+    if not examples:
+        raise DataError("No token is trained on: there are no examples.")
+    return list(_encode(tokenizer, examples, max_length))
 
 
 def to_dataset(encoded: Sequence[Encoded]) -> Dataset:
-    """Columns `input_ids` and `labels`, as TRL's SFTTrainer takes them with `skip_prepare_dataset` or for packing."""
+    """Columns `input_ids` and `labels`, which TRL's SFTTrainer takes with `skip_prepare_dataset`."""
     from datasets import Dataset  # noqa: PLC0415  (takes a second to import)
 
     return Dataset.from_dict(
@@ -83,10 +84,14 @@ def _encode(
             turns = template.find_turns(example, text)
             labels = _labels(ids, offsets, turns)
             first = next((i for i, label in enumerate(labels) if label != IGNORED), len(labels))
-            if max_length is not None and max_length <= first < len(labels):
+            if first == len(labels):
+                raise DataError(
+                    f"{example.source}: no token is trained on; the tokenizer leaves nothing of the answer."
+                )
+            kept = labels[:max_length]
+            if first >= len(kept):
                 cut_off.append((example.source, first))
             notes = tuple(dict.fromkeys(note for turn in turns for note in turn.notes))
-            kept = labels[:max_length]
             yield Encoded(ids[:max_length], kept, len(labels) - len(kept), notes, example.source)
     if cut_off:
         source, first = cut_off[0]
