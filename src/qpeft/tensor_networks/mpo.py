@@ -38,7 +38,7 @@ class MatrixProductOperator(nn.Module):
         rank = matrix.shape[0]
         # Axes of t: rows and wide modes already contracted; narrow modes still open; the bond between them.
         padding = self.narrow.padded - self.narrow.width
-        t = nn.functional.pad(matrix, (0, padding)).reshape(rank, -1, 1)
+        t = nn.functional.pad(matrix, (0, padding)).reshape(rank, self.narrow.padded, 1)
         for core in self.cores:
             left, narrow, wide, right = core.shape
             rows, open_modes = t.shape[0], t.shape[1] // narrow

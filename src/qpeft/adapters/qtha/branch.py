@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,6 +14,24 @@ from qpeft.adapters.qtha.config import QthaConfig
 from qpeft.adapters.qtha.factors import Factor, build_factor
 from qpeft.adapters.qtha.middle import CircuitMiddle, Middle, MlpMiddle
 from qpeft.circuits.ansatz import ANSATZE
+
+
+@dataclass(frozen=True)
+class _Contracted:
+    """Both factors as matrices, and the weights they came from in the state of that moment.
+
+    The weights are held, so that no other tensor can take their place in memory and be mistaken for them.
+    """
+
+    factors: tuple[Tensor, Tensor]
+    weights: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+
+    def is_current(self, weights: tuple[Tensor, ...]) -> bool:
+        return all(
+            now.data_ptr() == then.data_ptr() and now._version == version
+            for now, then, version in zip(weights, self.weights, self.versions, strict=True)
+        )
 
 
 class QthaBranch(nn.Module):
@@ -25,14 +45,14 @@ class QthaBranch(nn.Module):
 
     def __init__(self, config: QthaConfig, in_features: int, out_features: int, *, rank: int) -> None:
         super().__init__()
-        self.rank, self.fusion = rank, config.fusion
+        self.rank, self.in_features, self.fusion = rank, in_features, config.fusion
         self.down = _factor(config, config.down, rank, in_features)
         self.up = _factor(config, config.up, rank, out_features)
         self.middle = _middle(config, rank)
         self.middle_weight = None if self.middle is None else nn.Parameter(torch.empty(rank, rank))
         self.classical_weight = nn.Parameter(torch.empty(rank, rank)) if config.classical_path else None
         self.dropout = nn.Dropout(config.dropout)
-        self._cached_factors: tuple[tuple[int, ...], tuple[Tensor, Tensor]] | None = None
+        self._contracted: _Contracted | None = None
 
     def forward(self, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
         """The update for inputs x, in the type of the branch's weights."""
@@ -41,30 +61,34 @@ class QthaBranch(nn.Module):
         return self.bottleneck(h) @ up
 
     def bottleneck(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
-        """z from h: middle and classical path, fused."""
+        """z from h: middle and classical path, fused, in the type of the weights."""
         paths = []
-        if self.middle is not None and self.middle_weight is not None:
-            paths.append(nn.functional.linear(self.middle(h), self.middle_weight))
-        if self.classical_weight is not None:
-            paths.append(nn.functional.linear(h, self.classical_weight))
-        if len(paths) == 1:
-            return paths[0]
-        return paths[0] * paths[1] if self.fusion == "hadamard" else paths[0] + paths[1]
+        with self._without_autocast():
+            h = h.to(self.dtype)
+            if self.middle is not None and self.middle_weight is not None:
+                paths.append(nn.functional.linear(self.middle(h), self.middle_weight))
+            if self.classical_weight is not None:
+                paths.append(nn.functional.linear(h, self.classical_weight))
+            if len(paths) == 1:
+                return paths[0]
+            return paths[0] * paths[1] if self.fusion == "hadamard" else paths[0] + paths[1]
 
     def effective_factors(self) -> tuple[Float[Tensor, "rank in_features"], Float[Tensor, "rank out_features"]]:
-        """`down` and `up` as matrices, contracted anew in training, kept while evaluating until a weight changes."""
-        if self.training or torch.is_grad_enabled():
-            self._cached_factors = None
+        """`down` and `up` as matrices, contracted anew in training, kept while evaluating until a weight changes.
+
+        A change is seen as torch counts it: by optimizers, `load_state_dict`, in-place operations and new tensors, not by
+        writing into `weight.data`. After such a write, one forward pass with gradients (or in training mode) forgets.
+        """
+        if torch.compiler.is_compiling():
             return self._contract()
-        state = tuple(
-            number
-            for factor in (self.down, self.up)
-            for weight in factor.parameters()
-            for number in (weight.data_ptr(), weight._version)
-        )
-        if self._cached_factors is None or self._cached_factors[0] != state:
-            self._cached_factors = (state, self._contract())
-        return self._cached_factors[1]
+        weights = (*self.down.parameters(), *self.up.parameters())
+        if self.training or torch.is_grad_enabled() or any(weight.is_inference() for weight in weights):
+            self._contracted = None
+            return self._contract()
+        if self._contracted is None or not self._contracted.is_current(weights):
+            held = tuple(weight.detach() for weight in weights)
+            self._contracted = _Contracted(self._contract(), held, tuple(weight._version for weight in weights))
+        return self._contracted.factors
 
     @property
     def dtype(self) -> torch.dtype:
@@ -79,9 +103,9 @@ class QthaBranch(nn.Module):
         """
         if next(self.parameters()).is_meta:
             return
-        in_features, rank = self.down().shape[1], self.rank
-        self.down.initialize(config.factor_init, variance=1 / (3 * in_features), generator=generator)
-        self.up.initialize(config.factor_init, variance=1 / rank, generator=generator)
+        down_variance, up_variance = 1 / (3 * self.in_features), 1 / self.rank
+        self.down.initialize(config.factor_init, reads="wide", variance=down_variance, generator=generator)
+        self.up.initialize(config.factor_init, reads="narrow", variance=up_variance, generator=generator)
         self.up.zero()
         if isinstance(self.middle, CircuitMiddle):
             init = "uniform" if config.middle == "frozen_circuit" else config.angle_init
@@ -95,10 +119,16 @@ class QthaBranch(nn.Module):
             else:
                 nn.init.orthogonal_(weight, gain=math.sqrt(1 / len(mixers)), generator=generator)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_contracted": None}
+
     def _contract(self) -> tuple[Tensor, Tensor]:
-        # Under autocast too: these products are tiny, and rounding them would move every token's angles.
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+        with self._without_autocast():
             return self.down(), self.up()
+
+    def _without_autocast(self) -> torch.autocast:
+        # What is as narrow as the bottleneck costs next to nothing, and rounding it would move every token's angles.
+        return torch.autocast(next(self.parameters()).device.type, enabled=False)
 
 
 def _factor(config: QthaConfig, kind: str, rank: int, width: int) -> Factor:

@@ -32,6 +32,10 @@ def _option(default: Any, description: str) -> Any:
     return field(default=default, metadata={"help": description})
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 @dataclass
 class QthaConfig(PeftConfig):
     """Configuration of a QTHA adapter.
@@ -132,9 +136,12 @@ class QthaConfig(PeftConfig):
         if num_qubits in valid:
             return num_qubits
         near = sorted(sorted(valid, key=lambda n: abs(n - num_qubits))[:2])
+        size = min(num_qubits, MAX_QUBITS)
+        ranks = sorted({max(1, rank // size) * size, (rank // size + 1) * size})
         raise AdapterError(
             f"rank {rank} cannot be split into circuits of {num_qubits} qubit(s): num_qubits must divide rank and "
-            f"be at most {MAX_QUBITS}. Nearest valid num_qubits for this rank: {' or '.join(map(str, near))}."
+            f"be at most {MAX_QUBITS}. Nearest valid num_qubits for rank {rank}: {' or '.join(map(str, near))}; "
+            f"nearest valid rank for {size} qubit(s): {' or '.join(map(str, ranks))}."
         )
 
     def _check_choices(self) -> None:
@@ -146,19 +153,27 @@ class QthaConfig(PeftConfig):
                 raise AdapterError(f"{name} must be one of {', '.join(known)}; got {value!r}{hint}")
 
     def _check_numbers(self) -> None:
-        for name in ("rank", "num_cores", "depth", "inner_features", "bond_dimension"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+        given = {name: getattr(self, name) for name in ("rank", "num_cores", "depth")}
+        sizes = {name: getattr(self, name) for name in ("num_qubits", "inner_features", "bond_dimension")}
+        given |= {name: value for name, value in sizes.items() if value is not None}
+        given |= {f"rank_pattern[{pattern!r}]": rank for pattern, rank in self.rank_pattern.items()}
+        for name, value in given.items():
+            if type(value) is not int or value < 1:
                 raise AdapterError(f"{name} must be a whole number of at least 1; got {value!r}.")
-        for pattern, rank in self.rank_pattern.items():
-            if not isinstance(rank, int) or rank < 1:
-                raise AdapterError(f"rank_pattern[{pattern!r}] must be a whole number of at least 1; got {rank!r}.")
-        if not 0 <= self.dropout < 1:
-            raise AdapterError(f"dropout must be at least 0 and below 1; got {self.dropout}.")
-        if not 0 < self.parameter_share <= 1:
-            raise AdapterError(f"parameter_share must be above 0 and at most 1; got {self.parameter_share}.")
-        if not math.isfinite(self.encoding_offset):
-            raise AdapterError(f"encoding_offset must be finite; got {self.encoding_offset}.")
+        factors = {"alpha": self.alpha, "encoding_offset": self.encoding_offset}
+        factors |= {f"alpha_pattern[{pattern!r}]": alpha for pattern, alpha in self.alpha_pattern.items()}
+        for name, value in factors.items():
+            if not _is_number(value):
+                raise AdapterError(f"{name} must be a finite number; got {value!r}.")
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise AdapterError(f"dropout must be at least 0 and below 1; got {self.dropout!r}.")
+        if not _is_number(self.parameter_share) or not 0 < self.parameter_share <= 1:
+            raise AdapterError(f"parameter_share must be above 0 and at most 1; got {self.parameter_share!r}.")
+        for name in ("reupload", "classical_path"):
+            if not isinstance(getattr(self, name), bool):
+                raise AdapterError(f"{name} must be true or false; got {getattr(self, name)!r}.")
+        if self.init_seed is not None and type(self.init_seed) is not int:
+            raise AdapterError(f"init_seed must be a whole number or left unset; got {self.init_seed!r}.")
 
     def _check_combinations(self) -> None:
         if self.middle == "none" and not self.classical_path:

@@ -2,17 +2,24 @@
 
 Both factors of an adapter are built as (rank, width): `down` reads x with it, `up` writes with its transpose. All of it
 depends on weights only, so a step contracts each once, from the rank side, whatever the number of tokens.
+
+`initialize` takes the side that a factor reads when it is applied: `down` the wide one, `up` the narrow one. Kaiming's
+variances follow the number of inputs, so they depend on it.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qpeft.tensor_networks import MatrixProductOperator, Modes, factorize, mpo_parameter_count
+
+
+Side = Literal["narrow", "wide"]
 
 
 class DenseFactor(nn.Module):
@@ -27,10 +34,10 @@ class DenseFactor(nn.Module):
         return self.matrix
 
     @torch.no_grad()
-    def initialize(self, init: str, *, variance: float, generator: torch.Generator | None) -> None:
+    def initialize(self, init: str, *, reads: Side, variance: float, generator: torch.Generator | None) -> None:
         """Random entries: orthogonal rows and the given variance, or Kaiming-uniform as published (`kaiming`)."""
         if init == "kaiming":
-            nn.init.kaiming_uniform_(self.matrix, a=0, generator=generator)
+            _kaiming_uniform(self.matrix, reads, generator)
         else:
             gain = math.sqrt(variance * max(self.matrix.shape))
             nn.init.orthogonal_(self.matrix, gain=gain, generator=generator)
@@ -57,7 +64,7 @@ class MpoFactor(nn.Module):
         return self.operator.left_multiply(self.bottleneck)
 
     @torch.no_grad()
-    def initialize(self, init: str, *, variance: float, generator: torch.Generator | None) -> None:
+    def initialize(self, init: str, *, reads: Side, variance: float, generator: torch.Generator | None) -> None:
         """Random weights.
 
         `orthogonal`: every step of the contraction is a scaled (semi-)orthogonal matrix, and the entries of the product
@@ -65,10 +72,11 @@ class MpoFactor(nn.Module):
         """
         cores = [core for core in self.operator.cores if isinstance(core, Tensor)]
         if init == "kaiming":
-            nn.init.kaiming_uniform_(self.bottleneck, a=0, generator=generator)
+            _kaiming_uniform(self.bottleneck, reads, generator)
             for core in cores:
-                left, narrow, _, _ = core.shape
-                nn.init.normal_(core, std=math.sqrt(2 / (left * narrow)), generator=generator)
+                left, narrow, wide, _ = core.shape
+                inputs = left * (narrow if reads == "narrow" else wide)
+                nn.init.normal_(core, std=math.sqrt(2 / inputs), generator=generator)
             return
         for core in cores:
             left, narrow, wide, right = core.shape
@@ -86,6 +94,10 @@ class MpoFactor(nn.Module):
 
 
 Factor = DenseFactor | MpoFactor
+
+
+def _kaiming_uniform(matrix: Tensor, reads: Side, generator: torch.Generator | None) -> None:
+    nn.init.kaiming_uniform_(matrix, a=0, mode="fan_out" if reads == "narrow" else "fan_in", generator=generator)
 
 
 def build_factor(

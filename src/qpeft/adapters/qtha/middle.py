@@ -42,7 +42,9 @@ class CircuitMiddle(nn.Module):
 
     def forward(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """Expectation values in [-1, 1], in the order of the qubits."""
-        return torch.cat([self._run(part, row) for part, row in self._parts(h)], dim=-1)
+        # Angles in half precision would be off by up to 0.004 radians, at the offset alone.
+        exact = h.to(torch.promote_types(h.dtype, torch.float32))
+        return torch.cat([self._run(part, row) for part, row in self._parts(exact)], dim=-1).to(h.dtype)
 
     def angles(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """The rotation angles that h is encoded as, radians."""
@@ -64,6 +66,8 @@ class CircuitMiddle(nn.Module):
     def _parts(self, h: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.angles(h).chunk(self.num_circuits, dim=-1), self.weights.unbind(), strict=True)
 
+    # torch.compile cannot trace the simulator's kernels; it breaks its graph here, runs them and goes on behind them.
+    @torch.compiler.disable
     def _run(self, angles: Tensor, weights: Tensor) -> Tensor:
         return expectations(self.circuit, angles, weights)
 
@@ -73,19 +77,18 @@ class MlpMiddle(nn.Module):
 
     def __init__(self, rank: int) -> None:
         super().__init__()
-        self.first = nn.Linear(rank, rank, bias=False)
-        self.second = nn.Linear(rank, rank, bias=False)
+        self.first = nn.Parameter(torch.empty(rank, rank))
+        self.second = nn.Parameter(torch.empty(rank, rank))
 
     def forward(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """Second linear map of the SiLU of the first."""
-        result: Tensor = self.second(nn.functional.silu(self.first(h)))
-        return result
+        return nn.functional.linear(nn.functional.silu(nn.functional.linear(h, self.first)), self.second)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None) -> None:
         """Orthogonal matrices; SiLU halves a signal near zero, which the first makes good."""
-        nn.init.orthogonal_(self.first.weight, gain=2.0, generator=generator)
-        nn.init.orthogonal_(self.second.weight, generator=generator)
+        nn.init.orthogonal_(self.first, gain=2.0, generator=generator)
+        nn.init.orthogonal_(self.second, generator=generator)
 
 
 Middle = CircuitMiddle | MlpMiddle
