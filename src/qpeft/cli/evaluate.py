@@ -19,20 +19,19 @@ def evaluate(
 ) -> None:
     """Measure held-out loss, and exact match of maths answers."""
     from qpeft.cli.adapted import load_adapted  # noqa: PLC0415  (help must not wait for torch)
-    from qpeft.data import encode_all, load_examples  # noqa: PLC0415
     from qpeft.errors import DataError  # noqa: PLC0415
     from qpeft.evaluation import score  # noqa: PLC0415
+    from qpeft.training.splits import load_splits  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True)
     adapted = load_adapted(folder)
     options = adapted.recipe.data
-    source = data or options.eval
-    if source is None:
+    if data is not None:
+        # Read like the held-out file of the run: with its templates, and nothing left out.
+        options = options.model_copy(update={"train": data, "hold_out": None, "eval": data, "eval_limit": None})
+    _, held_out = load_splits(options, adapted.tokenizer)
+    if held_out is None:
         raise DataError("The training run held no data out; name some with --data.")
-    examples = load_examples(
-        source, prompt=options.prompt, response=options.response, system=options.system, split=options.eval_split
-    )
-    encoded = encode_all(adapted.tokenizer, examples, max_length=options.max_length)
 
     table = Table("", "held-out loss", "perplexity", "tokens", "exact match", "answered")
     for name, disabled in (("base model", True), ("with adapter", False)):
@@ -42,8 +41,8 @@ def evaluate(
             scores = score(
                 adapted.model,
                 adapted.tokenizer,
-                examples,
-                encoded,
+                held_out.examples,
+                held_out.encoded,
                 exact_match=exact_match,
                 items=items,
                 max_new_tokens=adapted.recipe.evaluation.max_new_tokens,

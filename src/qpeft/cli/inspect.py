@@ -17,9 +17,10 @@ def inspect(
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask."""
     from qpeft.adapters.build import build_config  # noqa: PLC0415  (help must not wait for torch)
     from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
-    from qpeft.data import encode_all, load_examples, render_sample, summarize  # noqa: PLC0415
+    from qpeft.data import render_sample, summarize  # noqa: PLC0415
     from qpeft.models import load_skeleton, load_tokenizer  # noqa: PLC0415
     from qpeft.training import load_recipe  # noqa: PLC0415
+    from qpeft.training.splits import load_splits  # noqa: PLC0415
 
     parsed = load_recipe(recipe, context.args)
     console = Console(highlight=False, soft_wrap=True)
@@ -46,16 +47,16 @@ def inspect(
     console.print(table)
     console.print(f"{1 - ours / theirs:.1%} fewer trainable parameters than LoRA of rank {rank}.")
 
-    data = parsed.data
     tokenizer = load_tokenizer(
         parsed.model.name,
         chat_template=parsed.model.chat_template,
         trust_remote_code=parsed.model.trust_remote_code,
     )
-    examples = load_examples(
-        data.train, prompt=data.prompt, response=data.response, system=data.system, limit=data.limit, split=data.split
-    )
-    encoded = encode_all(tokenizer, examples, max_length=data.max_length)
-    console.print(f"\n{data.train}: {summarize(encoded)}")
-    console.print("first example; what is marked is trained on:\n")
-    console.print(render_sample(tokenizer, encoded[0]))
+    for split in load_splits(parsed.data, tokenizer):
+        if split is not None:
+            summary = summarize(split.encoded)
+            console.print(f"\n{split.source}: {summary}")
+            for note, examples in summary.notes.items():
+                console.print(f"note on {examples:,} examples: {note}")
+            console.print("first example; what is marked is trained on:\n")
+            console.print(render_sample(tokenizer, split.encoded[0]))

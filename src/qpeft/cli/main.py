@@ -8,6 +8,7 @@ import warnings
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from qpeft.cli.evaluate import evaluate
 from qpeft.cli.generate import generate
@@ -40,5 +41,6 @@ def main() -> None:
     try:
         app()
     except QpeftError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {error}", markup=True)
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(2)

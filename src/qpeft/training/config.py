@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from qpeft.errors import RecipeError
@@ -38,7 +47,11 @@ class DataSection(Section):
     train: str = Field(
         description="JSONL, JSON, CSV or Parquet file, or Hub name ('owner/name' or 'owner/name:config')."
     )
-    eval: str | None = Field(None, description="Held-out examples in the same form; None measures nothing.")
+    eval: str | None = Field(None, description="Held-out examples in the same form.")
+    hold_out: PositiveInt | None = Field(
+        None,
+        description="Without an eval file: keep so many rows of the training file out, chosen by a hash of their text.",
+    )
     prompt: str | None = Field(None, description="Template of the user's message, columns in braces: '{question}'.")
     response: str | None = Field(None, description="Template of the answer: '{equation} = {answer}'.")
     system: str | None = Field(None, description="System message for dialogues that have none.")
@@ -47,6 +60,12 @@ class DataSection(Section):
     limit: PositiveInt | None = Field(None, description="Train on the first so many rows only.")
     eval_limit: PositiveInt | None = Field(None, description="Hold out the first so many rows only.")
     max_length: PositiveInt = Field(512, description="Tokens of one example; what exceeds them is cut off.")
+
+    @model_validator(mode="after")
+    def _one_source_of_held_out_examples(self) -> DataSection:
+        if self.eval is not None and self.hold_out is not None:
+            raise ValueError("eval names held-out examples and hold_out takes them from train; give one of the two")
+        return self
 
 
 class AdapterSection(BaseModel):

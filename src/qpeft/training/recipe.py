@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 from trl import SFTConfig
 
 from qpeft.adapters.build import add_adapter, build_config, default_learning_rate
-from qpeft.data import Encoded, Example, encode_all, load_examples, summarize, to_dataset
+from qpeft.data import summarize, to_dataset
 from qpeft.errors import OutputError
 from qpeft.evaluation import Scores, score
 from qpeft.models import load_model, load_tokenizer
@@ -28,15 +28,8 @@ from qpeft.training.checkpoints import checkpoints
 from qpeft.training.config import Recipe
 from qpeft.training.figure import save_loss_curve
 from qpeft.training.progress import ProgressReport
+from qpeft.training.splits import Split, load_splits
 from qpeft.training.trainer import CheckpointingTrainer
-
-
-@dataclass(frozen=True)
-class Split:
-    """Examples, and the same as tokens and labels."""
-
-    examples: Sequence[Example]
-    encoded: Sequence[Encoded]
 
 
 @dataclass(frozen=True)
@@ -71,8 +64,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         chat_template=recipe.model.chat_template,
         trust_remote_code=recipe.model.trust_remote_code,
     )
-    training = _load(recipe, tokenizer, held_out=False)
-    held_out = _load(recipe, tokenizer, held_out=True) if recipe.data.eval else None
+    training, held_out = load_splits(recipe.data, tokenizer)
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:
             summary = summarize(split.encoded)
@@ -150,27 +142,10 @@ def _stored(recipe: dict[str, Any], section: str, key: str) -> Any:
     return values.get(key) if isinstance(values, dict) else values
 
 
-def _load(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, *, held_out: bool) -> Split:
-    data = recipe.data
-    source = data.eval if held_out else data.train
-    assert source is not None
-    examples = load_examples(
-        source,
-        prompt=data.prompt,
-        response=data.response,
-        system=data.system,
-        limit=data.eval_limit if held_out else data.limit,
-        split=data.eval_split if held_out else data.split,
-    )
-    return Split(examples, encode_all(tokenizer, examples, max_length=data.max_length))
-
-
 def _adapted_model(recipe: Recipe) -> PeftModel:
     model = load_model(recipe.model.name, dtype=recipe.model.dtype, trust_remote_code=recipe.model.trust_remote_code)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
-    adapted = add_adapter(model, config)
-    config.base_model_name_or_path = recipe.model.name  # not the folder that it was loaded from on this machine
-    return adapted
+    return add_adapter(model, config)
 
 
 def _trainer(
@@ -269,12 +244,19 @@ def _save(recipe: Recipe, model: PeftModel, record: dict[str, Any], folder: Path
         temporary = folder / ".adapter"
         shutil.rmtree(temporary, ignore_errors=True)
         model.save_pretrained(str(temporary))
+        _name_base_model(temporary / "adapter_config.json", recipe.model.name)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             (temporary / name).replace(folder / name)
         shutil.rmtree(temporary)
     save_loss_curve(record["history"], folder / "loss.png", title=f"{recipe.adapter.type} on {recipe.model.name}")
     write_atomically(folder / "README.md", model_card(recipe, record))
     write_record(folder, record)
+
+
+def _name_base_model(config: Path, name: str) -> None:
+    """PEFT stores the folder that the base model was loaded from, which means nothing on another machine."""
+    values = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _hashes(recipe: Recipe) -> dict[str, str]:

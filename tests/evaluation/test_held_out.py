@@ -1,0 +1,65 @@
+"""Held-out loss, against a loop over single tokens."""
+
+import pytest
+import torch
+
+from qpeft.data import encode_all, load_examples
+from qpeft.evaluation import generate, held_out_loss, score
+from qpeft.evaluation import held_out as module
+from qpeft.models import load_model, load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return load_model(str(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model):
+    return load_tokenizer(str(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def examples(sums):
+    return load_examples(str(sums))
+
+
+def test_held_out_loss_is_the_mean_over_marked_tokens(model, tokenizer, examples, monkeypatch):
+    monkeypatch.setattr(module, "TOKENS_PER_BATCH", 64)  # several batches of unequal size
+    encoded = encode_all(tokenizer, examples)
+    total, count = 0.0, 0
+    for one in encoded:
+        with torch.no_grad():
+            predictions = model(torch.tensor([one.input_ids])).logits[0].log_softmax(-1)
+        for place, label in enumerate(one.labels):
+            if label != -100:
+                total -= predictions[place - 1, label].item()
+                count += 1
+    result = held_out_loss(model, encoded)
+    assert result.tokens == count
+    assert result.loss == pytest.approx(total / count, rel=1e-5)
+
+
+def test_measuring_leaves_the_mode_of_the_model_alone(model, tokenizer, examples):
+    encoded = encode_all(tokenizer, examples[:2])
+    for mode in (True, False):
+        model.train(mode)
+        held_out_loss(model, encoded)
+        assert model.training is mode
+
+
+def test_answers_in_a_batch_equal_answers_alone(model, tokenizer, examples):
+    questions = [example.question for example in examples[:5]]
+    together = generate(model, tokenizer, questions, max_new_tokens=6)
+    alone = [generate(model, tokenizer, [question], max_new_tokens=6)[0] for question in questions]
+    assert together == alone
+
+
+def test_scores_count_right_answers(model, tokenizer, examples, monkeypatch):
+    from qpeft.evaluation import scores
+
+    texts = [example.answer if place % 2 else "no idea" for place, example in enumerate(examples[:6])]
+    monkeypatch.setattr(scores, "generate", lambda *_, **__: texts)
+    result = score(model, tokenizer, examples, encode_all(tokenizer, examples), exact_match=True, items=6)
+    assert result.exact_match == 0.5
+    assert len(result.answers) == 6

@@ -1,0 +1,162 @@
+"""Whole training runs of a tiny model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from rich.console import Console
+from torch.testing import assert_close
+
+from qpeft.errors import AdapterError, DataError, ModelError, OutputError
+from qpeft.models import load_model
+from qpeft.training import train
+from qpeft.training.checkpoints import checkpoints
+
+
+def probe_logits(model):
+    model.eval()
+    with torch.no_grad():
+        return model(torch.arange(40)[None]).logits
+
+
+def test_a_run_leaves_an_adapter_that_loads_with_plain_peft(recipe, tmp_path):
+    run = train(recipe())
+    loaded = PeftModel.from_pretrained(load_model(recipe().model.name), str(tmp_path / "run"))
+    assert_close(probe_logits(loaded), probe_logits(run.model), rtol=0, atol=0)
+
+
+def test_a_run_learns_and_says_so(recipe, tmp_path):
+    run = train(recipe(training={"steps": 60, "checkpoint_every": None}))
+    assert run.record["after"]["loss"] < 0.8 * run.record["before"]["loss"]
+    assert json.loads((tmp_path / "run/run.json").read_text()) == json.loads(json.dumps(run.record))
+
+
+def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path):
+    wanted = recipe(output={"notice": "Not for use."})
+    train(wanted)
+    folder = tmp_path / "run"
+    assert yaml.safe_load((folder / "recipe.yaml").read_text()) == wanted.model_dump(mode="json")
+    card = (folder / "README.md").read_text()
+    assert "import qpeft" in card
+    assert "Not for use." in card
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((folder / "run.json").read_text())
+    assert {"python", "torch", "peft", "qpeft"} <= set(record["environment"]["versions"])
+    assert len(record["data"]["train"]) == 64
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == wanted.model.name
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(recipe, tmp_path):
+    def weights(name, seed):
+        train(recipe(seed=seed, output={"folder": str(tmp_path / name)}))
+        return (tmp_path / name / "adapter_model.safetensors").read_bytes()
+
+    first = weights("a", 1)
+    torch.rand(3)  # whatever was drawn before a run must not matter
+    assert weights("b", 1) == first
+    assert weights("c", 2) != first
+
+
+@pytest.mark.parametrize("options", [{"type": "lora", "r": 4}, {"type": "qtha", "preset": "paper", "rank": 4}])
+def test_lora_and_the_published_preset_train_by_the_same_recipe(recipe, options):
+    adapter = {"type": options["type"], "target_modules": ["q_proj"]}
+    values = recipe().model_dump() | {"adapter": adapter | options}
+    run = train(type(recipe()).model_validate(values))
+    assert run.record["adapter"]["layers"] == 2
+    assert run.record["after"]["loss"] < run.record["before"]["loss"]
+
+
+def test_only_the_latest_checkpoints_stay_and_nothing_half_written(recipe, tmp_path):
+    train(recipe(training={"keep_checkpoints": 2}))
+    folder = tmp_path / "run/checkpoints"
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-4", "checkpoint-6"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_progress_names_loss_rate_and_speed(recipe):
+    console = Console(record=True, quiet=False, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    train(recipe(training={"eval_every": 3}), console=console)
+    text = console.export_text()
+    assert "step 6/6  loss" in text
+    assert "tokens/s" in text
+    assert "step 3/6  held-out loss" in text
+    console.file.close()
+
+
+def test_a_folder_with_anything_in_it_is_left_alone(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/precious.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"is not empty.*--resume"):
+        train(recipe())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "message"),
+    [
+        ({"model": {"name": "./nowhere"}}, ModelError, "does not exist"),
+        ({"data": {"train": "nowhere.jsonl"}}, DataError, "does not exist"),
+        ({"data": {"hold_out": 24}}, DataError, "cannot be held out"),
+        ({"data": {"max_length": 5}}, DataError, "wholly cut off"),
+        ({"adapter": {"target_modules": ["nope"]}}, AdapterError, "linear layers are called"),
+        ({"adapter": {"target_modules": ["embed_tokens"]}}, AdapterError, "Embedding"),
+        ({"adapter": {"rank": 20}}, AdapterError, "Nearest valid num_qubits"),
+        ({"adapter": {"rnak": 4}}, AdapterError, "did you mean 'rank'"),
+        ({"adapter": {"type": "qthaa"}}, AdapterError, "did you mean 'qtha'"),
+        ({"adapter": {"preset": "papr"}}, AdapterError, "it has paper"),
+        ({"adapter": {"depth": 0}}, AdapterError, "depth must be"),
+    ],
+)
+def test_a_run_that_cannot_work_says_why_and_writes_nothing(recipe, tmp_path, sections, error, message):
+    with pytest.raises(error, match=message):
+        train(recipe(**sections))
+    assert not (tmp_path / "run").exists()
+
+
+def test_exact_match_without_a_number_to_match_is_an_error(recipe, tmp_path):
+    path = tmp_path / "words.jsonl"
+    path.write_text('{"question": "Who?", "answer": "Me."}\n' * 3)
+    with pytest.raises(DataError, match="ends on none"):
+        train(recipe(data={"eval": str(path), "hold_out": None}, evaluation={"exact_match": True}))
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(recipe, tmp_path, monkeypatch):
+    import transformers
+
+    save = transformers.Trainer._save_checkpoint
+
+    def full(trainer, model, trial):
+        if trainer.state.global_step == 4:
+            raise OSError(28, "No space left on device")
+        save(trainer, model, trial)
+
+    monkeypatch.setattr(transformers.Trainer, "_save_checkpoint", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        train(recipe())
+    assert [path.name for path in Path(tmp_path / "run/checkpoints").iterdir()] == ["checkpoint-2"]
+
+
+def test_a_finished_run_is_not_run_again(recipe):
+    train(recipe())
+    with pytest.raises(OutputError, match="is finished"):
+        train(recipe(), resume=True)
+
+
+def test_resuming_with_another_recipe_or_other_data_is_refused(recipe, sums, tmp_path):
+    data = tmp_path / "own.jsonl"
+    shutil.copy(sums, data)
+    wanted = recipe(data={"train": str(data)})
+    train(wanted)
+    record = tmp_path / "run/run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "started"}))
+    with pytest.raises(OutputError, match=r"other values of adapter.rank"):
+        train(recipe(data={"train": str(data)}, adapter={"rank": 2}), resume=True)
+    with data.open("a") as file:
+        file.write('{"question": "What is 9 and 9?", "answer": "18"}\n')
+    with pytest.raises(OutputError, match="data changed"):
+        train(wanted, resume=True)
