@@ -2,6 +2,7 @@
 
 import math
 import string
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def _dense(operator):
     letters = iter(string.ascii_letters)
     bonds = [next(letters) for _ in range(len(operator.cores) + 1)]
     narrow, wide, terms = "", "", []
-    for left, right in zip(bonds[:-1], bonds[1:], strict=True):
+    for left, right in pairwise(bonds):
         n, w = next(letters), next(letters)
         narrow, wide = narrow + n, wide + w
         terms.append(left + n + w + right)

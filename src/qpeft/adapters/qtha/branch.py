@@ -76,8 +76,8 @@ class QthaBranch(nn.Module):
     def effective_factors(self) -> tuple[Float[Tensor, "rank in_features"], Float[Tensor, "rank out_features"]]:
         """`down` and `up` as matrices, contracted anew in training, kept while evaluating until a weight changes.
 
-        A change is seen as torch counts it: by optimizers, `load_state_dict`, in-place operations and new tensors, not by
-        writing into `weight.data`. After such a write, one forward pass with gradients (or in training mode) forgets.
+        A change is seen as torch counts it: optimizers, `load_state_dict`, in-place operations and new tensors, but not
+        writing into `weight.data`; after that, one forward pass with gradients or in training mode forgets.
         """
         if torch.compiler.is_compiling():
             return self._contract()

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from qpeft.tensor_networks import MatrixProductOperator, Modes, factorize, mpo_parameter_count
 
-
 Side = Literal["narrow", "wide"]
 
 

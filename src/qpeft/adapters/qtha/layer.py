@@ -36,12 +36,7 @@ class QthaLayer(nn.Module, BaseTunerLayer):
 
     def __init__(self, base_layer: nn.Module, name: str, adapter_name: str) -> None:
         super().__init__()
-        layer = base_layer.get_base_layer() if isinstance(base_layer, BaseTunerLayer) else base_layer
-        if not isinstance(layer, nn.Linear):
-            raise AdapterError(
-                f"QTHA adapts linear layers (torch.nn.Linear); {name!r} is a {type(layer).__name__}. "
-                "Leave it out of target_modules, or name it in exclude_modules."
-            )
+        layer = require_linear(base_layer, name)
         self.base_layer = base_layer
         self.name = name
         self.in_features, self.out_features = layer.in_features, layer.out_features
@@ -82,6 +77,17 @@ class QthaLayer(nn.Module, BaseTunerLayer):
 
     def unmerge(self) -> None:
         """Nothing to do: QTHA is never merged."""
+
+
+def require_linear(module: nn.Module, name: str) -> nn.Linear:
+    """The linear layer that `module` is, below any adapters on it. Raises: AdapterError if it is none."""
+    layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    if not isinstance(layer, nn.Linear):
+        raise AdapterError(
+            f"QTHA adapts linear layers (torch.nn.Linear); {name!r} is a {type(layer).__name__}. "
+            "Leave it out of target_modules, or name it in exclude_modules."
+        )
+    return layer
 
 
 def _generator(seed: int | None, name: str) -> torch.Generator | None:

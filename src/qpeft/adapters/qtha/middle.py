@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qpeft.adapters.qtha.traced import register, traced_expectations
 from qpeft.circuits import Circuit
 from qpeft.simulation import expectations
 
@@ -33,6 +35,7 @@ class CircuitMiddle(nn.Module):
     ) -> None:
         super().__init__()
         self.circuit, self.num_circuits = circuit, num_circuits
+        self._key = register(circuit)
         self.input_scaling, self.offset = input_scaling, offset
         weights = torch.empty(num_circuits, circuit.num_weights)
         if trained:
@@ -63,12 +66,16 @@ class CircuitMiddle(nn.Module):
         """Size of the circuits, for `print(model)`."""
         return f"num_circuits={self.num_circuits}, num_qubits={self.circuit.num_qubits}"
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        register(self.circuit)
+
     def _parts(self, h: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.angles(h).chunk(self.num_circuits, dim=-1), self.weights.unbind(), strict=True)
 
-    # torch.compile cannot trace the simulator's kernels; it breaks its graph here, runs them and goes on behind them.
-    @torch.compiler.disable
     def _run(self, angles: Tensor, weights: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return traced_expectations(self._key, angles, weights)
         return expectations(self.circuit, angles, weights)
 
 

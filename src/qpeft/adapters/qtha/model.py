@@ -10,10 +10,11 @@ from torch import nn
 from qpeft.adapters.bridge import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     BaseTuner,
+    BaseTunerLayer,
     get_pattern_key,
 )
 from qpeft.adapters.qtha.config import QthaConfig
-from qpeft.adapters.qtha.layer import QthaLayer
+from qpeft.adapters.qtha.layer import QthaLayer, require_linear
 from qpeft.errors import AdapterError, NotMergeableError
 
 
@@ -26,6 +27,14 @@ class QthaModel(BaseTuner):
     prefix = "qtha_"
     tuner_layer_cls = QthaLayer
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def _prepare_model(self, peft_config: QthaConfig, model: nn.Module) -> None:
+        # Before the first layer is replaced, so that a refused target leaves the model as it was.
+        modules = dict(model.named_modules())
+        inside = tuple(f"{name}." for name, module in modules.items() if isinstance(module, BaseTunerLayer))
+        for name, module in modules.items():
+            if name and not name.startswith(inside) and self._check_target_module_exists(peft_config, name):
+                require_linear(module, name)
 
     def _create_and_replace(
         self,
@@ -49,6 +58,14 @@ class QthaModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT's own rule knows the name only in the last two places of a key. Files must not hold it at all: they are
+        # loaded under other names, and transformers puts the name right behind `qtha_branch`.
+        layer, mark, rest = key.rpartition(f".qtha_branch.{adapter_name}.")
+        name: str = f"{layer}.qtha_branch.{rest}" if mark else super()._remove_adapter_name_from_key(key, adapter_name)
+        return name
 
     def _check_merge_allowed(self) -> None:
         raise NotMergeableError(
