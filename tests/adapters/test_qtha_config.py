@@ -194,7 +194,7 @@ def test_a_file_with_an_unknown_choice_is_refused_by_its_name(tmp_path):
     QthaConfig().save_pretrained(tmp_path)
     file = tmp_path / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"middle": "sine"}))
-    with pytest.raises(AdapterError, match="middle must be one of .*; got 'sine'"):
+    with pytest.raises(AdapterError, match=r"middle must be one of .*; got 'sine'"):
         PeftConfig.from_pretrained(tmp_path)
 
 

@@ -16,7 +16,7 @@ def test_merging_is_refused_before_anything_changes(adapt, shake, tokens, merge,
     with torch.no_grad():
         before = model(tokens).logits
     state = {name: weight.clone() for name, weight in model.state_dict().items()}
-    with pytest.raises(NotMergeableError, match="cannot be merged.*Keep the adapter beside the model"):
+    with pytest.raises(NotMergeableError, match=r"cannot be merged.*Keep the adapter beside the model"):
         getattr(model, merge)(safe_merge=safe_merge)
     assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_no_conversion_to_lora_is_promised(adapt):
 def test_mixed_batches_are_refused_rather_than_ignored(adapt, tokens, call):
     model = adapt().eval()
     arguments = {"input_ids": tokens, "adapter_names": ["default", "default", "__base__", "default"]}
-    with pytest.raises(AdapterError, match="no mixed batches.*one batch per adapter"):
+    with pytest.raises(AdapterError, match=r"no mixed batches.*one batch per adapter"):
         getattr(model, call)(**arguments)
 
 

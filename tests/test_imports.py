@@ -1,0 +1,119 @@
+"""Which parts of qpeft may import which, and what `import qpeft` brings along."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qpeft
+
+SOURCE = Path(qpeft.__file__).parent
+FLOORS = (
+    {"cli"},
+    {"comparison"},
+    {"training", "evaluation"},
+    {"adapters", "data", "models"},
+    {"devices", "tensor_networks"},
+    {"simulation"},
+    {"circuits"},
+)
+"""From the top down; imports go to a lower floor, or within one, or to what serves all."""
+SERVES_ALL = {"errors", "runs"}
+VENDORS = ("pennylane", "pyqpanda3", "qiskit", "qiskit_ibm_runtime", "braket", "torchquantum", "tensorcircuit", "jax")
+
+SEE_WHAT_IS_LOADED = f"""
+import sys
+before = set(sys.modules)
+import qpeft
+loaded = {{name.split(".")[0] for name in set(sys.modules) - before}}
+sys.exit(", ".join(sorted(loaded & set({VENDORS}))) or None)
+"""
+
+
+def parts():
+    """Every package or module directly in qpeft, by name."""
+    found = {file.stem: [file] for file in SOURCE.glob("*.py") if file.stem != "__init__"}
+    found |= {folder.parent.name: sorted(folder.parent.rglob("*.py")) for folder in SOURCE.glob("*/__init__.py")}
+    return found
+
+
+def imported_parts(file):
+    """Names of the parts of qpeft that a file imports, at its top or anywhere in it."""
+    package = ["qpeft", *file.relative_to(SOURCE).parent.parts]
+    names = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = package[: len(package) + 1 - node.level] if node.level else []
+            origin = origin + (node.module.split(".") if node.module else [])
+            names += [[*origin, alias.name] for alias in node.names]
+    return {name[1] for name in names if name[0] == "qpeft" and len(name) > 1 and name[1] in parts()}
+
+
+def floor(part):
+    return next(number for number, names in enumerate(FLOORS) if part in names)
+
+
+def test_every_part_has_its_place():
+    assert set(parts()) <= set.union(SERVES_ALL, *FLOORS)
+
+
+@pytest.mark.parametrize("part", sorted(set(parts()) - SERVES_ALL))
+def test_imports_point_down(part):
+    upward = {
+        f"{file.relative_to(SOURCE)} imports {other}"
+        for file in parts()[part]
+        for other in imported_parts(file) - SERVES_ALL
+        if floor(other) < floor(part)
+    }
+    assert upward == set()
+
+
+@pytest.mark.parametrize("part", sorted(SERVES_ALL & set(parts())))
+def test_what_serves_all_imports_nothing_but_the_same(part):
+    others = set().union(*(imported_parts(file) for file in parts()[part]))
+    assert others <= SERVES_ALL
+
+
+def test_neighbours_on_a_floor_do_not_import_each_other_in_a_circle():
+    imports = {part: set().union(*(imported_parts(file) for file in files)) - {part} for part, files in parts().items()}
+    left = dict(imports)
+    while free := [part for part, others in left.items() if not others & left.keys()]:
+        for part in free:
+            del left[part]
+    assert left == {}
+
+
+def test_circuits_do_without_torch():
+    for file in parts()["circuits"]:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        modules += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        assert not any(name.split(".")[0] in ("torch", "jaxtyping") for name in modules), file
+
+
+def test_vendor_packages_are_imported_inside_functions_only():
+    for file in SOURCE.rglob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] in VENDORS for name in names), file
+
+
+def test_only_the_bridge_touches_private_modules_of_peft():
+    public = {"peft", "peft.utils"}
+    for file in SOURCE.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        private = {name for name in modules if name.split(".")[0] == "peft"} - public
+        assert not private or file.relative_to(SOURCE).as_posix() == "adapters/bridge.py", file
+
+
+@pytest.mark.slow
+def test_importing_prints_nothing_warns_of_nothing_and_loads_no_vendor_package():
+    command = [sys.executable, "-W", "error::UserWarning:qpeft", "-c", SEE_WHAT_IS_LOADED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
