@@ -70,10 +70,16 @@ class QthaConfig(PeftConfig):
     down: str = _option("mpo", "'mpo' (matrix product operator) or 'dense' (a rank x in_features matrix).")
     up: str = _option("mpo", "'mpo' or 'dense' (an out_features x rank matrix).")
     num_cores: int = _option(3, "Cores of each matrix product operator.")
-    inner_features: int | None = _option(None, "Width between bottleneck and operator; None follows the layer.")
-    bond_dimension: int | None = _option(None, "Bond dimension of each operator; None follows the layer.")
+    inner_features: int | None = _option(
+        None, "Width between bottleneck and operator; None for a power of two, at least rank."
+    )
+    bond_dimension: int | None = _option(
+        None, "Bond dimension of each operator; None for the largest within parameter_share."
+    )
     parameter_share: float = _option(0.22, "Share of LoRA's parameters that sizes left at None aim at.")
-    factor_init: str = _option("orthogonal", "'orthogonal' (unit variance in and out) or 'kaiming' (as published).")
+    factor_init: str = _option(
+        "orthogonal", "'orthogonal' (unit inputs give angles of variance 1/3) or 'kaiming' (as published)."
+    )
 
     middle: str = _option("circuit", "'circuit', or a control in its place: 'frozen_circuit', 'mlp' or 'none'.")
     ansatz: str = _option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
