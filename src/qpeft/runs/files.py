@@ -29,7 +29,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in _TORCH_WRITE_ERRORS):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        vague = f"writing failed, as it does when the disk is full ({first_line})"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else vague
         raise OutputError(f"Cannot write to {folder}: {reason}. What was there before is unchanged.") from error
 
 
