@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 from qpeft.simulation.kernel.lanes import (
     FLAGS,
     LANES,
+    VECTOR,
     element,
     load_vector,
     multiply_add,
@@ -150,14 +151,15 @@ def add_slopes(
         offsets = emit.members(3, group)
         duals = [load_vector(builder, emit.amplitude(1, part, offset)) for offset in offsets]
         slots = [emit.vector(5, start, bit) for bit in range(BITS)]
-        slopes = [load_vector(builder, slot) for slot in slots]
+        # Two chains per sum, since one multiply-add waits for the one before it.
+        chains = [[load_vector(builder, slot), ir.Constant(VECTOR, [0.0] * LANES)] for slot in slots]
         for k, offset in enumerate(offsets):
             value = load_vector(builder, emit.amplitude(0, part, offset))
             for bit in range(BITS):
                 step = multiply_subtract if k >> bit & 1 else multiply_add
-                slopes[bit] = step(builder, duals[k ^ 1 << bit], value, slopes[bit])
-        for slope, slot in zip(slopes, slots, strict=True):
-            store_vector(builder, slope, slot)
+                chains[bit][k & 1] = step(builder, duals[k ^ 1 << bit], value, chains[bit][k & 1])
+        for (first, second), slot in zip(chains, slots, strict=True):
+            store_vector(builder, builder.fadd(first, second, flags=FLAGS), slot)
 
     return types.void(state, costate, types.intp, index, types.intp, sums, types.intp), _emits(body)
 

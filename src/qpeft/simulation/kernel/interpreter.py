@@ -23,7 +23,7 @@ SIGNS, PROMOTE, PHASES, ROTATIONS, TOKEN_PROMOTE, TOKEN_PHASES = (int(op) for op
 (INSTRUCTIONS, CHUNKS, TERMS, MEASURED, STRINGS, COMBINATIONS, ANGLES, WEIGHT_PARTS, INPUT_PARTS) = map(int, _Section)
 STATE_QUBITS, LANE_ROWS, FIRST_ROTATIONS = int(_Scalar.STATE_QUBITS), int(_Scalar.LANE_ROWS), int(_Scalar.FIRST_ROTATIONS)
 NUM_SUMS, NUM_EXPECTATIONS = int(_Scalar.NUM_SUMS), int(_Scalar.NUM_EXPECTATIONS)
-NUM_OBSERVABLES = int(_Scalar.NUM_OBSERVABLES)
+NUM_OBSERVABLES, TRAINS_FOLDED = int(_Scalar.NUM_OBSERVABLES), int(_Scalar.TRAINS_FOLDED)
 
 inline = steps.inline
 
@@ -120,17 +120,17 @@ def prepare_phases(code, row, size, factor, angles, coefficients):
 @inline
 def token_angles(code, numbers, angles, inputs, start, count, cosines):
     """cos and sin of half the lane rows' angles of one block; lanes beyond `count` hold the angle at zero inputs."""
+    full = np.empty(LANES)
     for row in range(code[LANE_ROWS]):
         at = row_of(code, ANGLES, row)
         for lane in range(LANES):
-            angle = angles[row]
-            if lane < count:
-                for part in range(code[at + 3], code[at + 3] + code[at + 4]):
-                    place = row_of(code, INPUT_PARTS, part)
-                    angle += numbers[code[place + 1]] * inputs[start + lane, code[place]]
-            cos, sin = steps.half_angle(angle)
-            cosines[2 * row * LANES + lane] = cos
-            cosines[(2 * row + 1) * LANES + lane] = sin
+            full[lane] = angles[row]
+        for part in range(code[at + 3], code[at + 3] + code[at + 4]):
+            place = row_of(code, INPUT_PARTS, part)
+            column, coefficient = code[place], numbers[code[place + 1]]
+            for lane in range(count):
+                full[lane] += coefficient * inputs[start + lane, column]
+        steps.half_angles(full, cosines, 2 * row * LANES)
 
 
 @inline
@@ -257,7 +257,8 @@ def backward(
         token_angles(code, numbers, angles, inputs, start, count, cosines)
         steps.encode(levels, qubits, cosines)
         parts = run(code, index, coefficients, state, cosines, table, 0, num_instructions)
-        measure(code, index, state, parts, table, expectations)
+        if code[TRAINS_FOLDED]:
+            measure(code, index, state, parts, table, expectations)
         dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
         costate_of(code, index, state, costate, parts, table, duals)
         for k in range(code[LANE_ROWS]):
@@ -326,10 +327,7 @@ def run_backward(code, index, coefficients, levels, state, costate, cosines, tab
         steps.scale(state, code[row + 5], size, coefficients, a)
         steps.scale(costate, code[row + 5], size, coefficients, a)
     elif op in (PHASES, PROMOTE):
-        if b >= 0:
-            steps.phase_slopes(state, costate, size, sums, b * LANES)
-        steps.phases_backward(state, size, coefficients, a, op == PROMOTE)
-        steps.phases_backward(costate, size, coefficients, a, op == PROMOTE)
+        steps.phases_backward(state, costate, size, coefficients, a, sums, b * LANES, op == PROMOTE)
     else:
         steps.token_phase_slope(state, costate, size, a, slopes, b)
         cos, sin = load(cosines, 2 * b * LANES), load(cosines, (2 * b + 1) * LANES)

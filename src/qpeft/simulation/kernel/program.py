@@ -52,7 +52,8 @@ class Scalar(IntEnum):
     NUM_WEIGHTS = 24
     NUM_INPUTS = 25
     NUM_OBSERVABLES = 26
-    LENGTH = 27
+    TRAINS_FOLDED = 27
+    LENGTH = 28
 
 
 class Op(IntEnum):
@@ -156,6 +157,7 @@ class _Assembler:
         header[Scalar.NUM_WEIGHTS] = circuit.num_weights
         header[Scalar.NUM_INPUTS] = circuit.num_inputs
         header[Scalar.NUM_OBSERVABLES] = circuit.num_observables
+        header[Scalar.TRAINS_FOLDED] = any(row[3] >= 0 for row in self._sections[Section.COMBINATIONS])
         return np.array(header + body, np.int64)
 
     def _angle(self, angle: AngleSum) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numba as nb
+import numpy as np
 
 from qpeft.simulation.kernel import groups
 from qpeft.simulation.kernel.lanes import LANES, load, minus_product, multiply, plus_product, splat, store
@@ -19,22 +20,25 @@ inline = nb.njit(error_model="numpy", nogil=True)
 
 
 @inline
-def half_angle(angle):
-    """cos and sin of angle / 2 to float32 precision, without a call, so that loops over lanes vectorise.
+def half_angles(angles, cosines, at):
+    """cos and sin of half of `LANES` angles, to float32 precision, for |angle| up to 1e6.
 
-    Cody-Waite reduction in double precision, then the Taylor series on [-pi/4, pi/4].
+    Cody-Waite reduction in double precision, then Taylor series on [-pi/4, pi/4]: no call and no branch, so the loop
+    runs in vectors.
     """
-    x = 0.5 * angle
-    turns = math.floor(x * (2 / math.pi) + 0.5)
-    x = (x - turns * 1.5707963267341256) - turns * 6.077100506506192e-11
-    square = x * x
-    sin = x * (1 + square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square * (1 / 362880)))))
-    cos = 1 + square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320 - square / 3628800))))
-    quarter = turns - 4 * math.floor(turns * 0.25)
-    swapped = quarter == 1 or quarter == 3
-    first = sin if swapped else cos
-    second = cos if swapped else sin
-    return (-first if quarter == 1 or quarter == 2 else first), (-second if quarter >= 2 else second)
+    for lane in range(LANES):
+        x = 0.5 * angles[lane]
+        turns = np.floor(x * (2 / math.pi) + 0.5)
+        x = (x - turns * 1.5707963267341256) - turns * 6.077100506506192e-11
+        square = x * x
+        sin = x * (1 + square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square / 362880))))
+        cos = 1 + square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320 - square / 3628800))))
+        # turns modulo 4: odd ones exchange cos and sin, 1 and 2 negate cos, 2 and 3 negate sin.
+        odd = turns - 2 * np.floor(0.5 * turns)
+        late = np.floor(0.5 * turns) - 2 * np.floor(0.25 * turns)
+        flip = odd + late - 2 * odd * late
+        cosines[at + lane] = (1 - 2 * flip) * (odd * sin + (1 - odd) * cos)
+        cosines[at + LANES + lane] = (1 - 2 * late) * (odd * cos + (1 - odd) * sin)
 
 
 @inline
@@ -106,23 +110,24 @@ def phases(state, size, coefficients, table):
 
 
 @inline
-def phases_backward(state, size, coefficients, table, real_only):
-    """Times the conjugate phases. With `real_only` the imaginary part, no longer needed, is left undefined."""
+def phases_backward(state, costate, size, coefficients, table, sums, start, real_only):
+    """Both times the conjugate phases; sums[p] += Im(conj(costate) state), the derivative by the exponent of state p.
+
+    `start` < 0 leaves the sums alone. With `real_only` the imaginary parts, no longer needed, are left undefined.
+    """
     for p in range(size):
+        real_at, imag_at = p * LANES, (size + p) * LANES
         cos, sin = splat(coefficients[table + p]), splat(coefficients[table + size + p])
-        real, imag = load(state, p * LANES), load(state, (size + p) * LANES)
-        store(state, p * LANES, plus_product(multiply(real, cos), imag, sin))
+        a, b = load(state, real_at), load(state, imag_at)
+        c, d = load(costate, real_at), load(costate, imag_at)
+        if start >= 0:
+            slope = plus_product(load(sums, start + real_at), c, b)
+            store(sums, start + real_at, minus_product(slope, d, a))
+        store(state, real_at, plus_product(multiply(a, cos), b, sin))
+        store(costate, real_at, plus_product(multiply(c, cos), d, sin))
         if not real_only:
-            store(state, (size + p) * LANES, minus_product(multiply(imag, cos), real, sin))
-
-
-@inline
-def phase_slopes(state, costate, size, sums, start):
-    """sums[p] += Im(conj(costate) state), the derivative by the exponent of basis state p."""
-    for p in range(size):
-        a, b = p * LANES, (size + p) * LANES
-        slope = plus_product(load(sums, start + a), load(costate, a), load(state, b))
-        store(sums, start + a, minus_product(slope, load(costate, b), load(state, a)))
+            store(state, imag_at, minus_product(multiply(b, cos), a, sin))
+            store(costate, imag_at, minus_product(multiply(d, cos), c, sin))
 
 
 @inline
