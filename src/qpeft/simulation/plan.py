@@ -85,19 +85,30 @@ class PhaseLayer:
     @property
     def fixed_signs(self) -> bool:
         """Whether all phases are +1 and -1 up to a common factor, whatever inputs and weights are."""
-        if not all(angle.is_constant for _, angle in self.terms):
-            return False
-        # Parities as polynomials of the bits: all phases are multiples of pi if all coefficients are.
+        polynomial = self._polynomial
+        return polynomial is not None and all(abs(math.sin(weight)) < _CLOSE for weight in polynomial.values())
+
+    @property
+    def maps_paulis_to_paulis(self) -> bool:
+        """Whether the phases are signs given by a quadratic polynomial of the bits, as those of CZ gates are."""
+        polynomial = self._polynomial
+        return self.fixed_signs and all(
+            abs(math.sin(weight / 2)) < _CLOSE for subset, weight in (polynomial or {}).items() if subset.bit_count() > 2
+        )
+
+    @cached_property
+    def _polynomial(self) -> dict[int, float] | None:
+        """Relative phases as a polynomial of the bits: coefficient of the product of each set of bits."""
         coefficients: dict[int, float] = {}
         for mask, angle in self.terms:
-            if mask.bit_count() > _MAX_BITS:
-                return False
+            if not angle.is_constant or mask.bit_count() > _MAX_BITS:
+                return None
             subset = mask
             while subset:
                 weight = angle.constant * (-2.0) ** (subset.bit_count() - 1)
                 coefficients[subset] = coefficients.get(subset, 0.0) + weight
                 subset = (subset - 1) & mask
-        return all(abs(math.sin(coefficient)) < 1e-9 for coefficient in coefficients.values())
+        return coefficients
 
     def relative_phase(self, index: int) -> float:
         """Phase of basis state `index` relative to that of state 0, for constant angles, radians."""
@@ -135,6 +146,11 @@ class Plan:
     terms: tuple[Term, ...]
     dead_weights: tuple[int, ...]
 
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether nothing is left between encoding and terms: values are sums of products of cos and sin."""
+        return not self.layers
+
     @cached_property
     def complex_from(self) -> int:
         """Index of the first layer after which amplitudes are complex; len(layers) if they stay real."""
@@ -163,6 +179,13 @@ def compile_plan(circuit: Circuit) -> Plan:
     terms = [Term(index, observable) for index, observable in enumerate(observables)]
     if kept and isinstance(kept[-1], RotationLayer) and (folded := _folded(kept[-1], observables)):
         kept, terms = kept[:-1], folded
+    if all(isinstance(layer, PhaseLayer) and layer.maps_paulis_to_paulis for layer in kept):
+        for layer in reversed(kept):
+            terms = [replace(term, pauli=_through_signs(layer, term.pauli, circuit.num_qubits)) for term in terms]
+        kept = []
+    if all(isinstance(layer, RotationLayer) or layer.fixed_signs for layer in kept):
+        # A real state has no expectation of an operator with imaginary entries.
+        terms = [term for term in terms if not (term.pauli.x & term.pauli.z).bit_count() % 2]
     used = {index for angle in _angles(encoding, kept, terms) for index, _ in angle.weights}
     dead = tuple(index for index in range(circuit.num_weights) if index not in used)
     return Plan(circuit, tuple(encoding), tuple(kept), tuple(terms), dead)
@@ -340,6 +363,17 @@ def _is_bit(mask: int) -> bool:
     return mask.bit_count() == 1
 
 
+def _through_signs(layer: Layer, pauli: Pauli, num_qubits: int) -> Pauli:
+    """D^H P D for signs D with a quadratic exponent: P times Z on some bits."""
+    assert isinstance(layer, PhaseLayer)
+
+    def flips(index: int) -> bool:
+        return math.cos(layer.relative_phase(index) + layer.relative_phase(index ^ pauli.x)) < 0
+
+    mask = sum(1 << bit for bit in range(num_qubits) if flips(1 << bit) != flips(0))
+    return (pauli @ Pauli(0, mask)).times_i(2 * flips(0))
+
+
 def _angles(encoding: list[AngleSum], layers: list[Layer], terms: list[Term]) -> Iterator[AngleSum]:
     yield from encoding
     for layer in layers:
@@ -352,3 +386,4 @@ def _angles(encoding: list[AngleSum], layers: list[Layer], terms: list[Term]) ->
 
 _MAX_BITS = 10
 """Fixed phases on products of more Z than this are not examined for being signs; they are correct either way."""
+_CLOSE = 1e-9

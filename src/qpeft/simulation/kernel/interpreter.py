@@ -24,6 +24,7 @@ SIGNS, PROMOTE, PHASES, ROTATIONS, TOKEN_PROMOTE, TOKEN_PHASES = (int(op) for op
 STATE_QUBITS, LANE_ROWS, FIRST_ROTATIONS = int(_Scalar.STATE_QUBITS), int(_Scalar.LANE_ROWS), int(_Scalar.FIRST_ROTATIONS)
 NUM_SUMS, NUM_EXPECTATIONS = int(_Scalar.NUM_SUMS), int(_Scalar.NUM_EXPECTATIONS)
 NUM_OBSERVABLES, TRAINS_FOLDED = int(_Scalar.NUM_OBSERVABLES), int(_Scalar.TRAINS_FOLDED)
+CLOSED_FORM = int(_Scalar.CLOSED_FORM)
 
 inline = steps.inline
 
@@ -197,6 +198,26 @@ def measure(code, index, state, parts, table, expectations):
 
 
 @inline
+def measure_product(code, cosines, factors, expectations):
+    """As `measure`, for circuits in closed form: the state is never built."""
+    changes = factors[code[STATE_QUBITS] * LANES :]
+    for k in range(code[2 * STRINGS + 1]):
+        row = row_of(code, STRINGS, k)
+        x, z = code[row], code[row + 1]
+        store(expectations, k * LANES, steps.product_string(code[STATE_QUBITS], cosines, x, z, factors, changes))
+
+
+@inline
+def slopes_of_product(code, cosines, factors, duals, slopes):
+    """Derivatives by the encoding angles, for circuits in closed form."""
+    changes = factors[code[STATE_QUBITS] * LANES :]
+    for k in range(code[2 * STRINGS + 1]):
+        row = row_of(code, STRINGS, k)
+        x, z, dual = code[row], code[row + 1], load(duals, k * LANES)
+        steps.product_string_backward(code[STATE_QUBITS], cosines, x, z, dual, factors, changes, slopes)
+
+
+@inline
 def workspace_vectors(code):
     """Vectors of float32 that one worker of `backward` needs; `forward` needs fewer."""
     size = 1 << code[STATE_QUBITS]
@@ -218,9 +239,12 @@ def forward(code, index, numbers, angles, coefficients, inputs, values, first, l
     for start in range(first, last, LANES):
         count = min(LANES, last - start)
         token_angles(code, numbers, angles, inputs, start, count, cosines)
-        steps.encode(levels, qubits, cosines)
-        parts = run(code, index, coefficients, state, cosines, table, 0, code[2 * INSTRUCTIONS + 1])
-        measure(code, index, state, parts, table, expectations)
+        if code[CLOSED_FORM]:
+            measure_product(code, cosines, levels, expectations)
+        else:
+            steps.encode(levels, qubits, cosines)
+            parts = run(code, index, coefficients, state, cosines, table, 0, code[2 * INSTRUCTIONS + 1])
+            measure(code, index, state, parts, table, expectations)
         k = 0
         for observable in range(code[NUM_OBSERVABLES]):
             value = splat(nb.float32(0))
@@ -255,17 +279,22 @@ def backward(
     for start in range(first, last, LANES):
         count = min(LANES, last - start)
         token_angles(code, numbers, angles, inputs, start, count, cosines)
-        steps.encode(levels, qubits, cosines)
-        parts = run(code, index, coefficients, state, cosines, table, 0, num_instructions)
-        if code[TRAINS_FOLDED]:
-            measure(code, index, state, parts, table, expectations)
-        dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
-        costate_of(code, index, state, costate, parts, table, duals)
         for k in range(code[LANE_ROWS]):
             store(slopes, k * LANES, splat(nb.float32(0)))
-        for k in range(num_instructions - 1, -1, -1):
-            run_backward(code, index, coefficients, levels, state, costate, cosines, table, slopes, sums, k)
-        steps.encode_backward(levels, costate, qubits, cosines, slopes)
+        if code[CLOSED_FORM]:
+            measure_product(code, cosines, levels, expectations)
+            dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
+            slopes_of_product(code, cosines, levels, duals, slopes)
+        else:
+            steps.encode(levels, qubits, cosines)
+            parts = run(code, index, coefficients, state, cosines, table, 0, num_instructions)
+            if code[TRAINS_FOLDED]:
+                measure(code, index, state, parts, table, expectations)
+            dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
+            costate_of(code, index, state, costate, parts, table, duals)
+            for k in range(num_instructions - 1, -1, -1):
+                run_backward(code, index, coefficients, levels, state, costate, cosines, table, slopes, sums, k)
+            steps.encode_backward(levels, costate, qubits, cosines, slopes)
         for row in range(code[LANE_ROWS]):
             scatter_slope(code, numbers, row, slopes, start, count, input_grads, sums)
     for k in range(code[NUM_SUMS]):

@@ -53,7 +53,8 @@ class Scalar(IntEnum):
     NUM_INPUTS = 25
     NUM_OBSERVABLES = 26
     TRAINS_FOLDED = 27
-    LENGTH = 28
+    CLOSED_FORM = 28
+    LENGTH = 29
 
 
 class Op(IntEnum):
@@ -157,6 +158,7 @@ class _Assembler:
         header[Scalar.NUM_WEIGHTS] = circuit.num_weights
         header[Scalar.NUM_INPUTS] = circuit.num_inputs
         header[Scalar.NUM_OBSERVABLES] = circuit.num_observables
+        header[Scalar.CLOSED_FORM] = self._plan.is_closed_form
         header[Scalar.TRAINS_FOLDED] = any(row[3] >= 0 for row in self._sections[Section.COMBINATIONS])
         return np.array(header + body, np.int64)
 
@@ -259,6 +261,8 @@ class _Assembler:
         # Bits that can be measured in groups: pairs of a Z string and an X string that meet in one bit only.
         shift = self._padding
         locals_ = _local_bits([term.pauli for term in terms], self._plan.circuit.num_qubits)
+        if self._plan.is_closed_form:
+            locals_ = []
         slots: dict[tuple[int, int], int] = {}
         for start in range(0, len(locals_), GROUP_BITS):
             chunk = locals_[start : start + GROUP_BITS]

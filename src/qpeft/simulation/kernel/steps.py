@@ -255,3 +255,51 @@ def measure_string_backward(state, costate, parts, size, x, z, power, grads, slo
             real, imag = (p ^ x) * LANES, (size + (p ^ x)) * LANES
             store(costate, real, minus_product(load(costate, real), signed, load(state, (size + p) * LANES)))
             store(costate, imag, plus_product(load(costate, imag), signed, load(state, p * LANES)))
+
+
+@inline
+def string_factors(qubits, cosines, x, z, factors, changes):
+    """Expectation of each letter of a Pauli string without Y on the product state, and its derivative by the angle.
+
+    Z has cos(angle), X has sin(angle), from cos and sin of the half angles. Returns the number of letters; factors and
+    changes hold as many vectors.
+    """
+    count = 0
+    for qubit in range(qubits):
+        bit = 1 << (qubits - 1 - qubit)
+        if (x | z) & bit:
+            cos, sin = load(cosines, 2 * qubit * LANES), load(cosines, (2 * qubit + 1) * LANES)
+            whole_cos = minus_product(multiply(cos, cos), sin, sin)
+            whole_sin = plus_product(multiply(cos, sin), cos, sin)
+            if x & bit:
+                store(factors, count * LANES, whole_sin)
+                store(changes, count * LANES, whole_cos)
+            else:
+                store(factors, count * LANES, whole_cos)
+                store(changes, count * LANES, multiply(whole_sin, splat(nb.float32(-1))))
+            count += 1
+    return count
+
+
+@inline
+def product_string(qubits, cosines, x, z, factors, changes):
+    """Expectation of a Pauli string without Y on the product state: the product of its letters' expectations."""
+    product = splat(nb.float32(1))
+    for letter in range(string_factors(qubits, cosines, x, z, factors, changes)):
+        product = multiply(product, load(factors, letter * LANES))
+    return product
+
+
+@inline
+def product_string_backward(qubits, cosines, x, z, grad, factors, changes, slopes):
+    """slopes[qubit] += grad * derivative of the string's expectation by the qubit's angle."""
+    count = string_factors(qubits, cosines, x, z, factors, changes)
+    letter = 0
+    for qubit in range(qubits):
+        if (x | z) & 1 << (qubits - 1 - qubit):
+            change = multiply(grad, load(changes, letter * LANES))
+            for other in range(count):
+                if other != letter:
+                    change = multiply(change, load(factors, other * LANES))
+            store(slopes, qubit * LANES, plus_product(load(slopes, qubit * LANES), change, splat(nb.float32(1))))
+            letter += 1
