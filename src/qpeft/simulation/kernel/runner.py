@@ -32,8 +32,8 @@ def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     """Expectations (tokens, num_observables) for float32 CPU inputs (tokens, num_inputs) and weights."""
     program, compiled = compile_program(circuit), compiled_kernel()
     angles, coefficients = _tables(program, compiled, weights)
-    out = torch.empty(len(inputs), circuit.num_observables)
-    rows, results = inputs.numpy(), out.numpy()
+    out = torch.empty(len(inputs), circuit.num_observables, dtype=torch.float32)
+    rows, results = inputs.detach().numpy(), out.numpy()
 
     def work(first: int, last: int, workspace: Any) -> None:
         compiled.forward(
@@ -48,8 +48,8 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
     """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
     program, compiled = compile_program(circuit), compiled_kernel()
     angles, coefficients = _tables(program, compiled, weights)
-    input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
-    rows, grads, results = inputs.numpy(), grad.numpy(), input_grad.numpy()
+    input_grad, weight_grad = (torch.zeros(t.shape, dtype=torch.float32) for t in (inputs, weights))
+    rows, grads, results = inputs.detach().numpy(), grad.contiguous().numpy(), input_grad.numpy()
     partials = np.zeros((len(_partitions(len(rows))), program.num_sums))
 
     def work(partition: int, first: int, last: int, workspace: Any) -> None:
@@ -66,7 +66,7 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
 def _tables(program: Program, compiled: Kernel, weights: Tensor) -> tuple[Any, Any]:
     angles = np.empty(program.num_angles)
     coefficients = np.empty(program.num_coefficients, np.float32)
-    compiled.prepare(program.code, program.numbers, weights.numpy(), angles, coefficients)
+    compiled.prepare(program.code, program.numbers, weights.detach().numpy(), angles, coefficients)
     return angles, coefficients
 
 
