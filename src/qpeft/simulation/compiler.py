@@ -55,15 +55,13 @@ def compile_plan(circuit: Circuit) -> Plan:
 def dead_weights(circuit: Circuit) -> tuple[int, ...]:
     """Weights whose gradient is always zero, ascending: no gate they turn can reach an observable.
 
-    For example an RZ that meets nothing but CNOTs before a Z measurement. Training them wastes memory, and counting them
-    as parameters flatters nobody.
+    For example an RZ that meets nothing but CNOTs before a Z measurement. Training them wastes memory, and they should
+    not be counted as parameters.
     """
     return compile_plan(circuit).dead_weights
 
 
-def _primitives(
-    operation: Operation, frame: Frame, layers: _Scheduler
-) -> Iterator[tuple[str, Pauli, AngleSum]]:
+def _primitives(operation: Operation, frame: Frame, layers: _Scheduler) -> Iterator[tuple[str, Pauli, AngleSum]]:
     match operation.angle:
         case None:
             source = AngleSum()
@@ -98,7 +96,6 @@ def _permute(frame: Frame, qubits: tuple[int, ...], images: tuple[int, ...], *, 
         return
     offset = images[0]
     if len(qubits) == 2:
-        first, second = qubits
         linear = (images[2] ^ offset, images[1] ^ offset)  # images of the first and of the second bit
         for control, target in _CNOTS[linear]:
             frame.add(qubits[control], qubits[target])
@@ -115,7 +112,7 @@ _CNOTS = {
     (3, 2): ((1, 0), (0, 1)),
     (1, 3): ((0, 1), (1, 0)),
 }
-"""Invertible 2x2 matrices over bits, given by the images of 10 and 01, as (control, target) pairs in order of action."""
+"""Invertible 2x2 matrices over bits, by the images of 10 and 01, as (control, target) pairs in order of action."""
 
 
 def _observable(letters: str, frame: Frame) -> Pauli:

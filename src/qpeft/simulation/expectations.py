@@ -42,9 +42,9 @@ def expectations(
         weights: trained angles in radians, shared by all rows.
 
     Returns:
-        Values in [-1, 1] in the order of `circuit.observables`, in the type of `inputs`, differentiable once in `inputs`
-        and in `weights`. Computed in float32, or in float64 if both are float64. Angles that are not finite raise on
-        the CPU; elsewhere, where looking would stall the device, they make the values NaN.
+        Values in [-1, 1] in the order of `circuit.observables`, in the type of `inputs`, differentiable once in both
+        `inputs` and `weights`. Computed in float32, or in float64 if both are float64. Angles that are not finite
+        raise on the CPU; elsewhere, where looking would stall the device, they make the values NaN.
 
     Raises:
         SimulationError: a shape does not fit the circuit, an angle is NaN or infinite, inputs and weights are on
@@ -79,12 +79,12 @@ class _Gradients(torch.autograd.Function):
     """The backward pass as a Function of its own, whose only use is to say that it has no backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(_: Any, circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         gradients: tuple[Tensor, Tensor] = _path(circuit, inputs).gradients(circuit, inputs, weights, grad)
         return gradients
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> None:
+    def backward(_: Any, *__: Tensor) -> None:
         raise GradientError(
             "expectations() has first derivatives only. For second ones, difference its gradients, or evaluate it at "
             "angles shifted by pi/2 (parameter-shift rule) and differentiate that."
@@ -106,7 +106,9 @@ def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
         raise SimulationError(f"inputs are on {inputs.device}, weights on {weights.device}; move one of them.")
     for name, tensor in (("inputs", inputs), ("weights", weights)):
         if not tensor.is_floating_point():
-            raise SimulationError(f"{name} must be real floating-point angles; got {tensor.dtype}. Convert with .float().")
+            raise SimulationError(
+                f"{name} must be real floating-point angles; got {tensor.dtype}. Convert with .float()."
+            )
     check_memory(circuit, inputs.device, inputs.dtype)
 
 

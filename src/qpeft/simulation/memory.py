@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from qpeft.circuits import Circuit
@@ -35,8 +35,8 @@ def check_memory(circuit: Circuit, device: torch.device, dtype: torch.dtype) -> 
         largest = circuit.num_qubits - (needed // max(1, free)).bit_length()
         raise SimulationError(
             f"Simulating {circuit.num_qubits} qubits needs {needed / 2**30:,.1f} GiB; {device} has "
-            f"{free / 2**30:,.1f} GiB free, enough for about {largest} qubits. Use fewer qubits, or several circuits side "
-            "by side."
+            f"{free / 2**30:,.1f} GiB free, enough for about {largest} qubits. Use fewer qubits, or several "
+            "circuits side by side."
         )
 
 

@@ -1,6 +1,6 @@
 """A circuit as few steps: a product state, then alternating layers of Y rotations and diagonal phases, then terms.
 
-A plan is data: `compiler.compile_plan` makes it, the torch path and the kernels interpret it, `print(plan)` explains it.
+A plan is data: `compiler.compile_plan` makes it, the torch path and the kernels interpret it; `print(plan)` explains.
 Masks are as in `paulis`: bit `num_qubits - 1 - q` belongs to qubit q.
 """
 
@@ -21,7 +21,7 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True)
 class AngleSum:
-    """`constant` + sum of coefficient * weight + sum of coefficient * input, radians; pairs are (index, coefficient)."""
+    """`constant` + sums of coefficient * weight and coefficient * input, radians; pairs are (index, coefficient)."""
 
     constant: float = 0.0
     weights: tuple[tuple[int, float], ...] = ()
@@ -56,7 +56,7 @@ def _merged(pairs: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ..
 
 @dataclass(frozen=True)
 class Rotation:
-    """cos(angle/2) - i sin(angle/2) A with A the Y of a bit: XOR with `direction` flips it, `row` reads it by parity."""
+    """cos(angle/2) - i sin(angle/2) Y of a bit, which XOR with `direction` flips and the parity under `row` reads."""
 
     direction: int
     row: int
@@ -91,7 +91,9 @@ class PhaseLayer:
         """Whether the phases are signs given by a quadratic polynomial of the bits, as those of CZ gates are."""
         polynomial = self._polynomial
         return self.fixed_signs and all(
-            abs(math.sin(weight / 2)) < _CLOSE for subset, weight in (polynomial or {}).items() if subset.bit_count() > 2
+            abs(math.sin(weight / 2)) < _CLOSE
+            for subset, weight in (polynomial or {}).items()
+            if subset.bit_count() > 2
         )
 
     @cached_property
@@ -143,6 +145,11 @@ class Plan:
     layers: tuple[Layer, ...]
     terms: tuple[Term, ...]
     dead_weights: tuple[int, ...]
+
+    def __str__(self) -> str:
+        from qpeft.simulation.explanation import explain  # noqa: PLC0415 - it explains plans, so it imports this module
+
+        return explain(self)
 
     @property
     def is_closed_form(self) -> bool:

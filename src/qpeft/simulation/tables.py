@@ -1,14 +1,15 @@
 """What the torch path precomputes for a circuit on one device: orders of amplitudes, sign vectors, angle matrices.
 
 Kronecker products want the rotated bits next to each other, so every rotation layer has its own order of amplitudes:
-position p of the middle axis holds basis state XOR of the layer's directions chosen by the bits of p. A gather leads from
-one order to the next, and none is needed where they agree. All masks below are relative to the order of their step.
+position p of the middle axis holds basis state XOR of the layer's directions chosen by the bits of p. A gather leads
+from one order to the next, and none is needed where they agree. All masks are relative to the order of their step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,12 +17,12 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.simulation.bits import combinations, completed, signs
-from qpeft.simulation.paulis import parity
 from qpeft.simulation.compiler import compile_plan
+from qpeft.simulation.paulis import parity
 from qpeft.simulation.plan import AngleSum, Plan, RotationLayer
 
 MAX_FACTOR_BITS = 4
-"""Bits per factor of a Kronecker product: a factor of c bits costs 2**c multiply-adds per amplitude, and one GEMM call."""
+"""Bits per factor of a Kronecker product: c bits cost 2**c multiply-adds per amplitude in one matrix product."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,8 @@ class PlanTables:
         token_rows: angle rows that may differ from token to token, in the order of `from_inputs`.
         z_signs: (Z strings, 2**num_qubits), followed by `strings`, the others; both empty in closed form.
         letters: in closed form the letters of all strings, (strings, num_qubits): 0 I, 1 X, 2 Z.
+        num_strings: of either.
+        has_folded: whether some terms have an angle.
         combine: (num_observables, terms) signs; `string_of`, `kinds` (0 one, 1 cos, 2 sin), `angle_of` of each term.
     """
 
@@ -94,6 +97,8 @@ class PlanTables:
     z_signs: Tensor
     strings: tuple[StringTable, ...]
     letters: Tensor
+    num_strings: int
+    has_folded: bool
     combine: Tensor
     string_of: Tensor
     kinds: Tensor
@@ -140,7 +145,9 @@ class _Builder:
             z_signs=self._tensor([self._signs(z) for z in z_strings]).reshape(len(z_strings), 2**self._qubits),
             strings=tuple(self._string(x, z) for x, z in others),
             letters=self._letters(distinct),
-            combine=self._tensor(combine),
+            num_strings=len(distinct),
+            has_folded=any(kinds),
+            combine=self._tensor(combine).reshape(circuit.num_observables, len(plan.terms)),
             string_of=self._index([distinct.index((term.pauli.x, term.pauli.z)) for term in plan.terms]),
             kinds=self._index(kinds),
             angle_of=self._index(angle_of),
@@ -179,7 +186,9 @@ class _Builder:
             signs=self._tensor(columns),
             is_real=position < self._plan.complex_from,
             token=tuple(
-                (self._row(angle), self._tensor(self._signs(mask))[:, None]) for mask, angle in layer.terms if angle.inputs
+                (self._row(angle), self._tensor(self._signs(mask))[:, None])
+                for mask, angle in layer.terms
+                if angle.inputs
             ),
         )
 
@@ -190,7 +199,7 @@ class _Builder:
         uniform = [row for row, rotation in zip(rows, ordered, strict=True) if not rotation.angle.inputs]
         count = -(-len(uniform) // MAX_FACTOR_BITS)
         cuts = [len(uniform) * part // count for part in range(count + 1)] if count else []
-        factors = tuple(tuple(uniform[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+        factors = tuple(tuple(uniform[a:b]) for a, b in pairwise(cuts))
         return RotationTable(gather, scatter, factors, tuple(rows[len(uniform) :]))
 
     def _reorder(self, directions: list[int]) -> tuple[Tensor | None, Tensor | None]:

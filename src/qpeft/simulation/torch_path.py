@@ -16,9 +16,10 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.simulation.tables import PhaseTable, PlanTables, RotationTable, StringTable, plan_tables
 
-AMPLITUDES_PER_BLOCK = {"cpu": 2**18}
+AMPLITUDES_PER_BLOCK = {"cpu": 2**17}
 """Tokens are handled in blocks of this many amplitudes: enough to keep the device busy, few enough for its cache."""
 AMPLITUDES_PER_BLOCK_ELSEWHERE = 2**24
+MIN_TOKENS = 64
 
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
@@ -52,7 +53,9 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 def _blocks(circuit: Circuit, rows: Tensor) -> tuple[Tensor, ...]:
     amplitudes = AMPLITUDES_PER_BLOCK.get(rows.device.type, AMPLITUDES_PER_BLOCK_ELSEWHERE)
-    blocks: tuple[Tensor, ...] = rows.split(max(1, amplitudes >> circuit.num_qubits))
+    # Large states come in narrow blocks, but not so narrow that matrix products degenerate.
+    tokens = max(1, amplitudes >> circuit.num_qubits, min(MIN_TOKENS, 2**22 >> circuit.num_qubits))
+    blocks: tuple[Tensor, ...] = rows.split(tokens)
     return blocks
 
 
@@ -65,9 +68,12 @@ class _Uniform:
         self.matrices: list[list[Tensor]] = []
         self.phases: list[tuple[Tensor, Tensor] | None] = []
         for step in tables.steps:
-            is_phase = isinstance(step, PhaseTable)
-            self.phases.append(self._phases(step) if is_phase and step.rows else None)
-            self.matrices.append([] if is_phase else [_kronecker(0.5 * self.angles[list(rows)]) for rows in step.factors])
+            if isinstance(step, PhaseTable):
+                self.phases.append(self._phases(step) if step.rows else None)
+                self.matrices.append([])
+            else:
+                self.phases.append(None)
+                self.matrices.append([_kronecker(0.5 * self.angles[list(rows)]) for rows in step.factors])
         angles = self.angles[tables.angle_of]
         ones, cos, sin = torch.ones_like(angles), angles.cos(), angles.sin()
         choices = torch.stack([ones, cos, sin, torch.zeros_like(ones), -sin, cos])
@@ -99,18 +105,15 @@ class _Block:
     def gradients(self, grad: Tensor, slopes: Tensor) -> Tensor:
         """By inputs (tokens, num_inputs), for grad (num_observables, tokens); adds those by angles to `slopes`."""
         tables, token_slopes = self._tables, torch.zeros_like(self._token_angles)
-        state = torch.empty(0)
-        if tables.plan.is_closed_form:
-            strings = self._closed_form()
-        else:
-            state = self._final_state()
-            strings = self._strings(state)
         grad_terms = tables.combine.T @ grad
-        changes = self._uniform.derivatives * (grad_terms * strings[tables.string_of]).sum(1)
-        slopes.index_add_(0, tables.angle_of, changes)
-        duals = torch.zeros_like(strings)
+        state = None if tables.plan.is_closed_form else self._final_state()
+        if tables.has_folded:
+            strings = self._closed_form() if state is None else self._strings(state)
+            changes = self._uniform.derivatives * (grad_terms * strings[tables.string_of]).sum(1)
+            slopes.index_add_(0, tables.angle_of, changes)
+        duals = grad.new_zeros(tables.num_strings, grad.shape[1])
         duals.index_add_(0, tables.string_of, self._uniform.coefficients[:, None] * grad_terms)
-        if tables.plan.is_closed_form:
+        if state is None:
             self._closed_form_slopes(duals, token_slopes)
         else:
             self._adjoint(state, self._costate(state, duals), slopes, token_slopes)

@@ -4,13 +4,14 @@ A group is 16 entries of an index table: entry k holds the position of the ampli
 first chosen bit being bit 0 of k. One load and one store per amplitude then serve four rotations, or four observables,
 so the arithmetic and not the cache sets the pace. All code is straight-line LLVM vector code, emitted by loops here.
 """
+# ruff: noqa: ARG001 - numba asks for the types of all arguments, code is generated from `arguments`
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -61,7 +62,9 @@ class _Emitter:
         return self.pointer(array, self.builder.add(start, _constant(number * LANES)))
 
     def scalar(self, array: int, start: Any, number: int) -> Any:
-        return splat_scalar(self.builder, self.builder.load(self.pointer(array, self.builder.add(start, _constant(number)))))
+        return splat_scalar(
+            self.builder, self.builder.load(self.pointer(array, self.builder.add(start, _constant(number))))
+        )
 
 
 def _emits(body: Callable[[_Emitter], None]) -> Callable[[Any, Any, Any, Any], Any]:
@@ -91,7 +94,7 @@ def rotate(typing_context: Any, state: Any, part: Any, index: Any, group: Any, t
 def rotate_swapped(
     typing_context: Any, state: Any, part: Any, index: Any, group: Any, table: Any, start: Any, swap: Any
 ) -> Any:
-    """As `rotate`, after rotations by pi of the bits of `swap`: values trade places, with signs table[start + 4 + k]."""
+    """As `rotate`, after rotations by pi of the bits of `swap`: values trade places with signs table[start + 4 + k]."""
 
     def body(emit: _Emitter) -> None:
         _, part, _, group, _, start, swap = emit.arguments

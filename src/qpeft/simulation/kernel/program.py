@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Circuit
-from qpeft.simulation.paulis import Pauli, parity
 from qpeft.simulation.bits import combinations, completed, dual_directions, independent, parities
 from qpeft.simulation.compiler import compile_plan
+from qpeft.simulation.paulis import Pauli, parity
 from qpeft.simulation.plan import AngleSum, PhaseLayer, Plan, Rotation, RotationLayer, Term
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -140,7 +140,13 @@ class _Assembler:
         index = np.concatenate(self._index) if self._index else np.zeros(0, np.int32)
         numbers = np.array(self._numbers or [0.0])
         return Program(
-            code, index, numbers, self._qubits, self._sums, max(1, self._coefficients), len(self._sections[Section.ANGLES])
+            code,
+            index,
+            numbers,
+            self._qubits,
+            self._sums,
+            max(1, self._coefficients),
+            len(self._sections[Section.ANGLES]),
         )
 
     def _assembled(self, first_rotations: int, num_expectations: int) -> IntArray:
@@ -291,8 +297,9 @@ class _Assembler:
             sums = self._take_sums(1) if trained else -1
             coefficient = self._take_coefficients(2)
             slot = slots[term.pauli.x, term.pauli.z]
-            row = [term.observable, slot, coefficient, sums, kind, angle, int(term.pauli.sign)]
-            self._sections[Section.COMBINATIONS].append(row)
+            sign = int(term.pauli.sign)
+            combinations_ = self._sections[Section.COMBINATIONS]
+            combinations_.append([term.observable, slot, coefficient, sums, kind, angle, sign])
         return count
 
 
@@ -303,7 +310,7 @@ def _chunks(layer: RotationLayer) -> Iterable[tuple[Rotation, ...]]:
 
 
 def _local_bits(paulis: list[Pauli]) -> list[tuple[int, int]]:
-    """(direction, row) pairs such that Z by rows and X by directions are among `paulis`, each row meeting only its own."""
+    """(direction, row) of bits whose Z, and X where possible, are among `paulis`; each row meets one direction."""
     rows = list(dict.fromkeys(pauli.z for pauli in paulis if not pauli.x and pauli.z))
     rows = independent(rows)
     if not rows:

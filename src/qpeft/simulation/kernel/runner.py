@@ -1,7 +1,7 @@
 """Compiles the interpreter at first use and runs it on torch tensors, over threads.
 
-Tokens are split into partitions by their number alone. Every partition sums its weight gradients by itself, and the sums
-are added in order, so results do not depend on how many threads share the work.
+Tokens are split into partitions by their number alone. Every partition sums its weight gradients by itself, and the
+sums are added in order, so results do not depend on how many threads share it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def _partitions(tokens: int) -> list[tuple[int, int]]:
     blocks = -(-tokens // LANES)
     count = max(1, min(MAX_PARTITIONS, tokens // MIN_TOKENS_PER_PARTITION))
     cuts = [LANES * (blocks * part // count) for part in range(count)] + [tokens]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def _share(program: Program, compiled: Kernel, tokens: int, work: Callable[[int, int, int, Any], None]) -> None:

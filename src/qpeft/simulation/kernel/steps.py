@@ -4,6 +4,8 @@ Arrays are flat. A state is 2 * 2**n vectors, real parts first; `costate` is the
 costate = sum over observables of (gradient of its value) * observable * state, taken back through the circuit.
 Derivatives are Im <costate| G |state> for gates exp(-i angle G / 2).
 """
+# mypy: disable-error-code="no-untyped-def"
+# Types are those that numba infers.
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ import numpy as np
 
 from qpeft.simulation.kernel import groups
 from qpeft.simulation.kernel.lanes import LANES, load, minus_product, multiply, plus_product, splat, store
-from qpeft.simulation.kernel.program import GROUP_BITS, GROUP_SIZE
-
-inline = nb.njit(error_model="numpy", nogil=True)
+from qpeft.simulation.kernel.layout import (
+    inline,
+    parity,
+)
+from qpeft.simulation.kernel.program import GROUP_SIZE
 
 
 @inline
@@ -39,17 +43,6 @@ def half_angles(angles, cosines, at):
         flip = odd + late - 2 * odd * late
         cosines[at + lane] = (1 - 2 * flip) * (odd * sin + (1 - odd) * cos)
         cosines[at + LANES + lane] = (1 - 2 * late) * (odd * cos + (1 - odd) * sin)
-
-
-@inline
-def parity(value):
-    value ^= value >> 32
-    value ^= value >> 16
-    value ^= value >> 8
-    value ^= value >> 4
-    value ^= value >> 2
-    value ^= value >> 1
-    return value & 1
 
 
 @inline
@@ -102,6 +95,7 @@ def promote(state, size, coefficients, table):
 
 @inline
 def phases(state, size, coefficients, table):
+    """A complex state times phases."""
     for p in range(size):
         cos, sin = splat(coefficients[table + p]), splat(coefficients[table + size + p])
         real, imag = load(state, p * LANES), load(state, (size + p) * LANES)
@@ -148,6 +142,7 @@ def token_phase(state, size, mask, cos, sin, sign, is_real):
 
 @inline
 def token_phase_slope(state, costate, size, mask, slopes, row):
+    """Adds the derivative by the angle of a `token_phase`."""
     slope = load(slopes, row * LANES)
     for p in range(size):
         a, b = p * LANES, (size + p) * LANES
@@ -169,6 +164,7 @@ def rotations(state, parts, size, index, groups_at, coefficients, table, swap):
 
 @inline
 def token_rotations(state, parts, size, index, groups_at, table):
+    """One chunk of four rotations by the tokens' own angles: 4 vectors of cos, then 4 of sin in `table`."""
     for part in range(parts):
         for start in range(groups_at, groups_at + size, GROUP_SIZE):
             groups.rotate_per_token(state, part * size * LANES, index, start, table)
@@ -176,130 +172,7 @@ def token_rotations(state, parts, size, index, groups_at, table):
 
 @inline
 def rotation_slopes(state, costate, parts, size, index, groups_at, sums, sums_at):
+    """Adds derivatives by the four angles of a chunk, state and costate being in front of it."""
     for part in range(parts):
         for start in range(groups_at, groups_at + size, GROUP_SIZE):
             groups.add_slopes(state, costate, part * size * LANES, index, start, sums, sums_at)
-
-
-@inline
-def measure(state, parts, size, index, groups_at, with_x, sums, expectations, slot):
-    """Z and X of four bits into expectations[slot : slot + 8]."""
-    for k in range(2 * GROUP_BITS):
-        store(sums, k * LANES, splat(nb.float32(0)))
-    for part in range(parts):
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            groups.add_z(state, part * size * LANES, index, start, sums)
-            if with_x:
-                groups.add_half_x(state, part * size * LANES, index, start, sums)
-    for k in range(2 * GROUP_BITS):
-        factor = splat(nb.float32(1 if k < GROUP_BITS else 2))
-        store(expectations, (slot + k) * LANES, multiply(load(sums, k * LANES), factor))
-
-
-@inline
-def measure_backward(state, costate, parts, size, index, groups_at, with_x, table, grads, slot, is_first):
-    """costate (+)= (sum of grads * Z and X of four bits) state."""
-    for k in range(GROUP_SIZE):
-        diagonal = splat(nb.float32(0))
-        for bit in range(GROUP_BITS):
-            sign = splat(nb.float32(-1 if k >> bit & 1 else 1))
-            diagonal = plus_product(diagonal, load(grads, (slot + bit) * LANES), sign)
-        store(table, k * LANES, diagonal)
-    for bit in range(GROUP_BITS):
-        store(table, (GROUP_SIZE + bit) * LANES, load(grads, (slot + GROUP_BITS + bit) * LANES))
-    for part in range(parts):
-        first = part * size * LANES
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            if is_first:
-                if with_x:
-                    groups.set_costate_zx(state, costate, first, index, start, table)
-                else:
-                    groups.set_costate_z(state, costate, first, index, start, table)
-            elif with_x:
-                groups.add_costate_zx(state, costate, first, index, start, table)
-            else:
-                groups.add_costate_z(state, costate, first, index, start, table)
-
-
-@inline
-def measure_string(state, parts, size, x, z, power, expectations, slot):
-    """Expectation of i**power X**x Z**z, whatever Pauli string it is."""
-    sum_ = splat(nb.float32(0))
-    for p in range(size):
-        left, right = p ^ x, p
-        sign = splat(nb.float32(-1 if parity(p & z) ^ (power >> 1) else 1))
-        if not power & 1:
-            for part in range(parts):
-                base = part * size
-                product = multiply(load(state, (base + left) * LANES), load(state, (base + right) * LANES))
-                sum_ = plus_product(sum_, product, sign)
-        elif parts == 2:
-            # Re(i conj(a) b) = -Im(conj(a) b); a real state gives 0.
-            product = multiply(load(state, (size + left) * LANES), load(state, right * LANES))
-            product = minus_product(product, load(state, left * LANES), load(state, (size + right) * LANES))
-            sum_ = plus_product(sum_, product, sign)
-    store(expectations, slot * LANES, sum_)
-
-
-@inline
-def measure_string_backward(state, costate, parts, size, x, z, power, grads, slot):
-    """costate += grad * i**power X**x Z**z state."""
-    grad = load(grads, slot * LANES)
-    for p in range(size):
-        signed = multiply(grad, splat(nb.float32(-1 if parity(p & z) ^ (power >> 1) else 1)))
-        if not power & 1:
-            for part in range(parts):
-                to, source = (part * size + (p ^ x)) * LANES, (part * size + p) * LANES
-                store(costate, to, plus_product(load(costate, to), signed, load(state, source)))
-        elif parts == 2:
-            real, imag = (p ^ x) * LANES, (size + (p ^ x)) * LANES
-            store(costate, real, minus_product(load(costate, real), signed, load(state, (size + p) * LANES)))
-            store(costate, imag, plus_product(load(costate, imag), signed, load(state, p * LANES)))
-
-
-@inline
-def string_factors(qubits, cosines, x, z, factors, changes):
-    """Expectation of each letter of a Pauli string without Y on the product state, and its derivative by the angle.
-
-    Z has cos(angle), X has sin(angle), from cos and sin of the half angles. Returns the number of letters; factors and
-    changes hold as many vectors.
-    """
-    count = 0
-    for qubit in range(qubits):
-        bit = 1 << (qubits - 1 - qubit)
-        if (x | z) & bit:
-            cos, sin = load(cosines, 2 * qubit * LANES), load(cosines, (2 * qubit + 1) * LANES)
-            whole_cos = minus_product(multiply(cos, cos), sin, sin)
-            whole_sin = plus_product(multiply(cos, sin), cos, sin)
-            if x & bit:
-                store(factors, count * LANES, whole_sin)
-                store(changes, count * LANES, whole_cos)
-            else:
-                store(factors, count * LANES, whole_cos)
-                store(changes, count * LANES, multiply(whole_sin, splat(nb.float32(-1))))
-            count += 1
-    return count
-
-
-@inline
-def product_string(qubits, cosines, x, z, factors, changes):
-    """Expectation of a Pauli string without Y on the product state: the product of its letters' expectations."""
-    product = splat(nb.float32(1))
-    for letter in range(string_factors(qubits, cosines, x, z, factors, changes)):
-        product = multiply(product, load(factors, letter * LANES))
-    return product
-
-
-@inline
-def product_string_backward(qubits, cosines, x, z, grad, factors, changes, slopes):
-    """slopes[qubit] += grad * derivative of the string's expectation by the qubit's angle."""
-    count = string_factors(qubits, cosines, x, z, factors, changes)
-    letter = 0
-    for qubit in range(qubits):
-        if (x | z) & 1 << (qubits - 1 - qubit):
-            change = multiply(grad, load(changes, letter * LANES))
-            for other in range(count):
-                if other != letter:
-                    change = multiply(change, load(factors, other * LANES))
-            store(slopes, qubit * LANES, plus_product(load(slopes, qubit * LANES), change, splat(nb.float32(1))))
-            letter += 1
