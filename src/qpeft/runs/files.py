@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 
 from qpeft.errors import OutputError
 
-
 _TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "inline_container", "iostream error")
 """How torch words a failed write: it raises a RuntimeError about its own writer."""
 
