@@ -1,31 +1,29 @@
 """Circuits sampled with a finite number of shots, as a quantum computer would, reproducibly and without stored state.
 
-Bit strings are drawn from the exact joint distribution, so values of one circuit are correlated as on a machine. Random
+Bit strings are drawn from the joint distribution, so values of one circuit are correlated as on a machine. Random
 numbers are a function of a `SampleKey` alone. Probabilities are computed in float64: rounding, which may depend on the
-number of threads, then moves an outcome with a probability of about 1e-16 per outcome and shot.
+number of threads, then moves an outcome with a probability of about 1e-16 per possible outcome and shot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qpeft.circuits import Circuit, Operation
-from qpeft.errors import GradientError, ShotsError, SimulationError
+from qpeft.circuits import Circuit
+from qpeft.errors import GradientError, ShotsError
 from qpeft.simulation.expectations import expectations
-from qpeft.simulation.noise import gates
 from qpeft.simulation.noise.checks import check_angles
 from qpeft.simulation.noise.counter import SampleKey, Stream
+from qpeft.simulation.noise.density import noisy_expectations
+from qpeft.simulation.noise.model import NoiseModel
+from qpeft.simulation.noise.outcomes import outcome_probabilities
 
-MAX_QUBITS = 20
 NUMBERS_PER_BLOCK = 2**20
 """Tokens are handled in blocks of this many float64 numbers: 8 MiB for the state, as much for the shots."""
-
-_TO_Z_BASIS = {"X": ("H",), "Y": ("SDG", "H"), "Z": ()}
 
 
 class SampledValues(NamedTuple):
@@ -47,6 +45,7 @@ def sampled_expectations(
     shots: int | None,
     key: SampleKey,
     *,
+    noise: NoiseModel | None = None,
     gradient: Literal["straight-through"] | None = None,
 ) -> SampledValues:
     """Expectation values estimated from `shots` samples, for every row of `inputs`.
@@ -55,34 +54,39 @@ def sampled_expectations(
     circuit. Every basis is a circuit of its own and gets `shots` samples of its own.
 
     Args:
-        circuit: what to sample, on at most `MAX_QUBITS` qubits.
+        circuit: what to sample, on at most 20 qubits, with noise 8.
         inputs: angles in radians, one row per circuit.
         weights: trained angles in radians, shared by all rows.
         shots: samples per circuit; `None` for exact values.
         key: names the random numbers: same key, same samples.
-        gradient: None: asking for a gradient of the values raises. "straight-through": it is the gradient of the exact
-            values at the same angles, which is that of the mean of the samples.
+        noise: of the machine; None for a perfect one.
+        gradient: None: asking for a gradient of sampled values raises. "straight-through": it is the gradient of the
+            exact values (with the same noise) at the same angles, of which the samples are unbiased estimates.
 
     Raises:
         ShotsError: shots below 1.
         GradientError: in the backward pass, if `gradient` is None and shots are finite.
         SimulationError: too many qubits, a shape that does not fit the circuit, NaN or infinite angles.
+        NoiseError: the noise model lacks a qubit or an edge.
     """
+    if gradient not in (None, "straight-through"):
+        raise GradientError(f"gradient is None or 'straight-through'; got {gradient!r}.")
     check_angles(circuit, inputs, weights)
     if shots is None:
-        exact = expectations(circuit, inputs, weights)
+        exact = _exact(circuit, inputs, weights, noise)
         return SampledValues(exact, torch.zeros_like(exact))
-    with torch.no_grad():
-        mean = torch.zeros(*inputs.shape[:-1], circuit.num_observables, dtype=torch.float64, device=inputs.device)
-        for stream, (basis, columns) in enumerate(measurement_bases(circuit.observables).items()):
-            counts = _counts(_rotated(circuit, basis), inputs, weights, shots, Stream(key, stream))
-            signs = torch.stack([_signs(circuit.observables[column], inputs.device) for column in columns], dim=1)
-            mean[..., columns] = counts.double() @ signs / shots
-        errors = ((1 - mean.square()) / (shots - 1)).sqrt() if shots > 1 else torch.ones_like(mean)
-    values, standard_errors = mean.to(inputs.dtype), errors.to(inputs.dtype)
+    mean = torch.zeros(*inputs.shape[:-1], circuit.num_observables, dtype=torch.float64, device=inputs.device)
+    for stream, (basis, columns) in enumerate(measurement_bases(circuit.observables).items()):
+        counts = _counts(circuit, inputs, weights, shots, Stream(key, stream), basis, noise)
+        signs = torch.stack([_signs(circuit.observables[column], inputs.device) for column in columns], dim=1)
+        mean[..., columns] = counts.double() @ signs / shots
+    errors = ((1 - mean.square()) / (shots - 1)).sqrt() if shots > 1 else torch.ones_like(mean)
+    values = mean.to(inputs.dtype)
     if gradient == "straight-through":
-        return SampledValues(_StraightThrough.apply(values, expectations(circuit, inputs, weights)), standard_errors)
-    return SampledValues(_NoGradient.apply(values, inputs, weights), standard_errors)
+        values = _StraightThrough.apply(values, _exact(circuit, inputs, weights, noise))
+    else:
+        values = _NoGradient.apply(values, inputs, weights)
+    return SampledValues(values, errors.to(inputs.dtype))
 
 
 def sampled_counts(
@@ -91,6 +95,8 @@ def sampled_counts(
     weights: Float[Tensor, " num_weights"],
     shots: int,
     key: SampleKey,
+    *,
+    noise: NoiseModel | None = None,
 ) -> Int[Tensor, "*batch outcomes"]:
     """How often each bit string comes out when all qubits are measured in the Z basis; observables are not looked at.
 
@@ -102,8 +108,7 @@ def sampled_counts(
     Raises: as `sampled_expectations`; counts never have a gradient.
     """
     check_angles(circuit, inputs, weights)
-    with torch.no_grad():
-        return _counts(circuit, inputs, weights, shots, Stream(key))
+    return _counts(circuit, inputs, weights, shots, Stream(key), "Z" * circuit.num_qubits, noise)
 
 
 def measurement_bases(observables: tuple[str, ...]) -> dict[str, list[int]]:
@@ -124,43 +129,35 @@ def measurement_bases(observables: tuple[str, ...]) -> dict[str, list[int]]:
     return {basis.replace("I", "Z"): columns for basis, columns in bases}
 
 
-def _rotated(circuit: Circuit, basis: str) -> Circuit:
-    """The circuit with gates at its end after which measuring Z is measuring `basis`."""
-    changes = [Operation(name, (qubit,)) for qubit, letter in enumerate(basis) for name in _TO_Z_BASIS[letter]]
-    return Circuit(circuit.num_qubits, (*circuit.operations, *changes))
+def _exact(circuit: Circuit, inputs: Tensor, weights: Tensor, noise: NoiseModel | None) -> Tensor:
+    if noise is None:
+        return expectations(circuit, inputs, weights)
+    return noisy_expectations(circuit, inputs, weights, noise)
 
 
-def _counts(circuit: Circuit, inputs: Tensor, weights: Tensor, shots: int, stream: Stream) -> Tensor:
+@torch.no_grad()
+def _counts(
+    circuit: Circuit,
+    inputs: Tensor,
+    weights: Tensor,
+    shots: int,
+    stream: Stream,
+    basis: str,
+    noise: NoiseModel | None,
+) -> Tensor:
     if shots < 1:
         raise ShotsError(f"shots must be at least 1; got {shots}. For exact values pass shots=None.")
-    if circuit.num_qubits > MAX_QUBITS:
-        raise SimulationError(
-            f"Sampling holds all amplitudes, for at most {MAX_QUBITS} qubits; got {circuit.num_qubits}, for which one "
-            f"state of one token takes {2 ** (circuit.num_qubits + 4) / 2**20:,.0f} MiB."
-        )
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs).double()
-    tokens = max(1, NUMBERS_PER_BLOCK // max(2 * 2**circuit.num_qubits, shots))
+    numbers = 2 * 2**circuit.num_qubits if noise is None else 4**circuit.num_qubits
     blocks = []
-    for block in flat.split(tokens):
-        cumulative = _probabilities(circuit, block, weights.double()).cumsum(1)
+    for block in flat.split(max(1, NUMBERS_PER_BLOCK // max(numbers, shots))):
+        cumulative = outcome_probabilities(circuit, block, weights.double(), basis, noise).cumsum(1)
         draws = stream.uniforms(len(block), shots).to(flat.device) * cumulative[:, -1:]
         # right=True: the first outcome whose cumulative probability exceeds the draw, never one of probability 0.
         outcomes = torch.searchsorted(cumulative, draws, right=True).clamp(max=cumulative.shape[1] - 1)
         counts = torch.zeros(cumulative.shape, dtype=torch.int64, device=flat.device)
         blocks.append(counts.scatter_add_(1, outcomes, torch.ones_like(outcomes)))
     return torch.cat(blocks).reshape(*inputs.shape[:-1], 2**circuit.num_qubits)
-
-
-def _probabilities(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
-    """Probability of every bit string, (tokens, 2**num_qubits), qubit 0 the most significant bit."""
-    # Axis 0: real and imaginary parts; axis q + 1: qubit q; then tokens.
-    state = inputs.new_zeros(2 ** (circuit.num_qubits + 1), len(inputs))
-    state[0] = 1
-    state = state.reshape(*[2] * (circuit.num_qubits + 1), len(inputs))
-    for operation in circuit.operations:
-        gate, axes = gates.on_amplitudes(operation.gate_name), (0, *(qubit + 1 for qubit in operation.qubits))
-        state = gates.apply(gate, gates.angle_values(operation.angle, inputs, weights), state, axes)
-    return state.square().sum(0).reshape(-1, len(inputs)).T.contiguous()
 
 
 def _signs(observable: str, device: torch.device) -> Tensor:
@@ -174,11 +171,11 @@ def _signs(observable: str, device: torch.device) -> Tensor:
 
 class _NoGradient(torch.autograd.Function):
     @staticmethod
-    def forward(_ctx: Any, values: Tensor, *_: Tensor) -> Tensor:
+    def forward(_ctx: Any, values: Tensor, *_angles: Tensor) -> Tensor:
         return values.view_as(values)
 
     @staticmethod
-    def backward(_ctx: Any, *_: Tensor) -> Iterator[None]:
+    def backward(_ctx: Any, *_grads: Tensor) -> Tensor:
         raise GradientError(
             "Sampled values have no gradient. Pass gradient='straight-through' for that of the exact values, "
             "or sample under torch.no_grad()."
@@ -187,7 +184,7 @@ class _NoGradient(torch.autograd.Function):
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(_ctx: Any, values: Tensor, _exact: Tensor) -> Tensor:
+    def forward(_ctx: Any, values: Tensor, _exact_values: Tensor) -> Tensor:
         return values.view_as(values)
 
     @staticmethod

@@ -82,4 +82,4 @@ def depolarising_from_fidelity(fidelity: float, damping: Sequence[Damping]) -> f
     trace_of_damping = math.prod(float(np.trace(damping_channel(entry))) for entry in damping)
     if trace_of_damping <= 1:  # only the identity survives, nothing is left to depolarise
         return 0.0
-    return max(0.0, 1 - (trace - 1) / (trace_of_damping - 1))
+    return float(max(0.0, 1 - (trace - 1) / (trace_of_damping - 1)))

@@ -60,7 +60,8 @@ class Stream:
 
     def normals(self, *shape: int) -> Tensor:
         """Standard normal float64 numbers, (*shape), by inversion."""
-        return torch.special.ndtri(self.uniforms(*shape))
+        numbers: Tensor = torch.special.ndtri(self.uniforms(*shape))
+        return numbers
 
 
 def _number(module: int | str) -> int:

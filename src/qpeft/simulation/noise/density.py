@@ -111,7 +111,8 @@ class _Step:
         matrices = torch.from_numpy(self.gate.matrices).to(state)
         slopes = gates.slopes(self.gate.frequencies, angle)
         if angle.ndim == 0:
-            return (torch.tensordot(slopes, matrices, 1) * (after @ before.T)).sum()
+            overlap: Tensor = torch.tensordot(slopes, matrices, 1) * (after @ before.T)
+            return overlap.sum()
         products = (matrices.flatten(0, 1) @ before).reshape(len(matrices), after.shape[0], -1, len(angle))
         overlaps = (products * after.reshape(after.shape[0], -1, len(angle))).sum((1, 2))
         return (slopes * overlaps).sum(0)

@@ -100,7 +100,7 @@ def apply_weighted(matrices: Tensor, weights: Tensor, state: Tensor, axes: tuple
     """sum_k weights[k] matrices[k] on some axes of a state; weights are (functions,) or (functions, tokens)."""
     rows = as_rows(state, axes)
     if weights.ndim == 1:
-        result = torch.tensordot(weights, matrices, 1) @ rows
+        result: Tensor = torch.tensordot(weights, matrices, 1) @ rows
     else:
         products = torch.matmul(matrices.flatten(0, 1), rows).reshape(len(matrices), -1, weights.shape[1])
         result = (products * weights[:, None]).sum(0)
