@@ -111,11 +111,10 @@ class _Step:
         matrices = torch.from_numpy(self.gate.matrices).to(state)
         slopes = gates.slopes(self.gate.frequencies, angle)
         if angle.ndim == 0:
-            overlap: Tensor = torch.tensordot(slopes, matrices, 1) * (after @ before.T)
+            overlap: Tensor = torch.tensordot(slopes, matrices, 1) * (after.flatten(1) @ before.flatten(1).T)
             return overlap.sum()
-        products = (matrices.flatten(0, 1) @ before).reshape(len(matrices), after.shape[0], -1, len(angle))
-        overlaps = (products * after.reshape(after.shape[0], -1, len(angle))).sum((1, 2))
-        return (slopes * overlaps).sum(0)
+        products = (matrices.flatten(0, 1) @ before.flatten(1)).reshape(len(matrices), *before.shape)
+        return (slopes * (products * after).sum((1, 2))).sum(0)
 
 
 class _NoisyExpectations(torch.autograd.Function):
@@ -161,7 +160,7 @@ class _Readout:
 
     def values(self, state: Tensor) -> Tensor:
         """(tokens, num_observables)."""
-        return (self._rows @ state.reshape(-1, state.shape[-1])[self._columns]).T
+        return (self._rows @ state.flatten(0, -2)[self._columns]).T
 
     def costate(self, grad: Tensor) -> Tensor:
         """Gradient with respect to the state from that with respect to the values."""

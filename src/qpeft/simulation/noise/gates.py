@@ -100,19 +100,20 @@ def apply_weighted(matrices: Tensor, weights: Tensor, state: Tensor, axes: tuple
     """sum_k weights[k] matrices[k] on some axes of a state; weights are (functions,) or (functions, tokens)."""
     rows = as_rows(state, axes)
     if weights.ndim == 1:
-        result: Tensor = torch.tensordot(weights, matrices, 1) @ rows
+        result: Tensor = torch.tensordot(weights, matrices, 1) @ rows.flatten(1)
     else:
-        products = torch.matmul(matrices.flatten(0, 1), rows).reshape(len(matrices), -1, weights.shape[1])
-        result = (products * weights[:, None]).sum(0)
+        products = (matrices.flatten(0, 1) @ rows.flatten(1)).reshape(len(matrices), *rows.shape)
+        result = (products * weights[:, None, None]).sum(0)
     first = range(len(axes))
     sizes = [state.shape[axis] for axis in axes] + [size for axis, size in enumerate(state.shape) if axis not in axes]
     return result.reshape(sizes).movedim(tuple(first), axes)
 
 
 def as_rows(state: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The state as a matrix: the named axes first, in the order given; all others, tokens last, behind."""
+    """The state as (named axes in the order given, all other axes, tokens)."""
     moved = state.movedim(axes, tuple(range(len(axes))))
-    return moved.reshape(moved.shape[: len(axes)].numel(), -1)
+    named, others = moved.shape[: len(axes)].numel(), moved.shape[len(axes) : -1].numel()
+    return moved.reshape(named, others, moved.shape[-1])
 
 
 def _spectrum(gate: Gate) -> tuple[tuple[float, ComplexMatrix], ...]:

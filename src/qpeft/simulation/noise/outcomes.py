@@ -48,7 +48,7 @@ def outcome_probabilities(
         matrix[:, [0, "IXYZ".index(letter)]] = state.new_tensor(_reading(noise.qubit(qubit).readout))
         state = torch.tensordot(matrix, state, ([1], [qubit])).movedim(0, qubit)
     # Rounding can leave an impossible outcome at -1e-17.
-    return state.reshape(-1, len(inputs)).T.clamp(min=0)
+    return state.flatten(0, -2).T.clamp(min=0)
 
 
 def _reading(readout: ReadoutError) -> list[list[float]]:
@@ -72,4 +72,4 @@ def _perfect(circuit: Circuit, inputs: Tensor, weights: Tensor, basis: str) -> T
     for operation in (*circuit.operations, *changes):
         gate, axes = gates.on_amplitudes(operation.gate_name), (0, *(qubit + 1 for qubit in operation.qubits))
         state = gates.apply(gate, gates.angle_values(operation.angle, inputs, weights), state, axes)
-    return state.square().sum(0).reshape(-1, len(inputs)).T
+    return state.square().sum(0).flatten(0, -2).T
