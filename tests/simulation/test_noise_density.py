@@ -201,6 +201,14 @@ def test_bfloat16_inputs_give_bfloat16_values_and_gradients():
     assert values.dtype == inputs.grad.dtype == torch.bfloat16
 
 
+def test_autocast_does_not_touch_the_simulation():
+    circuit = ansatz.ring_cz(3)
+    inputs, weights = angles(circuit, 5)
+    plain = noisy_expectations(circuit, inputs, weights, uniform(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(noisy_expectations(circuit, inputs, weights, uniform(3)), plain)
+
+
 def test_a_circuit_without_angles_has_values():
     circuit = Circuit(1, (Operation("X", (0,)),))
     values = noisy_expectations(

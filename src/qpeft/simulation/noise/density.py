@@ -124,7 +124,9 @@ class _NoisyExpectations(torch.autograd.Function):
         ctx.save_for_backward(inputs, weights)
         readout = _Readout(circuit, noise, inputs)
         blocks = inputs.split(_tokens_per_block(circuit))
-        return torch.cat([readout.values(pauli_coefficients(circuit, block, weights, noise)) for block in blocks])
+        # Autocast would multiply the matrices in bfloat16.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return torch.cat([readout.values(pauli_coefficients(circuit, block, weights, noise)) for block in blocks])
 
     @staticmethod
     @once_differentiable
