@@ -134,10 +134,10 @@ def test_the_trace_stays_one_and_the_purity_at_most_one():
 
 def test_more_noise_and_more_depth_flatten_the_values():
     def spread(depth: int, error: float) -> float:
-        circuit = ansatz.ring_cz(4, depth)
-        noise = NoiseModel.uniform(4, qubit=QubitNoise(error / 10), edge=EdgeNoise(error))
+        circuit = ansatz.ring_cz(3, depth)
+        noise = NoiseModel.uniform(3, qubit=QubitNoise(error / 10), edge=EdgeNoise(error))
         exact, noisy = (
-            f(circuit, *angles(circuit, 40)) for f in (dense_expectations, lambda *a: noisy_expectations(*a, noise))
+            f(circuit, *angles(circuit, 30)) for f in (dense_expectations, lambda *a: noisy_expectations(*a, noise))
         )
         return (noisy.std() / exact.std()).item()
 

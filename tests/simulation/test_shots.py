@@ -142,11 +142,11 @@ def test_the_same_key_gives_the_same_samples_whatever_came_before():
         assert not torch.equal(sampled_counts(circuit, inputs, weights, 100, other), first)
 
 
-@pytest.mark.parametrize("noise", [None, NoiseModel.uniform(6, qubit=QubitNoise(0.01), edge=EdgeNoise(0.05))])
+@pytest.mark.parametrize("noise", [None, NoiseModel.uniform(5, qubit=QubitNoise(0.01), edge=EdgeNoise(0.05))])
 def test_one_thread_and_two_give_the_same_samples(noise):
-    circuit, before = ansatz.ring_crz(6), torch.get_num_threads()
+    circuit, before = ansatz.ring_crz(5), torch.get_num_threads()
     generator = torch.Generator().manual_seed(0)
-    inputs, weights = torch.randn(300, 6, generator=generator), torch.randn(24, generator=generator)
+    inputs, weights = torch.randn(200, 5, generator=generator), torch.randn(20, generator=generator)
     results = []
     try:
         for threads in (1, 2):
