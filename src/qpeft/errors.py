@@ -3,7 +3,9 @@
 QpeftError
 ├── CircuitError          a circuit, gate or observable that cannot exist
 ├── SimulationError       inputs or weights that a circuit cannot be evaluated on
-│   └── GradientError     a gradient was asked for that is not there
+│   ├── GradientError     a gradient was asked for that is not there
+│   ├── NoiseError        a noise model that cannot exist or does not cover the circuit
+│   └── ShotsError        a number of shots that cannot be taken
 ├── FactorizationError    a width or a set of modes from which no tensor network can be built
 ├── AdapterError          an adapter configuration that does not fit itself or the model
 │   └── NotMergeableError the update is not a matrix, so it cannot be added to the base weight
@@ -28,6 +30,14 @@ class SimulationError(QpeftError, ValueError):
 
 class GradientError(SimulationError):
     """A gradient was asked for that is not there."""
+
+
+class NoiseError(SimulationError):
+    """A noise model that cannot exist or does not cover the circuit."""
+
+
+class ShotsError(SimulationError):
+    """A number of shots that cannot be taken."""
 
 
 class FactorizationError(QpeftError, ValueError):

@@ -15,7 +15,7 @@ from qpeft.adapters.qtha.branch import QthaBranch
 def branch():
     torch.manual_seed(0)
     config = QthaConfig(rank=4)
-    branch = QthaBranch(config, 12, 10, rank=4)
+    branch = QthaBranch(config, 12, 10, rank=4, scaling=1.0)
     with torch.no_grad():
         for weight in branch.parameters():
             weight.normal_(std=0.5)
@@ -112,7 +112,7 @@ def test_another_type_is_seen(branch):
 
 @torch.no_grad()
 def test_dense_factors_are_seen_to_change_too():
-    branch = QthaBranch(QthaConfig(rank=4, down="dense", up="dense"), 12, 10, rank=4).eval()
+    branch = QthaBranch(QthaConfig(rank=4, down="dense", up="dense"), 12, 10, rank=4, scaling=1.0).eval()
     for weight in branch.parameters():
         weight.normal_(std=0.5)
     before = branch(X)
@@ -122,7 +122,7 @@ def test_dense_factors_are_seen_to_change_too():
 
 @torch.inference_mode()
 def test_weights_made_in_inference_mode_work_uncached():
-    branch = QthaBranch(QthaConfig(rank=4), 12, 10, rank=4).eval()
+    branch = QthaBranch(QthaConfig(rank=4), 12, 10, rank=4, scaling=1.0).eval()
     for weight in branch.parameters():
         weight.normal_(std=0.5)
     before = branch(X)

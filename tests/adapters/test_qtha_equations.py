@@ -71,7 +71,7 @@ def test_layer_adds_alpha_over_rank_times_the_branch(equations):
 
 def test_a_circuit_reads_no_further_than_its_own_slice_of_h():
     config = QthaConfig(rank=6, num_qubits=3)
-    middle = _randomize(QthaBranch(config, 12, 10, rank=6)).middle
+    middle = _randomize(QthaBranch(config, 12, 10, rank=6, scaling=1.0)).middle
     h = torch.randn(5, 6)
     other = torch.cat([h[:, :3], torch.randn(5, 3)], dim=1)
     assert_close(middle(h)[:, :3], middle(other)[:, :3])
@@ -80,19 +80,21 @@ def test_a_circuit_reads_no_further_than_its_own_slice_of_h():
 
 @pytest.mark.parametrize("batch", [(), (0,), (1,), (2, 3), (2, 1, 4)])
 def test_any_batch_shape_passes_a_branch(batch):
-    branch = _randomize(QthaBranch(QthaConfig(rank=4), 12, 10, rank=4))
+    branch = _randomize(QthaBranch(QthaConfig(rank=4), 12, 10, rank=4, scaling=1.0))
     assert branch(torch.randn(*batch, 12)).shape == (*batch, 10)
 
 
 def test_tanh_scaling_keeps_angles_within_a_quarter_turn_of_the_offset():
-    branch = _randomize(QthaBranch(QthaConfig(rank=4, input_scaling="tanh", encoding_offset=0.3), 12, 10, rank=4))
+    branch = _randomize(
+        QthaBranch(QthaConfig(rank=4, input_scaling="tanh", encoding_offset=0.3), 12, 10, rank=4, scaling=1.0)
+    )
     angles = branch.middle.angles(100 * torch.randn(50, 4))
     assert (angles - 0.3).abs().max() <= torch.pi / 2 + 1e-6
 
 
 def _check(equations, options, in_features=12, out_features=10):
     config = QthaConfig(**options)
-    branch = _randomize(QthaBranch(config, in_features, out_features, rank=config.rank))
+    branch = _randomize(QthaBranch(config, in_features, out_features, rank=config.rank, scaling=1.0))
     x = torch.randn(5, in_features)
     expected = torch.from_numpy(equations(branch, config, x.double().numpy()))
     assert expected.abs().max() > 1e-3

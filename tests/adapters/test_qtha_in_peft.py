@@ -187,7 +187,7 @@ def test_patterns_set_rank_and_alpha_of_single_modules(adapt):
     found = {
         name.split("layers.")[1].replace(".self_attn", ""): (
             layer.qtha_branch["default"].rank,
-            layer.qtha_scaling["default"],
+            layer.qtha_branch["default"].scaling,
         )
         for name, layer in layers.items()
     }

@@ -120,7 +120,7 @@ def test_one_seed_gives_different_weights_to_different_layers(adapt):
 
 
 def _fresh(config, width):
-    branch = QthaBranch(config, width, width, rank=config.rank)
+    branch = QthaBranch(config, width, width, rank=config.rank, scaling=1.0)
     generator = None if config.init_seed is None else torch.Generator().manual_seed(config.init_seed)
     branch.initialize(config, generator)
     return branch

@@ -46,7 +46,7 @@ def test_with_dense_up_at_zero_the_matrix_already_learns(adapt, tokens):
 @pytest.mark.parametrize("middle", ["circuit", "mlp"])
 def test_gradients_of_a_branch_equal_finite_differences_of_its_equations(equations, middle):
     config = QthaConfig(rank=3, middle=middle)
-    branch = QthaBranch(config, 7, 6, rank=3)
+    branch = QthaBranch(config, 7, 6, rank=3, scaling=1.0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in branch.parameters():
@@ -100,7 +100,7 @@ def test_a_bfloat16_base_has_a_float32_adapter_and_bfloat16_logits(make_model, a
 
 
 def test_a_branch_in_bfloat16_still_turns_by_float32_angles(one_linear):
-    branch = QthaBranch(QthaConfig(rank=4), 12, 10, rank=4)
+    branch = QthaBranch(QthaConfig(rank=4), 12, 10, rank=4, scaling=1.0)
     branch.initialize(QthaConfig(rank=4), torch.Generator().manual_seed(0))
     middle = branch.middle.bfloat16()
     h = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
@@ -110,7 +110,7 @@ def test_a_branch_in_bfloat16_still_turns_by_float32_angles(one_linear):
 
 
 def test_autocast_rounds_no_more_than_the_wide_products(adapt, shake, tokens, equations):
-    branch = QthaBranch(QthaConfig(rank=4), 64, 64, rank=4)
+    branch = QthaBranch(QthaConfig(rank=4), 64, 64, rank=4, scaling=1.0)
     branch.initialize(QthaConfig(rank=4), torch.Generator().manual_seed(0))
     h = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):

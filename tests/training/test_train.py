@@ -141,10 +141,34 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(recipe, tmp_p
     assert [path.name for path in Path(tmp_path / "run/checkpoints").iterdir()] == ["checkpoint-2"]
 
 
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_an_output_error(recipe, tmp_path):
+    resource = pytest.importorskip("resource", reason="needs a limit on file sizes, which this system has not")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # the optimiser's state is larger
+    try:
+        with pytest.raises(OutputError, match="Cannot write"):
+            train(recipe())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not any((tmp_path / "run/checkpoints").iterdir())
+
+
 def test_a_finished_run_is_not_run_again(recipe):
     train(recipe())
     with pytest.raises(OutputError, match="is finished"):
         train(recipe(), resume=True)
+
+
+def test_a_run_killed_after_its_last_step_is_only_saved_again(recipe, tmp_path):
+    train(recipe())
+    adapter = tmp_path / "run/adapter_model.safetensors"
+    first, record = adapter.read_bytes(), tmp_path / "run/run.json"
+    adapter.unlink()
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "started"}))
+    again = train(recipe(), resume=True)
+    assert adapter.read_bytes() == first
+    assert again.record["steps"] == 6
+    assert again.record["seconds_per_step"] is None
 
 
 def test_resuming_with_another_recipe_or_other_data_is_refused(recipe, sums, tmp_path):

@@ -14,6 +14,9 @@ from safetensors import SafetensorError
 
 from qpeft.errors import OutputError
 
+_TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "inline_container", "iostream error")
+"""How torch words a failed write: it raises a RuntimeError about its own writer."""
+
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
@@ -23,11 +26,11 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OutputError:
         raise
     except (OSError, SafetensorError, RuntimeError) as error:
-        # torch reports a failed write as a RuntimeError about its stream writer, safetensors as its own error.
-        is_write_error = isinstance(error, (OSError, SafetensorError)) or "PytorchStreamWriter" in str(error)
-        if not is_write_error:
+        if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in _TORCH_WRITE_ERRORS):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        vague = f"writing failed, as it does when the disk is full ({first_line})"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else vague
         raise OutputError(f"Cannot write to {folder}: {reason}. What was there before is unchanged.") from error
 
 

@@ -1,34 +1,34 @@
 """Expectation values of circuits: exact, batched, differentiable in inputs and weights.
 
-The state is two float32 tensors, real and imaginary part, of shape (2**num_qubits, tokens): qubit 0 is the most
-significant bit of the first axis, tokens lie last. The backward pass recomputes the final state and walks the circuit
-back with the adjoint method, so between the passes only inputs and weights are kept; both work in blocks of tokens.
+One autograd Function per circuit keeps inputs and weights only. Its backward pass recomputes the final state and walks
+back with the adjoint method, in blocks of tokens. Where it is computed follows from the tensors:
+
+    float32 on the CPU, up to 16 qubits    the compiled kernel
+    anything else                          torch
 """
 
 from __future__ import annotations
 
+import importlib.util
+import math
+import warnings
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from qpeft.circuits import Circuit, Input, Weight
-from qpeft.errors import SimulationError
-from qpeft.simulation.kernel import runner
-from qpeft.simulation.state import (
-    Complex,
-    angle_of,
-    apply_generator,
-    apply_operation,
-    apply_pauli_string,
-    inner_product,
-    zero_state,
-)
+from qpeft.circuits import Circuit
+from qpeft.errors import GradientError, SimulationError
+from qpeft.simulation import torch_path
+from qpeft.simulation.memory import check_memory
 
-AMPLITUDES_PER_BLOCK = 2**18
-"""Tokens are handled in blocks of this many amplitudes: many enough to keep torch busy, few enough to stay in cache."""
+KERNEL_MAX_QUBITS = 16
+"""Beyond this a block of tokens no longer fits any cache, and the kernel loses its advantage."""
+LARGE_ANGLE = 1e5
+"""Angles beyond this are taken modulo 4 pi first, in double precision."""
 
 
 def expectations(
@@ -42,22 +42,22 @@ def expectations(
         weights: trained angles in radians, shared by all rows.
 
     Returns:
-        Values in [-1, 1] in the order of `circuit.observables`, differentiable once in `inputs` and in `weights`.
+        Values in [-1, 1] in the order of `circuit.observables`, in the type of `inputs`, differentiable once in both
+        `inputs` and `weights`. Computed in float32, or in float64 if both are float64. Angles that are not finite
+        raise on the CPU; elsewhere, where looking would stall the device, they make the values NaN.
 
     Raises:
-        SimulationError: a shape does not fit the circuit, or inputs and weights differ in device or type.
+        SimulationError: a shape does not fit the circuit, an angle is NaN or infinite, inputs and weights are on
+            different devices or no real floating type, or the state does not fit into memory.
+        GradientError: the second derivative is asked for.
     """
-    if inputs.ndim < 1 or inputs.shape[-1] != circuit.num_inputs:
-        raise SimulationError(
-            f"The circuit reads {circuit.num_inputs} input angle(s), so inputs must end in an axis of that size; "
-            f"got shape {tuple(inputs.shape)}."
-        )
-    if weights.shape != (circuit.num_weights,):
-        raise SimulationError(f"The circuit has {circuit.num_weights} weight(s); got shape {tuple(weights.shape)}.")
-    if inputs.device != weights.device:
-        raise SimulationError(f"inputs are on {inputs.device}, weights on {weights.device}; move one of them.")
+    _check(circuit, inputs, weights)
+    double = inputs.dtype == weights.dtype == torch.float64
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
-    values: Tensor = _Expectations.apply(circuit, flat.float().contiguous(), weights.float().contiguous())
+    flat, angles = (tensor.to(torch.float64 if double else torch.float32).contiguous() for tensor in (flat, weights))
+    flat = _within_range(flat, "input")
+    _within_range(angles, "weight")
+    values: Tensor = _Expectations.apply(circuit, flat, angles)
     return values.reshape(*inputs.shape[:-1], circuit.num_observables).to(inputs.dtype)
 
 
@@ -66,58 +66,86 @@ class _Expectations(torch.autograd.Function):
     def forward(ctx: Any, circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
         ctx.circuit = circuit
         ctx.save_for_backward(inputs, weights)
-        if inputs.device.type == "cpu":
-            return runner.values(circuit, inputs, weights)
-        blocks = [_measure(circuit, _final_state(circuit, block, weights)) for block in _blocks(circuit, inputs)]
-        return torch.cat(blocks)
+        values: Tensor = _path(circuit, inputs).values(circuit, inputs, weights)
+        return values
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
-        inputs, weights = ctx.saved_tensors
-        circuit: Circuit = ctx.circuit
-        if inputs.device.type == "cpu":
-            return None, *runner.gradients(circuit, inputs, weights, grad.contiguous())
-        input_grads, weight_grad = [], torch.zeros_like(weights)
-        for block, block_grad in zip(_blocks(circuit, inputs), _blocks(circuit, grad), strict=True):
-            input_grad, block_weight_grad = _adjoint(circuit, block, weights, block_grad)
-            input_grads.append(input_grad)
-            weight_grad += block_weight_grad
-        return None, torch.cat(input_grads), weight_grad
+        input_grad, weight_grad = _Gradients.apply(ctx.circuit, *ctx.saved_tensors, grad)
+        return None, input_grad, weight_grad
 
 
-def _blocks(circuit: Circuit, rows: Tensor) -> tuple[Tensor, ...]:
-    blocks: tuple[Tensor, ...] = rows.split(max(1, AMPLITUDES_PER_BLOCK >> circuit.num_qubits))
-    return blocks
+class _Gradients(torch.autograd.Function):
+    """The backward pass as a Function of its own, whose only use is to say that it has no backward pass."""
+
+    @staticmethod
+    def forward(_: Any, circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gradients: tuple[Tensor, Tensor] = _path(circuit, inputs).gradients(circuit, inputs, weights, grad)
+        return gradients
+
+    @staticmethod
+    def backward(_: Any, *__: Tensor) -> None:
+        raise GradientError(
+            "expectations() has first derivatives only. For second ones, difference its gradients, or evaluate it at "
+            "angles shifted by pi/2 (parameter-shift rule) and differentiate that."
+        )
 
 
-def _final_state(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Complex:
-    state = zero_state(circuit.num_qubits, len(inputs), like=inputs)
-    for operation in circuit.operations:
-        state = apply_operation(state, operation, angle_of(operation, inputs, weights))
-    return state
+def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
+    if inputs.ndim < 1 or inputs.shape[-1] != circuit.num_inputs:
+        raise SimulationError(
+            f"The circuit reads {circuit.num_inputs} input angle(s), so inputs must end in an axis of that size; "
+            f"got shape {tuple(inputs.shape)}."
+        )
+    if weights.shape != (circuit.num_weights,):
+        raise SimulationError(
+            f"The circuit has {circuit.num_weights} weight(s), so weights must have shape ({circuit.num_weights},); "
+            f"got {tuple(weights.shape)}."
+        )
+    if inputs.device != weights.device:
+        raise SimulationError(f"inputs are on {inputs.device}, weights on {weights.device}; move one of them.")
+    for name, tensor in (("inputs", inputs), ("weights", weights)):
+        if not tensor.is_floating_point():
+            raise SimulationError(
+                f"{name} must be real floating-point angles; got {tensor.dtype}. Convert with .float()."
+            )
+    check_memory(circuit, inputs.device, inputs.dtype)
 
 
-def _measure(circuit: Circuit, state: Complex) -> Tensor:
-    return torch.stack([inner_product(state, apply_pauli_string(state, p))[0] for p in circuit.observables], dim=1)
+def _within_range(angles: Tensor, name: str) -> Tensor:
+    """Angles as they are, or modulo 4 pi if some are large.
+
+    Raises: SimulationError if one is NaN or infinite.
+    """
+    if angles.device.type != "cpu" or not angles.numel():
+        return angles
+    low, high = torch.aminmax(angles.detach())
+    if low >= -LARGE_ANGLE and high <= LARGE_ANGLE:  # false for NaN
+        return angles
+    if bad := int((~angles.isfinite()).sum()):
+        raise SimulationError(
+            f"{bad} of {angles.numel()} {name} angles are NaN or infinite, so there is no value to compute. They come "
+            "from an earlier layer or a diverged update: lower the learning rate or clip gradients."
+        )
+    return angles.double().remainder(4 * math.pi).to(angles.dtype)
 
 
-def _adjoint(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Vector-Jacobian product for one block: d<O>/d(angle) = Im <costate| G |state>, for U = exp(-i angle G / 2)."""
-    state = _final_state(circuit, inputs, weights)
-    costate = (torch.zeros_like(state[0]), torch.zeros_like(state[1]))
-    for column, observable in enumerate(circuit.observables):
-        real, imag = apply_pauli_string(state, observable)
-        costate = (costate[0] + grad[:, column] * real, costate[1] + grad[:, column] * imag)
-    input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
-    for operation in reversed(circuit.operations):
-        angle = angle_of(operation, inputs, weights)
-        if isinstance(operation.angle, (Input, Weight)):
-            slope = inner_product(costate, apply_generator(state, operation))[1]
-            if isinstance(operation.angle, Input):
-                input_grad[:, operation.angle.index] += slope
-            else:
-                weight_grad[operation.angle.index] += slope.sum()
-        state = apply_operation(state, operation, angle, inverse=True)
-        costate = apply_operation(costate, operation, angle, inverse=True)
-    return input_grad, weight_grad
+def _path(circuit: Circuit, inputs: Tensor) -> ModuleType:
+    """The module that evaluates: `kernel.runner` or `torch_path`."""
+    fits = inputs.device.type == "cpu" and inputs.dtype == torch.float32 and circuit.num_qubits <= KERNEL_MAX_QUBITS
+    return _kernel() if fits else torch_path
+
+
+@lru_cache(maxsize=1)
+def _kernel() -> ModuleType:
+    """The compiled kernel, or the torch path where numba is missing, which is said once."""
+    if importlib.util.find_spec("numba") is None:
+        warnings.warn(
+            "numba is not installed, so circuits are simulated in torch, about 10 times slower. Install numba.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return torch_path
+    from qpeft.simulation.kernel import runner  # noqa: PLC0415 - importing numba takes half a second
+
+    return runner

@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -56,7 +56,7 @@ Primitive: TypeAlias = Turn | Phase | Permutation
 _CLOSE = 1e-9
 
 
-@lru_cache(maxsize=None)
+@cache
 def lower_gate(name: str) -> tuple[Primitive, ...]:
     """The primitives of one gate of the table, in the order in which they act.
 

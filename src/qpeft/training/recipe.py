@@ -90,14 +90,14 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
             "adapter": {"trainable_parameters": trainable, "layers": layers},
             "before": _measure(recipe, model, tokenizer, held_out, console, "before"),
         }
-        write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
         write_record(folder, started)
+        write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
 
     trainer, progress = _trainer(recipe, model, tokenizer, training, held_out, console)
     saved = checkpoints(folder / "checkpoints")
     if saved:
         console.print(f"continuing from {saved[-1].name}")
-    trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+    trainer.train_from(saved[-1] if saved else None)
 
     record = started | {
         "state": "finished",

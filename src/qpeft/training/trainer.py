@@ -9,7 +9,8 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import TrainerControl
+from transformers import TrainerControl, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
 from qpeft.data import Encoded
@@ -26,11 +27,25 @@ class CheckpointingTrainer(SFTTrainer):
     """
 
     control: TrainerControl
+    state: TrainerState
 
     def __init__(self, *args: Any, held_out: Sequence[Encoded], keep_checkpoints: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
         self._staging: Path | None = None
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train, from a checkpoint if there is one."""
+        if checkpoint is None:
+            self.train()
+            return
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < self.args.max_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+            return
+        # transformers would take one step more than asked for.
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = state
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """{"eval_loss": nats per trained-on token}, also logged and shown to callbacks."""

@@ -35,17 +35,18 @@ class _Contracted:
 
 
 class QthaBranch(nn.Module):
-    """The update that one adapter adds to one linear layer, before its scaling.
+    """The update that one adapter adds to one linear layer.
 
-        h = x down^T;   z = W_q middle(h) + W_c h   (or their elementwise product);   update = z up
+        h = x down^T;   z = W_q middle(h) + W_c h   (or their elementwise product);   update = scaling z up
 
     Shapes: x (..., in_features); h, z (..., rank); down (rank, in_features); up (rank, out_features).
     Source: arXiv:2503.12790 in the form of its released code; see docs/qtha.md.
     """
 
-    def __init__(self, config: QthaConfig, in_features: int, out_features: int, *, rank: int) -> None:
+    def __init__(self, config: QthaConfig, in_features: int, out_features: int, *, rank: int, scaling: float) -> None:
         super().__init__()
-        self.rank, self.in_features, self.fusion = rank, in_features, config.fusion
+        self.rank, self.in_features = rank, in_features
+        self.scaling, self.fusion = scaling, config.fusion
         self.down = _factor(config, config.down, rank, in_features)
         self.up = _factor(config, config.up, rank, out_features)
         self.middle = _middle(config, rank)
@@ -58,7 +59,8 @@ class QthaBranch(nn.Module):
         """The update for inputs x, in the type of the branch's weights."""
         down, up = self.effective_factors()
         h = nn.functional.linear(self.dropout(x), down)
-        return self.bottleneck(h) @ up
+        # Scaled where it is narrow: the product with `up` is as wide as the layer.
+        return (self.scaling * self.bottleneck(h)) @ up
 
     def bottleneck(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """z from h: middle and classical path, fused, in the type of the weights."""

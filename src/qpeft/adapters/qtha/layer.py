@@ -18,14 +18,13 @@ from qpeft.errors import AdapterError, NotMergeableError
 class QthaLayer(nn.Module, BaseTunerLayer):
     """A linear layer plus the updates of its active QTHA adapters.
 
-        y = base(x) + sum over active adapters of alpha / rank * branch(x)
+        y = base(x) + sum over active adapters of branch(x)
 
     Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
     Raises: AdapterError if the base layer is not linear; NotMergeableError from `merge`: a circuit is not linear in x.
     """
 
     adapter_layer_names = ("qtha_branch",)
-    other_param_names = ("qtha_scaling",)
 
     # Inherited from BaseTunerLayer, which has no type information.
     active_adapters: list[str]
@@ -41,17 +40,15 @@ class QthaLayer(nn.Module, BaseTunerLayer):
         self.name = name
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.qtha_branch = nn.ModuleDict()
-        self.qtha_scaling: dict[str, float] = {}
         self._active_adapter: str | list[str] = adapter_name
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
 
     def update_layer(self, adapter_name: str, config: QthaConfig, *, rank: int, alpha: float) -> None:
         """Add an adapter, initialised so that it changes nothing yet."""
-        branch = QthaBranch(config, self.in_features, self.out_features, rank=rank)
+        branch = QthaBranch(config, self.in_features, self.out_features, rank=rank, scaling=alpha / rank)
         branch.initialize(config, _generator(config.init_seed, self.name))
         self.qtha_branch[adapter_name] = branch
-        self.qtha_scaling[adapter_name] = alpha / rank
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -65,7 +62,7 @@ class QthaLayer(nn.Module, BaseTunerLayer):
                 branch = self.qtha_branch[adapter_name]
                 assert isinstance(branch, QthaBranch)
                 update: Tensor = branch(self._cast_input_dtype(x, branch.dtype))
-                result = result + (update * self.qtha_scaling[adapter_name]).to(result.dtype)
+                result = result + update.to(result.dtype)
         return result
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:  # noqa: ARG002

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numba as nb
 from numba.core import config
 
-from qpeft.simulation.kernel import interpreter
+from qpeft.simulation.kernel import interpreter, weights
 
 logger = logging.getLogger(__name__)
 
 
 class Kernel(NamedTuple):
-    """Compiled functions of `interpreter`; none of them holds the Python lock."""
+    """Compiled functions of `interpreter` and `weights`; none of them holds the Python lock."""
 
     prepare: Callable[..., None]
     forward: Callable[..., None]
@@ -34,37 +34,33 @@ def compiled_kernel() -> Kernel:
     integers, doubles, floats, rows = nb.int64[::1], nb.float64[::1], nb.float32[::1], nb.float32[:, ::1]
     tables = (integers, nb.int32[::1], doubles, doubles, floats)
     started = time.perf_counter()
+    if not _cache_folder(config.CACHE_DIR).exists():
+        logger.warning("Compiling the simulation kernel, once for all circuits: 10 to 20 seconds.")
     kernel = Kernel(
-        prepare=_compile("prepare", nb.void(integers, doubles, floats, doubles, floats)),
-        forward=_compile("forward", nb.void(*tables, rows, rows, nb.int64, nb.int64, floats)),
-        backward=_compile("backward", nb.void(*tables, rows, rows, rows, nb.int64, nb.int64, doubles, floats)),
-        finish=_compile("finish", nb.void(integers, doubles, nb.float64[:, ::1], doubles, floats)),
-        workspace_vectors=_compile("workspace_vectors", nb.int64(integers)),
+        prepare=_compile(weights.prepare, nb.void(integers, doubles, floats, doubles, floats)),
+        forward=_compile(interpreter.forward, nb.void(*tables, rows, rows, nb.int64, nb.int64, floats)),
+        backward=_compile(
+            interpreter.backward, nb.void(*tables, rows, rows, rows, nb.int64, nb.int64, doubles, floats)
+        ),
+        finish=_compile(weights.finish, nb.void(integers, doubles, nb.float64[:, ::1], doubles, floats)),
+        workspace_vectors=_compile(interpreter.workspace_vectors, nb.int64(integers)),
     )
     logger.debug("The simulation kernel was ready after %.1f s.", time.perf_counter() - started)
     return kernel
 
 
-def _compile(name: str, signature: Any) -> Any:
-    function = getattr(interpreter, name).py_func
-    options = {"nogil": True, "error_model": "numpy"}
+def _compile(dispatcher: Any, signature: Any) -> Any:
+    function, options = dispatcher.py_func, {"nogil": True, "error_model": "numpy"}
     previous = config.CACHE_DIR
-    # numba knows only whether the file of `function` has changed, not those it calls, so each version has its own folder.
+    # numba looks at the file of `function` only, not at those it calls, so each version of all has its own folder.
     config.CACHE_DIR = str(_cache_folder(previous))
     try:
         compiled = nb.njit(cache=True, **options)(function)
     except (RuntimeError, OSError):
-        logger.warning(
-            "No folder for compiled code can be written; the simulation kernel is compiled in every process."
-        )
+        logger.warning("No folder for compiled code can be written; every process compiles the simulation kernel anew.")
         compiled = nb.njit(**options)(function)
     finally:
         config.CACHE_DIR = previous
-    cached = compiled.stats.cache_path and any(
-        Path(compiled.stats.cache_path).glob(f"{interpreter.__name__.rsplit('.')[-1]}.{name}-*")
-    )
-    if not cached and name == "prepare":
-        logger.warning("Compiling the simulation kernel, once for all circuits: about 15 seconds.")
     compiled.compile(signature)
     return compiled
 

@@ -4,19 +4,21 @@ A group is 16 entries of an index table: entry k holds the position of the ampli
 first chosen bit being bit 0 of k. One load and one store per amplitude then serve four rotations, or four observables,
 so the arithmetic and not the cache sets the pace. All code is straight-line LLVM vector code, emitted by loops here.
 """
+# ruff: noqa: ARG001 - numba asks for the types of all arguments, code is generated from `arguments`
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
 from qpeft.simulation.kernel.lanes import (
     FLAGS,
     LANES,
+    VECTOR,
     element,
     load_vector,
     multiply_add,
@@ -92,7 +94,7 @@ def rotate(typing_context: Any, state: Any, part: Any, index: Any, group: Any, t
 def rotate_swapped(
     typing_context: Any, state: Any, part: Any, index: Any, group: Any, table: Any, start: Any, swap: Any
 ) -> Any:
-    """As `rotate`, after rotations by pi of the bits of `swap`: values trade places, with signs table[start + 4 + k]."""
+    """As `rotate`, after rotations by pi of the bits of `swap`: values trade places with signs table[start + 4 + k]."""
 
     def body(emit: _Emitter) -> None:
         _, part, _, group, _, start, swap = emit.arguments
@@ -152,14 +154,15 @@ def add_slopes(
         offsets = emit.members(3, group)
         duals = [load_vector(builder, emit.amplitude(1, part, offset)) for offset in offsets]
         slots = [emit.vector(5, start, bit) for bit in range(BITS)]
-        slopes = [load_vector(builder, slot) for slot in slots]
+        # Two chains per sum, since one multiply-add waits for the one before it.
+        chains = [[load_vector(builder, slot), ir.Constant(VECTOR, [0.0] * LANES)] for slot in slots]
         for k, offset in enumerate(offsets):
             value = load_vector(builder, emit.amplitude(0, part, offset))
             for bit in range(BITS):
                 step = multiply_subtract if k >> bit & 1 else multiply_add
-                slopes[bit] = step(builder, duals[k ^ 1 << bit], value, slopes[bit])
-        for slope, slot in zip(slopes, slots, strict=True):
-            store_vector(builder, slope, slot)
+                chains[bit][k & 1] = step(builder, duals[k ^ 1 << bit], value, chains[bit][k & 1])
+        for (first, second), slot in zip(chains, slots, strict=True):
+            store_vector(builder, builder.fadd(first, second, flags=FLAGS), slot)
 
     return types.void(state, costate, types.intp, index, types.intp, sums, types.intp), _emits(body)
 

@@ -1,14 +1,16 @@
 """Vectors of `LANES` float32 as numba values: one lane per token.
 
-Numba has no vector type, and leaves vectorisation to a compiler pass that gives up on interleaved loads and stores. These
-few operations emit LLVM vector instructions directly; LLVM maps them to AVX-512, AVX2 or NEON, whichever the processor has.
+Numba has no vector type, and leaves vectorisation to a compiler pass that gives up on interleaved loads and stores.
+These few operations emit LLVM vector instructions directly; LLVM maps them to AVX-512, AVX2 or NEON, whichever the
+processor has.
 """
+# ruff: noqa: ARG001 - numba asks for the types of all arguments, code is generated from `arguments`
 
 from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
@@ -20,7 +22,7 @@ VECTOR = ir.VectorType(SCALAR, LANES)
 FLAGS = ("contract", "nsz")  # allows fused multiply-add; no reordering, so results do not depend on the compiler's mood
 
 
-class LanesType(types.Type):  # type: ignore[misc]
+class LanesType(types.Type):
     """The numba type of one vector."""
 
     def __init__(self) -> None:
@@ -45,14 +47,17 @@ def element(context: Any, builder: Any, array_type: Any, array: Any, offset: Any
 
 
 def load_vector(builder: Any, pointer: Any) -> Any:
+    """The vector at `pointer`, which need not be aligned."""
     return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 
 def store_vector(builder: Any, value: Any, pointer: Any) -> None:
+    """Puts the vector at `pointer`, which need not be aligned."""
     builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 
 def splat_scalar(builder: Any, value: Any) -> Any:
+    """The vector with `value` in every lane."""
     first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(first, ir.Constant(VECTOR, ir.Undefined), zeros)

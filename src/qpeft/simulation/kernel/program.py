@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Circuit
+from qpeft.simulation.bits import combinations, completed, dual_directions, independent, parities
+from qpeft.simulation.compiler import compile_plan
 from qpeft.simulation.paulis import Pauli, parity
-from qpeft.simulation.plan import AngleSum, PhaseLayer, Plan, Rotation, RotationLayer, Term, compile_plan
+from qpeft.simulation.plan import AngleSum, PhaseLayer, Plan, Rotation, RotationLayer, Term
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
@@ -52,7 +54,9 @@ class Scalar(IntEnum):
     NUM_WEIGHTS = 24
     NUM_INPUTS = 25
     NUM_OBSERVABLES = 26
-    LENGTH = 27
+    TRAINS_FOLDED = 27
+    CLOSED_FORM = 28
+    LENGTH = 29
 
 
 class Op(IntEnum):
@@ -162,6 +166,8 @@ class _Assembler:
         header[Scalar.NUM_WEIGHTS] = circuit.num_weights
         header[Scalar.NUM_INPUTS] = circuit.num_inputs
         header[Scalar.NUM_OBSERVABLES] = circuit.num_observables
+        header[Scalar.CLOSED_FORM] = self._plan.is_closed_form
+        header[Scalar.TRAINS_FOLDED] = any(row[3] >= 0 for row in self._sections[Section.COMBINATIONS])
         return np.array(header + body, np.int64)
 
     def _angle(self, angle: AngleSum) -> int:
@@ -262,7 +268,9 @@ class _Assembler:
         """Fills MEASURED (Z and X of four bits a row), STRINGS (any Pauli) and COMBINATIONS; returns their number."""
         # Bits that can be measured in groups: pairs of a Z string and an X string that meet in one bit only.
         shift = self._padding
-        locals_ = _local_bits([term.pauli for term in terms], self._plan.circuit.num_qubits)
+        locals_ = _local_bits([term.pauli for term in terms])
+        if self._plan.is_closed_form:
+            locals_ = []
         slots: dict[tuple[int, int], int] = {}
         for start in range(0, len(locals_), GROUP_BITS):
             chunk = locals_[start : start + GROUP_BITS]
@@ -289,8 +297,9 @@ class _Assembler:
             sums = self._take_sums(1) if trained else -1
             coefficient = self._take_coefficients(2)
             slot = slots[term.pauli.x, term.pauli.z]
-            row = [term.observable, slot, coefficient, sums, kind, angle, int(term.pauli.sign)]
-            self._sections[Section.COMBINATIONS].append(row)
+            sign = int(term.pauli.sign)
+            combinations_ = self._sections[Section.COMBINATIONS]
+            combinations_.append([term.observable, slot, coefficient, sums, kind, angle, sign])
         return count
 
 
@@ -300,13 +309,13 @@ def _chunks(layer: RotationLayer) -> Iterable[tuple[Rotation, ...]]:
     return [tuple(ordered[start : start + GROUP_BITS]) for start in range(0, len(ordered), GROUP_BITS)]
 
 
-def _local_bits(paulis: list[Pauli], num_qubits: int) -> list[tuple[int, int]]:
-    """(direction, row) pairs such that Z by rows and X by directions are among `paulis`, each row meeting only its own."""
+def _local_bits(paulis: list[Pauli]) -> list[tuple[int, int]]:
+    """(direction, row) of bits whose Z, and X where possible, are among `paulis`; each row meets one direction."""
     rows = list(dict.fromkeys(pauli.z for pauli in paulis if not pauli.x and pauli.z))
-    rows = _independent(rows)
+    rows = independent(rows)
     if not rows:
         return []
-    directions = _dual_basis(rows, num_qubits)
+    directions = dual_directions(rows)
     wanted = {pauli.x for pauli in paulis if not pauli.z}
     # Any direction with the right parities does; one that is measured itself serves twice.
     for place, row in enumerate(rows):
@@ -317,36 +326,6 @@ def _local_bits(paulis: list[Pauli], num_qubits: int) -> list[tuple[int, int]]:
     return list(zip(directions, rows, strict=True))
 
 
-def _independent(masks: list[int]) -> list[int]:
-    """Masks of which none is a sum of others, earlier ones first."""
-    kept, basis = [], []
-    for mask in masks:
-        rest = mask
-        for vector in basis:
-            rest = min(rest, rest ^ vector)
-        if rest:
-            basis.append(rest)
-            kept.append(mask)
-    return kept
-
-
-def _dual_basis(rows: list[int], num_qubits: int) -> list[int]:
-    """Directions d with parity(d_i & row_j) = (i == j), for independent rows: Gauss-Jordan over bits."""
-    matrix = [(row, 1 << place) for place, row in enumerate(rows)]
-    pivots: list[int] = []
-    for place in range(len(matrix)):
-        pivot = 1 << (matrix[place][0].bit_length() - 1)
-        pivots.append(pivot)
-        for other in range(len(matrix)):
-            if other != place and matrix[other][0] & pivot:
-                matrix[other] = (matrix[other][0] ^ matrix[place][0], matrix[other][1] ^ matrix[place][1])
-    # Reduced row k is the sum of rows in its mask and reads pivot k alone, so direction i collects pivots by that mask.
-    return [
-        sum(pivot for pivot, (_, mask) in zip(pivots, matrix, strict=True) if mask >> place & 1)
-        for place in range(len(rows))
-    ]
-
-
 def group_table(num_qubits: int, bits: list[tuple[int, int]]) -> npt.NDArray[np.int32]:
     """Positions of all amplitudes in groups of 16: entry k of a group has bits (parities by row) equal to those of k.
 
@@ -354,33 +333,11 @@ def group_table(num_qubits: int, bits: list[tuple[int, int]]) -> npt.NDArray[np.
         num_qubits: of the state, at least 4.
         bits: up to 4 (direction, row) with parity(direction_i & row_j) = (i == j); missing ones are made up.
     """
-    directions, rows = [list(column) for column in zip(*bits, strict=True)] if bits else ([], [])
-    # Missing directions: unit vectors, freed of the given bits, that are independent of all before.
-    for position in range(num_qubits):
-        if len(directions) == GROUP_BITS:
-            break
-        candidate = 1 << position
-        for direction, row in bits:
-            candidate ^= direction if parity(candidate & row) else 0
-        if len(_independent([*directions, candidate])) > len(directions):
-            directions.append(candidate)
-    states = np.arange(2**num_qubits, dtype=np.int64)
-    bases = states.copy()
+    directions = completed(bits, num_qubits, GROUP_BITS)
+    bases = np.arange(2**num_qubits, dtype=np.int64)
     for direction, row in bits:
-        bases ^= np.where(_parities(states & row), direction, 0)
-    spare = directions[len(bits) :]
-    orbit = [bases]
-    for direction in spare:
-        orbit += [member ^ direction for member in orbit]
-    starts = np.unique(np.min(orbit, axis=0))
-    members = np.zeros(GROUP_SIZE, np.int64)
-    for place, direction in enumerate(directions):
-        members ^= np.where(np.arange(GROUP_SIZE) >> place & 1, direction, 0)
+        bases ^= direction * parities(bases & row)
+    orbit = np.stack([bases ^ shift for shift in combinations(directions[len(bits) :])])
+    starts = np.unique(orbit.min(0))
+    members = combinations(directions[::-1])  # entry k: the first direction belongs to bit 0 of k
     return (starts[:, None] ^ members[None, :]).astype(np.int32).ravel()
-
-
-def _parities(values: IntArray) -> npt.NDArray[np.bool_]:
-    folded = values.copy()
-    for shift in (32, 16, 8, 4, 2, 1):
-        folded ^= folded >> shift
-    return (folded & 1).astype(bool)

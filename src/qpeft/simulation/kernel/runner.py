@@ -1,7 +1,7 @@
 """Compiles the interpreter at first use and runs it on torch tensors, over threads.
 
-Tokens are split into partitions by their number alone. Every partition sums its weight gradients by itself, and the sums
-are added in order, so results do not depend on how many threads share the work.
+Tokens are split into partitions by their number alone. Every partition sums its weight gradients by itself, and the
+sums are added in order, so results do not depend on how many threads share it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     """Expectations (tokens, num_observables) for float32 CPU inputs (tokens, num_inputs) and weights."""
     program, compiled = compile_program(circuit), compiled_kernel()
     angles, coefficients = _tables(program, compiled, weights)
-    out = torch.empty(len(inputs), circuit.num_observables)
-    rows, results = inputs.numpy(), out.numpy()
+    out = torch.empty(len(inputs), circuit.num_observables, dtype=torch.float32)
+    rows, results = inputs.detach().numpy(), out.numpy()
 
     def work(first: int, last: int, workspace: Any) -> None:
         compiled.forward(
@@ -48,8 +49,8 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
     """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
     program, compiled = compile_program(circuit), compiled_kernel()
     angles, coefficients = _tables(program, compiled, weights)
-    input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
-    rows, grads, results = inputs.numpy(), grad.numpy(), input_grad.numpy()
+    input_grad, weight_grad = (torch.zeros(t.shape, dtype=torch.float32) for t in (inputs, weights))
+    rows, grads, results = inputs.detach().numpy(), grad.contiguous().numpy(), input_grad.numpy()
     partials = np.zeros((len(_partitions(len(rows))), program.num_sums))
 
     def work(partition: int, first: int, last: int, workspace: Any) -> None:
@@ -66,7 +67,7 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
 def _tables(program: Program, compiled: Kernel, weights: Tensor) -> tuple[Any, Any]:
     angles = np.empty(program.num_angles)
     coefficients = np.empty(program.num_coefficients, np.float32)
-    compiled.prepare(program.code, program.numbers, weights.numpy(), angles, coefficients)
+    compiled.prepare(program.code, program.numbers, weights.detach().numpy(), angles, coefficients)
     return angles, coefficients
 
 
@@ -76,7 +77,7 @@ def _partitions(tokens: int) -> list[tuple[int, int]]:
     blocks = -(-tokens // LANES)
     count = max(1, min(MAX_PARTITIONS, tokens // MIN_TOKENS_PER_PARTITION))
     cuts = [LANES * (blocks * part // count) for part in range(count)] + [tokens]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def _share(program: Program, compiled: Kernel, tokens: int, work: Callable[[int, int, int, Any], None]) -> None:

@@ -4,48 +4,45 @@ Arrays are flat. A state is 2 * 2**n vectors, real parts first; `costate` is the
 costate = sum over observables of (gradient of its value) * observable * state, taken back through the circuit.
 Derivatives are Im <costate| G |state> for gates exp(-i angle G / 2).
 """
+# mypy: disable-error-code="no-untyped-def"
+# Types are those that numba infers.
 
 from __future__ import annotations
 
 import math
 
 import numba as nb
+import numpy as np
 
 from qpeft.simulation.kernel import groups
 from qpeft.simulation.kernel.lanes import LANES, load, minus_product, multiply, plus_product, splat, store
-from qpeft.simulation.kernel.program import GROUP_BITS, GROUP_SIZE
-
-inline = nb.njit(error_model="numpy", nogil=True)
+from qpeft.simulation.kernel.layout import (
+    inline,
+    parity,
+)
+from qpeft.simulation.kernel.program import GROUP_SIZE
 
 
 @inline
-def half_angle(angle):
-    """cos and sin of angle / 2 to float32 precision, without a call, so that loops over lanes vectorise.
+def half_angles(angles, cosines, at):
+    """cos and sin of half of `LANES` angles, to float32 precision, for |angle| up to 1e6.
 
-    Cody-Waite reduction in double precision, then the Taylor series on [-pi/4, pi/4].
+    Cody-Waite reduction in double precision, then Taylor series on [-pi/4, pi/4]: no call and no branch, so the loop
+    runs in vectors.
     """
-    x = 0.5 * angle
-    turns = math.floor(x * (2 / math.pi) + 0.5)
-    x = (x - turns * 1.5707963267341256) - turns * 6.077100506506192e-11
-    square = x * x
-    sin = x * (1 + square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square * (1 / 362880)))))
-    cos = 1 + square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320 - square / 3628800))))
-    quarter = turns - 4 * math.floor(turns * 0.25)
-    swapped = quarter == 1 or quarter == 3
-    first = sin if swapped else cos
-    second = cos if swapped else sin
-    return (-first if quarter == 1 or quarter == 2 else first), (-second if quarter >= 2 else second)
-
-
-@inline
-def parity(value):
-    value ^= value >> 32
-    value ^= value >> 16
-    value ^= value >> 8
-    value ^= value >> 4
-    value ^= value >> 2
-    value ^= value >> 1
-    return value & 1
+    for lane in range(LANES):
+        x = 0.5 * angles[lane]
+        turns = np.floor(x * (2 / math.pi) + 0.5)
+        x = (x - turns * 1.5707963267341256) - turns * 6.077100506506192e-11
+        square = x * x
+        sin = x * (1 + square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square / 362880))))
+        cos = 1 + square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320 - square / 3628800))))
+        # turns modulo 4: odd ones exchange cos and sin, 1 and 2 negate cos, 2 and 3 negate sin.
+        odd = turns - 2 * np.floor(0.5 * turns)
+        late = np.floor(0.5 * turns) - 2 * np.floor(0.25 * turns)
+        flip = odd + late - 2 * odd * late
+        cosines[at + lane] = (1 - 2 * flip) * (odd * sin + (1 - odd) * cos)
+        cosines[at + LANES + lane] = (1 - 2 * late) * (odd * cos + (1 - odd) * sin)
 
 
 @inline
@@ -98,6 +95,7 @@ def promote(state, size, coefficients, table):
 
 @inline
 def phases(state, size, coefficients, table):
+    """A complex state times phases."""
     for p in range(size):
         cos, sin = splat(coefficients[table + p]), splat(coefficients[table + size + p])
         real, imag = load(state, p * LANES), load(state, (size + p) * LANES)
@@ -106,23 +104,24 @@ def phases(state, size, coefficients, table):
 
 
 @inline
-def phases_backward(state, size, coefficients, table, real_only):
-    """Times the conjugate phases. With `real_only` the imaginary part, no longer needed, is left undefined."""
+def phases_backward(state, costate, size, coefficients, table, sums, start, real_only):
+    """Both times the conjugate phases; sums[p] += Im(conj(costate) state), the derivative by the exponent of state p.
+
+    `start` < 0 leaves the sums alone. With `real_only` the imaginary parts, no longer needed, are left undefined.
+    """
     for p in range(size):
+        real_at, imag_at = p * LANES, (size + p) * LANES
         cos, sin = splat(coefficients[table + p]), splat(coefficients[table + size + p])
-        real, imag = load(state, p * LANES), load(state, (size + p) * LANES)
-        store(state, p * LANES, plus_product(multiply(real, cos), imag, sin))
+        a, b = load(state, real_at), load(state, imag_at)
+        c, d = load(costate, real_at), load(costate, imag_at)
+        if start >= 0:
+            slope = plus_product(load(sums, start + real_at), c, b)
+            store(sums, start + real_at, minus_product(slope, d, a))
+        store(state, real_at, plus_product(multiply(a, cos), b, sin))
+        store(costate, real_at, plus_product(multiply(c, cos), d, sin))
         if not real_only:
-            store(state, (size + p) * LANES, minus_product(multiply(imag, cos), real, sin))
-
-
-@inline
-def phase_slopes(state, costate, size, sums, start):
-    """sums[p] += Im(conj(costate) state), the derivative by the exponent of basis state p."""
-    for p in range(size):
-        a, b = p * LANES, (size + p) * LANES
-        slope = plus_product(load(sums, start + a), load(costate, a), load(state, b))
-        store(sums, start + a, minus_product(slope, load(costate, b), load(state, a)))
+            store(state, imag_at, minus_product(multiply(b, cos), a, sin))
+            store(costate, imag_at, minus_product(multiply(d, cos), c, sin))
 
 
 @inline
@@ -143,6 +142,7 @@ def token_phase(state, size, mask, cos, sin, sign, is_real):
 
 @inline
 def token_phase_slope(state, costate, size, mask, slopes, row):
+    """Adds the derivative by the angle of a `token_phase`."""
     slope = load(slopes, row * LANES)
     for p in range(size):
         a, b = p * LANES, (size + p) * LANES
@@ -164,6 +164,7 @@ def rotations(state, parts, size, index, groups_at, coefficients, table, swap):
 
 @inline
 def token_rotations(state, parts, size, index, groups_at, table):
+    """One chunk of four rotations by the tokens' own angles: 4 vectors of cos, then 4 of sin in `table`."""
     for part in range(parts):
         for start in range(groups_at, groups_at + size, GROUP_SIZE):
             groups.rotate_per_token(state, part * size * LANES, index, start, table)
@@ -171,82 +172,7 @@ def token_rotations(state, parts, size, index, groups_at, table):
 
 @inline
 def rotation_slopes(state, costate, parts, size, index, groups_at, sums, sums_at):
+    """Adds derivatives by the four angles of a chunk, state and costate being in front of it."""
     for part in range(parts):
         for start in range(groups_at, groups_at + size, GROUP_SIZE):
             groups.add_slopes(state, costate, part * size * LANES, index, start, sums, sums_at)
-
-
-@inline
-def measure(state, parts, size, index, groups_at, with_x, sums, expectations, slot):
-    """Z and X of four bits into expectations[slot : slot + 8]."""
-    for k in range(2 * GROUP_BITS):
-        store(sums, k * LANES, splat(nb.float32(0)))
-    for part in range(parts):
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            groups.add_z(state, part * size * LANES, index, start, sums)
-            if with_x:
-                groups.add_half_x(state, part * size * LANES, index, start, sums)
-    for k in range(2 * GROUP_BITS):
-        factor = splat(nb.float32(1 if k < GROUP_BITS else 2))
-        store(expectations, (slot + k) * LANES, multiply(load(sums, k * LANES), factor))
-
-
-@inline
-def measure_backward(state, costate, parts, size, index, groups_at, with_x, table, grads, slot, is_first):
-    """costate (+)= (sum of grads * Z and X of four bits) state."""
-    for k in range(GROUP_SIZE):
-        diagonal = splat(nb.float32(0))
-        for bit in range(GROUP_BITS):
-            sign = splat(nb.float32(-1 if k >> bit & 1 else 1))
-            diagonal = plus_product(diagonal, load(grads, (slot + bit) * LANES), sign)
-        store(table, k * LANES, diagonal)
-    for bit in range(GROUP_BITS):
-        store(table, (GROUP_SIZE + bit) * LANES, load(grads, (slot + GROUP_BITS + bit) * LANES))
-    for part in range(parts):
-        first = part * size * LANES
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            if is_first:
-                if with_x:
-                    groups.set_costate_zx(state, costate, first, index, start, table)
-                else:
-                    groups.set_costate_z(state, costate, first, index, start, table)
-            elif with_x:
-                groups.add_costate_zx(state, costate, first, index, start, table)
-            else:
-                groups.add_costate_z(state, costate, first, index, start, table)
-
-
-@inline
-def measure_string(state, parts, size, x, z, power, expectations, slot):
-    """Expectation of i**power X**x Z**z, whatever Pauli string it is."""
-    sum_ = splat(nb.float32(0))
-    for p in range(size):
-        left, right = p ^ x, p
-        sign = splat(nb.float32(-1 if parity(p & z) ^ (power >> 1) else 1))
-        if not power & 1:
-            for part in range(parts):
-                base = part * size
-                product = multiply(load(state, (base + left) * LANES), load(state, (base + right) * LANES))
-                sum_ = plus_product(sum_, product, sign)
-        elif parts == 2:
-            # Re(i conj(a) b) = -Im(conj(a) b); a real state gives 0.
-            product = multiply(load(state, (size + left) * LANES), load(state, right * LANES))
-            product = minus_product(product, load(state, left * LANES), load(state, (size + right) * LANES))
-            sum_ = plus_product(sum_, product, sign)
-    store(expectations, slot * LANES, sum_)
-
-
-@inline
-def measure_string_backward(state, costate, parts, size, x, z, power, grads, slot):
-    """costate += grad * i**power X**x Z**z state."""
-    grad = load(grads, slot * LANES)
-    for p in range(size):
-        signed = multiply(grad, splat(nb.float32(-1 if parity(p & z) ^ (power >> 1) else 1)))
-        if not power & 1:
-            for part in range(parts):
-                to, source = (part * size + (p ^ x)) * LANES, (part * size + p) * LANES
-                store(costate, to, plus_product(load(costate, to), signed, load(state, source)))
-        elif parts == 2:
-            real, imag = (p ^ x) * LANES, (size + (p ^ x)) * LANES
-            store(costate, real, minus_product(load(costate, real), signed, load(state, (size + p) * LANES)))
-            store(costate, imag, plus_product(load(costate, imag), signed, load(state, p * LANES)))

@@ -1,0 +1,28 @@
+"""Sphinx configuration. `make docs` builds into docs/_build/html."""
+
+project = "qpeft"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+autodoc_typehints = "description"
+
+suppress_warnings = ["myst.header"]
+
+
+def _write_tables() -> None:
+    """Tables of options, generated from the code that reads them."""
+    import sys
+    from pathlib import Path
+
+    here = Path(__file__).parent
+    sys.path.insert(0, str(here))
+    from tables import qtha_table, recipe_table
+
+    (here / "_generated").mkdir(exist_ok=True)
+    (here / "_generated/recipe.md").write_text(recipe_table(), encoding="utf-8")
+    (here / "_generated/qtha.md").write_text(qtha_table(), encoding="utf-8")
+
+
+_write_tables()

@@ -1,0 +1,39 @@
+"""Tables of options in Markdown, from the classes that define them."""
+
+import dataclasses
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from qpeft import QthaConfig
+from qpeft.training.config import Recipe
+
+
+def recipe_table() -> str:
+    """Every key of a recipe with its default and its description."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for key, option in section.model_fields.items():
+                rows.append(_row(f"{name}.{key}", option.default, option.description))
+        else:
+            rows.append(_row(name, field.default, field.description))
+    return "\n".join(rows) + "\n"
+
+
+def qtha_table() -> str:
+    """Every option of a QTHA adapter with its default and its description."""
+    defaults = QthaConfig()
+    rows = [
+        _row(field.name, getattr(defaults, field.name), field.metadata["help"])
+        for field in dataclasses.fields(QthaConfig)
+        if field.name in QthaConfig.__annotations__
+    ]
+    return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def _row(key: str, default: object, description: str | None) -> str:
+    shown = "required" if default is PydanticUndefined else f"`{'null' if default is None else default}`"
+    assert description is not None
+    return f"| `{key}` | {shown} | {description} |"

@@ -1,0 +1,214 @@
+"""Expectations of Pauli strings on one block of tokens, and the costate they give, compiled."""
+# mypy: disable-error-code="no-untyped-def"
+# Types are those that numba infers.
+
+from __future__ import annotations
+
+import numba as nb
+
+from qpeft.simulation.kernel import groups
+from qpeft.simulation.kernel.lanes import LANES, load, minus_product, multiply, plus_product, splat, store
+from qpeft.simulation.kernel.layout import (
+    COMBINATIONS,
+    MEASURED,
+    NUM_EXPECTATIONS,
+    STATE_QUBITS,
+    STRINGS,
+    inline,
+    parity,
+    row_of,
+)
+from qpeft.simulation.kernel.program import GROUP_BITS, GROUP_SIZE
+
+
+@inline
+def measure_group(state, parts, size, index, groups_at, with_x, sums, expectations, slot):
+    """Z and X of four bits into expectations[slot : slot + 8]."""
+    for k in range(2 * GROUP_BITS):
+        store(sums, k * LANES, splat(nb.float32(0)))
+    for part in range(parts):
+        for start in range(groups_at, groups_at + size, GROUP_SIZE):
+            groups.add_z(state, part * size * LANES, index, start, sums)
+            if with_x:
+                groups.add_half_x(state, part * size * LANES, index, start, sums)
+    for k in range(2 * GROUP_BITS):
+        factor = splat(nb.float32(1 if k < GROUP_BITS else 2))
+        store(expectations, (slot + k) * LANES, multiply(load(sums, k * LANES), factor))
+
+
+@inline
+def measure_group_backward(state, costate, parts, size, index, groups_at, with_x, table, grads, slot, is_first):
+    """costate (+)= (sum of grads * Z and X of four bits) state."""
+    for k in range(GROUP_SIZE):
+        diagonal = splat(nb.float32(0))
+        for bit in range(GROUP_BITS):
+            sign = splat(nb.float32(-1 if k >> bit & 1 else 1))
+            diagonal = plus_product(diagonal, load(grads, (slot + bit) * LANES), sign)
+        store(table, k * LANES, diagonal)
+    for bit in range(GROUP_BITS):
+        store(table, (GROUP_SIZE + bit) * LANES, load(grads, (slot + GROUP_BITS + bit) * LANES))
+    for part in range(parts):
+        first = part * size * LANES
+        for start in range(groups_at, groups_at + size, GROUP_SIZE):
+            if is_first:
+                if with_x:
+                    groups.set_costate_zx(state, costate, first, index, start, table)
+                else:
+                    groups.set_costate_z(state, costate, first, index, start, table)
+            elif with_x:
+                groups.add_costate_zx(state, costate, first, index, start, table)
+            else:
+                groups.add_costate_z(state, costate, first, index, start, table)
+
+
+@inline
+def measure_string(state, parts, size, x, z, power, expectations, slot):
+    """Expectation of i**power X**x Z**z, whatever Pauli string it is."""
+    sum_ = splat(nb.float32(0))
+    for p in range(size):
+        left, right = p ^ x, p
+        sign = splat(nb.float32(-1 if parity(p & z) ^ (power >> 1) else 1))
+        if not power & 1:
+            for part in range(parts):
+                base = part * size
+                product = multiply(load(state, (base + left) * LANES), load(state, (base + right) * LANES))
+                sum_ = plus_product(sum_, product, sign)
+        elif parts == 2:
+            # Re(i conj(a) b) = -Im(conj(a) b); a real state gives 0.
+            product = multiply(load(state, (size + left) * LANES), load(state, right * LANES))
+            product = minus_product(product, load(state, left * LANES), load(state, (size + right) * LANES))
+            sum_ = plus_product(sum_, product, sign)
+    store(expectations, slot * LANES, sum_)
+
+
+@inline
+def measure_string_backward(state, costate, parts, size, x, z, power, grads, slot):
+    """costate += grad * i**power X**x Z**z state."""
+    grad = load(grads, slot * LANES)
+    for p in range(size):
+        signed = multiply(grad, splat(nb.float32(-1 if parity(p & z) ^ (power >> 1) else 1)))
+        if not power & 1:
+            for part in range(parts):
+                to, source = (part * size + (p ^ x)) * LANES, (part * size + p) * LANES
+                store(costate, to, plus_product(load(costate, to), signed, load(state, source)))
+        elif parts == 2:
+            real, imag = (p ^ x) * LANES, (size + (p ^ x)) * LANES
+            store(costate, real, minus_product(load(costate, real), signed, load(state, (size + p) * LANES)))
+            store(costate, imag, plus_product(load(costate, imag), signed, load(state, p * LANES)))
+
+
+@inline
+def string_factors(qubits, cosines, x, z, factors, changes):
+    """Expectation of each letter of a Pauli string without Y on the product state, and its derivative by the angle.
+
+    Z has cos(angle), X has sin(angle), from cos and sin of the half angles. Returns the number of letters; factors and
+    changes hold as many vectors.
+    """
+    count = 0
+    for qubit in range(qubits):
+        bit = 1 << (qubits - 1 - qubit)
+        if (x | z) & bit:
+            cos, sin = load(cosines, 2 * qubit * LANES), load(cosines, (2 * qubit + 1) * LANES)
+            whole_cos = minus_product(multiply(cos, cos), sin, sin)
+            whole_sin = plus_product(multiply(cos, sin), cos, sin)
+            if x & bit:
+                store(factors, count * LANES, whole_sin)
+                store(changes, count * LANES, whole_cos)
+            else:
+                store(factors, count * LANES, whole_cos)
+                store(changes, count * LANES, multiply(whole_sin, splat(nb.float32(-1))))
+            count += 1
+    return count
+
+
+@inline
+def product_string(qubits, cosines, x, z, factors, changes):
+    """Expectation of a Pauli string without Y on the product state: the product of its letters' expectations."""
+    product = splat(nb.float32(1))
+    for letter in range(string_factors(qubits, cosines, x, z, factors, changes)):
+        product = multiply(product, load(factors, letter * LANES))
+    return product
+
+
+@inline
+def product_string_backward(qubits, cosines, x, z, grad, factors, changes, slopes):
+    """slopes[qubit] += grad * derivative of the string's expectation by the qubit's angle."""
+    count = string_factors(qubits, cosines, x, z, factors, changes)
+    letter = 0
+    for qubit in range(qubits):
+        if (x | z) & 1 << (qubits - 1 - qubit):
+            change = multiply(grad, load(changes, letter * LANES))
+            for other in range(count):
+                if other != letter:
+                    change = multiply(change, load(factors, other * LANES))
+            store(slopes, qubit * LANES, plus_product(load(slopes, qubit * LANES), change, splat(nb.float32(1))))
+            letter += 1
+
+
+@inline
+def measure(code, index, state, parts, table, expectations):
+    """Expectations of all measured Pauli strings, one vector each."""
+    size = 1 << code[STATE_QUBITS]
+    for k in range(code[2 * MEASURED + 1]):
+        row = row_of(code, MEASURED, k)
+        measure_group(state, parts, size, index, code[row], code[row + 1], table, expectations, 2 * GROUP_BITS * k)
+    for k in range(code[2 * STRINGS + 1]):
+        row = row_of(code, STRINGS, k)
+        slot = 2 * GROUP_BITS * code[2 * MEASURED + 1] + k
+        measure_string(state, parts, size, code[row], code[row + 1], code[row + 2], expectations, slot)
+
+
+@inline
+def measure_product(code, cosines, factors, expectations):
+    """As `measure`, for circuits in closed form: the state is never built."""
+    changes = factors[code[STATE_QUBITS] * LANES :]
+    for k in range(code[2 * STRINGS + 1]):
+        row = row_of(code, STRINGS, k)
+        x, z = code[row], code[row + 1]
+        store(expectations, k * LANES, product_string(code[STATE_QUBITS], cosines, x, z, factors, changes))
+
+
+@inline
+def slopes_of_product(code, cosines, factors, duals, slopes):
+    """Derivatives by the encoding angles, for circuits in closed form."""
+    changes = factors[code[STATE_QUBITS] * LANES :]
+    for k in range(code[2 * STRINGS + 1]):
+        row = row_of(code, STRINGS, k)
+        x, z, dual = code[row], code[row + 1], load(duals, k * LANES)
+        product_string_backward(code[STATE_QUBITS], cosines, x, z, dual, factors, changes, slopes)
+
+
+@inline
+def dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums):
+    """duals: derivative of the loss by every measured expectation; adds to the sums of folded angles."""
+    for k in range(code[NUM_EXPECTATIONS]):
+        store(duals, k * LANES, splat(nb.float32(0)))
+    for k in range(code[2 * COMBINATIONS + 1]):
+        row = row_of(code, COMBINATIONS, k)
+        observable, slot, coefficient, sums_at = code[row], code[row + 1] * LANES, code[row + 2], code[row + 3]
+        for lane in range(LANES):
+            table[lane] = grads[start + lane, observable] if lane < count else 0
+        grad = load(table, 0)
+        store(duals, slot, plus_product(load(duals, slot), grad, splat(coefficients[coefficient])))
+        if sums_at >= 0:
+            change = multiply(load(expectations, slot), splat(coefficients[coefficient + 1]))
+            store(sums, sums_at * LANES, plus_product(load(sums, sums_at * LANES), grad, change))
+
+
+@inline
+def costate_of(code, index, state, costate, parts, table, duals):
+    """costate = sum of duals * measured Pauli strings * state."""
+    size = 1 << code[STATE_QUBITS]
+    if code[2 * MEASURED + 1] == 0:
+        for p in range(parts * size):
+            store(costate, p * LANES, splat(nb.float32(0)))
+    for k in range(code[2 * MEASURED + 1]):
+        row = row_of(code, MEASURED, k)
+        slot = 2 * GROUP_BITS * k
+        with_x = code[row + 1]
+        measure_group_backward(state, costate, parts, size, index, code[row], with_x, table, duals, slot, k == 0)
+    for k in range(code[2 * STRINGS + 1]):
+        row = row_of(code, STRINGS, k)
+        slot = 2 * GROUP_BITS * code[2 * MEASURED + 1] + k
+        x, z, power = code[row], code[row + 1], code[row + 2]
+        measure_string_backward(state, costate, parts, size, x, z, power, duals, slot)

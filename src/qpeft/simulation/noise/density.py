@@ -1,0 +1,216 @@
+"""Expectation values under noise: exact density matrices, batched, differentiable in inputs and weights.
+
+A density matrix is held as its Pauli coefficients c_P = Tr(P rho): 4**num_qubits real float32 numbers per token, half
+of what real and imaginary parts take, and every expectation value is one of them. Gates and channels are real matrices
+on one or two of its axes (`gates`, `channels`). A channel has no stable inverse, so the backward pass cannot walk the
+circuit back as the noiseless one does: per block of tokens it computes the states again, keeps those before gates with
+a trained or fed-in angle, and takes the transposed matrices back. Between the passes only inputs and weights are kept.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qpeft.circuits import Angle, Circuit, Input, Weight
+from qpeft.errors import SimulationError
+from qpeft.simulation.noise import gates
+from qpeft.simulation.noise.channels import gate_noise, readout_row
+from qpeft.simulation.noise.checks import check_angles
+from qpeft.simulation.noise.model import NoiseModel
+
+MAX_QUBITS = 8
+NUMBERS_PER_BLOCK = 2**18
+"""Size of the state of one block of tokens, float32 numbers: 1 MiB."""
+NUMBERS_KEPT = 2**24
+"""Size of all states that a backward pass keeps at a time, 64 MiB; one token's states if those are larger."""
+
+
+def noisy_expectations(
+    circuit: Circuit,
+    inputs: Float[Tensor, "*batch num_inputs"],
+    weights: Float[Tensor, " num_weights"],
+    noise: NoiseModel,
+) -> Float[Tensor, "*batch num_observables"]:
+    """Expectation value of every observable of `circuit` on a machine with this noise, for every row of `inputs`.
+
+    Noise follows every gate as it stands in the circuit, none is fused or left out; readout errors act on the qubits on
+    which an observable has X, Y or Z. The values are means of infinitely many shots.
+
+    Args:
+        circuit: what to evaluate, on at most `MAX_QUBITS` qubits.
+        inputs: angles in radians, one row per evaluation.
+        weights: trained angles in radians, shared by all rows.
+        noise: a model with every qubit of the circuit and every edge that it uses.
+
+    Returns:
+        Values in [-1, 1] in the order of `circuit.observables`, differentiable once in `inputs` and in `weights`.
+
+    Raises:
+        SimulationError: too many qubits, a shape that does not fit the circuit, NaN or infinite angles.
+        NoiseError: the model lacks a qubit or an edge.
+    """
+    check_size(circuit)
+    check_angles(circuit, inputs, weights)
+    noise.check_covers(circuit)
+    flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
+    values: Tensor = _NoisyExpectations.apply(circuit, noise, flat.float(), weights.float())
+    return values.reshape(*inputs.shape[:-1], circuit.num_observables).to(inputs.dtype)
+
+
+def check_size(circuit: Circuit) -> None:
+    """Raises: SimulationError if the density matrix of the circuit has more than `MAX_QUBITS` qubits."""
+    if circuit.num_qubits > MAX_QUBITS:
+        raise SimulationError(
+            f"Noise is simulated with density matrices of at most {MAX_QUBITS} qubits; got {circuit.num_qubits}, for "
+            f"which one state of one token takes {4**circuit.num_qubits * 4 / 2**20:,.0f} MiB, and a gradient keeps "
+            f"one per gate. Split the circuit, or use LinearNoise, which has no limit."
+        )
+
+
+def pauli_coefficients(circuit: Circuit, inputs: Tensor, weights: Tensor, noise: NoiseModel) -> Tensor:
+    """Tr(P rho) of the final state before readout for every Pauli string P, (4, ..., 4, tokens): IXYZ of each qubit."""
+    state = _ground_state(circuit, inputs)
+    for step in _steps(circuit, noise):
+        state = step.forward(state, gates.angle_values(step.angle, inputs, weights))
+    return state
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A gate and the noise that follows it."""
+
+    gate: gates.TrigonometricMatrix
+    qubits: tuple[int, ...]
+    angle: Angle | None
+
+    @property
+    def has_gradient(self) -> bool:
+        return isinstance(self.angle, (Input, Weight))
+
+    def forward(self, state: Tensor, angle: Tensor) -> Tensor:
+        return gates.apply(self.gate, angle, state, self.qubits)
+
+    def backward(self, costate: Tensor, angle: Tensor) -> Tensor:
+        """The transposed matrix on the costate, the gradient with respect to the state after this step."""
+        matrices = torch.from_numpy(self.gate.matrices).to(costate).mT
+        return gates.apply_weighted(matrices, gates.functions(self.gate.frequencies, angle), costate, self.qubits)
+
+    def slope(self, state: Tensor, costate: Tensor, angle: Tensor) -> Tensor:
+        """Gradient with respect to the angle, same shape as `angle`, from the state before and the costate after."""
+        before, after = gates.as_rows(state, self.qubits), gates.as_rows(costate, self.qubits)
+        matrices = torch.from_numpy(self.gate.matrices).to(state)
+        slopes = gates.slopes(self.gate.frequencies, angle)
+        if angle.ndim == 0:
+            overlap: Tensor = torch.tensordot(slopes, matrices, 1) * (after.flatten(1) @ before.flatten(1).T)
+            return overlap.sum()
+        products = (matrices.flatten(0, 1) @ before.flatten(1)).reshape(len(matrices), *before.shape)
+        return (slopes * (products * after).sum((1, 2))).sum(0)
+
+
+class _NoisyExpectations(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, circuit: Circuit, noise: NoiseModel, inputs: Tensor, weights: Tensor) -> Tensor:
+        ctx.circuit, ctx.noise = circuit, noise
+        ctx.save_for_backward(inputs, weights)
+        readout = _Readout(circuit, noise, inputs)
+        blocks = inputs.split(_tokens_per_block(circuit))
+        # Autocast would multiply the matrices in bfloat16.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return torch.cat([readout.values(pauli_coefficients(circuit, block, weights, noise)) for block in blocks])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor, Tensor]:
+        inputs, weights = ctx.saved_tensors
+        readout, steps = _Readout(ctx.circuit, ctx.noise, inputs), _steps(ctx.circuit, ctx.noise)
+        tokens = _tokens_per_block(ctx.circuit, states_kept=1 + sum(step.has_gradient for step in steps))
+        input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
+        rows = zip(inputs.split(tokens), grad.split(tokens), input_grad.split(tokens), strict=True)
+        for block, block_grad, block_input_grad in rows:
+            kept = _states_before_angles(ctx.circuit, steps, block, weights)
+            costate = readout.costate(block_grad)
+            for step in reversed(steps):
+                angle = gates.angle_values(step.angle, block, weights)
+                match step.angle:
+                    case Input(index):
+                        block_input_grad[:, index] += step.slope(kept.pop(), costate, angle)
+                    case Weight(index):
+                        weight_grad[index] += step.slope(kept.pop(), costate, angle)
+                costate = step.backward(costate, angle)
+        return None, None, input_grad, weight_grad
+
+
+class _Readout:
+    """Observables as rows over the Pauli coefficients that they read, readout errors included."""
+
+    def __init__(self, circuit: Circuit, noise: NoiseModel, like: Tensor) -> None:
+        entries = [dict(_read_coefficients(observable, noise)) for observable in circuit.observables]
+        columns = sorted({column for row in entries for column in row})
+        rows = [[row.get(column, 0.0) for column in columns] for row in entries]
+        self._rows, self._columns = like.new_tensor(rows), torch.tensor(columns, device=like.device)
+        self._shape = (4,) * circuit.num_qubits
+
+    def values(self, state: Tensor) -> Tensor:
+        """(tokens, num_observables)."""
+        return (self._rows @ state.flatten(0, -2)[self._columns]).T
+
+    def costate(self, grad: Tensor) -> Tensor:
+        """Gradient with respect to the state from that with respect to the values."""
+        flat = grad.new_zeros(4 ** len(self._shape), len(grad))
+        flat[self._columns] = self._rows.T @ grad.T
+        return flat.reshape(*self._shape, len(grad))
+
+
+def _read_coefficients(observable: str, noise: NoiseModel) -> Iterator[tuple[int, float]]:
+    """Index and factor of each Pauli coefficient that measuring this observable reads."""
+    rows = [readout_row(noise.qubit(qubit).readout, letter) for qubit, letter in enumerate(observable)]
+    for choice in np.ndindex(*(2 if letter != "I" else 1 for letter in observable)):
+        # Per qubit: 0 reads the letter itself, 1 reads the identity in its place.
+        letters = [0 if other else "IXYZ".index(letter) for other, letter in zip(choice, observable, strict=True)]
+        factor = float(np.prod([row[letter] for row, letter in zip(rows, letters, strict=True)]))
+        if factor:
+            yield int(np.ravel_multi_index(letters, (4,) * len(letters))), factor
+
+
+@lru_cache(maxsize=128)
+def _steps(circuit: Circuit, noise: NoiseModel) -> tuple[_Step, ...]:
+    return tuple(
+        _Step(
+            gates.on_pauli_coefficients(operation.gate_name).followed_by(gate_noise(noise, operation.qubits)),
+            operation.qubits,
+            operation.angle,
+        )
+        for operation in circuit.operations
+    )
+
+
+def _ground_state(circuit: Circuit, inputs: Tensor) -> Tensor:
+    """|0...0>: coefficient 1 for every string of I and Z, (4, ..., 4, tokens)."""
+    qubits = string.ascii_lowercase[: circuit.num_qubits]
+    zero = inputs.new_tensor([1.0, 0.0, 0.0, 1.0])
+    state = torch.einsum(f"{','.join(qubits)}->{qubits}", *[zero] * circuit.num_qubits)
+    return state.unsqueeze(-1).expand(*state.shape, len(inputs))
+
+
+def _states_before_angles(circuit: Circuit, steps: tuple[_Step, ...], inputs: Tensor, weights: Tensor) -> list[Tensor]:
+    state, kept = _ground_state(circuit, inputs), []
+    for step in steps:
+        if step.has_gradient:
+            kept.append(state)
+        state = step.forward(state, gates.angle_values(step.angle, inputs, weights))
+    return kept
+
+
+def _tokens_per_block(circuit: Circuit, *, states_kept: int = 1) -> int:
+    numbers = min(NUMBERS_PER_BLOCK, NUMBERS_KEPT // states_kept)
+    return max(1, numbers >> 2 * circuit.num_qubits)
