@@ -101,6 +101,13 @@ def expectations(circuit: Circuit, inputs, weights):
     return np.array(columns).reshape(circuit.num_observables, len(inputs)).T
 
 
+def pauli_matrix(letters):
+    matrix = np.eye(1)
+    for letter in letters:
+        matrix = np.kron(matrix, PAULIS[letter])
+    return matrix
+
+
 def gradients(circuit: Circuit, inputs, weights, grad, *, step=1e-4):
     """Central differences of sum(expectations * grad) by inputs and weights; error about step**2."""
     inputs, grad = np.asarray(inputs, float), np.asarray(grad, float)
