@@ -112,7 +112,7 @@ class PhaseLayer:
 
     def relative_phase(self, index: int) -> float:
         """Phase of basis state `index` relative to that of state 0, for constant angles, radians."""
-        return sum(angle.constant for mask, angle in self.terms if parity(index & mask))
+        return sum((angle.constant for mask, angle in self.terms if parity(index & mask)), 0.0)
 
 
 Layer: TypeAlias = RotationLayer | PhaseLayer

@@ -4,11 +4,18 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import numba as nb
 
 from qpeft.simulation.kernel.program import ROW, Op, Scalar, Section
 
-inline = nb.njit(error_model="numpy", nogil=True)
+
+def inline(function: Any) -> Any:
+    """Compiles a function that compiled code calls. A type checker around it, as in the tests, is taken off."""
+    return nb.njit(error_model="numpy", nogil=True)(inspect.unwrap(function))
+
 
 SIGNS, PROMOTE, PHASES, ROTATIONS, TOKEN_PROMOTE, TOKEN_PHASES = (int(op) for op in Op)
 INSTRUCTIONS, CHUNKS, TERMS, MEASURED, STRINGS, COMBINATIONS, ANGLES, WEIGHT_PARTS, INPUT_PARTS = (
