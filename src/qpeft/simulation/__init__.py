@@ -1,4 +1,4 @@
-"""Exact, differentiable evaluation of circuits."""
+"""Exact, differentiable evaluation of circuits; noise in `simulation.noise`, finite shots in `simulation.shots`."""
 
 from qpeft.simulation.compiler import compile_plan, dead_weights
 from qpeft.simulation.expectations import expectations
