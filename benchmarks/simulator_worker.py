@@ -3,6 +3,7 @@
 Speaks JSON lines on stdin and stdout with `simulators.py`; needs nothing but the simulator and numpy, so it runs under
 any interpreter. Every simulator is a function: circuit, arrays -> a call that returns (values, by_inputs, by_weights).
 """
+# ruff: noqa: PLC0415 - each simulator is imported in the one function that uses it
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ def torch_call(evaluate: Callable[[Any, Any], Any], inputs: Any, weights: Any, g
 
 
 def qpeft_kernel(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """Our compiled kernel."""
     from qpeft.circuits import Circuit, Input, Operation, Weight
     from qpeft.simulation import expectations
 
@@ -50,12 +52,14 @@ def qpeft_kernel(circuit: dict[str, Any], *arrays: Any) -> Call:
 
 
 def qpeft_torch(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """Our torch path."""
     call = qpeft_kernel(circuit, *arrays)
     sys.modules["qpeft.simulation.expectations"].KERNEL_MAX_QUBITS = 0  # type: ignore[attr-defined]
     return call
 
 
 def pennylane(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """default.qubit, broadcast over tokens, gradients by torch."""
     import pennylane as qml
     import torch
 
@@ -69,6 +73,7 @@ def pennylane(circuit: dict[str, Any], *arrays: Any) -> Call:
 
 
 def torchquantum(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """TorchQuantum, batched over tokens."""
     import torchquantum as tq
     import torchquantum.functional as tqf
 
@@ -84,6 +89,7 @@ def torchquantum(circuit: dict[str, Any], *arrays: Any) -> Call:
 
 
 def tensorcircuit(circuit: dict[str, Any], inputs: Any, weights: Any, grad: Any) -> Call:
+    """TensorCircuit-NG on JAX: vmap over tokens, compiled; compilation is not timed."""
     import jax
     import jax.numpy as jnp
     import tensorcircuit as tc
@@ -123,6 +129,7 @@ SIMULATORS: dict[str, tuple[Callable[..., Call], str]] = {
 
 
 def main() -> None:
+    """Answers requests until stdin ends."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print; only replies may reach stdout
     make, distribution = SIMULATORS[sys.argv[1]]

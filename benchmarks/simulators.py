@@ -3,10 +3,10 @@
     python benchmarks/simulators.py --qubits 8 --tokens 2048
     python benchmarks/simulators.py --python torchquantum=envs/tq/bin/python --python tensorcircuit=envs/tc/bin/python
 
-Every simulator runs in its own process on one thread. Results are compared with ours first; then all take turns, one call
-each per round, and the median of the CPU time counts. Prints a table and writes JSON; `--growth` also times the kernel
-over qubits, tokens and depth. A simulator that is not installed is listed as such; `--python name=path` gives it an
-interpreter of its own.
+Every simulator runs in its own process on one thread. Results are compared with ours first; then all take turns, one
+call each per round, and the median of the CPU time counts. Prints a table and writes JSON; `--growth` also times the
+kernel over qubits, tokens and depth. A simulator that is not installed is listed as such; `--python name=path` gives it
+an interpreter of its own.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from simulator_worker import SIMULATORS
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
 
 TOLERANCE = 2e-5
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 ONE_THREAD |= {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "JAX_PLATFORMS": "cpu"}
 
 
@@ -113,6 +114,7 @@ def measure(
 
 
 def as_json(circuit: Circuit) -> dict[str, Any]:
+    """The circuit as the workers read it."""
     kinds = {Input: "input", Weight: "weight"}
     operations = [
         [op.gate_name, list(op.qubits), kinds.get(type(op.angle)), getattr(op.angle, "index", None)]
@@ -122,6 +124,7 @@ def as_json(circuit: Circuit) -> dict[str, Any]:
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """One table."""
     print(
         f"\n{title}\n{'simulator':16}{'version':>14}{'median ms':>12}{'least ms':>12}{'x kernel':>10}{'difference':>12}"
     )
@@ -153,8 +156,6 @@ def growth(rounds: int) -> list[dict[str, Any]]:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Three panels: qubits, tokens and depth, with the law that each should follow."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     panels = figure.subplots(1, 3)
     laws = [("qubits", lambda n: n * 2.0**n, "n 2^n"), ("tokens", float, "linear"), ("depth", float, "linear")]
@@ -173,6 +174,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
+    """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--qubits", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=2048)
