@@ -3,10 +3,10 @@
     python benchmarks/simulators.py --qubits 8 --tokens 2048
     python benchmarks/simulators.py --python torchquantum=envs/tq/bin/python --python tensorcircuit=envs/tc/bin/python
 
-Every simulator runs in its own process on one thread. Results are compared with ours first; then all take turns, one
-call each per round, and the median of the CPU time counts. Prints a table and writes JSON; `--growth` also times the
-kernel over qubits, tokens and depth. A simulator that is not installed is listed as such; `--python name=path` gives it
-an interpreter of its own.
+Every simulator runs in its own process on one thread. Results are compared with ours first; then all take turns, calls
+for at least 0.1 s each per round, and the median over rounds of the CPU time per call counts.
+Prints a table and writes JSON; `--growth` also times the kernel over qubits, tokens and depth. A simulator that is not
+installed is listed as such; `--python name=path` gives it an interpreter of its own.
 """
 
 from __future__ import annotations
@@ -80,13 +80,7 @@ def measure(
     circuit: Circuit, tokens: int, names: list[str], pythons: dict[str, str], rounds: int
 ) -> list[dict[str, Any]]:
     """One row per simulator: median and least CPU milliseconds, largest difference from the first that answers."""
-    generator = np.random.default_rng(0)
-    arrays = {
-        "inputs": generator.normal(size=(tokens, circuit.num_inputs)),
-        "weights": generator.normal(size=circuit.num_weights),
-        "grad": generator.normal(size=(tokens, circuit.num_observables)) / tokens,
-    }
-    request = {"circuit": as_json(circuit)} | {name: array.tolist() for name, array in arrays.items()}
+    request = request_for(circuit, tokens)
     rows, workers, reference = [], [], None
     for name in names:
         worker = Worker(name, pythons.get(name.split()[0], sys.executable))
@@ -111,6 +105,17 @@ def measure(
         row = next(row for row in rows if row["simulator"] == worker.name)
         row |= {"median_ms": 1e3 * statistics.median(worker.seconds), "least_ms": 1e3 * min(worker.seconds)}
     return rows
+
+
+def request_for(circuit: Circuit, tokens: int) -> dict[str, Any]:
+    """A circuit with random angles and gradients."""
+    generator = np.random.default_rng(0)
+    arrays = {
+        "inputs": generator.normal(size=(tokens, circuit.num_inputs)),
+        "weights": generator.normal(size=circuit.num_weights),
+        "grad": generator.normal(size=(tokens, circuit.num_observables)) / tokens,
+    }
+    return {"circuit": as_json(circuit)} | {name: array.tolist() for name, array in arrays.items()}
 
 
 def as_json(circuit: Circuit) -> dict[str, Any]:
@@ -146,11 +151,13 @@ def growth(rounds: int) -> list[dict[str, Any]]:
     sizes = (
         [(n, 512, 1) for n in range(2, 13)] + [(8, 2**k, 1) for k in range(5, 14)] + [(8, 512, d) for d in range(1, 9)]
     )
-    rows = []
+    worker, rows = Worker("qpeft kernel", sys.executable), []
     for qubits, tokens, depth in sizes:
-        (row,) = measure(ansatz.ring_crz(qubits, depth), tokens, ["qpeft kernel"], {}, rounds)
-        rows.append({"qubits": qubits, "tokens": tokens, "depth": depth} | row)
-        print(f"{qubits:3} qubits {tokens:6} tokens depth {depth}: {row['median_ms']:9.3f} ms")
+        worker.ask(request_for(ansatz.ring_crz(qubits, depth), tokens))
+        median = 1e3 * statistics.median(worker.ask({})["cpu"] for _ in range(rounds))
+        rows.append({"qubits": qubits, "tokens": tokens, "depth": depth, "median_ms": median})
+        print(f"{qubits:3} qubits {tokens:6} tokens depth {depth}: {median:9.3f} ms")
+    worker.close()
     return rows
 
 
