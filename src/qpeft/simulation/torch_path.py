@@ -99,36 +99,38 @@ class _Block:
         self._cos, self._sin = half.cos(), half.sin()
 
     def values(self) -> Tensor:
-        strings = self._closed_form() if self._tables.plan.is_closed_form else self._strings(self._final_state())
+        strings = self._closed_form() if self._tables.plan.is_closed_form else self._strings(self._states()[-1])
         return (self._tables.combine * self._uniform.coefficients @ strings[self._tables.string_of]).T
 
     def gradients(self, grad: Tensor, slopes: Tensor) -> Tensor:
         """By inputs (tokens, num_inputs), for grad (num_observables, tokens); adds those by angles to `slopes`."""
         tables, token_slopes = self._tables, torch.zeros_like(self._token_angles)
         grad_terms = tables.combine.T @ grad
-        state = None if tables.plan.is_closed_form else self._final_state()
+        states = [] if tables.plan.is_closed_form else self._states()
         if tables.has_folded:
-            strings = self._closed_form() if state is None else self._strings(state)
+            strings = self._strings(states[-1]) if states else self._closed_form()
             changes = self._uniform.derivatives * (grad_terms * strings[tables.string_of]).sum(1)
             slopes.index_add_(0, tables.angle_of, changes)
         duals = grad.new_zeros(tables.num_strings, grad.shape[1])
         duals.index_add_(0, tables.string_of, self._uniform.coefficients[:, None] * grad_terms)
-        if state is None:
-            self._closed_form_slopes(duals, token_slopes)
+        if states:
+            self._adjoint(states, self._costate(states[-1], duals), slopes, token_slopes)
         else:
-            self._adjoint(state, self._costate(state, duals), slopes, token_slopes)
+            self._closed_form_slopes(duals, token_slopes)
         slopes[tables.token_rows] += token_slopes.sum(1)
         return token_slopes.T @ tables.from_inputs
 
-    def _final_state(self) -> Tensor:
-        state = self._levels()[-1][None]
+    def _states(self) -> list[Tensor]:
+        """The state before every step, in the order that the step works in, and the final one."""
+        states = [self._levels()[-1][None]]
         for number, step in enumerate(self._tables.steps):
             if isinstance(step, PhaseTable):
-                state = self._apply_phases(number, step, state, inverse=False)
+                states.append(self._apply_phases(number, step, states[-1], inverse=False))
             else:
-                state = state if step.gather is None else state.index_select(1, step.gather)
-                state = self._rotate(number, step, state, inverse=False)
-        return state
+                if step.gather is not None:
+                    states[-1] = states[-1].index_select(1, step.gather)
+                states.append(self._rotate(number, step, states[-1], inverse=False))
+        return states
 
     def _levels(self) -> list[Tensor]:
         """Product states of the last 0, 1, ... num_qubits qubits, (2**count, tokens)."""
@@ -137,18 +139,18 @@ class _Block:
             levels.append(torch.cat([levels[-1] * self._cos[qubit], levels[-1] * self._sin[qubit]]))
         return levels
 
-    def _adjoint(self, state: Tensor, costate: Tensor, slopes: Tensor, token_slopes: Tensor) -> None:
-        """Walks back to |0>, adding derivatives by all angles on the way."""
+    def _adjoint(self, states: list[Tensor], costate: Tensor, slopes: Tensor, token_slopes: Tensor) -> None:
+        """Takes the costate back to |0>, adding derivatives by all angles on the way."""
         for number, step in reversed(list(enumerate(self._tables.steps))):
             if isinstance(step, PhaseTable):
-                self._phase_slopes(step, state, costate, slopes, token_slopes)
-                state = self._apply_phases(number, step, state, inverse=True)
                 costate = self._apply_phases(number, step, costate, inverse=True)
+                self._phase_slopes(step, states[number], costate, slopes, token_slopes)
+                costate = costate[: len(states[number])]  # a real state has no use for the imaginary part
             else:
-                state, costate = (self._rotate(number, step, part, inverse=True) for part in (state, costate))
-                self._rotation_slopes(step, state, costate, slopes, token_slopes)
+                costate = self._rotate(number, step, costate, inverse=True)
+                self._rotation_slopes(step, states[number], costate, slopes, token_slopes)
                 if step.scatter is not None:
-                    state, costate = (part.index_select(1, step.scatter) for part in (state, costate))
+                    costate = costate.index_select(1, step.scatter)
         levels, rest = self._levels(), costate[0]
         for qubit, level in enumerate(reversed(levels[:-1])):
             low, high = rest.chunk(2)
@@ -215,7 +217,9 @@ class _Block:
     ) -> None:
         if step.is_real:
             return
-        products = (costate[0] * state[1]).addcmul_(costate[1], state[0], value=-1)
+        products = -costate[1] * state[0]
+        if len(state) == 2:
+            products.addcmul_(costate[0], state[1])
         if step.rows:
             slopes[step.rows] += step.signs @ products.sum(1)
         for row, signs in step.token:

@@ -64,10 +64,20 @@ def gather_token_rotations(code, at, cosines, table, sign):
 
 
 @inline
-def run(code, index, coefficients, state, cosines, table, first, last):
-    """Instructions `first` up to `last` on the state; returns the parts of the state, 1 real or 2 complex."""
+def evolve(code, index, coefficients, levels, state, cosines, table, last):
+    """From |0...0> through the encoding and the instructions up to `last`; returns the parts of the state."""
+    qubits, row = code[STATE_QUBITS], row_of(code, INSTRUCTIONS, 0)
+    if last > 0 and code[row] == PROMOTE:
+        steps.encode_with_phases(levels, state, qubits, cosines, coefficients, code[row + 1])
+        return run(code, index, coefficients, state, cosines, table, 1, last, 2)
+    steps.encode(levels, qubits, qubits, cosines)
+    return run(code, index, coefficients, state, cosines, table, 0, last, 1)
+
+
+@inline
+def run(code, index, coefficients, state, cosines, table, first, last, parts):
+    """Instructions `first` up to `last` on a state of so many parts, 1 real or 2 complex; returns their new number."""
     size = 1 << code[STATE_QUBITS]
-    parts = 1
     for k in range(first, last):
         row = row_of(code, INSTRUCTIONS, k)
         op, a, b = code[row], code[row + 1], code[row + 2]
@@ -129,8 +139,7 @@ def forward(code, index, numbers, angles, coefficients, inputs, values, first, l
         if code[CLOSED_FORM]:
             observables.measure_product(code, cosines, levels, expectations)
         else:
-            steps.encode(levels, qubits, cosines)
-            parts = run(code, index, coefficients, state, cosines, table, 0, code[2 * INSTRUCTIONS + 1])
+            parts = evolve(code, index, coefficients, levels, state, cosines, table, code[2 * INSTRUCTIONS + 1])
             observables.measure(code, index, state, parts, table, expectations)
         k = 0
         for observable in range(code[NUM_OBSERVABLES]):
@@ -173,8 +182,7 @@ def backward(code, index, numbers, angles, coefficients, inputs, grads, input_gr
             observables.dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
             observables.slopes_of_product(code, cosines, levels, duals, slopes)
         else:
-            steps.encode(levels, qubits, cosines)
-            parts = run(code, index, coefficients, state, cosines, table, 0, num_instructions)
+            parts = evolve(code, index, coefficients, levels, state, cosines, table, num_instructions)
             if code[TRAINS_FOLDED]:
                 observables.measure(code, index, state, parts, table, expectations)
             observables.dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
@@ -198,8 +206,7 @@ def run_backward(code, index, coefficients, levels, state, costate, cosines, tab
         rotate(code, index, coefficients, costate, cosines, table, row, True)
         if k == code[FIRST_ROTATIONS]:
             # Nothing but phases stands between here and the encoding: rebuilding costs less than rotating back.
-            steps.encode(levels, code[STATE_QUBITS], cosines)
-            run(code, index, coefficients, state, cosines, table, 0, k)
+            evolve(code, index, coefficients, levels, state, cosines, table, k)
         else:
             rotate(code, index, coefficients, state, cosines, table, row, True)
         rotation_slopes(code, index, state, costate, table, slopes, sums, row)

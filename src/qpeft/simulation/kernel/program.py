@@ -134,7 +134,7 @@ class _Assembler:
                 if first_rotations < 0:
                     first_rotations = len(self._sections[Section.INSTRUCTIONS])
                 self._rotations(layer, parts=1 + is_complex)
-        self._rescale(parts=1 + (plan.complex_from < len(plan.layers)))
+        self._leave_or_rescale(parts=1 + (plan.complex_from < len(plan.layers)))
         num_expectations = self._measurements(plan.terms)
         code = self._assembled(first_rotations, num_expectations)
         index = np.concatenate(self._index) if self._index else np.zeros(0, np.int32)
@@ -218,6 +218,12 @@ class _Assembler:
         if self._unscaled:
             self._instruction(Op.SIGNS, self._take_coefficients(2 * 2**self._qubits), -1, 0, 0, parts)
             self._unscaled = False
+
+    def _leave_or_rescale(self, *, parts: int) -> None:
+        """The norm may stay as it is if the state is never rotated back: coefficients of the terms put it right."""
+        rotations = [row for row in self._sections[Section.INSTRUCTIONS] if row[0] == Op.ROTATIONS]
+        if len(rotations) > 1:
+            self._rescale(parts=parts)
 
     def _phases(self, layer: PhaseLayer, *, is_complex: bool, promotes: bool) -> None:
         uniform = [(mask, angle) for mask, angle in layer.terms if not angle.inputs]

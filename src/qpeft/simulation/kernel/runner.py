@@ -27,6 +27,10 @@ MAX_PARTITIONS = 32
 MIN_TOKENS_PER_PARTITION = 4 * LANES
 TOKENS_PER_THREAD = 16 * LANES
 """Fewer tokens than this are not worth a second thread."""
+MAX_IDLE_NUMBERS = 2**20
+"""A thread keeps its workspace for the next call unless it is this much larger than needed."""
+
+_local = threading.local()
 
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
@@ -89,7 +93,7 @@ def _share(program: Program, compiled: Kernel, tokens: int, work: Callable[[int,
     lock = threading.Lock()
 
     def worker() -> None:
-        workspace = _aligned(vectors * LANES)
+        workspace = _workspace(vectors * LANES)
         while True:
             with lock:
                 item = next(remaining, None)
@@ -103,11 +107,14 @@ def _share(program: Program, compiled: Kernel, tokens: int, work: Callable[[int,
         helper.result()
 
 
-def _aligned(size: int) -> Any:
-    """Uninitialised float32 numbers that start on a cache line, so that no vector straddles two."""
+def _workspace(size: int) -> Any:
+    """Uninitialised float32 numbers, one array per thread, on a cache line, so that no vector straddles two."""
     line = 64
-    memory = np.empty(size + line // 4, np.float32)
-    return memory[(-memory.ctypes.data % line) // 4 :][:size]
+    memory = getattr(_local, "memory", None)
+    if memory is None or len(memory) < size or len(memory) > 4 * size + MAX_IDLE_NUMBERS:
+        raw = np.empty(size + line // 4, np.float32)
+        memory = _local.memory = raw[(-raw.ctypes.data % line) // 4 :][:size]
+    return memory
 
 
 @lru_cache(maxsize=1)

@@ -46,10 +46,10 @@ def half_angles(angles, cosines, at):
 
 
 @inline
-def encode(levels, qubits, cosines):
-    """Product state of RY rotations: levels[2**j ... 2**(j+1)] is that of the last j qubits; the last is the state."""
+def encode(levels, qubits, count, cosines):
+    """Product states of RY rotations: levels[2**j ... 2**(j+1)] is that of the last j qubits, j up to `count`."""
     store(levels, LANES, splat(nb.float32(1)))
-    for level in range(qubits):
+    for level in range(count):
         row = 2 * (qubits - 1 - level) * LANES
         cos, sin = load(cosines, row), load(cosines, row + LANES)
         half = 1 << level
@@ -57,6 +57,22 @@ def encode(levels, qubits, cosines):
             value = load(levels, (half + k) * LANES)
             store(levels, (2 * half + k) * LANES, multiply(value, cos))
             store(levels, (3 * half + k) * LANES, multiply(value, sin))
+
+
+@inline
+def encode_with_phases(levels, state, qubits, cosines, coefficients, table):
+    """Product state times phases, in one pass over the state."""
+    encode(levels, qubits, qubits - 1, cosines)
+    cos, sin = load(cosines, 0), load(cosines, LANES)
+    half = 1 << (qubits - 1)
+    size = 2 * half
+    for k in range(half):
+        value = load(levels, (half + k) * LANES)
+        low, high = multiply(value, cos), multiply(value, sin)
+        store(state, k * LANES, multiply(low, splat(coefficients[table + k])))
+        store(state, (half + k) * LANES, multiply(high, splat(coefficients[table + half + k])))
+        store(state, (size + k) * LANES, multiply(low, splat(coefficients[table + size + k])))
+        store(state, (size + half + k) * LANES, multiply(high, splat(coefficients[table + size + half + k])))
 
 
 @inline

@@ -64,7 +64,9 @@ def prepare(code, numbers, weights, angles, coefficients):
             factor = 1.0
     for k in range(code[2 * COMBINATIONS + 1]):
         row = row_of(code, COMBINATIONS, k)
-        at, kind, angle, sign = code[row + 2], code[row + 4], angles[code[row + 5]], code[row + 6]
+        at, kind, angle, sign = code[row + 2], code[row + 4], angles[code[row + 5]], float(code[row + 6])
+        # What the last rotations left out, once for the state and once for its conjugate.
+        sign *= factor * factor
         cos, sin = sign * math.cos(angle), sign * math.sin(angle)
         coefficients[at] = sign if kind == 0 else cos if kind == 1 else sin
         coefficients[at + 1] = 0.0 if kind == 0 else -sin if kind == 1 else cos

@@ -1,0 +1,159 @@
+"""One simulator in a process of its own: evaluates a circuit forwards and backwards when told to, and reports CPU time.
+
+Speaks JSON lines on stdin and stdout with `simulators.py`; needs nothing but the simulator and numpy, so it runs under
+any interpreter. Every simulator is a function: circuit, arrays -> a call that returns (values, by_inputs, by_weights).
+"""
+# ruff: noqa: PLC0415 - each simulator is imported in the one function that uses it
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[], tuple[Any, Any, Any]]
+MIN_SECONDS = 0.1
+"""A turn repeats its call for this long, so that short calls are not all start-up and clock."""
+
+
+def torch_call(evaluate: Callable[[Any, Any], Any], inputs: Any, weights: Any, grad: Any) -> Call:
+    """Forward and backward of a torch function (tokens, inputs), (weights,) -> (tokens, values)."""
+    import torch
+
+    torch.set_num_threads(1)
+    x, w, g = (torch.tensor(array, dtype=torch.float32) for array in (inputs, weights, grad))
+
+    def call() -> tuple[Any, Any, Any]:
+        a, b = x.clone().requires_grad_(), w.clone().requires_grad_()
+        values = evaluate(a, b)
+        values.backward(g.to(values.dtype))
+        return values.detach().numpy(), a.grad.numpy(), b.grad.numpy()
+
+    return call
+
+
+def qpeft_kernel(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """Our compiled kernel."""
+    from qpeft.circuits import Circuit, Input, Operation, Weight
+    from qpeft.simulation import expectations
+
+    sources = {"input": Input, "weight": Weight}
+    operations = tuple(
+        Operation(gate, tuple(qubits), sources[kind](index) if kind else None)
+        for gate, qubits, kind, index in circuit["operations"]
+    )
+    ours = Circuit(circuit["num_qubits"], operations)
+    return torch_call(lambda x, w: expectations(ours, x, w), *arrays)
+
+
+def qpeft_torch(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """Our torch path."""
+    call = qpeft_kernel(circuit, *arrays)
+    sys.modules["qpeft.simulation.expectations"].KERNEL_MAX_QUBITS = 0  # type: ignore[attr-defined]
+    return call
+
+
+def pennylane(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """default.qubit, broadcast over tokens, gradients by torch."""
+    import pennylane as qml
+    import torch
+
+    @qml.qnode(qml.device("default.qubit", wires=circuit["num_qubits"]), interface="torch", diff_method="backprop")
+    def evaluate(x: Any, w: Any) -> Any:
+        for gate, qubits, angle in angles(circuit, lambda index: x[:, index], lambda index: w[index]):
+            getattr(qml, gate)(*([] if angle is None else [angle]), wires=qubits)
+        return [qml.expval(qml.PauliZ(qubit)) for qubit in range(circuit["num_qubits"])]
+
+    return torch_call(lambda x, w: torch.stack(evaluate(x, w), dim=1), *arrays)
+
+
+def torchquantum(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """TorchQuantum, batched over tokens."""
+    import torchquantum as tq
+    import torchquantum.functional as tqf
+
+    measure = tq.MeasureAll(tq.PauliZ)
+
+    def evaluate(x: Any, w: Any) -> Any:
+        device = tq.QuantumDevice(n_wires=circuit["num_qubits"], bsz=len(x))
+        for gate, qubits, angle in angles(circuit, lambda index: x[:, index : index + 1], lambda index: w[index]):
+            getattr(tqf, gate.lower())(device, wires=qubits, **({} if angle is None else {"params": angle}))
+        return measure(device)
+
+    return torch_call(evaluate, *arrays)
+
+
+def tensorcircuit(circuit: dict[str, Any], inputs: Any, weights: Any, grad: Any) -> Call:
+    """TensorCircuit-NG on JAX: vmap over tokens, compiled; compilation is not timed."""
+    import jax
+    import jax.numpy as jnp
+    import tensorcircuit as tc
+
+    tc.set_backend("jax")
+    num_qubits = circuit["num_qubits"]
+
+    def evaluate(x: Any, w: Any) -> Any:
+        state = tc.Circuit(num_qubits)
+        for gate, qubits, angle in angles(circuit, lambda index: x[index], lambda index: w[index]):
+            getattr(state, gate.lower())(*qubits, **({} if angle is None else {"theta": angle}))
+        return jnp.real(jnp.stack([state.expectation_ps(z=[qubit]) for qubit in range(num_qubits)]))
+
+    @jax.jit
+    def both(x: Any, w: Any, g: Any) -> Any:
+        values, pull = jax.vjp(jax.vmap(evaluate, in_axes=(0, None)), x, w)
+        return values, *pull(g)
+
+    tensors = [jnp.asarray(array, dtype=jnp.float32) for array in (inputs, weights, grad)]
+    return lambda: tuple(np.asarray(result) for result in both(*tensors))  # type: ignore[return-value]
+
+
+def angles(circuit: dict[str, Any], of_input: Any, of_weight: Any) -> Iterator[tuple[str, list[int], Any]]:
+    """Gate, qubits and angle (None for a fixed gate) of every operation."""
+    for gate, qubits, kind, index in circuit["operations"]:
+        yield gate, qubits, of_input(index) if kind == "input" else of_weight(index) if kind == "weight" else None
+
+
+SIMULATORS: dict[str, tuple[Callable[..., Call], str]] = {
+    "qpeft kernel": (qpeft_kernel, "qpeft"),
+    "qpeft torch": (qpeft_torch, "qpeft"),
+    "torchquantum": (torchquantum, "torchquantum-ng"),
+    "pennylane": (pennylane, "pennylane"),
+    "tensorcircuit": (tensorcircuit, "tensorcircuit-ng"),
+}
+"""Name: (function, distribution whose version is reported)."""
+
+
+def main() -> None:
+    """Answers requests until stdin ends."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print; only replies may reach stdout
+    make, distribution = SIMULATORS[sys.argv[1]]
+    call: Call | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "circuit" in request:
+            try:
+                call = make(request["circuit"], *(np.array(request[name]) for name in ("inputs", "weights", "grad")))
+                reply: dict[str, Any] = {"results": [np.asarray(array).tolist() for array in call()]}
+                reply["version"] = importlib.metadata.version(distribution)
+            except ImportError as error:
+                reply = {"missing": str(error)}
+        else:
+            assert call is not None
+            started, calls = time.process_time(), 0
+            while calls == 0 or time.process_time() - started < MIN_SECONDS:
+                call()
+                calls += 1
+            reply = {"cpu": (time.process_time() - started) / calls}
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()
