@@ -22,7 +22,9 @@ WORKING_COPIES = 16
 def bytes_needed(circuit: Circuit, itemsize: int) -> int:
     """Memory of one block of tokens and of the tables of the torch path, at its least: one token per block."""
     plan = compile_plan(circuit)
-    tables = sum(len(layer.terms) if isinstance(layer, PhaseLayer) else 4 for layer in plan.layers) + len(plan.terms)
+    # Per layer its state, real and imaginary, and the sign vectors of its phases.
+    tables = sum(2 + (len(layer.terms) if isinstance(layer, PhaseLayer) else 4) for layer in plan.layers)
+    tables += len(plan.terms)
     return (WORKING_COPIES + tables) * itemsize << circuit.num_qubits
 
 
