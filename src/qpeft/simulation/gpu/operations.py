@@ -1,0 +1,66 @@
+"""What generated kernels call: exchanges of amplitudes, cosines of token angles, sums. Triton functions.
+
+A state is one tensor per part, real and imaginary, of shape [2] * num_qubits + [tokens]: one axis per bit, qubit 0 first.
+Triton hands out threads from the last axis on, so the leading bits of a token lie in the registers of one thread.
+"""
+# mypy: disable-error-code="misc,no-untyped-def,untyped-decorator"
+
+import triton
+import triton.language as tl
+
+MAX_ANGLE = tl.constexpr(1e9)
+"""Half angles beyond this are answered with NaN: their reduction modulo pi / 2 would lose more than 1e-6."""
+
+
+@triton.jit
+def exchanged(part, axis: tl.constexpr):
+    """Amplitudes with one bit flipped, exactly.
+
+    Sum of both minus the own one, in integers, where it is exact. Compiled, it is a renaming of registers or one shuffle.
+    """
+    bits = part.to(tl.int32, bitcast=True)
+    others = tl.sum(bits, axis, keep_dims=True) - bits
+    return others.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def bit(axis: tl.constexpr, rank: tl.constexpr):
+    """0 and 1 along one axis of a state of `rank` axes."""
+    return tl.reshape(tl.arange(0, 2), [1] * axis + [2] + [1] * (rank - axis - 1))
+
+
+@triton.jit
+def sign(axis: tl.constexpr, rank: tl.constexpr):
+    """+1 where the bit is 0, -1 where it is 1."""
+    return 1.0 - 2.0 * bit(axis, rank).to(tl.float32)
+
+
+@triton.jit
+def cos_and_sin(half):
+    """cos and sin of half angles given in double precision, to float32 precision; NaN beyond `MAX_ANGLE`.
+
+    Cody-Waite reduction, then Taylor series on [-pi/4, pi/4]: unlike the library's functions it needs no memory.
+    """
+    turns = tl.floor(half * 0.6366197723675814 + 0.5)
+    rest = (half - turns * 1.5707963267341256) - turns * 6.077100506506192e-11
+    x = tl.where(tl.abs(half) <= MAX_ANGLE, rest, float("nan")).to(tl.float32)
+    square = x * x
+    sin = x * (1 + square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square * (1 / 362880)))))
+    cos = 1 + square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320 - square * (1 / 3628800)))))
+    # turns modulo 4: odd ones exchange cos and sin, 1 and 2 negate cos, 2 and 3 negate sin.
+    odd = (turns - 2 * tl.floor(0.5 * turns)).to(tl.float32)
+    late = (tl.floor(0.5 * turns) - 2 * tl.floor(0.25 * turns)).to(tl.float32)
+    flip = odd + late - 2 * odd * late
+    return (1 - 2 * flip) * (odd * sin + (1 - odd) * cos), (1 - 2 * late) * (odd * cos + (1 - odd) * sin)
+
+
+@triton.jit
+def per_token(product, amplitudes: tl.constexpr, tokens: tl.constexpr):
+    """Sum over amplitudes, (tokens,)."""
+    return tl.sum(tl.reshape(tl.broadcast_to(product, product.shape), [amplitudes, tokens]), 0)
+
+
+@triton.jit
+def over_all(product, count: tl.constexpr):
+    """Sum over amplitudes and tokens, a scalar."""
+    return tl.sum(tl.reshape(product, [count]), 0)

@@ -1,0 +1,88 @@
+"""Launches a circuit's kernels on torch tensors: one program per block of tokens, one row of angle gradients per program."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from qpeft.circuits import Circuit
+from qpeft.simulation.gpu.module import Kernels, kernels_of
+
+MAX_QUBITS = 8
+AMPLITUDES_PER_PROGRAM = 512
+MAX_TOKENS_PER_PROGRAM = 32
+NUM_WARPS = 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """A layout's arrays on a device, double precision."""
+
+    constants: Tensor
+    from_weights: Tensor
+    row_weights: Tensor
+
+
+def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
+    """Expectations (tokens, num_observables) for float32 inputs (tokens, num_inputs) and weights on one device."""
+    kernels = kernels_of(circuit, tokens_per_program(circuit.num_qubits))
+    out = inputs.new_empty(len(inputs), circuit.num_observables)
+    if len(inputs):
+        shared, table = _table(circuit, kernels, weights)
+        with _on(inputs.device):
+            kernels.forward[_grid(kernels, inputs)](
+                inputs.contiguous(), shared, table, out, len(inputs), num_warps=NUM_WARPS
+            )
+    return out
+
+
+def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
+    kernels = kernels_of(circuit, tokens_per_program(circuit.num_qubits))
+    input_grad, tables = torch.zeros_like(inputs), _tables(circuit, kernels, inputs.device)
+    grid = _grid(kernels, inputs)
+    partials = inputs.new_zeros(*grid, len(kernels.layout.rows))
+    if len(inputs):
+        shared, table = _table(circuit, kernels, weights)
+        with _on(inputs.device):
+            kernels.backward[grid](
+                inputs.contiguous(), shared, table, grad.contiguous(), input_grad, partials, len(inputs),
+                num_warps=NUM_WARPS,
+            )  # fmt: skip
+    # A plain sum over programs: its order depends on nothing but their number.
+    return input_grad, (partials.sum(0, dtype=torch.float64) @ tables.row_weights).to(weights.dtype)
+
+
+def tokens_per_program(num_qubits: int) -> int:
+    """Tokens in a block: as many as fill the registers of a warp."""
+    return max(1, min(MAX_TOKENS_PER_PROGRAM, AMPLITUDES_PER_PROGRAM >> num_qubits))
+
+
+def _table(circuit: Circuit, kernels: Kernels, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Arguments (entries,) in double precision, and their cos and sin (entries, 2)."""
+    tables = _tables(circuit, kernels, weights.device)
+    shared = torch.addmv(tables.constants, tables.from_weights, weights.double())
+    return shared, torch.stack([shared.cos(), shared.sin()], dim=1).float()
+
+
+def _tables(circuit: Circuit, kernels: Kernels, device: torch.device) -> _Tables:
+    return _cached_tables(circuit, kernels.tokens, device)
+
+
+@lru_cache(maxsize=256)
+def _cached_tables(circuit: Circuit, tokens: int, device: torch.device) -> _Tables:
+    layout = kernels_of(circuit, tokens).layout
+    arrays = (layout.constants, layout.from_weights, layout.row_weights)
+    return _Tables(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def _grid(kernels: Kernels, inputs: Tensor) -> tuple[int]:
+    return (-(-len(inputs) // kernels.tokens),)
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
