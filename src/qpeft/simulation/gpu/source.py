@@ -105,7 +105,7 @@ class Writer:
             self._add(f"x{index} = tl.load({place}, mask=lanes < count, other=0.0).to(tl.float64)")
         for row, angle in enumerate(self._layout.rows):
             if angle.inputs:
-                parts = [f"{0.5 * coefficient!r} * x{index}" for index, coefficient in angle.inputs]
+                parts = [f"{float(0.5 * coefficient)!r} * x{index}" for index, coefficient in angle.inputs]
                 self._add(f"c{row}, s{row} = cos_and_sin(tl.load(shared + {row}) + {' + '.join(parts)})")
         if not self._plan.is_closed_form:
             for axis in range(qubits):
@@ -331,7 +331,7 @@ class Writer:
     def _token_slope(self, row: int, slope: str) -> None:
         angle = self._layout.rows[row]
         for index, coefficient in angle.inputs:
-            self._add(f"g{index} += {coefficient!r} * {slope}")
+            self._add(f"g{index} += {float(coefficient)!r} * {slope}")
         if angle.weights:
             self._add(f"tl.store(partials + {row}, tl.sum({slope}, 0))")
 
