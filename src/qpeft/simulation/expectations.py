@@ -4,6 +4,7 @@ One autograd Function per circuit keeps inputs and weights only. Its backward pa
 back with the adjoint method, in blocks of tokens. Where it is computed follows from the tensors:
 
     float32 on the CPU, up to 16 qubits    the compiled kernel
+    float32 on a GPU, up to 8 qubits       the Triton kernels
     anything else                          torch
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.errors import GradientError, SimulationError
 from qpeft.simulation import torch_path
+from qpeft.simulation.gpu.selection import gpu_path
 from qpeft.simulation.memory import check_memory
 
 KERNEL_MAX_QUBITS = 16
@@ -131,7 +133,9 @@ def _within_range(angles: Tensor, name: str) -> Tensor:
 
 
 def _path(circuit: Circuit, inputs: Tensor) -> ModuleType:
-    """The module that evaluates: `kernel.runner` or `torch_path`."""
+    """The module that evaluates: `kernel.runner`, `gpu.runner` or `torch_path`."""
+    if inputs.dtype == torch.float32 and inputs.device.type == "cuda":
+        return gpu_path(circuit)
     fits = inputs.device.type == "cpu" and inputs.dtype == torch.float32 and circuit.num_qubits <= KERNEL_MAX_QUBITS
     return _kernel() if fits else torch_path
 

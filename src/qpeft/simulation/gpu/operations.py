@@ -3,7 +3,11 @@
 A state is one tensor per part, real and imaginary, of shape [2] * num_qubits + [tokens]: one axis per bit, qubit 0 first.
 Triton hands out threads from the last axis on, so the leading bits of a token lie in the registers of one thread.
 """
+# `no_type_check` keeps run-time type checkers from wrapping functions that Triton reads and never calls.
 # mypy: disable-error-code="misc,no-untyped-def,untyped-decorator"
+
+import inspect
+from typing import no_type_check
 
 import triton
 import triton.language as tl
@@ -12,7 +16,14 @@ MAX_ANGLE = tl.constexpr(1e9)
 """Half angles beyond this are answered with NaN: their reduction modulo pi / 2 would lose more than 1e-6."""
 
 
+def launched(function):
+    """A kernel from Python: compiled once for all token counts and addresses, whatever numbers divide them."""
+    names = list(inspect.signature(function).parameters)
+    return triton.jit(do_not_specialize=names, do_not_specialize_on_alignment=names)(function)
+
+
 @triton.jit
+@no_type_check
 def exchanged(part, axis: tl.constexpr):
     """Amplitudes with one bit flipped, exactly.
 
@@ -24,18 +35,21 @@ def exchanged(part, axis: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def bit(axis: tl.constexpr, rank: tl.constexpr):
     """0 and 1 along one axis of a state of `rank` axes."""
     return tl.reshape(tl.arange(0, 2), [1] * axis + [2] + [1] * (rank - axis - 1))
 
 
 @triton.jit
+@no_type_check
 def sign(axis: tl.constexpr, rank: tl.constexpr):
     """+1 where the bit is 0, -1 where it is 1."""
     return 1.0 - 2.0 * bit(axis, rank).to(tl.float32)
 
 
 @triton.jit
+@no_type_check
 def cos_and_sin(half):
     """cos and sin of half angles given in double precision, to float32 precision; NaN beyond `MAX_ANGLE`.
 
@@ -55,12 +69,14 @@ def cos_and_sin(half):
 
 
 @triton.jit
+@no_type_check
 def per_token(product, amplitudes: tl.constexpr, tokens: tl.constexpr):
     """Sum over amplitudes, (tokens,)."""
     return tl.sum(tl.reshape(tl.broadcast_to(product, product.shape), [amplitudes, tokens]), 0)
 
 
 @triton.jit
+@no_type_check
 def over_all(product, count: tl.constexpr):
     """Sum over amplitudes and tokens, a scalar."""
     return tl.sum(tl.reshape(product, [count]), 0)

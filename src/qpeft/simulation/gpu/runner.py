@@ -12,10 +12,10 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.simulation.gpu.module import Kernels, kernels_of
 
-MAX_QUBITS = 8
 AMPLITUDES_PER_PROGRAM = 512
 MAX_TOKENS_PER_PROGRAM = 32
 NUM_WARPS = 1
+_OPTIONS = {"num_warps": NUM_WARPS, "enable_fp_fusion": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
         shared, table = _table(circuit, kernels, weights)
         with _on(inputs.device):
             kernels.forward[_grid(kernels, inputs)](
-                inputs.contiguous(), shared, table, out, len(inputs), num_warps=NUM_WARPS
+                inputs.contiguous(), shared, table, out, len(inputs), **_OPTIONS
             )
     return out
 
@@ -51,7 +51,7 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
         with _on(inputs.device):
             kernels.backward[grid](
                 inputs.contiguous(), shared, table, grad.contiguous(), input_grad, partials, len(inputs),
-                num_warps=NUM_WARPS,
+                **_OPTIONS,
             )  # fmt: skip
     # A plain sum over programs: its order depends on nothing but their number.
     return input_grad, (partials.sum(0, dtype=torch.float64) @ tables.row_weights).to(weights.dtype)

@@ -18,9 +18,8 @@ from qpeft.simulation.plan import AngleSum, PhaseLayer, Plan, RotationLayer
 FORWARD, BACKWARD = "forward", "backward"
 
 _HEADER = """\
-import triton
 import triton.language as tl
-from qpeft.simulation.gpu.operations import bit, cos_and_sin, exchanged, over_all, per_token, sign
+from qpeft.simulation.gpu.operations import bit, cos_and_sin, exchanged, launched, over_all, per_token, sign
 
 """
 
@@ -36,7 +35,7 @@ class Writer:
 
     def module(self) -> str:
         """Source of a Python module that defines the functions `forward` and `backward`."""
-        self._lines = ["@triton.jit", f"def {FORWARD}(inputs, shared, table, values, count):"]
+        self._lines = ["@launched", f"def {FORWARD}(inputs, shared, table, values, count):"]
         self._begin()
         self._run()
         self._measure()
@@ -44,7 +43,7 @@ class Writer:
             parts = [f"{self._coefficient(k)} * e{self._slot(k)}" for k in self._terms_of(observable)]
             total = " + ".join(parts) or "tl.zeros([T], tl.float32)"
             self._add(f"tl.store(values + tokens * {self._plan.circuit.num_observables} + {observable}, {total}, mask=inside)")
-        self._lines += ["", "", "@triton.jit"]
+        self._lines += ["", "", "@launched"]
         self._lines += [f"def {BACKWARD}(inputs, shared, table, grads, input_grads, partials, count):"]
         self._begin()
         self._add(f"partials += tl.program_id(0).to(tl.int64) * {len(self._layout.rows)}")

@@ -1,0 +1,38 @@
+"""Which path evaluates a circuit on a GPU: the Triton kernels, or torch, which is said once."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from functools import lru_cache
+from types import ModuleType
+
+from qpeft.circuits import Circuit
+from qpeft.simulation import torch_path
+
+MAX_QUBITS = 8
+"""Largest circuit for which kernels are written. Chosen from registers counted by the assembler, not from times: no GPU
+has run them yet. docs/gpu.md has the counts."""
+
+
+def gpu_path(circuit: Circuit) -> ModuleType:
+    """The module that evaluates `circuit` in float32 on a GPU: `gpu.runner` or `torch_path`."""
+    if importlib.util.find_spec("triton") is None:
+        _say_once(
+            "Triton is not installed, so circuits on the GPU are simulated in torch, layer by layer. Install triton."
+        )
+        return torch_path
+    if circuit.num_qubits > MAX_QUBITS:
+        _say_once(
+            f"The GPU kernels end at {MAX_QUBITS} qubits, where the state of a token fills the registers; circuits with "
+            f"more, such as this one of {circuit.num_qubits}, are simulated in torch, layer by layer."
+        )
+        return torch_path
+    from qpeft.simulation.gpu import runner  # noqa: PLC0415 - only here is a kernel needed
+
+    return runner
+
+
+@lru_cache(maxsize=None)
+def _say_once(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
