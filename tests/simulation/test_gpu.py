@@ -1,12 +1,15 @@
-"""The GPU kernels give the values and gradients of dense matrices, run by Triton's interpreter where there is no GPU."""
+"""The GPU kernels agree with dense matrices; where there is no GPU, Triton's interpreter runs them."""
+# ruff: noqa: E402 - the interpreter is chosen when Triton is imported
 
+import math
 import os
+import subprocess
+import sys
 
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
-    # Read when Triton is imported, which happens below.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import dense_oracle as dense
@@ -17,9 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from torch.testing import assert_close
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
+from qpeft.simulation import torch_path
+from qpeft.simulation.gpu import runner, selection
+from qpeft.simulation.gpu.module import source_of
+from qpeft.simulation.gpu.selection import MAX_QUBITS, gpu_path
 
 pytest.importorskip("triton", reason="the GPU kernels are written in Triton")
-from qpeft.simulation.gpu import runner
 
 FIXED = settings(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 SHAPES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (4, 1), (5, 1), (6, 1)]
@@ -62,7 +68,111 @@ def test_data_entering_once_agrees_with_dense_matrices(name):
     assert_agrees_with_dense(ansatz.ANSATZE[name](3, 2, reupload=False))
 
 
-@settings(FIXED, max_examples=60)
+@settings(FIXED, max_examples=40 if DEVICE == "cpu" else 5)  # a GPU compiles every one of them
 @given(data=circuits(max_qubits=4))
 def test_any_circuit_of_the_gate_table_agrees_with_dense_matrices(data):
     assert_agrees_with_dense(build(data))
+
+
+def test_pauli_strings_agree_with_dense_matrices():
+    circuit = ansatz.ring_crz(3)
+    strings = ("XYZ", "YYI", "IIX", "ZIZ", "YXY", "III")
+    assert_agrees_with_dense(Circuit(3, circuit.operations, strings))
+
+
+def test_a_pair_of_y_on_a_real_product_state_is_zero():
+    circuit = Circuit(2, (Operation("RY", (0,), Input(0)), Operation("RY", (1,), Weight(0))), ("YY", "XX", "ZX", "IY"))
+    assert_agrees_with_dense(circuit)
+
+
+def test_a_weight_that_shifts_an_input_gets_its_gradient():
+    gates = (Operation("RY", (0,), Input(0)), Operation("RY", (0,), Weight(0)), Operation("RX", (0,), Input(0)))
+    assert_agrees_with_dense(Circuit(1, gates))
+
+
+@pytest.mark.parametrize("tokens", [1, 31, 32, 33, 65])
+def test_block_edges_lose_no_token(tokens):
+    assert runner.tokens_per_program(3) == 32
+    assert_agrees_with_dense(ansatz.ring_cz(3, 2), tokens=tokens)
+
+
+def test_no_tokens_give_no_values_and_no_gradient():
+    circuit = ansatz.ring_crz(3)
+    inputs, weights, grad = (on_device(array) for array in angles_for(circuit, tokens=0))
+    assert runner.values(circuit, inputs, weights).shape == (0, 3)
+    by_inputs, by_weights = runner.gradients(circuit, inputs, weights, grad)
+    assert by_inputs.shape == (0, 3)
+    assert_close(by_weights, torch.zeros_like(weights))
+
+
+def test_strided_tensors_are_read_as_they_lie():
+    circuit = ansatz.ring_crz(3)
+    inputs, weights, grad = (on_device(array) for array in angles_for(circuit, tokens=6))
+    strided_inputs, strided_grad = inputs.T.contiguous().T, grad.repeat_interleave(2, 1)[:, ::2]
+    strided_weights = weights.repeat_interleave(3)[::3]
+    assert not any(t.is_contiguous() for t in (strided_inputs, strided_grad, strided_weights))
+    assert_close(runner.values(circuit, strided_inputs, strided_weights), runner.values(circuit, inputs, weights))
+    found = runner.gradients(circuit, strided_inputs, strided_weights, strided_grad)
+    assert_close(found, runner.gradients(circuit, inputs, weights, grad), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("angle", [1e-8, 3.1415927, 100.0, 12345.678, 9e5, 4e7, -4e7])
+def test_angles_of_any_size_are_exact(angle):
+    circuit = Circuit(1, (Operation("RY", (0,), Input(0)),))
+    inputs = torch.full((2, 1), angle, device=DEVICE)
+    values = runner.values(circuit, inputs, torch.empty(0, device=DEVICE))
+    assert_close(values.double(), inputs.double().cos(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # numpy's, from inside the interpreter
+@pytest.mark.parametrize("angle", [math.nan, math.inf, -math.inf, 1e30])
+def test_an_angle_without_a_cosine_makes_its_own_token_nan(angle):
+    circuit = ansatz.ring_crz(3)
+    inputs, weights, _ = (on_device(array) for array in angles_for(circuit, tokens=5))
+    expected = runner.values(circuit, inputs, weights)
+    inputs[2, 1] = angle
+    values = runner.values(circuit, inputs, weights)
+    others = torch.tensor([0, 1, 3, 4], device=DEVICE)
+    assert values[2].isnan().any()
+    assert_close(values[others], expected[others], atol=0, rtol=0)
+
+
+def test_gradients_are_the_same_every_time():
+    circuit = ansatz.ring_cz(4, 2)
+    tensors = [on_device(array) for array in angles_for(circuit, tokens=70)]
+    assert_close(runner.gradients(circuit, *tensors), runner.gradients(circuit, *tensors), atol=0, rtol=0)
+
+
+def test_the_source_of_a_kernel_depends_on_structure_only():
+    ring = ansatz.ring_crz(4)
+    assert source_of(ring, 32) == source_of(Circuit(4, ring.operations, ring.observables), 32)
+
+
+def test_circuits_within_the_limit_are_run_by_the_kernel():
+    assert gpu_path(ansatz.ring_crz(MAX_QUBITS)) is runner
+
+
+def test_circuits_beyond_the_limit_fall_back_to_torch_and_say_so():
+    selection._say_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match=f"end at {MAX_QUBITS} qubits"):
+        assert gpu_path(ansatz.ring_crz(MAX_QUBITS + 1)) is torch_path
+
+
+def test_a_gpu_without_triton_falls_back_to_torch_and_says_so_once(monkeypatch, recwarn):
+    selection._say_once.cache_clear()
+    monkeypatch.setattr(selection.importlib.util, "find_spec", lambda _: None)
+    assert gpu_path(ansatz.ring_crz(2)) is torch_path
+    assert gpu_path(ansatz.ring_cz(2)) is torch_path
+    assert ["Install triton" in str(warning.message) for warning in recwarn] == [True]
+
+
+def test_kernels_compile_for_a_gpu_without_spills():
+    """In a process of its own: here, functions belong to the interpreter."""
+    script = (
+        "from qpeft.circuits import ansatz; from qpeft.simulation.gpu.inspection import resources;"
+        "found = [resources(ansatz.ring_crz(3), which, tokens=32, num_warps=1) for which in ('forward', 'backward')];"
+        "print([(r.spill_bytes, r.shared_bytes) for r in found])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[(0, 0), (0, 0)]", done.stderr

@@ -11,12 +11,11 @@ from typing import Any
 
 from qpeft.circuits import Circuit
 from qpeft.simulation.gpu.module import kernels_of
-from qpeft.simulation.gpu.source import BACKWARD, FORWARD
 
 _COMMON = {"inputs": "*fp32", "shared": "*fp64", "table": "*fp32"}
 _SIGNATURES = {
-    FORWARD: {**_COMMON, "values": "*fp32", "count": "i32"},
-    BACKWARD: {**_COMMON, "grads": "*fp32", "input_grads": "*fp32", "partials": "*fp32", "count": "i32"},
+    "forward": {**_COMMON, "values": "*fp32", "count": "i32"},
+    "backward": {**_COMMON, "grads": "*fp32", "input_grads": "*fp32", "partials": "*fp32", "count": "i32"},
 }
 
 

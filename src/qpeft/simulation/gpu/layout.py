@@ -1,8 +1,8 @@
-"""Where each angle of a plan is found by its kernels: rows of angles, and entries of the table of cosines and sines.
+"""Where a plan's kernels find its angles: rows of angles, and the table of cosines and sines that all tokens share.
 
-The table holds cos and sin of numbers that all tokens share, each a constant plus a linear form in the weights: half the
-angle of a uniform rotation, an exponent of a phase layer per basis state, the angle of a folded rotation. One
-matrix product per call makes all of them.
+The table's arguments are constants plus linear forms in the weights, made by one matrix product per call. First one
+for each row: half of what tokens share of the angle; for terms, all of it. Then, for each layer of phases that tokens
+share, the exponent of every basis state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Layout:
     Attributes:
         rows: every angle, in the order encoding, layers, terms; gradients are collected per row.
         phases: of each layer, the first of 2**num_qubits places of its uniform phases; -1 if it has none.
-        constants, from_weights: the table's arguments are constants (entries,) + from_weights (entries, weights) @ weights.
+        constants, from_weights: (arguments,) and (arguments, weights); arguments = constants + from_weights @ weights.
         row_weights: (rows, weights), coefficients of the weights in each angle.
     """
 
@@ -75,7 +75,7 @@ def _angles(layer: RotationLayer | PhaseLayer) -> list[AngleSum]:
 
 
 def _exponents(layer: PhaseLayer, first: int, num_rows: int, num_qubits: int) -> FloatArray:
-    """(2**num_qubits, num_rows): phases of all basis states from angles, relative to state 0, so that signs stay real."""
+    """(2**num_qubits, num_rows): exponents of basis states by angles, relative to state 0, so that signs stay real."""
     matrix = np.zeros((2**num_qubits, num_rows))
     for number, (mask, angle) in enumerate(layer.terms):
         if not angle.inputs:

@@ -1,6 +1,6 @@
 """What generated kernels call: exchanges of amplitudes, cosines of token angles, sums. Triton functions.
 
-A state is one tensor per part, real and imaginary, of shape [2] * num_qubits + [tokens]: one axis per bit, qubit 0 first.
+A state is a tensor per part, real and imaginary, of shape [2] * num_qubits + [tokens]: one axis per bit, qubit 0 first.
 Triton hands out threads from the last axis on, so the leading bits of a token lie in the registers of one thread.
 """
 # `no_type_check` keeps run-time type checkers from wrapping functions that Triton reads and never calls.
@@ -27,7 +27,7 @@ def launched(function):
 def exchanged(part, axis: tl.constexpr):
     """Amplitudes with one bit flipped, exactly.
 
-    Sum of both minus the own one, in integers, where it is exact. Compiled, it is a renaming of registers or one shuffle.
+    Sum of both minus the own one, as integers, which is exact; compiled, no more than another register or one shuffle.
     """
     bits = part.to(tl.int32, bitcast=True)
     others = tl.sum(bits, axis, keep_dims=True) - bits
@@ -59,8 +59,8 @@ def cos_and_sin(half):
     rest = (half - turns * 1.5707963267341256) - turns * 6.077100506506192e-11
     x = tl.where(tl.abs(half) <= MAX_ANGLE, rest, float("nan")).to(tl.float32)
     square = x * x
-    sin = x * (1 + square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square * (1 / 362880)))))
-    cos = 1 + square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320 - square * (1 / 3628800)))))
+    sin = x * (1 + square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square / 362880))))
+    cos = 1 + square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320 - square / 3628800))))
     # turns modulo 4: odd ones exchange cos and sin, 1 and 2 negate cos, 2 and 3 negate sin.
     odd = (turns - 2 * tl.floor(0.5 * turns)).to(tl.float32)
     late = (tl.floor(0.5 * turns) - 2 * tl.floor(0.25 * turns)).to(tl.float32)

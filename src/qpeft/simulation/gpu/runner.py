@@ -1,4 +1,4 @@
-"""Launches a circuit's kernels on torch tensors: one program per block of tokens, one row of angle gradients per program."""
+"""Launches a circuit's kernels on torch tensors: a program, and a row of gradients by angles, per block of tokens."""
 
 from __future__ import annotations
 
@@ -34,16 +34,14 @@ def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     if len(inputs):
         shared, table = _table(circuit, kernels, weights)
         with _on(inputs.device):
-            kernels.forward[_grid(kernels, inputs)](
-                inputs.contiguous(), shared, table, out, len(inputs), **_OPTIONS
-            )
+            kernels.forward[_grid(kernels, inputs)](inputs.contiguous(), shared, table, out, len(inputs), **_OPTIONS)
     return out
 
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
     kernels = kernels_of(circuit, tokens_per_program(circuit.num_qubits))
-    input_grad, tables = torch.zeros_like(inputs), _tables(circuit, kernels, inputs.device)
+    input_grad, tables = inputs.new_zeros(inputs.shape), _tables(circuit, kernels, inputs.device)
     grid = _grid(kernels, inputs)
     partials = inputs.new_zeros(*grid, len(kernels.layout.rows))
     if len(inputs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from functools import lru_cache
+from functools import cache
 from types import ModuleType
 
 from qpeft.circuits import Circuit
@@ -24,8 +24,8 @@ def gpu_path(circuit: Circuit) -> ModuleType:
         return torch_path
     if circuit.num_qubits > MAX_QUBITS:
         _say_once(
-            f"The GPU kernels end at {MAX_QUBITS} qubits, where the state of a token fills the registers; circuits with "
-            f"more, such as this one of {circuit.num_qubits}, are simulated in torch, layer by layer."
+            f"The GPU kernels end at {MAX_QUBITS} qubits, where a token's state fills the registers. Circuits with "
+            f"more are simulated in torch, layer by layer. The first one has {circuit.num_qubits}."
         )
         return torch_path
     from qpeft.simulation.gpu import runner  # noqa: PLC0415 - only here is a kernel needed
@@ -33,6 +33,6 @@ def gpu_path(circuit: Circuit) -> ModuleType:
     return runner
 
 
-@lru_cache(maxsize=None)
+@cache
 def _say_once(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=3)
