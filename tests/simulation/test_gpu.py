@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from torch.testing import assert_close
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
-from qpeft.simulation import torch_path
+from qpeft.simulation import expectations, torch_path
 from qpeft.simulation.gpu import runner, selection
 from qpeft.simulation.gpu.module import source_of
 from qpeft.simulation.gpu.selection import MAX_QUBITS, gpu_path
@@ -92,7 +93,7 @@ def test_a_weight_that_shifts_an_input_gets_its_gradient():
 
 @pytest.mark.parametrize("tokens", [1, 31, 32, 33, 65])
 def test_block_edges_lose_no_token(tokens):
-    assert runner.tokens_per_program(3) == 32
+    assert runner.launch_shape(3) == (32, 1)
     assert_agrees_with_dense(ansatz.ring_cz(3, 2), tokens=tokens)
 
 
@@ -164,6 +165,24 @@ def test_a_gpu_without_triton_falls_back_to_torch_and_says_so_once(monkeypatch, 
     assert gpu_path(ansatz.ring_crz(2)) is torch_path
     assert gpu_path(ansatz.ring_cz(2)) is torch_path
     assert ["Install triton" in str(warning.message) for warning in recwarn] == [True]
+
+
+def test_expectations_differentiate_through_the_kernel(monkeypatch):
+    monkeypatch.setattr(sys.modules["qpeft.simulation.expectations"], "_path", lambda *_: runner)
+    circuit = ansatz.ring_crz(3)
+    inputs, weights, grad = (on_device(array).requires_grad_() for array in angles_for(circuit, tokens=6))
+    values = expectations(circuit, inputs.reshape(2, 3, 3), weights)
+    found = torch.autograd.grad(values, [inputs, weights], grad.reshape(2, 3, 3))
+    expected = torch_path.gradients(circuit, inputs.detach(), weights.detach(), grad.detach())
+    assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU is here")
+def test_the_benchmark_says_that_there_is_no_gpu():
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no CUDA GPU" in done.stderr
 
 
 def test_kernels_compile_for_a_gpu_without_spills():

@@ -12,10 +12,9 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.simulation.gpu.module import Kernels, kernels_of
 
-AMPLITUDES_PER_PROGRAM = 512
-MAX_TOKENS_PER_PROGRAM = 32
-NUM_WARPS = 1
-_OPTIONS = {"num_warps": NUM_WARPS, "enable_fp_fusion": True}
+THREADS_PER_WARP = 32
+FEW_QUBITS = 6
+"""Up to here a thread holds 16 amplitudes of state and costate, beyond 8: the most that is far from spilling."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +28,20 @@ class _Tables:
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     """Expectations (tokens, num_observables) for float32 inputs (tokens, num_inputs) and weights on one device."""
-    kernels = kernels_of(circuit, tokens_per_program(circuit.num_qubits))
+    kernels = _kernels(circuit)
     out = inputs.new_empty(len(inputs), circuit.num_observables)
     if len(inputs):
         shared, table = _table(circuit, kernels, weights)
         with _on(inputs.device):
-            kernels.forward[_grid(kernels, inputs)](inputs.contiguous(), shared, table, out, len(inputs), **_OPTIONS)
+            kernels.forward[_grid(kernels, inputs)](
+                inputs.contiguous(), shared, table, out, len(inputs), **_options(circuit)
+            )
     return out
 
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
-    kernels = kernels_of(circuit, tokens_per_program(circuit.num_qubits))
+    kernels = _kernels(circuit)
     input_grad, tables = inputs.new_zeros(inputs.shape), _tables(circuit, kernels, inputs.device)
     grid = _grid(kernels, inputs)
     partials = inputs.new_zeros(*grid, len(kernels.layout.rows))
@@ -49,15 +50,26 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
         with _on(inputs.device):
             kernels.backward[grid](
                 inputs.contiguous(), shared, table, grad.contiguous(), input_grad, partials, len(inputs),
-                **_OPTIONS,
+                **_options(circuit),
             )  # fmt: skip
     # A plain sum over programs: its order depends on nothing but their number.
     return input_grad, (partials.sum(0, dtype=torch.float64) @ tables.row_weights).to(weights.dtype)
 
 
-def tokens_per_program(num_qubits: int) -> int:
-    """Tokens in a block: as many as fill the registers of a warp."""
-    return max(1, min(MAX_TOKENS_PER_PROGRAM, AMPLITUDES_PER_PROGRAM >> num_qubits))
+def launch_shape(num_qubits: int) -> tuple[int, int]:
+    """Tokens and warps per program: as many tokens as one warp holds, or one token and the warps that it needs."""
+    amplitudes = THREADS_PER_WARP * (16 if num_qubits <= FEW_QUBITS else 8)
+    tokens = max(1, min(THREADS_PER_WARP, amplitudes >> num_qubits))
+    return tokens, max(1, 2**num_qubits // amplitudes)
+
+
+def _kernels(circuit: Circuit) -> Kernels:
+    return kernels_of(circuit, launch_shape(circuit.num_qubits)[0])
+
+
+def _options(circuit: Circuit) -> dict[str, int | bool]:
+    # Said, because Triton is about to change its default: products and sums fuse, as they do in the CPU kernel.
+    return {"num_warps": launch_shape(circuit.num_qubits)[1], "enable_fp_fusion": True}
 
 
 def _table(circuit: Circuit, kernels: Kernels, weights: Tensor) -> tuple[Tensor, Tensor]:
