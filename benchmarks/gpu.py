@@ -73,7 +73,7 @@ def _print_registers(options: argparse.Namespace) -> int:
     print("qubits  tokens  warps  kernel    registers  spill bytes  shared bytes")
     for num_qubits in options.qubits:
         circuit = ansatz.ANSATZE[options.circuit](num_qubits, options.depth)
-        tokens, warps = runner.launch_shape(num_qubits)
+        tokens, warps = runner.launch_shape(circuit)
         for which in ("forward", "backward"):
             found = resources(circuit, which, tokens=tokens, num_warps=warps)
             numbers = f"{found.registers:9}  {found.spill_bytes:11}  {found.shared_bytes:12}"
@@ -85,7 +85,7 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for num_qubits in options.qubits:
         circuit = ansatz.ANSATZE[options.circuit](num_qubits, options.depth)
         flops = sum(2 * cost.forward + cost.backward for cost in costs(compile_plan(circuit)))
-        tokens_per_program, warps = runner.launch_shape(num_qubits)
+        tokens_per_program, warps = runner.launch_shape(circuit)
         needs = resources(
             circuit, "backward", tokens=tokens_per_program, num_warps=warps, capability=_capability_number()
         )

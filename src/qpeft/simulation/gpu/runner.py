@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qpeft.circuits import Circuit
+from qpeft.simulation.compiler import compile_plan
 from qpeft.simulation.gpu.module import Kernels, kernels_of
 
 THREADS_PER_WARP = 32
@@ -56,20 +57,22 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
     return input_grad, (partials.sum(0, dtype=torch.float64) @ tables.row_weights).to(weights.dtype)
 
 
-def launch_shape(num_qubits: int) -> tuple[int, int]:
+def launch_shape(circuit: Circuit) -> tuple[int, int]:
     """Tokens and warps per program: as many tokens as one warp holds, or one token and the warps that it needs."""
-    amplitudes = THREADS_PER_WARP * (16 if num_qubits <= FEW_QUBITS else 8)
-    tokens = max(1, min(THREADS_PER_WARP, amplitudes >> num_qubits))
-    return tokens, max(1, 2**num_qubits // amplitudes)
+    if compile_plan(circuit).is_closed_form:
+        return THREADS_PER_WARP, 1
+    amplitudes = THREADS_PER_WARP * (16 if circuit.num_qubits <= FEW_QUBITS else 8)
+    tokens = max(1, min(THREADS_PER_WARP, amplitudes >> circuit.num_qubits))
+    return tokens, max(1, 2**circuit.num_qubits // amplitudes)
 
 
 def _kernels(circuit: Circuit) -> Kernels:
-    return kernels_of(circuit, launch_shape(circuit.num_qubits)[0])
+    return kernels_of(circuit, launch_shape(circuit)[0])
 
 
 def _options(circuit: Circuit) -> dict[str, int | bool]:
     # Said, because Triton is about to change its default: products and sums fuse, as they do in the CPU kernel.
-    return {"num_warps": launch_shape(circuit.num_qubits)[1], "enable_fp_fusion": True}
+    return {"num_warps": launch_shape(circuit)[1], "enable_fp_fusion": True}
 
 
 def _table(circuit: Circuit, kernels: Kernels, weights: Tensor) -> tuple[Tensor, Tensor]:
