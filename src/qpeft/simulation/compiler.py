@@ -47,6 +47,9 @@ def compile_plan(circuit: Circuit) -> Plan:
     if all(isinstance(layer, RotationLayer) or layer.fixed_signs for layer in kept):
         # A real state has no expectation of an operator with imaginary entries.
         terms = [term for term in terms if not (term.pauli.x & term.pauli.z).bit_count() % 2]
+    if not kept:
+        # Every qubit is on its own then, so that not even two Y together have one.
+        terms = [term for term in terms if not term.pauli.x & term.pauli.z]
     used = {index for angle in _angles(encoding, kept, terms) for index, _ in angle.weights}
     dead = tuple(index for index in range(circuit.num_weights) if index not in used)
     return Plan(circuit, tuple(encoding), tuple(kept), tuple(terms), dead)
