@@ -1,5 +1,7 @@
 """Kernel, torch path and dense matrices give the same values and gradients, for any circuit of the gate table."""
 
+import itertools
+
 import dense_oracle as dense
 import numpy as np
 import pytest
@@ -53,6 +55,17 @@ def test_any_larger_circuit_agrees_with_dense_matrices(data):
 @pytest.mark.parametrize(("num_qubits", "depth"), [(1, 1), (2, 1), (3, 2), (5, 1), (8, 1), (6, 3)])
 def test_ready_made_circuits_agree_with_dense_matrices(name, num_qubits, depth):
     assert_all_paths_agree(ansatz.ANSATZE[name](num_qubits, depth))
+
+
+@pytest.mark.parametrize("entangler", ["", "CZ", "CNOT", "SWAP"])
+@pytest.mark.parametrize("last", ["", "RY", "RX", "RZ", "H", "S"])
+def test_every_pauli_string_on_shallow_circuits_agrees_with_dense_matrices(entangler, last):
+    operations = [Operation("RY", (qubit,), Input(qubit)) for qubit in range(3)]
+    operations += [Operation(entangler, pair) for pair in ((0, 1), (1, 2)) if entangler]
+    angle = Weight(0) if last.startswith("R") else None
+    operations += [Operation(last, (qubit,), angle) for qubit in range(3) if last]
+    strings = tuple(map("".join, itertools.product("IXYZ", repeat=3)))
+    assert_all_paths_agree(Circuit(3, tuple(operations), strings))
 
 
 @pytest.mark.parametrize("name", ansatz.ANSATZE)
