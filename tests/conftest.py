@@ -1,8 +1,14 @@
 """A tiny random language model with a tokenizer, in a folder, for tests that train."""
 
 import json
+import os
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Triton reads this once, when something first imports it: without a GPU its kernels run in its interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -13,7 +19,6 @@ TEMPLATE = (
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """Folder of a two-layer Llama of width 32 with grouped keys and values, and a byte-level tokenizer."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

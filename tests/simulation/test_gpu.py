@@ -1,5 +1,4 @@
 """The GPU kernels agree with dense matrices; where there is no GPU, Triton's interpreter runs them."""
-# ruff: noqa: E402 - the interpreter is chosen when Triton is imported
 
 import math
 import os
@@ -7,15 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 import dense_oracle as dense
 import numpy as np
 import pytest
+import torch
 from circuit_strategies import build, circuits
 from hypothesis import HealthCheck, given, settings
 from torch.testing import assert_close
@@ -28,6 +22,7 @@ from qpeft.simulation.gpu.selection import MAX_QUBITS, gpu_path
 
 pytest.importorskip("triton", reason="the GPU kernels are written in Triton")
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIXED = settings(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 SHAPES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (4, 1), (5, 1), (6, 1)]
 

@@ -11,6 +11,13 @@ import pytest
 import yaml
 
 STEPS = 40
+# Jobs in the background of a shell inherit a SIGINT that is ignored.
+QPEFT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from qpeft.cli.main import main
+main()
+"""
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def start(recipe, tmp_path):
         )
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(wanted.model_dump(mode="json")))
-        command = [sys.executable, "-c", "from qpeft.cli.main import main; main()", "train", str(file), *arguments]
+        command = [sys.executable, "-c", QPEFT, "train", str(file), *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

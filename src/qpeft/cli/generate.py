@@ -19,7 +19,7 @@ def generate(
     base: Annotated[bool, typer.Option("--base", help="Also show the base model's answers.")] = False,
 ) -> None:
     """Answer questions with a trained adapter, greedily."""
-    from qpeft.cli.adapted import load_adapted  # noqa: PLC0415  (help must not wait for torch)
+    from qpeft.cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
     from qpeft.data import Message  # noqa: PLC0415
     from qpeft.errors import DataError  # noqa: PLC0415
     from qpeft.evaluation import generate as answers_of  # noqa: PLC0415

@@ -15,7 +15,7 @@ def inspect(
     recipe: Annotated[Path, typer.Argument(help="YAML file; keys can be set after it, as for train.")],
 ) -> None:
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask."""
-    from qpeft.adapters.build import build_config  # noqa: PLC0415  (help must not wait for torch)
+    from qpeft.adapters.build import build_config  # noqa: PLC0415  (takes seconds to import)
     from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
     from qpeft.data import render_sample, summarize  # noqa: PLC0415
     from qpeft.models import load_skeleton, load_tokenizer  # noqa: PLC0415

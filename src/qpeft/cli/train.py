@@ -20,7 +20,7 @@ def train(
 
     Every key of the recipe can be set after it: --training.steps 100 --adapter.rank 4 --output.folder runs/try
     """
-    from qpeft.training import load_recipe  # noqa: PLC0415  (help must not wait for torch)
+    from qpeft.training import load_recipe  # noqa: PLC0415  (takes seconds to import)
     from qpeft.training import train as run  # noqa: PLC0415
 
     parsed = load_recipe(recipe, context.args)
