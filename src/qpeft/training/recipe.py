@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import yaml
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, set_seed
 from trl import SFTConfig
@@ -244,7 +244,7 @@ def _save(recipe: Recipe, model: PeftModel, record: dict[str, Any], folder: Path
         temporary = folder / ".adapter"
         shutil.rmtree(temporary, ignore_errors=True)
         model.save_pretrained(str(temporary))
-        _name_base_model(temporary / "adapter_config.json", recipe.model.name)
+        _settle_config(temporary / "adapter_config.json", model.active_peft_config, recipe.model.name)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             (temporary / name).replace(folder / name)
         shutil.rmtree(temporary)
@@ -253,10 +253,14 @@ def _save(recipe: Recipe, model: PeftModel, record: dict[str, Any], folder: Path
     write_record(folder, record)
 
 
-def _name_base_model(config: Path, name: str) -> None:
-    """PEFT stores the folder that the base model was loaded from, which means nothing on another machine."""
-    values = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
-    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _settle_config(path: Path, config: PeftConfig, base_model: str) -> None:
+    """Make adapter_config.json the same on every machine and in every process.
+
+    PEFT stores the folder that the base model was loaded from, and sets in the order in which they happen to lie.
+    """
+    values = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
+    values |= {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _hashes(recipe: Recipe) -> dict[str, str]:
