@@ -3,7 +3,7 @@
 import pytest
 
 from qpeft.errors import OutputError
-from qpeft.runs import read_record, require_empty_folder, write_atomically
+from qpeft.runs import make_folder, read_record, require_empty_folder, write_atomically
 from qpeft.runs.files import disk_errors, staged
 
 
@@ -40,7 +40,9 @@ def test_errors_that_are_not_about_the_disk_pass_through(tmp_path):
 
 def test_an_output_folder_must_be_empty_and_a_folder(tmp_path):
     require_empty_folder(tmp_path / "new/deep")
-    assert (tmp_path / "new/deep").is_dir()
+    assert not (tmp_path / "new").exists()
+    make_folder(tmp_path / "new/deep")
+    require_empty_folder(tmp_path / "new/deep")
     with pytest.raises(OutputError, match="is not empty"):
         require_empty_folder(tmp_path / "new")
     (tmp_path / "file").write_text("x")

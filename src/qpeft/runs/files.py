@@ -70,13 +70,17 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def require_empty_folder(folder: Path) -> None:
-    """Make the folder if need be. Raises: OutputError if it holds anything or is no folder; nothing is overwritten."""
+    """Raises: OutputError if the folder holds anything or is none. It need not exist yet; nothing is changed."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
         raise OutputError(
             f"The output folder {folder} {what}. Choose another with --output.folder, or continue the run in it "
             "with --resume. Nothing was changed."
         )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and its parents if need be. Raises: OutputError if the disk refuses."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -21,7 +21,15 @@ from qpeft.data import summarize, to_dataset
 from qpeft.errors import OutputError
 from qpeft.evaluation import Scores, score
 from qpeft.models import load_model, load_tokenizer
-from qpeft.runs import environment, hash_file, read_record, require_empty_folder, write_atomically, write_record
+from qpeft.runs import (
+    environment,
+    hash_file,
+    make_folder,
+    read_record,
+    require_empty_folder,
+    write_atomically,
+    write_record,
+)
 from qpeft.runs.files import disk_errors
 from qpeft.training.card import model_card
 from qpeft.training.checkpoints import checkpoints
@@ -57,7 +65,10 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     """
     console = console or Console(quiet=True)
     folder = Path(recipe.output.folder)
+    config = build_config(recipe.adapter.type, recipe.adapter.options)
     started = _continue_folder(folder, recipe) if resume else None
+    if started is None:
+        require_empty_folder(folder)
 
     tokenizer = load_tokenizer(
         recipe.model.name,
@@ -73,7 +84,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
                 console.print(f"  note on {examples:,} examples: {note}")
 
     set_seed(recipe.seed)
-    model = _adapted_model(recipe)
+    model = _adapted_model(recipe, config)
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     layers = len(model.targeted_module_names)
     console.print(
@@ -81,7 +92,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     )
 
     if started is None:
-        require_empty_folder(folder)
+        make_folder(folder)
         started = {
             "state": "started",
             "recipe": recipe.model_dump(mode="json"),
@@ -142,9 +153,8 @@ def _stored(recipe: dict[str, Any], section: str, key: str) -> Any:
     return values.get(key) if isinstance(values, dict) else values
 
 
-def _adapted_model(recipe: Recipe) -> PeftModel:
+def _adapted_model(recipe: Recipe, config: PeftConfig) -> PeftModel:
     model = load_model(recipe.model.name, dtype=recipe.model.dtype, trust_remote_code=recipe.model.trust_remote_code)
-    config = build_config(recipe.adapter.type, recipe.adapter.options)
     return add_adapter(model, config)
 
 
