@@ -26,16 +26,20 @@ def test_a_saved_adapter_loads_in_evaluation_mode(make_model, adapt, shake, toke
         assert torch.equal(loaded(tokens).logits, shake(adapt()).eval()(tokens).logits)
 
 
-def test_an_adapter_with_modules_to_save_loads(make_model, adapt, tmp_path):
-    adapt(modules_to_save=["lm_head"]).save_pretrained(tmp_path)
-    load_adapter(make_model(), tmp_path)
+def test_an_adapter_with_modules_to_save_loads(make_model, adapt, shake, tokens, tmp_path):
+    saved = shake(adapt(modules_to_save=["lm_head"])).eval()
+    saved.save_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(load_adapter(make_model(), tmp_path)(tokens).logits, saved(tokens).logits)
 
 
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning")
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["q_proj", "embed_tokens"]])
-def test_an_adapter_of_peft_loads_too(make_model, tmp_path, targets):
-    get_peft_model(make_model(), LoraConfig(r=2, target_modules=targets)).save_pretrained(tmp_path)
-    load_adapter(make_model(), tmp_path)
+def test_an_adapter_of_peft_loads_too(make_model, shake, tokens, tmp_path, targets):
+    saved = shake(get_peft_model(make_model(), LoraConfig(r=2, target_modules=targets))).eval()
+    saved.save_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(load_adapter(make_model(), tmp_path)(tokens).logits, saved(tokens).logits)
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
