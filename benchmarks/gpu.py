@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import machine
 from torch import Tensor
 
 from qpeft.circuits import Circuit, Input, Weight, ansatz
@@ -34,7 +35,10 @@ FLOAT32_LANES = {(7, 0): 64, (7, 5): 64, (8, 0): 64}
 KEEP_INPUTS_ONLY = {"kernel", "torch path"}
 MAX_SAVED_AMPLITUDES = 2**24
 """The others let autograd save the state after every gate, and are left out beyond this many amplitudes per state."""
-TOLERANCE = 2e-5
+TOLERANCES = {"kernel": 2e-5}
+"""Differences from the torch path in double precision, relative to the largest number if that is more than 1."""
+LOOSE_TOLERANCE = 1e-3
+"""For the others: enough to see that they compute the same. Their sums over tokens are plain float32."""
 
 
 def main() -> int:
@@ -50,8 +54,8 @@ def main() -> int:
     for row in _rows(options):
         rows.append(row)
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"device": torch.cuda.get_device_name(), "rows": rows}, indent=2))
+        if options.json:
+            options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
     return 0
 
 
@@ -92,7 +96,7 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for tokens in options.tokens:
             fits = tokens << num_qubits <= MAX_SAVED_AMPLITUDES
             times = {
-                name: _milliseconds(circuit, tokens, run) if fits or name in KEEP_INPUTS_ONLY else None
+                name: _milliseconds(circuit, tokens, name, run) if fits or name in KEEP_INPUTS_ONLY else None
                 for name, run in _simulators(circuit).items()
             }
             kernel = times["kernel"]
@@ -187,18 +191,23 @@ def _pennylane(circuit: Circuit) -> Evaluation:
             names[operation.gate_name](*arguments, wires=list(operation.qubits))
         return [qml.expval(qml.Z(qubit)) for qubit in range(circuit.num_qubits)]
 
-    return lambda inputs, weights: torch.stack(list(node(inputs, weights)), dim=1)
+    def run(inputs: Tensor, weights: Tensor) -> Tensor:
+        with torch.device("cuda"):  # PennyLane makes its first state on the default device
+            return torch.stack(list(node(inputs, weights)), dim=1)
+
+    return run
 
 
-def _milliseconds(circuit: Circuit, tokens: int, run: Evaluation, *, repeats: int = 20) -> float:
+def _milliseconds(circuit: Circuit, tokens: int, name: str, run: Evaluation, *, repeats: int = 20) -> float:
     """Median of forward and backward.
 
-    Raises: SystemExit if values or gradients differ from those of the torch path.
+    Raises: SystemExit if values or gradients differ from those of the torch path in double precision.
     """
     generator = torch.Generator("cuda").manual_seed(0)
     shapes = (tokens, circuit.num_inputs), (circuit.num_weights,), (tokens, circuit.num_observables)
     inputs, weights, grad = (torch.randn(shape, device="cuda", generator=generator) for shape in shapes)
-    reference = torch_path.values(circuit, inputs, weights), *torch_path.gradients(circuit, inputs, weights, grad)
+    exact = [tensor.double() for tensor in (inputs, weights, grad)]
+    reference = torch_path.values(circuit, *exact[:2]), *torch_path.gradients(circuit, *exact)
     leaves = [inputs.requires_grad_(), weights.requires_grad_()]
     times = []
     for attempt in range(repeats + 3):
@@ -211,8 +220,9 @@ def _milliseconds(circuit: Circuit, tokens: int, run: Evaluation, *, repeats: in
         times.append(start.elapsed_time(end))
         if attempt == 0:
             for found, expected in zip((values, *gradients), reference, strict=True):
-                if (found - expected).abs().max() > TOLERANCE * max(1.0, float(expected.abs().max())):
-                    raise SystemExit(f"{circuit.num_qubits} qubits: a simulator disagrees with the torch path.")
+                error = float((found.detach() - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+                if not error <= TOLERANCES.get(name, LOOSE_TOLERANCE):
+                    raise SystemExit(f"{circuit.num_qubits} qubits, {tokens} tokens: {name} is off by {error:.1e}.")
     return statistics.median(times[3:])
 
 

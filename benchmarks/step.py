@@ -2,23 +2,25 @@
 
     python benchmarks/step.py [--tokens 2048] [--repeats 5] [--threads 1]
 
-Forward, backward and AdamW update of one batch; CPU time; medians and the ratio to LoRA of rank 8, round by round.
+Forward, backward and AdamW update of one batch in float32: CPU time, or wall time on a GPU. Medians, and the ratio to
+LoRA of rank 8, round by round.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable
 
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
-from timing import interleave, machine, ratio, save
+from timing import gpu_clock, interleave, machine, ratio, save
 
 from qpeft import QthaConfig
-from qpeft.models import PACKAGE_MODEL, load_model
+from qpeft.models import PACKAGE_MODEL, default_device, load_model
 
 LENGTH = 128
 TARGETS = ["q_proj", "v_proj"]
@@ -33,9 +35,9 @@ METHODS: dict[str, PeftConfig] = {
 def step(config: PeftConfig, tokens: int) -> Callable[[], None]:
     """One training step on random tokens, in sequences of 128."""
     torch.manual_seed(0)
-    model = get_peft_model(load_model(PACKAGE_MODEL), config).train()
+    model = get_peft_model(load_model(PACKAGE_MODEL).to(default_device()), config).train()
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-3)
-    input_ids = torch.randint(0, 49152, (tokens // LENGTH, LENGTH))
+    input_ids = torch.randint(0, 49152, (tokens // LENGTH, LENGTH), device=model.device)
 
     def run() -> None:
         model(input_ids=input_ids, labels=input_ids).loss.backward()
@@ -54,17 +56,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     contenders = {name: step(config, options.tokens) for name, config in METHODS.items()}
-    seconds = interleave(contenders, repeats=options.repeats, warmup=1)
-    table = Table("method", "median CPU seconds", "times LoRA")
+    on_gpu = default_device().type == "cuda"
+    clock = gpu_clock if on_gpu else time.process_time
+    seconds = interleave(contenders, repeats=options.repeats, warmup=3, clock=clock)
+    table = Table("method", "median seconds" if on_gpu else "median CPU seconds", "times LoRA")
     results = []
     for name, values in seconds.items():
         times = ratio(values, seconds["LoRA r=8"])
         results.append({"method": name, "seconds": statistics.median(values), "ratio_to_lora": times})
-        table.add_row(name, f"{statistics.median(values):.2f}", f"{times:.3f}")
+        table.add_row(name, f"{statistics.median(values):.3f}", f"{times:.3f}")
     console = Console(width=120)
     console.print(f"{options.tokens} tokens a step in sequences of {LENGTH}, {options.threads} thread(s); {machine()}")
     console.print(table)
-    save("step", {"tokens": options.tokens, "threads": options.threads, "rows": results})
+    save("step_gpu" if on_gpu else "step", {"tokens": options.tokens, "threads": options.threads, "rows": results})
 
 
 if __name__ == "__main__":

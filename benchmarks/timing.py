@@ -12,19 +12,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("qpeft", "torch", "numba", "peft", "transformers", "trl")
+import torch
+
+PACKAGES = ("qpeft", "torch", "triton", "numba", "peft", "transformers", "trl")
 
 
-def interleave(contenders: dict[str, Callable[[], object]], *, repeats: int, warmup: int = 2) -> dict[str, list[float]]:
-    """CPU seconds of every call: round after round, each contender once, so that a slow spell hits all of them."""
+def interleave(
+    contenders: dict[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, list[float]]:
+    """Seconds of every call: round after round, each contender once, so that a slow spell hits all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(warmup + repeats):
         for name, call in contenders.items():
-            start = time.process_time()
+            start = clock()
             call()
             if round_number >= warmup:
-                seconds[name].append(time.process_time() - start)
+                seconds[name].append(clock() - start)
     return seconds
+
+
+def gpu_clock() -> float:
+    """Wall time when the GPU has done what it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def ratio(first: list[float], second: list[float]) -> float:
@@ -42,6 +56,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": processor,
         "processors": os.cpu_count(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }

@@ -4,7 +4,7 @@ One autograd Function per circuit keeps inputs and weights only. Its backward pa
 back with the adjoint method, in blocks of tokens. Where it is computed follows from the tensors:
 
     float32 on the CPU, up to 16 qubits    the compiled kernel
-    float32 on a GPU, up to 8 qubits       the Triton kernels
+    float32 on a GPU, up to 11 qubits      the Triton kernels
     anything else                          torch
 """
 

@@ -93,6 +93,9 @@ class TrainingSection(Section):
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     weight_decay: NonNegativeFloat = Field(0.0, description="AdamW's.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
+    group_by_length: bool = Field(
+        False, description="Batches of examples of like length, so that little is padding. Their order stays random."
+    )
     gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
     log_every: PositiveInt = Field(10, description="Steps between lines of progress.")
     eval_every: PositiveInt | None = Field(None, description="Steps between held-out losses; None for the ends only.")

@@ -20,7 +20,7 @@ from qpeft.adapters.build import add_adapter, build_config, default_learning_rat
 from qpeft.data import summarize, to_dataset
 from qpeft.errors import OutputError
 from qpeft.evaluation import Scores, score
-from qpeft.models import load_model, load_tokenizer
+from qpeft.models import default_device, device_name, load_model, load_tokenizer
 from qpeft.runs import (
     environment,
     hash_file,
@@ -88,7 +88,8 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     layers = len(model.targeted_module_names)
     console.print(
-        f"{recipe.adapter.type} on {recipe.model.name}: {trainable:,} trainable parameters in {layers} layers"
+        f"{recipe.adapter.type} on {recipe.model.name}: {trainable:,} trainable parameters in {layers} layers, "
+        f"on {device_name(model.device)}"
     )
 
     if started is None:
@@ -155,7 +156,7 @@ def _stored(recipe: dict[str, Any], section: str, key: str) -> Any:
 
 def _adapted_model(recipe: Recipe, config: PeftConfig) -> PeftModel:
     model = load_model(recipe.model.name, dtype=recipe.model.dtype, trust_remote_code=recipe.model.trust_remote_code)
-    return add_adapter(model, config)
+    return add_adapter(model.to(default_device()), config)
 
 
 def _trainer(
@@ -184,6 +185,7 @@ def _trainer(
         warmup_steps=round(options.warmup * steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
+        train_sampling_strategy="group_by_length" if options.group_by_length else "random",
         gradient_checkpointing=options.gradient_checkpointing or None,
         bf16=False,
         logging_steps=options.log_every,

@@ -1,4 +1,4 @@
-"""What generated kernels call: exchanges of amplitudes, cosines of token angles, sums. Triton functions.
+"""What generated kernels call and read: exchanges of amplitudes, cosines, sums, the table. Triton functions.
 
 A state is a tensor per part, real and imaginary, of shape [2] * num_qubits + [tokens]: one axis per bit, qubit 0 first.
 Triton hands out threads from the last axis on, so the leading bits of a token lie in the registers of one thread.
@@ -14,6 +14,9 @@ import triton.language as tl
 
 MAX_ANGLE = tl.constexpr(1e9)
 """Half angles beyond this are answered with NaN: their reduction modulo pi / 2 would lose more than 1e-6."""
+
+TABLE_BLOCK = tl.constexpr(128)
+"""Entries of the table that one program of `fill_table` computes."""
 
 
 def launched(function):
@@ -66,6 +69,25 @@ def cos_and_sin(half):
     late = (tl.floor(0.5 * turns) - 2 * tl.floor(0.25 * turns)).to(tl.float32)
     flip = odd + late - 2 * odd * late
     return (1 - 2 * flip) * (odd * sin + (1 - odd) * cos), (1 - 2 * late) * (odd * cos + (1 - odd) * sin)
+
+
+@launched
+@no_type_check
+def fill_table(constants, from_weights, weights, shared, table, entries, num_weights):
+    """Arguments that all tokens share, in double precision, and their cosines and sines: `TABLE_BLOCK` per program.
+
+    `from_weights` has one row of coefficients per weight.
+    """
+    place = tl.program_id(0) * TABLE_BLOCK + tl.arange(0, TABLE_BLOCK)
+    inside = place < entries
+    argument = tl.load(constants + place, mask=inside, other=0.0)
+    for weight in range(num_weights):
+        row = tl.load(from_weights + weight * entries + place, mask=inside, other=0.0)
+        argument += row * tl.load(weights + weight).to(tl.float64)
+    cos, sin = cos_and_sin(argument)
+    tl.store(shared + place, argument, mask=inside)
+    tl.store(table + 2 * place, cos, mask=inside)
+    tl.store(table + 2 * place + 1, sin, mask=inside)
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.simulation.compiler import compile_plan
 from qpeft.simulation.gpu.module import Kernels, kernels_of
+from qpeft.simulation.gpu.operations import TABLE_BLOCK, fill_table
 
 THREADS_PER_WARP = 32
 FEW_QUBITS = 6
@@ -20,7 +21,7 @@ FEW_QUBITS = 6
 
 @dataclass(frozen=True, eq=False)
 class _Tables:
-    """A layout's arrays on a device, double precision."""
+    """A layout's arrays on a device, double precision; `from_weights` with a row per weight."""
 
     constants: Tensor
     from_weights: Tensor
@@ -32,8 +33,8 @@ def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     kernels = _kernels(circuit)
     out = inputs.new_empty(len(inputs), circuit.num_observables)
     if len(inputs):
-        shared, table = _table(circuit, kernels, weights)
         with _on(inputs.device):
+            shared, table = _table(circuit, kernels, weights)
             kernels.forward[_grid(kernels, inputs)](
                 inputs.contiguous(), shared, table, out, len(inputs), **_options(circuit)
             )
@@ -47,8 +48,8 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
     grid = _grid(kernels, inputs)
     partials = inputs.new_zeros(*grid, len(kernels.layout.rows))
     if len(inputs):
-        shared, table = _table(circuit, kernels, weights)
         with _on(inputs.device):
+            shared, table = _table(circuit, kernels, weights)
             kernels.backward[grid](
                 inputs.contiguous(), shared, table, grad.contiguous(), input_grad, partials, len(inputs),
                 **_options(circuit),
@@ -78,8 +79,13 @@ def _options(circuit: Circuit) -> dict[str, int | bool]:
 def _table(circuit: Circuit, kernels: Kernels, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Arguments (entries,) in double precision, and their cos and sin (entries, 2)."""
     tables = _tables(circuit, kernels, weights.device)
-    shared = torch.addmv(tables.constants, tables.from_weights, weights.double())
-    return shared, torch.stack([shared.cos(), shared.sin()], dim=1).float()
+    entries = len(tables.constants)
+    shared, table = torch.empty_like(tables.constants), weights.new_empty(entries, 2)
+    fill_table[(-(-entries // TABLE_BLOCK.value),)](
+        tables.constants, tables.from_weights, weights.contiguous(), shared, table, entries, circuit.num_weights,
+        num_warps=TABLE_BLOCK.value // THREADS_PER_WARP,
+    )  # fmt: skip
+    return shared, table
 
 
 def _tables(circuit: Circuit, kernels: Kernels, device: torch.device) -> _Tables:
@@ -89,8 +95,8 @@ def _tables(circuit: Circuit, kernels: Kernels, device: torch.device) -> _Tables
 @lru_cache(maxsize=256)
 def _cached_tables(circuit: Circuit, tokens: int, device: torch.device) -> _Tables:
     layout = kernels_of(circuit, tokens).layout
-    arrays = (layout.constants, layout.from_weights, layout.row_weights)
-    return _Tables(*(torch.from_numpy(array).to(device) for array in arrays))
+    arrays = (layout.constants, layout.from_weights.T, layout.row_weights)
+    return _Tables(*(torch.from_numpy(array).to(device).contiguous() for array in arrays))
 
 
 def _grid(kernels: Kernels, inputs: Tensor) -> tuple[int]:

@@ -10,9 +10,9 @@ from types import ModuleType
 from qpeft.circuits import Circuit
 from qpeft.simulation import torch_path
 
-MAX_QUBITS = 8
-"""Largest circuit for which kernels are written. Chosen from registers counted by the assembler, not from times: no GPU
-has run them yet. docs/gpu.md has the counts."""
+MAX_QUBITS = 11
+"""Largest circuit for which kernels are used: the last whose state does not spill from registers. docs/gpu.md has the
+counts, and times."""
 
 
 def gpu_path(circuit: Circuit) -> ModuleType:
@@ -24,7 +24,7 @@ def gpu_path(circuit: Circuit) -> ModuleType:
         return torch_path
     if circuit.num_qubits > MAX_QUBITS:
         _say_once(
-            f"The GPU kernels end at {MAX_QUBITS} qubits, where a token's state fills the registers. Circuits with "
+            f"The GPU kernels end at {MAX_QUBITS} qubits, beyond which a token's state does not fit the registers. Circuits with "
             f"more are simulated in torch, layer by layer. The first one has {circuit.num_qubits}."
         )
         return torch_path
