@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.simulation.tables import PhaseTable, PlanTables, RotationTable, StringTable, plan_tables
 
-AMPLITUDES_PER_BLOCK = {"cpu": 2**17}
-"""Tokens are handled in blocks of this many amplitudes: enough to keep the device busy, few enough for its cache."""
+AMPLITUDES_PER_BLOCK = {"cpu": 2**16}
+"""Tokens are handled in blocks of this many amplitudes: enough to keep the device busy, few enough for its cache. With
+twice as many on a CPU, the allocator often returns a state's memory after every operation, at the price of another."""
 AMPLITUDES_PER_BLOCK_ELSEWHERE = 2**24
 MIN_TOKENS = 64
 
@@ -36,6 +38,7 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
         input_grads, slopes = [], torch.zeros_like(uniform.angles)
         for block, block_grad in zip(_blocks(circuit, inputs), _blocks(circuit, grad), strict=True):
             input_grads.append(_Block(uniform, block).gradients(block_grad.T, slopes))
+        uniform.add_rotation_slopes(slopes)
         return torch.cat(input_grads), slopes @ uniform.tables.from_weights
 
 
@@ -60,7 +63,10 @@ def _blocks(circuit: Circuit, rows: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Uniform:
-    """What all tokens share: angles (rows,), matrices of rotations, phases, coefficients of the terms."""
+    """What all tokens share: angles (rows,), matrices of rotations, phases, coefficients of the terms.
+
+    `correlations` collects, for every matrix, the sum over tokens of costate times state, from which its slopes follow.
+    """
 
     def __init__(self, tables: PlanTables, weights: Tensor) -> None:
         self.tables = tables
@@ -74,11 +80,23 @@ class _Uniform:
             else:
                 self.phases.append(None)
                 self.matrices.append([_kronecker(0.5 * self.angles[list(rows)]) for rows in step.factors])
+        self.correlations = [[torch.zeros_like(matrix) for matrix in matrices] for matrices in self.matrices]
         angles = self.angles[tables.angle_of]
         ones, cos, sin = torch.ones_like(angles), angles.cos(), angles.sin()
         choices = torch.stack([ones, cos, sin, torch.zeros_like(ones), -sin, cos])
         self.coefficients = choices.gather(0, tables.kinds[None])[0]
         self.derivatives = choices.gather(0, tables.kinds[None] + 3)[0]
+
+    def add_rotation_slopes(self, slopes: Tensor) -> None:
+        """Adds derivatives by the angles of uniform rotations."""
+        for step, correlations in zip(self.tables.steps, self.correlations, strict=True):
+            if isinstance(step, PhaseTable):
+                continue
+            for rows, correlation in zip(step.factors, correlations, strict=True):
+                change = correlation - correlation.T
+                for place, row in enumerate(rows):
+                    blocks = change.reshape(2**place, 2, -1, 2**place, 2, change.shape[0] >> place + 1)
+                    slopes[row] += torch.einsum("arar->", blocks[:, 1, :, :, 0])
 
     def _phases(self, step: PhaseTable) -> tuple[Tensor, Tensor]:
         """cos and sin (2**num_qubits, 1), relative to basis state 0, which makes fixed signs real."""
@@ -96,7 +114,8 @@ class _Block:
         shared = uniform.angles[self._tables.token_rows][:, None]
         self._token_angles = shared + self._tables.from_inputs @ inputs.T
         half = 0.5 * self._token_angles
-        self._cos, self._sin = half.cos(), half.sin()
+        self._qubit_states = torch.stack([half.cos(), half.sin()])
+        self._cos, self._sin = self._qubit_states
 
     def values(self) -> Tensor:
         strings = self._closed_form() if self._tables.plan.is_closed_form else self._strings(self._states()[-1])
@@ -122,7 +141,7 @@ class _Block:
 
     def _states(self) -> list[Tensor]:
         """The state before every step, in the order that the step works in, and the final one."""
-        states = [self._levels()[-1][None]]
+        states = [self._levels[-1][None]]
         for number, step in enumerate(self._tables.steps):
             if isinstance(step, PhaseTable):
                 states.append(self._apply_phases(number, step, states[-1], inverse=False))
@@ -132,11 +151,12 @@ class _Block:
                 states.append(self._rotate(number, step, states[-1], inverse=False))
         return states
 
+    @cached_property
     def _levels(self) -> list[Tensor]:
         """Product states of the last 0, 1, ... num_qubits qubits, (2**count, tokens)."""
         levels = [torch.ones_like(self._cos[:1])]
         for qubit in reversed(range(self._tables.plan.circuit.num_qubits)):
-            levels.append(torch.cat([levels[-1] * self._cos[qubit], levels[-1] * self._sin[qubit]]))
+            levels.append((self._qubit_states[:, qubit, None] * levels[-1]).flatten(0, 1))
         return levels
 
     def _adjoint(self, states: list[Tensor], costate: Tensor, slopes: Tensor, token_slopes: Tensor) -> None:
@@ -148,15 +168,15 @@ class _Block:
                 costate = costate[: len(states[number])]  # a real state has no use for the imaginary part
             else:
                 costate = self._rotate(number, step, costate, inverse=True)
-                self._rotation_slopes(step, states[number], costate, slopes, token_slopes)
+                self._rotation_slopes(number, step, states[number], costate, token_slopes)
                 if step.scatter is not None:
                     costate = costate.index_select(1, step.scatter)
-        levels, rest = self._levels(), costate[0]
-        for qubit, level in enumerate(reversed(levels[:-1])):
-            low, high = rest.chunk(2)
-            cos, sin = self._cos[qubit], self._sin[qubit]
-            token_slopes[qubit] += (level * (cos * high - sin * low)).sum(0)
-            rest = cos * low + sin * high
+        rest = costate[0]
+        for qubit, level in enumerate(reversed(self._levels[:-1])):
+            halves = rest.unflatten(0, (2, -1))
+            low, high = (halves * level).sum(1)
+            token_slopes[qubit] += self._cos[qubit] * high - self._sin[qubit] * low
+            rest = (halves * self._qubit_states[:, qubit, None]).sum(0)
 
     # Rotations
 
@@ -186,14 +206,11 @@ class _Block:
         return state
 
     def _rotation_slopes(
-        self, step: RotationTable, state: Tensor, costate: Tensor, slopes: Tensor, token_slopes: Tensor
+        self, number: int, step: RotationTable, state: Tensor, costate: Tensor, token_slopes: Tensor
     ) -> None:
-        for rows, view in self._factors(step, state):
+        for place, (_, view) in enumerate(self._factors(step, state)):
             correlation = torch.matmul(costate.reshape(view), state.reshape(view).transpose(1, 2)).sum(0)
-            change = correlation - correlation.T
-            for place, row in enumerate(rows):
-                blocks = change.reshape(2**place, 2, -1, 2**place, 2, change.shape[0] >> place + 1)
-                slopes[row] += torch.einsum("arar->", blocks[:, 1, :, :, 0])
+            self._uniform.correlations[number][place] += correlation
         before = state.shape[0] * 2 ** sum(len(rows) for rows in step.factors)
         for row in step.token_rows:
             low, high = state.reshape(before, 2, -1, state.shape[-1]).unbind(1)

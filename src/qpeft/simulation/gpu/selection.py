@@ -24,8 +24,8 @@ def gpu_path(circuit: Circuit) -> ModuleType:
         return torch_path
     if circuit.num_qubits > MAX_QUBITS:
         _say_once(
-            f"The GPU kernels end at {MAX_QUBITS} qubits, beyond which a token's state does not fit the registers. Circuits with "
-            f"more are simulated in torch, layer by layer. The first one has {circuit.num_qubits}."
+            f"The GPU kernels end at {MAX_QUBITS} qubits, beyond which a token's state does not fit the registers. "
+            f"Circuits with more are simulated in torch, layer by layer. The first one has {circuit.num_qubits}."
         )
         return torch_path
     from qpeft.simulation.gpu import runner  # noqa: PLC0415 - only here is a kernel needed
