@@ -5,8 +5,8 @@
 Word problems with columns question, equation and answer, in the form of examples/word_problems.yaml. A tenth of the
 file, chosen by the hash of its text, is the validation set; no other file is read. Every method gets the same data in
 the same order per seed, and the same learning rates. The table says mean and range over seeds at the best learning rate
-of each method, and the paired difference to QTHA. Finished runs are kept in benchmarks/results/does_it_help.json and not
-run again; a GPU is used if there is one.
+of each method, and the paired difference to QTHA. Finished runs are kept in benchmarks/results/does_it_help.json and
+not run again; a GPU is used if there is one.
 """
 
 from __future__ import annotations
