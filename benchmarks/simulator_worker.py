@@ -114,6 +114,28 @@ def tensorcircuit(circuit: dict[str, Any], inputs: Any, weights: Any, grad: Any)
     return lambda: tuple(np.asarray(result) for result in both(*tensors))  # type: ignore[return-value]
 
 
+def pyqtorch(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """PyQTorch, batched over tokens, in complex64; the state is computed once for all observables."""
+    import pyqtorch as pyq
+    import torch
+
+    num_qubits = circuit["num_qubits"]
+    operations = [
+        getattr(pyq, gate)(*qubits, **({} if angle is None else {"param_name": angle}))
+        for gate, qubits, angle in angles(circuit, "input {}".format, "weight {}".format)
+    ]
+    ours = pyq.QuantumCircuit(num_qubits, operations).to(dtype=torch.complex64)
+    observables = [pyq.Observable([pyq.Z(qubit)]).to(dtype=torch.complex64) for qubit in range(num_qubits)]
+
+    def evaluate(x: Any, w: Any) -> Any:
+        values = {f"input {index}": column for index, column in enumerate(x.T)}
+        values |= {f"weight {index}": weight for index, weight in enumerate(w)}
+        state = pyq.run(ours, values=values)
+        return torch.stack([observable.expectation(state) for observable in observables], dim=1)
+
+    return torch_call(evaluate, *arrays)
+
+
 def angles(circuit: dict[str, Any], of_input: Any, of_weight: Any) -> Iterator[tuple[str, list[int], Any]]:
     """Gate, qubits and angle (None for a fixed gate) of every operation."""
     for gate, qubits, kind, index in circuit["operations"]:
@@ -125,6 +147,7 @@ SIMULATORS: dict[str, tuple[Callable[..., Call], str]] = {
     "qpeft torch": (qpeft_torch, "qpeft"),
     "torchquantum": (torchquantum, "torchquantum-ng"),
     "pennylane": (pennylane, "pennylane"),
+    "pyqtorch": (pyqtorch, "pyqtorch"),
     "tensorcircuit": (tensorcircuit, "tensorcircuit-ng"),
 }
 """Name: (function, distribution whose version is reported)."""
