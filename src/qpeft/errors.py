@@ -6,6 +6,11 @@ QpeftError
 │   ├── GradientError     a gradient was asked for that is not there
 │   ├── NoiseError        a noise model that cannot exist or does not cover the circuit
 │   └── ShotsError        a number of shots that cannot be taken
+├── DeviceError           a quantum device that cannot do what is asked, or answered what it must not
+│   ├── CredentialsError  a key that is missing or refused
+│   ├── JobError          a job that failed, or that the device does not know
+│   ├── BudgetError       a submission that would exceed a limit set by the user
+│   └── JournalError      a journal that cannot be read or written, or a batch that only the user can settle
 ├── FactorizationError    a width or a set of modes from which no tensor network can be built
 ├── AdapterError          an adapter configuration that does not fit itself or the model
 │   └── NotMergeableError the update is not a matrix, so it cannot be added to the base weight
@@ -38,6 +43,26 @@ class NoiseError(SimulationError):
 
 class ShotsError(SimulationError):
     """A number of shots that cannot be taken."""
+
+
+class DeviceError(QpeftError, RuntimeError):
+    """A quantum device that cannot do what is asked, or answered what it must not."""
+
+
+class CredentialsError(DeviceError):
+    """A key that is missing or refused."""
+
+
+class JobError(DeviceError):
+    """A job that failed, or that the device does not know."""
+
+
+class BudgetError(DeviceError):
+    """A submission that would exceed a limit set by the user."""
+
+
+class JournalError(DeviceError):
+    """A journal that cannot be read or written, or a batch that only the user can settle."""
 
 
 class FactorizationError(QpeftError, ValueError):

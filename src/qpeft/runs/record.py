@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from qpeft.errors import OutputError
-from qpeft.models import default_device, device_name
 from qpeft.runs.files import write_atomically
 
 FILE_NAME = "run.json"
@@ -27,7 +26,6 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": device_name(default_device()),
         "command": sys.argv,
     }
 

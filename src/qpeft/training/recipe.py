@@ -97,7 +97,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         started = {
             "state": "started",
             "recipe": recipe.model_dump(mode="json"),
-            "environment": environment(),
+            "environment": environment() | {"device": device_name(model.device)},
             "data": _hashes(recipe),
             "adapter": {"trainable_parameters": trainable, "layers": layers},
             "before": _measure(recipe, model, tokenizer, held_out, console, "before"),

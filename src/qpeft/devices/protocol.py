@@ -1,0 +1,162 @@
+"""What every quantum device offers: circuits in, distributions out, by jobs that outlive the process that sent them.
+
+Submitting, asking and fetching are separate calls, so that a caller can write a job's id down before it waits. `run` does
+all three for callers that need no such care.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from qpeft.circuits import Circuit
+from qpeft.errors import DeviceError, JobError, ShotsError
+from qpeft.simulation.noise import NoiseModel
+
+Distribution: TypeAlias = dict[str, float]
+"""Bit string to share of the shots; leftmost bit is qubit 0, shares sum to 1. What never came out may be missing."""
+TOTAL_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a device can do.
+
+    Attributes:
+        name: as in the user's recipe.
+        num_qubits: largest circuit.
+        gate_names: gates of our table that it takes.
+        max_shots: per circuit; None for no limit.
+        max_circuits: per job; None for no limit.
+        can_be_exact: whether `shots=None` gives exact probabilities.
+        is_remote: whether circuits leave this machine.
+    """
+
+    name: str
+    num_qubits: int
+    gate_names: frozenset[str]
+    max_shots: int | None
+    max_circuits: int | None
+    can_be_exact: bool
+    is_remote: bool
+
+
+class JobState(Enum):
+    """Where a job is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it will stay like this."""
+        return self in {JobState.FINISHED, JobState.FAILED, JobState.CANCELLED}
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """State, and in the device's own words why it failed."""
+
+    state: JobState
+    message: str = ""
+
+
+class AbstractDevice(ABC):
+    """A quantum computer, a cloud of them, or a simulator that behaves like one.
+
+    Circuits are bound (`circuits.binding.bind`): every angle is a number. All qubits are measured in the Z basis at the
+    end; a circuit's observables do not matter here. Bit strings are in our order on both sides of this class.
+    """
+
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this device can do."""
+
+    @abstractmethod
+    def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:
+        """Send one job and return its id at once.
+
+        Raises: DeviceError if the device refuses; whether a job exists is then said in `DeviceError.args`' text.
+        """
+
+    @abstractmethod
+    def poll(self, job_id: str) -> JobStatus:
+        """The state of a job, without waiting. Raises: JobError if the device does not know it."""
+
+    @abstractmethod
+    def fetch(self, job_id: str) -> list[Distribution]:
+        """Results of a finished job, one per circuit and in their order, as often as asked.
+
+        Raises: JobError if it is not finished; DeviceError if results are missing or malformed.
+        """
+
+    @abstractmethod
+    def cancel(self, job_id: str) -> None:
+        """Stop a job if it can still be stopped; nothing happens if it is over."""
+
+    @abstractmethod
+    def calibration(self) -> NoiseModel | None:
+        """What the device says of its own errors; None if it says nothing or has none."""
+
+
+def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots: int | None) -> None:
+    """Everything that can be known to fail before something is sent.
+
+    Raises: ShotsError or DeviceError, saying what came and what the device takes.
+    """
+    name = capabilities.name
+    if shots is None and not capabilities.can_be_exact:
+        raise ShotsError(f"{name} samples, so shots must be at least 1; got None. For exact values use 'local'.")
+    if shots is not None and shots < 1:
+        raise ShotsError(f"{name} samples, so shots must be at least 1; got {shots}. For exact values use 'local'.")
+    if shots is not None and capabilities.max_shots is not None and shots > capabilities.max_shots:
+        raise ShotsError(f"{name} takes at most {capabilities.max_shots:,} shots per circuit; got {shots:,}.")
+    if capabilities.max_circuits is not None and len(circuits) > capabilities.max_circuits:
+        raise DeviceError(f"{name} takes at most {capabilities.max_circuits} circuits a job; got {len(circuits)}.")
+    for circuit in circuits:
+        if circuit.num_qubits > capabilities.num_qubits:
+            raise DeviceError(f"{name} has {capabilities.num_qubits} qubits; the circuit needs {circuit.num_qubits}.")
+        if circuit.num_inputs or circuit.num_weights:
+            raise DeviceError("A device runs circuits whose angles are numbers; bind inputs and weights first.")
+        unknown = {operation.gate_name for operation in circuit.operations} - capabilities.gate_names
+        if unknown:
+            raise DeviceError(f"{name} has no gate {', '.join(sorted(unknown))}; use another ansatz.")
+
+
+def check_results(circuits: Sequence[Circuit], results: Sequence[Distribution]) -> None:
+    """Raises: DeviceError if there is not one proper distribution per circuit."""
+    if len(results) != len(circuits):
+        raise DeviceError(f"{len(circuits)} circuits were sent and {len(results)} results came back; none is used.")
+    for number, (circuit, result) in enumerate(zip(circuits, results, strict=True)):
+        if any(len(bits) != circuit.num_qubits or not set(bits) <= {"0", "1"} for bits in result):
+            raise DeviceError(f"Result {number} is not about {circuit.num_qubits} qubit(s): {list(result)[:3]}.")
+        total = sum(result.values())
+        if not abs(total - 1) <= TOTAL_TOLERANCE or min(result.values(), default=0.0) < -TOTAL_TOLERANCE:
+            raise DeviceError(f"Result {number} is no distribution: its {len(result)} shares sum to {total:.4f}.")
+
+
+def run(
+    device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, seconds_between_polls: float = 1.0
+) -> list[Distribution]:
+    """Submit, wait and fetch, in as many jobs as the device needs.
+
+    Raises: what the device raises; JobError if a job fails or is cancelled.
+    """
+    size = device.capabilities().max_circuits or max(1, len(circuits))
+    jobs = [device.submit(circuits[first : first + size], shots) for first in range(0, len(circuits), size)]
+    results: list[Distribution] = []
+    for job_id in jobs:
+        while not (status := device.poll(job_id)).state.is_final:
+            time.sleep(seconds_between_polls)
+        if status.state is not JobState.FINISHED:
+            raise JobError(f"Job {job_id} {status.state.value}: {status.message or 'the device gives no reason'}.")
+        results += device.fetch(job_id)
+    check_results(circuits, results)
+    return results
