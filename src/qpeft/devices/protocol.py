@@ -1,7 +1,7 @@
 """What every quantum device offers: circuits in, distributions out, by jobs that outlive the process that sent them.
 
-Submitting, asking and fetching are separate calls, so that a caller can write a job's id down before it waits. `run` does
-all three for callers that need no such care.
+Submitting, asking and fetching are separate calls, so that a caller can write a job's id down before it waits. `run`
+does all three for callers that need no such care.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class AbstractDevice(ABC):
     def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:
         """Send one job and return its id at once.
 
-        Raises: DeviceError if the device refuses; whether a job exists is then said in `DeviceError.args`' text.
+        Raises: DeviceError if the device refuses or does not answer; the message says whether a job may exist.
         """
 
     @abstractmethod
