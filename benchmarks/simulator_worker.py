@@ -136,6 +136,25 @@ def pyqtorch(circuit: dict[str, Any], *arrays: Any) -> Call:
     return torch_call(evaluate, *arrays)
 
 
+def deepquantum(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """DeepQuantum, which maps over tokens by torch's vmap; weights enter as data that all tokens share."""
+    import deepquantum as dq
+    import torch
+
+    ours = dq.QubitCircuit(circuit["num_qubits"])
+    for gate, qubits, angle in angles(circuit, str, str):
+        getattr(ours, gate.lower())(*qubits, **({} if angle is None else {"encode": True}))
+    for qubit in range(circuit["num_qubits"]):
+        ours.observable(qubit)
+
+    def evaluate(x: Any, w: Any) -> Any:
+        columns = angles(circuit, lambda index: x[:, index], lambda index: w[index].expand(len(x)))
+        ours(torch.stack([angle for _, _, angle in columns if angle is not None], dim=1))
+        return ours.expectation()
+
+    return torch_call(evaluate, *arrays)
+
+
 def angles(circuit: dict[str, Any], of_input: Any, of_weight: Any) -> Iterator[tuple[str, list[int], Any]]:
     """Gate, qubits and angle (None for a fixed gate) of every operation."""
     for gate, qubits, kind, index in circuit["operations"]:
@@ -147,6 +166,7 @@ SIMULATORS: dict[str, tuple[Callable[..., Call], str]] = {
     "qpeft torch": (qpeft_torch, "qpeft"),
     "torchquantum": (torchquantum, "torchquantum-ng"),
     "pennylane": (pennylane, "pennylane"),
+    "deepquantum": (deepquantum, "deepquantum"),
     "pyqtorch": (pyqtorch, "pyqtorch"),
     "tensorcircuit": (tensorcircuit, "tensorcircuit-ng"),
 }
