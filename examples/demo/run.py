@@ -26,6 +26,7 @@ from qpeft.training import Recipe, TrainedRun, load_recipe, train
 HERE = Path(__file__).parent
 PROBE = "Ada has 12 shells and finds 5 more. How many shells does Ada have now?"
 LORA = ["--adapter.type", "lora", "--adapter.r", "8", "--adapter.lora_alpha", "16"]
+SECOND = ["--evaluation.before", "false"]  # the base model has been measured by then
 
 
 def main(overrides: list[str]) -> None:
@@ -38,7 +39,7 @@ def main(overrides: list[str]) -> None:
     write(folder / "eval.jsonl", held_out)
 
     runs = {}
-    for name, options in (("qtha", []), ("lora", LORA)):
+    for name, options in (("qtha", []), ("lora", [*LORA, *SECOND])):
         console.rule(f"{name}: {'a circuit of 8 qubits between tensor networks' if name == 'qtha' else 'rank 8'}")
         runs[name] = train(recipe(folder, name, [*options, *overrides]), console=console)
 

@@ -26,7 +26,13 @@ def start(recipe, tmp_path):
 
     def run(name, *arguments):
         wanted = recipe(
-            training={"steps": STEPS, "checkpoint_every": 1, "eval_every": 7, "learning_rate": 0.01},
+            training={
+                "steps": STEPS,
+                "checkpoint_every": 1,
+                "eval_every": 7,
+                "learning_rate": 0.01,
+                "group_by_length": True,
+            },
             adapter={"dropout": 0.1},
             output={"folder": str(tmp_path / name)},
         )

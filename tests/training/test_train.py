@@ -15,6 +15,7 @@ from qpeft.errors import AdapterError, DataError, ModelError, OutputError
 from qpeft.models import load_model
 from qpeft.training import train
 from qpeft.training.checkpoints import checkpoints
+from qpeft.training.trainer import CheckpointingTrainer
 
 
 def probe_logits(model):
@@ -60,6 +61,35 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(recipe, tmp_
     torch.rand(3)  # whatever was drawn before a run must not matter
     assert weights("b", 1) == first
     assert weights("c", 2) != first
+
+
+def test_what_is_not_measured_before_is_said_to_be_so(recipe, tmp_path):
+    run = train(recipe(evaluation={"before": False}))
+    assert run.record["before"] is None
+    assert f"| not measured | {run.record['after']['loss']:.4f} |" in (tmp_path / "run/README.md").read_text()
+
+
+def test_batches_by_length_are_padded_less(recipe, tmp_path, monkeypatch):
+    rows = [{"question": "What is one?", "answer": "one " * (1 + number % 12)} for number in range(48)]
+    data = tmp_path / "lengths.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def padding(*, grouped):
+        widths = []
+        step = CheckpointingTrainer.training_step
+
+        def spy(self, model, inputs, *rest):
+            widths.append(int((inputs["attention_mask"] == 0).sum()))
+            return step(self, model, inputs, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointingTrainer, "training_step", spy)
+            training = {"steps": 9, "group_by_length": grouped}
+            train(recipe(data={"train": str(data)}, training=training, output={"folder": str(tmp_path / f"{grouped}")}))
+        assert len(widths) == 9
+        return sum(widths)
+
+    assert padding(grouped=True) < 0.75 * padding(grouped=False)
 
 
 @pytest.mark.parametrize("options", [{"type": "lora", "r": 4}, {"type": "qtha", "preset": "paper", "rank": 4}])

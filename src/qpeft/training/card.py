@@ -41,17 +41,17 @@ def _loading(recipe: Recipe) -> str:
 
 
 def _results(record: Mapping[str, Any]) -> str:
-    rows = ["## Results", "", "| | before | after |", "| --- | --- | --- |"]
     before, after = record.get("before"), record.get("after")
-    if not before or not after:
+    if not after:
         return "## Results\n\nNo held-out data were given, so nothing was measured."
-    rows.append(
-        f"| held-out loss, nats per token ({after['tokens']:,} tokens) | {before['loss']:.4f} | {after['loss']:.4f} |"
-    )
+
+    def row(name: str, key: str, form: str) -> str:
+        return f"| {name} | {format(before[key], form) if before else 'not measured'} | {format(after[key], form)} |"
+
+    rows = ["## Results", "", "| | before | after |", "| --- | --- | --- |"]
+    rows.append(row(f"held-out loss, nats per token ({after['tokens']:,} tokens)", "loss", ".4f"))
     if after["exact_match"] is not None:
-        rows.append(
-            f"| exact match ({after['answered']} items) | {before['exact_match']:.1%} | {after['exact_match']:.1%} |"
-        )
+        rows.append(row(f"exact match ({after['answered']} items)", "exact_match", ".1%"))
     rows += ["", "![loss curve](loss.png)"]
     return "\n".join(rows)
 

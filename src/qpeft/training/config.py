@@ -106,6 +106,7 @@ class TrainingSection(Section):
 class EvaluationSection(Section):
     """What is measured before and after, besides the held-out loss."""
 
+    before: bool = Field(True, description="Whether to measure before training too.")
     exact_match: bool = Field(
         False, description="Generate answers and compare the number each ends on with the data's."
     )

@@ -100,7 +100,9 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
             "environment": environment() | {"device": device_name(model.device)},
             "data": _hashes(recipe),
             "adapter": {"trainable_parameters": trainable, "layers": layers},
-            "before": _measure(recipe, model, tokenizer, held_out, console, "before"),
+            "before": _measure(recipe, model, tokenizer, held_out, console, "before")
+            if recipe.evaluation.before
+            else None,
         }
         write_record(folder, started)
         write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
