@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -17,9 +17,8 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.simulation.tables import PhaseTable, PlanTables, RotationTable, StringTable, plan_tables
 
-AMPLITUDES_PER_BLOCK = {"cpu": 2**16}
-"""Tokens are handled in blocks of this many amplitudes: enough to keep the device busy, few enough for its cache. With
-twice as many on a CPU, the allocator often returns a state's memory after every operation, at the price of another."""
+AMPLITUDES_PER_BLOCK = {"cpu": 2**17}
+"""Tokens are handled in blocks of this many amplitudes: enough to keep the device busy, few enough for its cache."""
 AMPLITUDES_PER_BLOCK_ELSEWHERE = 2**24
 MIN_TOKENS = 64
 
@@ -54,7 +53,18 @@ def _full_precision(device: torch.device) -> Iterator[None]:
             torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Has glibc keep what tensors of a block free, instead of returning it to the system after every operation.
+
+    It does so for blocks up to the largest that was ever freed (mallopt(3), M_MMAP_THRESHOLD), so one is freed here. In
+    a process that never freed one before, every second millisecond goes into page faults.
+    """
+    torch.empty(2**22)
+
+
 def _blocks(circuit: Circuit, rows: Tensor) -> tuple[Tensor, ...]:
+    _keep_freed_memory()
     amplitudes = AMPLITUDES_PER_BLOCK.get(rows.device.type, AMPLITUDES_PER_BLOCK_ELSEWHERE)
     # Large states come in narrow blocks, but not so narrow that matrix products degenerate.
     tokens = max(1, amplitudes >> circuit.num_qubits, min(MIN_TOKENS, 2**22 >> circuit.num_qubits))

@@ -24,9 +24,9 @@ from qpeft.simulation.kernel.lanes import LANES
 from qpeft.simulation.kernel.program import Program, compile_program
 
 MAX_PARTITIONS = 32
-MIN_TOKENS_PER_PARTITION = 4 * LANES
-TOKENS_PER_THREAD = 16 * LANES
-"""Fewer tokens than this are not worth a second thread."""
+MIN_TOKENS_PER_PARTITION = 8 * LANES
+TOKENS_PER_THREAD = 64 * LANES
+"""Fewer tokens than this are not worth a second thread, which must wait while those of torch still spin."""
 MAX_IDLE_NUMBERS = 2**20
 """A thread keeps its workspace for the next call unless it is this much larger than needed."""
 
