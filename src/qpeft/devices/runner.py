@@ -14,7 +14,6 @@ from qpeft.devices.journal.hashing import hash_calibration
 from qpeft.devices.protocol import AbstractDevice, Distribution, check_request
 from qpeft.errors import DeviceError, JournalError
 
-
 NO_LIMITS = Budget()
 
 
