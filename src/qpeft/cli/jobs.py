@@ -35,10 +35,14 @@ def list_batches(
     state: Annotated[BatchState | None, typer.Option(help="Only batches in this state.")] = None,
 ) -> None:
     """List batches: number, run, call, device, circuits, shots, state, job id."""
-    table = Table("batch", "run", "step", "module", "call", "device", "circuits", "shots", "state", "job", "changed")
+    table = Table(
+        "batch", "run", "step", "module", "call", "part", "device", "circuits", "shots", "state", "job", "changed"
+    )
     for batch in _open(journal).batches(run=run, state=state):
         table.add_row(
-            *map(str, (batch.number, batch.run, *batch.key, batch.device, batch.num_circuits)),
+            *map(str, (batch.number, batch.run, batch.key.step, batch.key.module, batch.key.call, batch.key.part)),
+            batch.device,
+            str(batch.num_circuits),
             _shots(batch),
             batch.state.value,
             batch.job_id or "",
@@ -94,29 +98,21 @@ def cancel(number: Number, journal: JournalFile = None) -> None:
 
 @jobs.command()
 def resume(
-    numbers: Annotated[list[int] | None, typer.Argument(metavar="[BATCH]...", help="By default all at a device.")] = None,
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="[BATCH]...", help="By default all at a device.")
+    ] = None,
     journal: JournalFile = None,
     run: Run = None,
 ) -> None:
     """Fetch results of batches that are at a device, without the run that sent them. Nothing is sent."""
-    from qpeft.devices.jobs import collect  # noqa: PLC0415
-
     opened, console = _open(journal), _console()
     waiting = opened.batches(run=run, state=BatchState.SUBMITTED)
     chosen = waiting if not numbers else [opened.batch(number) for number in numbers]
-    failed = 0
-    for batch in chosen:
-        try:
-            if batch.state is not BatchState.SUBMITTED:
-                raise JournalError(f"{batch} is {batch.state.value}, so no device has it.")
-            console.print(f"batch {batch.number}: {collect(opened, _device(batch), batch).state.value}")
-        except QpeftError as error:
-            failed += 1
-            console.print(f"batch {batch.number}: {error}", markup=False)
-    if failed:
-        raise JobError(f"{failed} of {len(chosen)} batches could not be fetched; see above.")
     if not chosen:
         console.print("No batch is at a device.")
+    failed = [batch for batch in chosen if not _is_fetched(opened, batch, console)]
+    if failed:
+        raise JobError(f"{len(failed)} of {len(chosen)} batches could not be asked about; see above.")
 
 
 @jobs.command()
@@ -155,6 +151,20 @@ def _device(batch: Batch) -> AbstractDevice:
     from qpeft.devices.registry import load_device  # noqa: PLC0415
 
     return load_device(batch.device, **json.loads(batch.options))
+
+
+def _is_fetched(journal: Journal, batch: Batch, console: Console) -> bool:
+    """Whether the device answered about a batch; prints what it said. One that fails must not hide the others."""
+    from qpeft.devices.jobs import collect  # noqa: PLC0415
+
+    try:
+        if batch.state is not BatchState.SUBMITTED:
+            raise JournalError(f"{batch} is {batch.state.value}, so no device has it.")
+        console.print(f"batch {batch.number}: {collect(journal, _device(batch), batch).state.value}")
+    except QpeftError as error:
+        console.print(f"batch {batch.number}: {error}")
+        return False
+    return True
 
 
 def _console() -> Console:

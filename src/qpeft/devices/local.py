@@ -71,6 +71,7 @@ class LocalDevice(AbstractDevice):
             max_circuits=None,
             can_be_exact=True,
             is_remote=False,
+            keeps_jobs=False,
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:

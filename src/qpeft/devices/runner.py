@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from qpeft.circuits import Circuit
 from qpeft.devices.budget import Budget
+from qpeft.devices.calls import CallKey
 from qpeft.devices.completion import Completion
-from qpeft.devices.journal import CallKey, Journal, Request
+from qpeft.devices.journal import Journal, Request
 from qpeft.devices.journal.hashing import hash_calibration
 from qpeft.devices.protocol import AbstractDevice, Distribution, check_request
 from qpeft.errors import DeviceError, JournalError
@@ -20,7 +21,7 @@ NO_LIMITS = Budget()
 class JournalledRunner:
     """Runs the calls of one run; safe to interrupt at any moment and to resume in any process with the same journal.
 
-        results = runner(device, circuits, shots, CallKey(step=3, module="layers.29.v_proj", call=0))
+        results = runner(device, circuits, shots, key=CallKey("layers.29.v_proj", step=3, call=0))
 
     Equal circuits of one call are sent once. A key that was answered before is answered from the journal; one that was
     interrupted goes on where it stopped. A batch that failed or was cancelled is asked about once more, and then sent
@@ -57,7 +58,7 @@ class JournalledRunner:
         self._sent_to: dict[int, AbstractDevice] = {}
 
     def __call__(
-        self, device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, key: CallKey
+        self, device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, key: CallKey
     ) -> list[Distribution]:
         """Run the circuits, or answer from the journal.
 
@@ -78,9 +79,9 @@ class JournalledRunner:
             DeviceError: the device cannot run these circuits, or its results do not fit them.
         """
         request = Request.of(device.capabilities().name, self._options, circuits, shots)
-        call_id = self._journal.find(self._run_id, CallKey(*key), request)
+        call_id = self._journal.find(self._run_id, key, request)
         if call_id is None:
-            call_id = self._plan(device, circuits, request, CallKey(*key))
+            call_id = self._plan(device, circuits, request, key)
         batches = self._journal.unfinished(call_id)
         if batches:
             completion = Completion(self._journal, device, request, self._budget, self._longest_pause, self._sent_to)

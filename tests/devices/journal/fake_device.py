@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,11 +22,25 @@ class FakeDevice(AbstractDevice):
     Args:
         store: file with one line per accepted job.
         die_at: name of a moment and how often it passes first, as ("after acceptance", 2): the process kills itself.
-        polls: how often a job is waiting before it is finished.
+        polls: how often a job is running before it is finished.
+        pause: seconds that pass at every moment at which it can die.
         fail: numbers of jobs that fail.
     """
 
-    def __init__(self, store, *, die_at=None, polls=0, fail=(), max_circuits=4, name="fake", keeps_jobs=True, noise=None):
+    def __init__(
+        self,
+        store,
+        *,
+        die_at=None,
+        polls=0,
+        pause=0.0,
+        fail=(),
+        max_circuits=4,
+        name="fake",
+        keeps_jobs=True,
+        noise=None,
+    ):
+        self.pause = pause
         self.store, self.die_at, self.polls, self.fail = Path(store), die_at, polls, fail
         self.max_circuits, self.name, self.keeps_jobs, self.noise = max_circuits, name, keeps_jobs, noise
         self.asked = {}
@@ -87,6 +102,7 @@ class FakeDevice(AbstractDevice):
         return number
 
     def reach(self, moment):
+        time.sleep(self.pause)
         self.passed[moment] = self.passed.get(moment, 0) + 1
         if self.die_at == (moment, self.passed[moment]):
             os.kill(os.getpid(), signal.SIGKILL)

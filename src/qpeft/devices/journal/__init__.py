@@ -2,6 +2,6 @@
 
 from qpeft.devices.journal.journal import Journal
 from qpeft.devices.journal.location import default_path
-from qpeft.devices.journal.records import Batch, BatchState, CallKey, Request
+from qpeft.devices.journal.records import Batch, BatchState, Request
 
-__all__ = ["Batch", "BatchState", "CallKey", "Journal", "Request", "default_path"]
+__all__ = ["Batch", "BatchState", "Journal", "Request", "default_path"]

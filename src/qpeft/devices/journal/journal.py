@@ -9,17 +9,18 @@ from dataclasses import fields
 from pathlib import Path
 
 from qpeft.devices.budget import Budget, Cost
+from qpeft.devices.calls import CallKey
 from qpeft.devices.journal import plans, results
 from qpeft.devices.journal.database import Database
 from qpeft.devices.journal.owner import is_alive, this_process
-from qpeft.devices.journal.records import Batch, BatchState, CallKey, Request
+from qpeft.devices.journal.records import Batch, BatchState, Request
 from qpeft.devices.protocol import Distribution
 from qpeft.errors import JournalError
 
 UNSENT = frozenset({BatchState.PLANNED})
 UNSETTLED = frozenset(BatchState) - {BatchState.FINISHED, BatchState.PLANNED}
 COLUMNS = tuple(field.name for field in fields(Batch) if field.name not in ("key", "state"))
-QUERY = f"""SELECT step, module, call, state, {", ".join(COLUMNS).replace("hash", "batches.hash")}
+QUERY = f"""SELECT step, module, call, part, state, {", ".join(COLUMNS).replace("hash", "batches.hash")}
     FROM batches JOIN calls ON calls.id = call_id"""
 
 
@@ -167,8 +168,8 @@ class Journal:
         with self.database.reading() as connection:
             rows = connection.execute(f"{QUERY} {condition}", values).fetchall()
         return [
-            Batch(**values, key=CallKey(step, module, call), state=BatchState(state))
-            for step, module, call, state, *others in rows
+            Batch(**values, key=CallKey(module, step, call, part), state=BatchState(state))
+            for step, module, call, part, state, *others in rows
             for values in [dict(zip(COLUMNS, others, strict=True))]
         ]
 

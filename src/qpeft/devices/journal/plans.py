@@ -7,8 +7,9 @@ import time
 from itertools import islice
 from typing import TypeAlias
 
+from qpeft.devices.calls import CallKey
 from qpeft.devices.journal.hashing import hash_batch
-from qpeft.devices.journal.records import BatchState, CallKey, Request
+from qpeft.devices.journal.records import BatchState, Request, describe
 from qpeft.errors import JournalError
 
 Place: TypeAlias = tuple[int, int]
@@ -17,15 +18,15 @@ Place: TypeAlias = tuple[int, int]
 
 def find_call(connection: sqlite3.Connection, run: str, key: CallKey, request: Request) -> int | None:
     """Id of a call if the journal has it. Raises: JournalError if it was made with another request."""
-    query = "SELECT id, hash FROM calls WHERE run = ? AND step = ? AND module = ? AND call = ?"
-    row = connection.execute(query, (run, *key)).fetchone()
+    query = "SELECT id, hash FROM calls WHERE run = ? AND step = ? AND module = ? AND call = ? AND part = ?"
+    row = connection.execute(query, (run, *_columns(key))).fetchone()
     if row is None:
         return None
     call_id, stored = row
     if stored != request.hash:
         raise JournalError(
-            f"Run {run} made the call ({key}) before with other circuits, shots, device or options, so its results "
-            "do not answer this one. Resume with the same recipe and seed, or start a new run. Nothing was sent."
+            f"Run {run} made the call ({describe(key)}) before with other circuits, shots, device or options, so its "
+            "results do not answer this one. Take the same recipe and seed, or start a new run; nothing was sent."
         )
     return int(call_id)
 
@@ -35,7 +36,8 @@ def make_call(
 ) -> int:
     """Write a call with its batches and entries, within the caller's transaction, and return its id."""
     call = connection.execute(
-        "INSERT INTO calls (run, step, module, call, hash) VALUES (?, ?, ?, ?, ?)", (run, *key, request.hash)
+        "INSERT INTO calls (run, step, module, call, part, hash) VALUES (?, ?, ?, ?, ?, ?)",
+        (run, *_columns(key), request.hash),
     ).lastrowid
     assert call is not None
     places = _known_places(connection, request, calibration) if calibration is not None else {}
@@ -46,6 +48,10 @@ def make_call(
     entries = [(call, index, *places[one]) for index, one in enumerate(request.hashes)]
     connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", entries)
     return call
+
+
+def _columns(key: CallKey) -> tuple[int, str, int, str]:
+    return key.step, key.module, key.call, key.part
 
 
 def _make_batch(

@@ -1,4 +1,4 @@
-"""What the journal speaks of: calls, requests, batches and their states."""
+"""What the journal speaks of: requests, batches and their states."""
 
 from __future__ import annotations
 
@@ -6,28 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import NamedTuple
 
 from qpeft.circuits import Circuit
 from qpeft.devices.budget import Cost
+from qpeft.devices.calls import CallKey
 from qpeft.devices.journal.hashing import canonical_options, hash_batch, hash_circuit
 
 
-class CallKey(NamedTuple):
-    """Names one evaluation within a run: the same key must ask for the same circuits whenever it comes back.
-
-    Attributes:
-        step: of the optimiser, or of the generated token.
-        module: name of the layer in the model.
-        call: number of the evaluation of this layer in this step.
-    """
-
-    step: int
-    module: str
-    call: int
-
-    def __str__(self) -> str:
-        return f"step {self.step}, module {self.module}, call {self.call}"
+def describe(key: CallKey) -> str:
+    """A key in words."""
+    return f"step {key.step}, module {key.module or 'none'}, call {key.call}, {key.part}"
 
 
 class BatchState(Enum):
@@ -84,7 +72,8 @@ class Batch:
         return Cost(self.num_circuits, self.num_circuits * (self.shots or 0))
 
     def __str__(self) -> str:
-        return f"Batch {self.number} of run {self.run} ({self.key}; {self.num_circuits} circuits on {self.device})"
+        what = f"{describe(self.key)}; {self.num_circuits} circuits on {self.device}"
+        return f"Batch {self.number} of run {self.run} ({what})"
 
 
 @dataclass(frozen=True)

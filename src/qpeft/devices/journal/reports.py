@@ -47,7 +47,7 @@ def rows(journal: Journal, *, run: str | None = None) -> Iterator[dict[str, Any]
 
     Raises: JournalError if a result is damaged.
     """
-    query = """SELECT run, step, module, call, entries.number AS number, circuits.hash AS circuit,
+    query = """SELECT run, step, module, call, part, entries.number AS number, circuits.hash AS circuit,
         entries.batch AS batch, device, options, calibration, shots, state, job_id, distribution, checksum
         FROM entries JOIN calls ON calls.id = entries.call_id JOIN circuits USING (batch, position)
         JOIN batches ON batches.number = entries.batch WHERE ? IS NULL OR run = ? ORDER BY call_id, entries.number"""

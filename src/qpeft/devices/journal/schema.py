@@ -11,7 +11,7 @@ APPLICATION = 0x71706A6C
 TABLES = (
     """CREATE TABLE calls (
         id INTEGER PRIMARY KEY, run TEXT NOT NULL, step INTEGER NOT NULL, module TEXT NOT NULL, call INTEGER NOT NULL,
-        hash TEXT NOT NULL, UNIQUE (run, step, module, call))""",
+        part TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE (run, step, module, call, part))""",
     """CREATE TABLE batches (
         number INTEGER PRIMARY KEY AUTOINCREMENT, call_id INTEGER NOT NULL REFERENCES calls, hash TEXT NOT NULL,
         device TEXT NOT NULL, options TEXT NOT NULL, calibration TEXT, shots INTEGER, num_circuits INTEGER NOT NULL,
