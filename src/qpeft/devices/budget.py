@@ -59,7 +59,7 @@ class Budget:
                     f"max_{unit}={limit:,}: {used:,} spent, {wanted:,} asked, {max(0, limit - used):,} left"
                 )
         if self.max_seconds is not None and spent.seconds >= self.max_seconds:
-            problems.append(f"max_seconds={self.max_seconds:,.1f}: {spent.seconds:,.1f} spent, 0 left")
+            problems.append(f"max_seconds={self.max_seconds:,}: {spent.seconds:,.2f} spent, 0 left")
         if problems:
             raise BudgetError(
                 f"The budget does not allow the next submission ({'; '.join(problems)}). Nothing was sent. "

@@ -10,7 +10,7 @@ from qpeft.devices import jobs
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.journal import Batch, BatchState, Journal, Request
 from qpeft.devices.journal.owner import is_alive, this_process
-from qpeft.devices.protocol import AbstractDevice, JobState
+from qpeft.devices.protocol import AbstractDevice, JobState, check_request
 from qpeft.errors import JobError, JournalError
 
 FIRST_PAUSE = 0.02
@@ -52,16 +52,15 @@ class Completion:
             the device is fetched first where something else blocks the call.
         """
         clock = _Clock(self.journal, batches[0])
-        try:
-            batches = [self._ask_again(batch) if batch.state in ENDED else batch for batch in batches]
-            blocked = [error for error in map(self._blocks, batches) if error is not None]
-            if blocked:
-                batches = [batch for batch in batches if batch.state is BatchState.SUBMITTED]
-            else:
-                self._send_planned(batches, clock)
-            self._wait(batches, clock)
-        finally:
-            clock.note()
+        batches = [self._ask_again(batch) if batch.state in ENDED else batch for batch in batches]
+        blocked = [error for error in map(self._blocks, batches) if error is not None]
+        if blocked:
+            batches = [batch for batch in batches if batch.state is BatchState.SUBMITTED]
+        else:
+            self._send_planned(batches, clock)
+        self._wait(batches, clock)
+        # Not in a `finally`: what goes wrong above may be the disk, and its message must come through.
+        clock.note()
         if blocked:
             raise blocked[0]
         if self.failures:
@@ -88,7 +87,7 @@ class Completion:
                 f"{batch} was settled as lost, so this call cannot be answered. To send it again after all: "
                 f"`qpeft jobs settle {batch.number} --resubmit`."
             )
-        if batch.state is BatchState.INTENDED and self._keeps_jobs and not is_alive(batch.owner):
+        if batch.state is BatchState.INTENDED and self._keeps_jobs and not self.journal.is_being_sent(batch):
             return JournalError(jobs.ambiguity(self.journal, batch))
         return None
 
@@ -101,6 +100,8 @@ class Completion:
 
     def _send(self, batch: Batch, *, asked: Cost) -> None:
         circuits = [self.request.circuits[content] for content, _ in self.journal.circuits(batch)]
+        # Before the intention, since afterwards an error of the device may mean that a job exists.
+        check_request(self.device.capabilities(), circuits, batch.shots)
         if jobs.send(self.journal, self.device, batch, circuits, budget=self.budget, asked=asked):
             self.sent_to[batch.number] = self.device
 

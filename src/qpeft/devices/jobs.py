@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from qpeft.circuits import Circuit
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.journal import Batch, BatchState, Journal
+from qpeft.devices.journal.owner import sending
 from qpeft.devices.protocol import AbstractDevice, JobState, JobStatus, check_results
 from qpeft.errors import CredentialsError, JobError, JournalError, RefusedError
 
@@ -22,25 +23,45 @@ def send(
     Raises: BudgetError before anything is sent; RefusedError or CredentialsError from the device, and the batch stays
         planned; JournalError if the call went wrong in any other way, since a job may exist.
     """
-    if not journal.intend(batch, budget, asked):
-        return False
-    try:
-        job_id = device.submit(circuits, batch.shots)
-        if not job_id:
-            raise JobError(f"{batch.device} took a job and gave it no id.")
-    except (RefusedError, CredentialsError) as error:
-        journal.refused(batch, str(error))
-        raise
-    except BaseException as error:
-        if not device.capabilities().keeps_jobs:
+    keeps_jobs = device.capabilities().keeps_jobs
+    with sending(journal.path, batch.number):
+        if not journal.intend(batch, budget, asked):
+            return False
+        try:
+            job_id = device.submit(circuits, batch.shots)
+            if not job_id:
+                raise JobError(f"{batch.device} took a job and gave it no id.")
+        except (RefusedError, CredentialsError) as error:
             journal.refused(batch, str(error))
             raise
-        journal.unclear(batch, f"{type(error).__name__}: {error}")
-        if not isinstance(error, Exception):
+        except BaseException as error:
+            _note_doubt(journal, batch, error, may_exist=keeps_jobs)
             raise
-        raise JournalError(f"{ambiguity(journal, batch)} The device's error: {error}") from error
-    _note_id(journal, batch, job_id)
+        _note_id(journal, batch, job_id)
     return True
+
+
+def _note_doubt(journal: Journal, batch: Batch, error: BaseException, *, may_exist: bool) -> None:
+    if not may_exist:
+        journal.refused(batch, str(error))
+        return
+    journal.unclear(batch, f"{type(error).__name__}: {error}")
+    if isinstance(error, Exception):
+        raise JournalError(f"{ambiguity(journal, batch)} The device's error: {error}") from error
+
+
+def _note_id(journal: Journal, batch: Batch, job_id: str) -> None:
+    try:
+        journal.submitted(batch, job_id)
+    except JournalError as error:
+        raise JournalError(
+            f"{error} {batch} is at the device as job {job_id}. End this process, and once the journal can be written "
+            f"say `qpeft jobs settle {batch.number} --job {job_id}`; nothing is lost then."
+        ) from error
+    except BaseException:
+        # An interrupt in just this moment must not cost the id.
+        journal.submitted(batch, job_id)
+        raise
 
 
 def look(device: AbstractDevice, batch: Batch) -> JobStatus:
@@ -90,13 +111,3 @@ def ways_out(batch: Batch) -> str:
         f"`qpeft jobs settle {batch.number} --resubmit` (send it again), `--lost` (give its results up), or, if the "
         "job is found there, `--job ID`"
     )
-
-
-def _note_id(journal: Journal, batch: Batch, job_id: str) -> None:
-    try:
-        journal.submitted(batch, job_id)
-    except JournalError as error:
-        raise JournalError(
-            f"{error} {batch} is at the device as job {job_id}. Once the journal can be written, say "
-            f"`qpeft jobs settle {batch.number} --job {job_id}`; nothing is lost then."
-        ) from error

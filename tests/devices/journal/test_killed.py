@@ -146,11 +146,11 @@ def test_two_processes_of_one_run_share_its_results(folder):
     assert_each_once(folder)
 
 
-def test_a_process_waits_for_another_that_is_sending(folder, undisturbed):
+def test_a_process_waits_for_another_that_is_sending(folder):
     sender = in_process(hold_while_sending, folder)
     while not (folder / "sending").exists():
         time.sleep(0.01)
-    waiter = in_process(whole_run, folder)
+    waiter = in_process(whole_run, folder, max_circuits=8)
     time.sleep(0.2)
     assert waiter.is_alive()
     assert len(FakeDevice(folder / "store").jobs()) == 0
@@ -158,7 +158,6 @@ def test_a_process_waits_for_another_that_is_sending(folder, undisturbed):
     for process in (sender, waiter):
         process.join(60)
         assert process.exitcode == 0
-    assert whole_run(folder) == undisturbed
     assert_each_once(folder)
 
 
@@ -173,4 +172,4 @@ def hold_while_sending(folder):
         return submit(device, circuits, shots)
 
     FakeDevice.submit = held
-    whole_run(folder)
+    whole_run(folder, max_circuits=8)

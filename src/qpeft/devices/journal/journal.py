@@ -12,7 +12,7 @@ from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.calls import CallKey
 from qpeft.devices.journal import plans, results
 from qpeft.devices.journal.database import Database
-from qpeft.devices.journal.owner import is_alive, this_process
+from qpeft.devices.journal.owner import is_sending, this_process
 from qpeft.devices.journal.records import Batch, BatchState, Request
 from qpeft.devices.protocol import Distribution
 from qpeft.errors import JournalError
@@ -27,7 +27,7 @@ QUERY = f"""SELECT step, module, call, part, state, {", ".join(COLUMNS).replace(
 class Journal:
     """Batches, results and costs of all runs that share one file; several processes may use it at once.
 
-    Every method that changes something is one transaction, on disk when it returns.
+    Every method that changes something is one transaction: done when it returns, whatever then happens to the process.
 
     Args:
         path: of the file.
@@ -55,7 +55,7 @@ class Journal:
         take the place of circuits to be sent.
         Raises: JournalError if the key came with another request before.
         """
-        with self.database.transaction() as connection:
+        with self.database.transaction(outlives_power_cut=False) as connection:
             known = plans.find_call(connection, run, key, request)
             return plans.make_call(connection, run, key, request, size, calibration) if known is None else known
 
@@ -130,7 +130,7 @@ class Journal:
 
     def finish(self, batch: Batch, distributions: Sequence[Distribution]) -> None:
         """Keep the results, checked by the caller; those of a batch that is finished already stay as they are."""
-        with self.database.transaction() as connection:
+        with self.database.transaction(outlives_power_cut=False) as connection:
             if _move(connection, batch, {BatchState.SUBMITTED}, BatchState.FINISHED, message=""):
                 results.store(connection, batch, distributions)
 
@@ -154,14 +154,18 @@ class Journal:
         What its earlier submission may have cost stays counted.
         Raises: JournalError if it is finished, was never sent, or is being sent right now.
         """
-        if batch.state is BatchState.INTENDED and is_alive(batch.owner):
+        if batch.state is BatchState.INTENDED and self.is_being_sent(batch):
             raise JournalError(f"{batch} is being sent by a process that still runs ({batch.owner}); end it first.")
         if not self.move(batch, UNSETTLED, state, message=message, job_id=job_id):
             raise JournalError(f"{batch} is {batch.state.value}: there is nothing to settle. Nothing was changed.")
 
+    def is_being_sent(self, batch: Batch) -> bool:
+        """Whether whoever wrote the intention to send it is still at it."""
+        return is_sending(batch.owner, self.path, batch.number)
+
     def add_seconds(self, batch: Batch, seconds: float) -> None:
         """Count time spent with the device."""
-        with self.database.transaction() as connection:
+        with self.database.transaction(outlives_power_cut=False) as connection:
             _spend(connection, batch, Cost(seconds=seconds))
 
     def _batches(self, condition: str, values: tuple[object, ...]) -> list[Batch]:
@@ -182,8 +186,9 @@ def _spent(connection: sqlite3.Connection, run: str) -> Cost:
 
 def _spend(connection: sqlite3.Connection, batch: Batch, cost: Cost) -> None:
     connection.execute(
-        """INSERT INTO spent VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET circuits = circuits + excluded.circuits,
-        shots = shots + excluded.shots, seconds = seconds + excluded.seconds""",
+        """INSERT INTO spent VALUES (?, ?, ?, ?, ?) ON CONFLICT (run, device) DO UPDATE SET
+        circuits = circuits + excluded.circuits, shots = shots + excluded.shots,
+        seconds = seconds + excluded.seconds""",
         (batch.run, batch.device, cost.circuits, cost.shots, cost.seconds),
     )
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
 SAME_START = 5.0
 """Seconds within which two start times are one: psutil derives them from a clock that may be set meanwhile."""
+_in_flight: set[tuple[Path, int]] = set()
+"""Batches that threads of this process are sending."""
 
 
 def this_process() -> str:
@@ -30,3 +35,20 @@ def is_alive(owner: str | None) -> bool:
         return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+@contextmanager
+def sending(journal: Path, number: int) -> Iterator[None]:
+    """While this process is in the call that sends the batch, `is_sending` says so."""
+    _in_flight.add((journal, number))
+    try:
+        yield
+    finally:
+        _in_flight.discard((journal, number))
+
+
+def is_sending(owner: str | None, journal: Path, number: int) -> bool:
+    """Whether the batch's owner is still in the call; of another process only its life can be seen."""
+    if owner == this_process():
+        return (journal, number) in _in_flight
+    return is_alive(owner)

@@ -50,7 +50,8 @@ def rows(journal: Journal, *, run: str | None = None) -> Iterator[dict[str, Any]
     query = """SELECT run, step, module, call, part, entries.number AS number, circuits.hash AS circuit,
         entries.batch AS batch, device, options, calibration, shots, state, job_id, distribution, checksum
         FROM entries JOIN calls ON calls.id = entries.call_id JOIN circuits USING (batch, position)
-        JOIN batches ON batches.number = entries.batch WHERE ? IS NULL OR run = ? ORDER BY call_id, entries.number"""
+        JOIN batches ON batches.number = entries.batch WHERE ? IS NULL OR run = ?
+        ORDER BY entries.call_id, entries.number"""
     with journal.database.reading() as connection:
         cursor = connection.execute(query, (run, run))
         names = [column[0] for column in cursor.description]

@@ -18,7 +18,8 @@ def store(connection: sqlite3.Connection, batch: Batch, distributions: Sequence[
     """Write what came back for a batch, within the caller's transaction."""
     assert len(distributions) == batch.num_circuits, "results are checked before they are stored"
     # repr of a float, which json writes, is read back as the same float.
-    texts = [json.dumps(distribution, separators=(",", ":"), allow_nan=False) for distribution in distributions]
+    plain = [{bits: float(share) for bits, share in distribution.items()} for distribution in distributions]
+    texts = [json.dumps(distribution, separators=(",", ":"), allow_nan=False) for distribution in plain]
     connection.executemany(
         "UPDATE circuits SET distribution = ?, checksum = ? WHERE batch = ? AND position = ?",
         [(text, zlib.crc32(text.encode()), batch.number, position) for position, text in enumerate(texts)],
