@@ -88,6 +88,8 @@ class DeviceCall:
         Each basis in which observables are measured is a circuit of its own. Equal circuits are sent once.
         Raises: what the runner raises.
         """
+        if not bound:
+            return np.zeros((0, self.circuit.num_observables))
         bases = measurement_bases(self.circuit.observables)
         changes = [_basis_change(basis) for basis in bases]
         wanted = [[Circuit(self.circuit.num_qubits, operations + change) for operations in bound] for change in changes]
@@ -95,7 +97,7 @@ class DeviceCall:
         for circuit in (circuit for row in wanted for circuit in row):
             places.setdefault(circuit, len(places))
         values = np.empty((len(bound), self.circuit.num_observables))
-        results = self.runner(self.device, list(places), self.shots, key=self.key) if places else []
+        results = self.runner(self.device, list(places), self.shots, key=self.key)
         for columns, circuits in zip(bases.values(), wanted, strict=True):
             observables = [self.circuit.observables[column] for column in columns]
             values[:, columns] = [_means(results[places[circuit]], observables) for circuit in circuits]

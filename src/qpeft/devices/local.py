@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from qpeft.circuits import GATES, Circuit, Input, Weight
+from qpeft.circuits import GATES, Circuit, Input
 from qpeft.devices.protocol import (
     AbstractDevice,
     Capabilities,
@@ -139,38 +140,41 @@ def _check_all(noise: NoiseModel, circuits: Iterable[Circuit]) -> None:
 
 def _simulated(circuits: Sequence[Circuit], noise: NoiseModel | None) -> Iterable[tuple[Sequence[int], Tensor]]:
     """Probabilities of all circuits, float64, in batches that differ in nothing but angles: places and rows."""
-    groups: dict[Circuit, list[tuple[int, list[float]]]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for place, circuit in enumerate(circuits):
-        skeleton, angles = _skeleton(circuit)
-        groups.setdefault(skeleton, []).append((place, angles))
-    for skeleton, members in groups.items():
+        shape = (circuit.num_qubits, *((operation.gate_name, operation.qubits) for operation in circuit.operations))
+        groups.setdefault(shape, []).append(place)
+    for members in groups.values():
+        skeleton = _skeleton(circuits[members[0]])
         numbers = (2 if noise is None else 2**skeleton.num_qubits) * 2**skeleton.num_qubits
         size = max(1, NUMBERS_PER_BLOCK // numbers)
         for first in range(0, len(members), size):
-            places, rows = zip(*members[first : first + size], strict=True)
-            inputs = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), skeleton.num_inputs)
+            places = members[first : first + size]
+            angles = torch.tensor([_angles(circuits[place]) for place in places], dtype=torch.float64)
             weights = torch.zeros(0, dtype=torch.float64)
-            yield places, outcome_probabilities(skeleton, inputs, weights, "Z" * skeleton.num_qubits, noise)
+            yield places, outcome_probabilities(skeleton, angles, weights, "Z" * skeleton.num_qubits, noise)
 
 
-def _skeleton(circuit: Circuit) -> tuple[Circuit, list[float]]:
-    """The circuit with an input in place of each number, and the numbers."""
-    angles: list[float] = []
-    operations = []
-    for operation in circuit.operations:
-        if operation.angle is not None:
-            assert not isinstance(operation.angle, (Input, Weight)), "check_request lets bound circuits pass only"
-            angles.append(float(operation.angle))
-            operation = replace(operation, angle=Input(len(angles) - 1))  # noqa: PLW2901
-        operations.append(operation)
-    return Circuit(circuit.num_qubits, tuple(operations)), angles
+def _skeleton(circuit: Circuit) -> Circuit:
+    """The circuit with an input in place of each number."""
+    number = itertools.count()
+    operations = (
+        operation if operation.angle is None else replace(operation, angle=Input(next(number)))
+        for operation in circuit.operations
+    )
+    return Circuit(circuit.num_qubits, tuple(operations))
+
+
+def _angles(circuit: Circuit) -> list[float]:
+    """The numbers of a bound circuit, radians, in the order of its gates."""
+    return [operation.angle for operation in circuit.operations if isinstance(operation.angle, (int, float))]
 
 
 def _shares(probabilities: Tensor, draws: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(0)
     # right=True: the first outcome whose cumulative probability exceeds the draw, never one of probability 0.
     outcomes = torch.searchsorted(cumulative, draws * cumulative[-1], right=True).clamp(max=len(cumulative) - 1)
-    return torch.bincount(outcomes, minlength=len(cumulative)) / float(len(draws))
+    return torch.bincount(outcomes, minlength=len(cumulative)).double() / len(draws)
 
 
 def _distribution(shares: Tensor, num_qubits: int) -> Distribution:
