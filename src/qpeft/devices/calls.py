@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ ONLY_CALL = CallKey()
 """Outside a model, where nothing needs to be told apart."""
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Gets distributions for circuits from a device, one per circuit, checked by `check_results`.
 
