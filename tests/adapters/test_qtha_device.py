@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import qpeft
 from qpeft import QthaConfig
@@ -110,17 +111,26 @@ def test_a_new_choice_replaces_the_old_one(model, tokens, recorder):
     assert {key.module.split(".")[-3] for key in recorder.keys} == {"q_proj"}
 
 
-def test_calls_are_numbered_within_their_step(model, tokens, recorder):
+def test_calls_are_numbered_within_their_step_and_repeated_ones_keep_their_number(model, tokens, recorder):
     evaluator = qpeft.set_quantum_device(
         model, LocalDevice(), shots=10, gradient=Spsa(), layers=[LAYER], runner=recorder
     )
     loss(model, tokens).backward()
+    loss(model, tokens.flip(1))
     loss(model, tokens)
     evaluator.begin_step(5)
-    loss(model, tokens)
+    loss(model, tokens.flip(1))
     first = [key for key in recorder.keys if key.module.endswith(".0")]
     numbers = [(key.step, key.call, key.part) for key in first]
-    assert numbers == [(0, 0, "values"), (0, 0, "gradient"), (0, 1, "values"), (5, 0, "values")]
+    assert numbers == [(0, 0, "values"), (0, 0, "gradient"), (0, 1, "values"), (0, 0, "values"), (5, 0, "values")]
+
+
+def test_gradient_checkpointing_repeats_a_call_under_its_key(model, recorder):
+    qpeft.set_quantum_device(model, LocalDevice(), shots=None, gradient="spsa", layers=[LAYER], runner=recorder)
+    h = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    checkpoint(middle_of(model), h, use_reentrant=False).sum().backward()
+    numbers = [(key.call, key.part) for key in recorder.keys if key.module.endswith(".1")]
+    assert numbers == [(0, "values"), (0, "values"), (0, "gradient")]
 
 
 def test_without_a_gradient_training_raises_and_evaluating_does_not(model, tokens):

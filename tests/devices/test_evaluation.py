@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
-from qpeft.devices import CallKey, LocalDevice, backward_circuits, device_expectations, forward_circuits
+from qpeft.devices import CallKey, LocalDevice, backward_circuits, device_expectations, forward_circuits, run_now
 from qpeft.devices.calls import DeviceCall
 from qpeft.errors import DeviceError, GradientError, ShotsError, SimulationError
 
@@ -138,6 +138,16 @@ def test_the_runner_gets_the_key_and_the_part(runner):
     ).values
     values.sum().backward()
     assert runner.keys == [key, CallKey("layers.3.v_proj", step=7, call=2, part="gradient")]
+
+
+def loses_the_last(device, circuits, shots, *, key):
+    return run_now(device, circuits, shots, key=key)[:-1]
+
+
+def test_a_runner_that_returns_too_little_is_an_error():
+    circuit = ansatz.ring_cz(2)
+    with pytest.raises(DeviceError, match="given 3 circuits and returned 2"):
+        device_expectations(circuit, *angles(circuit, 3), LocalDevice(), 10, runner=loses_the_last)
 
 
 def test_without_a_gradient_the_backward_pass_says_what_to_pass_and_what_it_costs():

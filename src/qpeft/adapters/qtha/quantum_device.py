@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -21,7 +21,10 @@ from qpeft.errors import AdapterError
 
 
 class DeviceEvaluator:
-    """Evaluates the circuits of any number of modules through one device, and counts their calls.
+    """Evaluates the circuits of any number of modules through one device, and numbers their calls.
+
+    Within a step a module's calls are numbered from 0. One with the angles of an earlier one has its number: so a
+    forward pass repeated by gradient checkpointing is known by its key.
 
     Args:
         device: where circuits run.
@@ -38,7 +41,7 @@ class DeviceEvaluator:
     ) -> None:
         self.device, self.shots, self.gradient, self.runner = device, shots, gradient, runner
         self.step = 0
-        self._calls: Counter[str] = Counter()
+        self._calls: dict[str, dict[bytes, int]] = {}
 
     def begin_step(self, step: int) -> None:
         """Number all further calls within this step, from 0 for every module."""
@@ -46,9 +49,9 @@ class DeviceEvaluator:
         self._calls.clear()
 
     def evaluate(self, module: str, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
-        """Expectation values, (..., num_observables), for angles (..., num_inputs), under the module's next key."""
-        key = CallKey(module, step=self.step, call=self._calls[module])
-        self._calls[module] += 1
+        """Expectation values, (..., num_observables), for angles (..., num_inputs), under the call's key."""
+        calls = self._calls.setdefault(module, {})
+        key = CallKey(module, step=self.step, call=calls.setdefault(_digest(angles, weights), len(calls)))
         return device_expectations(
             circuit, angles, weights, self.device, self.shots, gradient=self.gradient, runner=self.runner, key=key
         ).values
@@ -101,6 +104,13 @@ def set_quantum_device(
         check_request(device.capabilities(), [bound], shots)
     _put_on({middle: _evaluate_as(name, evaluator) for name, middle in chosen.items()}, found.values())
     return evaluator
+
+
+def _digest(*tensors: Tensor) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().double().numpy().tobytes())
+    return digest.digest()
 
 
 def _put_on(chosen: Mapping[CircuitMiddle, Evaluate], layers: Iterable[QthaLayer]) -> None:
