@@ -98,13 +98,19 @@ def test_a_seed_out_of_range_is_refused():
         LocalDevice(seed=-1)
 
 
-def test_jobs_beyond_those_kept_are_forgotten_with_a_message(monkeypatch):
-    monkeypatch.setattr(local_module, "KEPT_JOBS", 2)
+def test_results_beyond_those_kept_are_forgotten_with_a_message(monkeypatch):
+    monkeypatch.setattr(local_module, "KEPT_OUTCOMES", 5)
     device = LocalDevice()
-    jobs = [device.submit([COIN], 10) for _ in range(3)]
+    jobs = [device.submit([COIN] * size, 10_000) for size in (1, 1, 1, 4)]  # two outcomes a circuit
+    for job in jobs[:3]:
+        device.poll(job)
     with pytest.raises(JobError, match="forgotten job 'local-0'"):
         device.poll(jobs[0])
-    assert [device.poll(job).state.value for job in jobs[1:]] == ["finished", "finished"]
+    assert [len(device.fetch(job)) for job in jobs[1:3]] == [1, 1]
+    device.poll(jobs[3])  # larger than all that is kept, and yet there
+    assert len(device.fetch(jobs[3])) == 4
+    with pytest.raises(JobError, match="forgotten job 'local-2'"):
+        device.fetch(jobs[2])
 
 
 def test_a_job_without_circuits_has_no_results():

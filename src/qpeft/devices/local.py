@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,8 +24,8 @@ from qpeft.simulation.noise import NoiseModel, SampleKey, density
 from qpeft.simulation.noise.counter import Stream
 from qpeft.simulation.noise.outcomes import MAX_QUBITS, outcome_probabilities
 
-KEPT_JOBS = 1000
-"""Jobs whose results stay in memory; older ones are forgotten, and asking for one says so."""
+KEPT_OUTCOMES = 2**22
+"""Results of so many bit strings stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
 NUMBERS_PER_BLOCK = 2**20
 """Circuits are simulated in blocks of this many float64 numbers, 8 MiB."""
 
@@ -61,6 +62,8 @@ class LocalDevice(AbstractDevice):
             noise.check_covers(Circuit(self._num_qubits, ()))
         self._seed, self._noise = SampleKey(seed).seed, noise
         self._jobs: list[_Job | None] = []
+        self._finished: deque[tuple[int, int]] = deque()  # number of a job, number of its outcomes
+        self._kept_outcomes = 0
 
     def capabilities(self) -> Capabilities:
         """All gates, any number of shots and circuits, and exact probabilities."""
@@ -80,16 +83,14 @@ class LocalDevice(AbstractDevice):
         if self._noise is not None:
             _check_all(self._noise, circuits)
         self._jobs.append(_Job(tuple(circuits), shots))
-        if len(self._jobs) > KEPT_JOBS:
-            self._jobs[-KEPT_JOBS - 1] = None
         return f"local-{len(self._jobs) - 1}"
 
     def poll(self, job_id: str) -> JobStatus:
         """The state after the job was run, which happens here, once. Raises: JobError if it is unknown."""
         number, job = self._find(job_id)
         if not job.state.is_final:
-            job.results = self._run(number, job)
-            job.state = JobState.FINISHED
+            job.results, job.circuits, job.state = self._run(number, job), (), JobState.FINISHED
+            self._keep(number, sum(map(len, job.results)))
         return JobStatus(job.state)
 
     def fetch(self, job_id: str) -> list[Distribution]:
@@ -103,7 +104,7 @@ class LocalDevice(AbstractDevice):
         """Never run this job; nothing happens if it is over. Raises: JobError if it is unknown."""
         _, job = self._find(job_id)
         if not job.state.is_final:
-            job.state = JobState.CANCELLED
+            job.circuits, job.state = (), JobState.CANCELLED
 
     def calibration(self) -> NoiseModel | None:
         """The noise model that it was made with."""
@@ -116,8 +117,19 @@ class LocalDevice(AbstractDevice):
             raise JobError(f"local has no job {job_id!r}; jobs live as long as the device object that took them.")
         job = self._jobs[number]
         if job is None:
-            raise JobError(f"local has forgotten job {job_id!r}; it keeps the last {KEPT_JOBS:,}. Fetch sooner.")
+            raise JobError(
+                f"local has forgotten job {job_id!r}: it keeps the last {KEPT_OUTCOMES:,} bit strings that came out. "
+                "Fetch sooner, or in smaller jobs."
+            )
         return number, job
+
+    def _keep(self, number: int, outcomes: int) -> None:
+        self._finished.append((number, outcomes))
+        self._kept_outcomes += outcomes
+        while self._kept_outcomes > KEPT_OUTCOMES and len(self._finished) > 1:
+            oldest, outcomes = self._finished.popleft()
+            self._jobs[oldest] = None
+            self._kept_outcomes -= outcomes
 
     def _run(self, number: int, job: _Job) -> list[Distribution]:
         results: list[Distribution] = [{}] * len(job.circuits)
