@@ -125,6 +125,18 @@ def test_calls_are_numbered_within_their_step_and_repeated_ones_keep_their_numbe
     assert numbers == [(0, 0, "values"), (0, 0, "gradient"), (0, 1, "values"), (0, 0, "values"), (5, 0, "values")]
 
 
+def test_a_call_is_new_if_any_angle_or_weight_differs(model, recorder):
+    qpeft.set_quantum_device(model, LocalDevice(), shots=None, layers=[LAYER], runner=recorder)
+    middle = middle_of(model)
+    with torch.no_grad():
+        for change in (0.0, 0.0, 1e-6):
+            middle(torch.tensor([[0.0, change, 0.0, 0.0]]))
+        middle.weights[0, -1] += 1e-3
+        middle(torch.zeros(1, 4))
+    assert [key.call for key in recorder.keys if key.module.endswith(".0")] == [0, 0, 1, 2]
+    assert [key.call for key in recorder.keys if key.module.endswith(".1")] == [0, 0, 0, 0]
+
+
 def test_gradient_checkpointing_repeats_a_call_under_its_key(model, recorder):
     qpeft.set_quantum_device(model, LocalDevice(), shots=None, gradient="spsa", layers=[LAYER], runner=recorder)
     h = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
