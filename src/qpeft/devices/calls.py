@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Circuit, Operation
 from qpeft.devices.protocol import AbstractDevice, Distribution, run
+from qpeft.errors import DeviceError
 from qpeft.simulation.noise.outcomes import TO_Z_BASIS
 from qpeft.simulation.shots import measurement_bases
 
@@ -25,7 +26,7 @@ class CallKey:
     Attributes:
         module: name of the module whose circuit it is; empty outside a model.
         step: of the training.
-        call: how many times this module has been evaluated before in this step.
+        call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
         part: "values" of a forward pass or "gradient" of its backward pass.
     """
 
@@ -39,11 +40,13 @@ ONLY_CALL = CallKey()
 """Outside a model, where nothing needs to be told apart."""
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Gets distributions for circuits from a device, one per circuit, checked by `check_results`.
 
     Everything that this package sends goes through one of these, so a journal or a budget is put here. Circuits are
-    bound and all different.
+    bound and all different. A call that is repeated, as gradient checkpointing does, comes under the same key with the
+    same circuits: who stores results returns those, and `run_now` samples anew.
     """
 
     def __call__(
@@ -86,8 +89,10 @@ class DeviceCall:
         """Expectation values for the circuit's operations with numbers for angles, (len(bound), num_observables).
 
         Each basis in which observables are measured is a circuit of its own. Equal circuits are sent once.
-        Raises: what the runner raises.
+        Raises: what the runner raises; DeviceError if it returns too few or too many results.
         """
+        if not bound:
+            return np.zeros((0, self.circuit.num_observables))
         bases = measurement_bases(self.circuit.observables)
         changes = [_basis_change(basis) for basis in bases]
         wanted = [[Circuit(self.circuit.num_qubits, operations + change) for operations in bound] for change in changes]
@@ -95,7 +100,9 @@ class DeviceCall:
         for circuit in (circuit for row in wanted for circuit in row):
             places.setdefault(circuit, len(places))
         values = np.empty((len(bound), self.circuit.num_observables))
-        results = self.runner(self.device, list(places), self.shots, key=self.key) if places else []
+        results = self.runner(self.device, list(places), self.shots, key=self.key)
+        if len(results) != len(places):
+            raise DeviceError(f"The runner was given {len(places)} circuits and returned {len(results)} results.")
         for columns, circuits in zip(bases.values(), wanted, strict=True):
             observables = [self.circuit.observables[column] for column in columns]
             values[:, columns] = [_means(results[places[circuit]], observables) for circuit in circuits]

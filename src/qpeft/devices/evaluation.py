@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from qpeft.circuits import Circuit, bind
 from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_bases, run_now
@@ -61,7 +60,7 @@ def device_expectations(
 
     Raises:
         SimulationError: a shape that does not fit the circuit, NaN or infinite angles.
-        GradientError: an unknown gradient; in the backward pass, if `gradient` is None.
+        GradientError: an unknown gradient; in the backward pass, if `gradient` is None, and for second derivatives.
         ShotsError, DeviceError: what the device or the runner does not do.
     """
     check_angles(circuit, inputs, weights)
@@ -108,21 +107,38 @@ class _DeviceExpectations(torch.autograd.Function):
         return found, errors
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _errors_grad: Tensor) -> tuple[None, None, Tensor, Tensor]:
-        inputs, weights = ctx.saved_tensors
-        wanted, call = Wanted(*ctx.needs_input_grad[2:]), ctx.call
+        wanted = Wanted(*ctx.needs_input_grad[2:])
         if ctx.gradient is None:
-            raise GradientError(_no_gradient(call, len(inputs), wanted))
+            raise GradientError(_no_gradient(ctx.call, len(grad), wanted))
+        input_grad, weight_grad = _Products.apply(ctx.call, ctx.gradient, wanted, grad, *ctx.saved_tensors)
+        return None, None, input_grad, weight_grad
+
+
+class _Products(torch.autograd.Function):
+    """The backward pass as a Function of its own, so that its own backward pass can say that there is none."""
+
+    @staticmethod
+    def forward(
+        _: Any, call: DeviceCall, gradient: AbstractGradient, wanted: Wanted, grad: Tensor, *angles: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        inputs, weights = angles
         call = replace(call, key=replace(call.key, part="gradient"))
         # Not `grad.abs().sum(1) > 0`, which would drop rows with NaN without a word.
         rows = (grad != 0).any(1)
         input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
         if rows.any():
-            row_grad, weight_sum = ctx.gradient.products(call, inputs[rows], weights, grad[rows], wanted)
+            row_grad, weight_sum = gradient.products(call, inputs[rows], weights, grad[rows], wanted)
             input_grad[rows] = row_grad.to(input_grad)
             weight_grad.copy_(weight_sum)
-        return None, None, input_grad, weight_grad
+        return input_grad, weight_grad
+
+    @staticmethod
+    def backward(_: Any, *__: Tensor) -> None:
+        raise GradientError(
+            "Values from a device have first derivatives only. For second ones, difference the gradients, or use "
+            "qpeft.simulation.expectations at shifted angles."
+        )
 
 
 def _no_gradient(call: DeviceCall, num_rows: int, wanted: Wanted) -> str:

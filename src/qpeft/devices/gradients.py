@@ -69,9 +69,10 @@ class ParameterShift(AbstractGradient):
     ) -> tuple[Tensor, Tensor]:
         """As `AbstractGradient.products`; unbiased, whatever the shots."""
         shifts = list(_shifts(call.circuit, wanted))
-        rows = [bind(call.circuit, row, weights.tolist()).operations for row in inputs.tolist()]
+        numbers = weights.tolist()
+        rows = [bind(call.circuit, row, numbers).operations for row in inputs.tolist()]
         bound = [_shifted(row, shift) for row in rows for shift in shifts]
-        values = torch.from_numpy(call.values(bound)).reshape(len(rows), len(shifts), -1)
+        values = torch.from_numpy(call.values(bound)).reshape(len(rows), len(shifts), grad.shape[1])
         coefficients = torch.tensor([shift.coefficient for shift in shifts], dtype=torch.float64)
         slopes = (values * grad.cpu().double()[:, None]).sum(2) * coefficients
         input_grad, weight_grad = slopes.new_zeros(inputs.shape), slopes.new_zeros(weights.shape)

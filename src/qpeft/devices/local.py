@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from qpeft.circuits import GATES, Circuit, Input, Weight
+from qpeft.circuits import GATES, Circuit, Input
 from qpeft.devices.protocol import (
     AbstractDevice,
     Capabilities,
@@ -22,8 +24,8 @@ from qpeft.simulation.noise import NoiseModel, SampleKey, density
 from qpeft.simulation.noise.counter import Stream
 from qpeft.simulation.noise.outcomes import MAX_QUBITS, outcome_probabilities
 
-KEPT_JOBS = 1000
-"""Jobs whose results stay in memory; older ones are forgotten, and asking for one says so."""
+KEPT_OUTCOMES = 2**22
+"""Results of so many bit strings stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
 NUMBERS_PER_BLOCK = 2**20
 """Circuits are simulated in blocks of this many float64 numbers, 8 MiB."""
 
@@ -60,6 +62,8 @@ class LocalDevice(AbstractDevice):
             noise.check_covers(Circuit(self._num_qubits, ()))
         self._seed, self._noise = SampleKey(seed).seed, noise
         self._jobs: list[_Job | None] = []
+        self._finished: deque[tuple[int, int]] = deque()  # number of a job, number of its outcomes
+        self._kept_outcomes = 0
 
     def capabilities(self) -> Capabilities:
         """All gates, any number of shots and circuits, and exact probabilities."""
@@ -80,16 +84,14 @@ class LocalDevice(AbstractDevice):
         if self._noise is not None:
             _check_all(self._noise, circuits)
         self._jobs.append(_Job(tuple(circuits), shots))
-        if len(self._jobs) > KEPT_JOBS:
-            self._jobs[-KEPT_JOBS - 1] = None
         return f"local-{len(self._jobs) - 1}"
 
     def poll(self, job_id: str) -> JobStatus:
         """The state after the job was run, which happens here, once. Raises: JobError if it is unknown."""
         number, job = self._find(job_id)
         if not job.state.is_final:
-            job.results = self._run(number, job)
-            job.state = JobState.FINISHED
+            job.results, job.circuits, job.state = self._run(number, job), (), JobState.FINISHED
+            self._keep(number, sum(map(len, job.results)))
         return JobStatus(job.state)
 
     def fetch(self, job_id: str) -> list[Distribution]:
@@ -103,7 +105,7 @@ class LocalDevice(AbstractDevice):
         """Never run this job; nothing happens if it is over. Raises: JobError if it is unknown."""
         _, job = self._find(job_id)
         if not job.state.is_final:
-            job.state = JobState.CANCELLED
+            job.circuits, job.state = (), JobState.CANCELLED
 
     def calibration(self) -> NoiseModel | None:
         """The noise model that it was made with."""
@@ -116,8 +118,19 @@ class LocalDevice(AbstractDevice):
             raise JobError(f"local has no job {job_id!r}; jobs live as long as the device object that took them.")
         job = self._jobs[number]
         if job is None:
-            raise JobError(f"local has forgotten job {job_id!r}; it keeps the last {KEPT_JOBS:,}. Fetch sooner.")
+            raise JobError(
+                f"local has forgotten job {job_id!r}: it keeps the last {KEPT_OUTCOMES:,} bit strings that came out. "
+                "Fetch sooner, or in smaller jobs."
+            )
         return number, job
+
+    def _keep(self, number: int, outcomes: int) -> None:
+        self._finished.append((number, outcomes))
+        self._kept_outcomes += outcomes
+        while self._kept_outcomes > KEPT_OUTCOMES and len(self._finished) > 1:
+            oldest, outcomes = self._finished.popleft()
+            self._jobs[oldest] = None
+            self._kept_outcomes -= outcomes
 
     def _run(self, number: int, job: _Job) -> list[Distribution]:
         results: list[Distribution] = [{}] * len(job.circuits)
@@ -140,38 +153,41 @@ def _check_all(noise: NoiseModel, circuits: Iterable[Circuit]) -> None:
 
 def _simulated(circuits: Sequence[Circuit], noise: NoiseModel | None) -> Iterable[tuple[Sequence[int], Tensor]]:
     """Probabilities of all circuits, float64, in batches that differ in nothing but angles: places and rows."""
-    groups: dict[Circuit, list[tuple[int, list[float]]]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for place, circuit in enumerate(circuits):
-        skeleton, angles = _skeleton(circuit)
-        groups.setdefault(skeleton, []).append((place, angles))
-    for skeleton, members in groups.items():
+        shape = (circuit.num_qubits, *((operation.gate_name, operation.qubits) for operation in circuit.operations))
+        groups.setdefault(shape, []).append(place)
+    for members in groups.values():
+        skeleton = _skeleton(circuits[members[0]])
         numbers = (2 if noise is None else 2**skeleton.num_qubits) * 2**skeleton.num_qubits
         size = max(1, NUMBERS_PER_BLOCK // numbers)
         for first in range(0, len(members), size):
-            places, rows = zip(*members[first : first + size], strict=True)
-            inputs = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), skeleton.num_inputs)
+            places = members[first : first + size]
+            angles = torch.tensor([_angles(circuits[place]) for place in places], dtype=torch.float64)
             weights = torch.zeros(0, dtype=torch.float64)
-            yield places, outcome_probabilities(skeleton, inputs, weights, "Z" * skeleton.num_qubits, noise)
+            yield places, outcome_probabilities(skeleton, angles, weights, "Z" * skeleton.num_qubits, noise)
 
 
-def _skeleton(circuit: Circuit) -> tuple[Circuit, list[float]]:
-    """The circuit with an input in place of each number, and the numbers."""
-    angles: list[float] = []
-    operations = []
-    for operation in circuit.operations:
-        if operation.angle is not None:
-            assert not isinstance(operation.angle, (Input, Weight)), "check_request lets bound circuits pass only"
-            angles.append(float(operation.angle))
-            operation = replace(operation, angle=Input(len(angles) - 1))  # noqa: PLW2901
-        operations.append(operation)
-    return Circuit(circuit.num_qubits, tuple(operations)), angles
+def _skeleton(circuit: Circuit) -> Circuit:
+    """The circuit with an input in place of each number."""
+    number = itertools.count()
+    operations = (
+        operation if operation.angle is None else replace(operation, angle=Input(next(number)))
+        for operation in circuit.operations
+    )
+    return Circuit(circuit.num_qubits, tuple(operations))
+
+
+def _angles(circuit: Circuit) -> list[float]:
+    """The numbers of a bound circuit, radians, in the order of its gates."""
+    return [operation.angle for operation in circuit.operations if isinstance(operation.angle, (int, float))]
 
 
 def _shares(probabilities: Tensor, draws: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(0)
     # right=True: the first outcome whose cumulative probability exceeds the draw, never one of probability 0.
     outcomes = torch.searchsorted(cumulative, draws * cumulative[-1], right=True).clamp(max=len(cumulative) - 1)
-    return torch.bincount(outcomes, minlength=len(cumulative)) / float(len(draws))
+    return torch.bincount(outcomes, minlength=len(cumulative)).double() / len(draws)
 
 
 def _distribution(shares: Tensor, num_qubits: int) -> Distribution:
