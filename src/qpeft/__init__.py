@@ -7,7 +7,21 @@
 Importing registers the adapters with PEFT and does nothing else.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from qpeft.adapters import QthaConfig, QthaModel
 from qpeft.errors import QpeftError
 
-__all__ = ["QpeftError", "QthaConfig", "QthaModel"]
+if TYPE_CHECKING:
+    from qpeft.adapters.qtha.quantum_device import set_quantum_device
+
+__all__ = ["QpeftError", "QthaConfig", "QthaModel", "set_quantum_device"]
+
+
+def __getattr__(name: str) -> Any:
+    # Devices are needed by those who use one, and imported when they do.
+    if name == "set_quantum_device":
+        from qpeft.adapters.qtha.quantum_device import set_quantum_device  # noqa: PLC0415
+
+        return set_quantum_device
+    raise AttributeError(f"module 'qpeft' has no attribute {name!r}")

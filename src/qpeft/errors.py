@@ -8,6 +8,7 @@ QpeftError
 │   └── ShotsError        a number of shots that cannot be taken
 ├── DeviceError           a quantum device that cannot do what is asked, or answered what it must not
 │   ├── CredentialsError  a key that is missing or refused
+│   ├── RefusedError      a submission that the device turned down: no job exists
 │   ├── JobError          a job that failed, or that the device does not know
 │   ├── BudgetError       a submission that would exceed a limit set by the user
 │   └── JournalError      a journal that cannot be read or written, or a batch that only the user can settle
@@ -51,6 +52,10 @@ class DeviceError(QpeftError, RuntimeError):
 
 class CredentialsError(DeviceError):
     """A key that is missing or refused."""
+
+
+class RefusedError(DeviceError):
+    """A submission that the device turned down: no job exists, and sending it again pays nothing twice."""
 
 
 class JobError(DeviceError):

@@ -13,6 +13,7 @@ from rich.text import Text
 from qpeft.cli.evaluate import evaluate
 from qpeft.cli.generate import generate
 from qpeft.cli.inspect import inspect
+from qpeft.cli.jobs import jobs
 from qpeft.cli.train import train
 from qpeft.errors import QpeftError
 
@@ -30,6 +31,7 @@ app.command(context_settings=OVERRIDABLE)(train)
 app.command(name="eval")(evaluate)
 app.command()(generate)
 app.command(context_settings=OVERRIDABLE)(inspect)
+app.add_typer(jobs, name="jobs")
 
 
 def main() -> None:

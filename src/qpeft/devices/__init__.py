@@ -1,5 +1,37 @@
 """Where circuits run that are not simulated here: quantum computers, and what stands in for one."""
 
+from qpeft.devices.budget import Budget, Cost
+from qpeft.devices.calls import CallKey, Runner, run_now
+from qpeft.devices.evaluation import DeviceValues, backward_circuits, device_expectations, forward_circuits
+from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
+from qpeft.devices.journal import Journal
+from qpeft.devices.local import LocalDevice
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, run
+from qpeft.devices.registry import DEVICES, load_device
+from qpeft.devices.runner import JournalledRunner
 
-__all__ = ["AbstractDevice", "Capabilities", "Distribution", "JobState", "JobStatus", "run"]
+__all__ = [
+    "DEVICES",
+    "AbstractDevice",
+    "Budget",
+    "CallKey",
+    "Capabilities",
+    "Cost",
+    "DeviceValues",
+    "Distribution",
+    "JobState",
+    "JobStatus",
+    "Journal",
+    "JournalledRunner",
+    "LocalDevice",
+    "ParameterShift",
+    "Runner",
+    "Simulated",
+    "Spsa",
+    "backward_circuits",
+    "device_expectations",
+    "forward_circuits",
+    "load_device",
+    "run",
+    "run_now",
+]

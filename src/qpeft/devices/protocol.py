@@ -34,6 +34,7 @@ class Capabilities:
         max_circuits: per job; None for no limit.
         can_be_exact: whether `shots=None` gives exact probabilities.
         is_remote: whether circuits leave this machine.
+        keeps_jobs: whether a job outlives the process that sent it and can be fetched by another.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Capabilities:
     max_circuits: int | None
     can_be_exact: bool
     is_remote: bool
+    keeps_jobs: bool = True
 
 
 class JobState(Enum):
@@ -83,7 +85,7 @@ class AbstractDevice(ABC):
     def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:
         """Send one job and return its id at once.
 
-        Raises: DeviceError if the device refuses or does not answer; the message says whether a job may exist.
+        Raises: RefusedError or CredentialsError if it is certain that no job exists; any other DeviceError if one may.
         """
 
     @abstractmethod

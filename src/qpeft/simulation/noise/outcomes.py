@@ -14,7 +14,8 @@ from qpeft.simulation.noise.model import NoiseModel, ReadoutError
 
 MAX_QUBITS = 20
 
-_TO_Z_BASIS = {"X": ("H",), "Y": ("SDG", "H"), "Z": ()}
+TO_Z_BASIS = {"X": ("H",), "Y": ("SDG", "H"), "Z": ()}
+"""Gates after which a Z measurement reads each letter."""
 
 
 def outcome_probabilities(
@@ -64,7 +65,7 @@ def _perfect(circuit: Circuit, inputs: Tensor, weights: Tensor, basis: str) -> T
             f"Sampling holds all amplitudes, for at most {MAX_QUBITS} qubits; got {num_qubits}, for which one state "
             f"of one token takes {2 ** (num_qubits + 1) * 8 / 2**20:,.0f} MiB."
         )
-    changes = [Operation(name, (qubit,)) for qubit, letter in enumerate(basis) for name in _TO_Z_BASIS[letter]]
+    changes = [Operation(name, (qubit,)) for qubit, letter in enumerate(basis) for name in TO_Z_BASIS[letter]]
     # Axis 0: real and imaginary parts; axis q + 1: qubit q; then tokens.
     state = inputs.new_zeros(2 ** (num_qubits + 1), len(inputs))
     state[0] = 1

@@ -1,0 +1,179 @@
+"""`qpeft jobs`: what was sent to quantum devices, and what to do about what did not come back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from qpeft.devices.journal import Batch, BatchState, Journal, default_path
+from qpeft.errors import JobError, JournalError, QpeftError
+
+if TYPE_CHECKING:
+    from qpeft.devices import AbstractDevice
+
+jobs = typer.Typer(
+    help="Look at and settle what was sent to quantum devices.", no_args_is_help=True, rich_markup_mode=None
+)
+JournalFile = Annotated[
+    Path | None, typer.Option("--journal", help="Journal file; by default journal.sqlite in your data folder.")
+]
+Number = Annotated[int, typer.Argument(metavar="BATCH", help="Number of the batch, as `qpeft jobs list` shows it.")]
+Run = Annotated[str | None, typer.Option(help="Only this run.")]
+
+
+@jobs.command(name="list")
+def list_batches(
+    journal: JournalFile = None,
+    run: Run = None,
+    state: Annotated[BatchState | None, typer.Option(help="Only batches in this state.")] = None,
+) -> None:
+    """List batches: number, run, call, device, circuits, shots, state, job id."""
+    table = Table(
+        "batch", "run", "step", "module", "call", "part", "device", "circuits", "shots", "state", "job", "changed"
+    )
+    for batch in _open(journal).batches(run=run, state=state):
+        table.add_row(
+            *map(str, (batch.number, batch.run, batch.key.step, batch.key.module, batch.key.call, batch.key.part)),
+            batch.device,
+            str(batch.num_circuits),
+            _shots(batch),
+            batch.state.value,
+            batch.job_id or "",
+            _time(batch.changed_at),
+        )
+    _console().print(table)
+
+
+@jobs.command()
+def show(number: Number, journal: JournalFile = None) -> None:
+    """Show one batch and everything that happened to it."""
+    from qpeft.devices.journal.reports import history  # noqa: PLC0415
+
+    opened, console = _open(journal), _console()
+    batch = opened.batch(number)
+    console.print(f"{batch}: {batch.state.value}")
+    console.print(f"shots {_shots(batch)}, options {batch.options}, hash {batch.hash}")
+    table = Table("when", "state", "job", "message")
+    for change in history(opened, batch):
+        table.add_row(_time(change.at), change.state, change.job_id or "", change.message)
+    console.print(table)
+
+
+@jobs.command()
+def settle(
+    number: Number,
+    journal: JournalFile = None,
+    resubmit: Annotated[bool, typer.Option("--resubmit", help="Send it again when its run is resumed.")] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="Give its results up; its run cannot pass this call.")] = False,
+    job: Annotated[str | None, typer.Option(help="The device has it under this job id: fetch it on resume.")] = None,
+) -> None:
+    """Decide about a batch of which nobody can tell whether the device accepted it, or whose job is gone."""
+    if [resubmit, lost, job is not None].count(True) != 1:
+        raise JournalError("Say exactly one of --resubmit, --lost and --job ID.")
+    state = BatchState.SUBMITTED if job else BatchState.PLANNED if resubmit else BatchState.LOST
+    opened = _open(journal)
+    opened.settle(opened.batch(number), state, message="settled by the user", job_id=job)
+    _console().print(f"Batch {number} is now {state.value}.")
+
+
+@jobs.command()
+def cancel(number: Number, journal: JournalFile = None) -> None:
+    """Ask the device to stop a batch."""
+    from qpeft.devices.jobs import cancel as cancel_job  # noqa: PLC0415
+
+    opened = _open(journal)
+    batch = opened.batch(number)
+    if batch.state is not BatchState.SUBMITTED:
+        raise JournalError(f"{batch} is {batch.state.value}; only what is at a device can be cancelled.")
+    status = cancel_job(opened, _device(batch), batch)
+    _console().print(f"Batch {number}: the device says {status.state.value}. {status.message}".rstrip())
+
+
+@jobs.command()
+def resume(
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="[BATCH]...", help="By default all at a device.")
+    ] = None,
+    journal: JournalFile = None,
+    run: Run = None,
+) -> None:
+    """Fetch results of batches that are at a device, without the run that sent them. Nothing is sent."""
+    opened, console = _open(journal), _console()
+    waiting = opened.batches(run=run, state=BatchState.SUBMITTED)
+    chosen = waiting if not numbers else [opened.batch(number) for number in numbers]
+    if not chosen:
+        console.print("No batch is at a device.")
+    failed = [batch for batch in chosen if not _is_fetched(opened, batch, console)]
+    if failed:
+        raise JobError(f"{len(failed)} of {len(chosen)} batches could not be asked about; see above.")
+
+
+@jobs.command()
+def export(
+    journal: JournalFile = None,
+    run: Run = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; by default standard output.")] = None,
+) -> None:
+    """Write every circuit of every call as a line of JSON, with its result where there is one."""
+    from qpeft.devices.journal.reports import rows  # noqa: PLC0415
+    from qpeft.runs import write_atomically  # noqa: PLC0415
+
+    lines = (json.dumps(row) + "\n" for row in rows(_open(journal), run=run))
+    if output is None:
+        sys.stdout.writelines(lines)
+    else:
+        write_atomically(output, "".join(lines))
+
+
+@jobs.command(name="sum")
+def sum_up(journal: JournalFile = None) -> None:
+    """Circuits and shots per run and device, and seconds spent with it."""
+    from qpeft.devices.journal.reports import spending  # noqa: PLC0415
+
+    table = Table("run", "device", "circuits", "shots", "seconds")
+    for run, device, cost in spending(_open(journal)):
+        table.add_row(run, device, f"{cost.circuits:,}", f"{cost.shots:,}", f"{cost.seconds:,.1f}")
+    _console().print(table)
+
+
+def _open(path: Path | None) -> Journal:
+    return Journal(default_path() if path is None else path, create=False)
+
+
+def _device(batch: Batch) -> AbstractDevice:
+    from qpeft.devices.registry import load_device  # noqa: PLC0415
+
+    return load_device(batch.device, **json.loads(batch.options))
+
+
+def _is_fetched(journal: Journal, batch: Batch, console: Console) -> bool:
+    """Whether the device answered about a batch; prints what it said. One that fails must not hide the others."""
+    from qpeft.devices.jobs import collect  # noqa: PLC0415
+
+    try:
+        if batch.state is not BatchState.SUBMITTED:
+            raise JournalError(f"{batch} is {batch.state.value}, so no device has it.")
+        console.print(f"batch {batch.number}: {collect(journal, _device(batch), batch).state.value}")
+    except QpeftError as error:
+        console.print(f"batch {batch.number}: {error}")
+        return False
+    return True
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True, markup=False)
+
+
+def _shots(batch: Batch) -> str:
+    return "exact" if batch.shots is None else f"{batch.shots:,}"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).isoformat(sep=" ", timespec="seconds")

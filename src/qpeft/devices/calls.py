@@ -1,0 +1,137 @@
+"""One call of a circuit through a device: what is sent, under which key, and the values read from what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from qpeft.circuits import Circuit, Operation
+from qpeft.devices.protocol import AbstractDevice, Distribution, run
+from qpeft.errors import DeviceError
+from qpeft.simulation.noise.outcomes import TO_Z_BASIS
+from qpeft.simulation.shots import measurement_bases
+
+Values: TypeAlias = npt.NDArray[np.float64]
+Operations: TypeAlias = tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class CallKey:
+    """What a batch of circuits is for, so that whoever stores results finds them again.
+
+    Attributes:
+        module: name of the module whose circuit it is; empty outside a model.
+        step: of the training.
+        call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
+        part: "values" of a forward pass or "gradient" of its backward pass.
+    """
+
+    module: str = ""
+    step: int = 0
+    call: int = 0
+    part: str = "values"
+
+
+ONLY_CALL = CallKey()
+"""Outside a model, where nothing needs to be told apart."""
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """Gets distributions for circuits from a device, one per circuit, checked by `check_results`.
+
+    Everything that this package sends goes through one of these, so a journal or a budget is put here. Circuits are
+    bound and all different. A call that is repeated, as gradient checkpointing does, comes under the same key with the
+    same circuits: who stores results returns those, and `run_now` samples anew.
+    """
+
+    def __call__(
+        self, device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, key: CallKey
+    ) -> list[Distribution]:
+        """Distributions of these circuits, in their order."""
+        ...
+
+
+def run_now(
+    device: AbstractDevice,
+    circuits: Sequence[Circuit],
+    shots: int | None,
+    *,
+    key: CallKey,  # noqa: ARG001
+) -> list[Distribution]:
+    """The runner that stores nothing: submit, wait and fetch. Raises: as `protocol.run`."""
+    return run(device, circuits, shots)
+
+
+@dataclass(frozen=True)
+class DeviceCall:
+    """A parametrised circuit, and where and how it is evaluated.
+
+    Attributes:
+        circuit: with its observables.
+        device: that runs it.
+        shots: per circuit sent; None for exact probabilities.
+        runner: that does the sending.
+        key: of this call.
+    """
+
+    circuit: Circuit
+    device: AbstractDevice
+    shots: int | None
+    runner: Runner = run_now
+    key: CallKey = ONLY_CALL
+
+    def values(self, bound: Sequence[Operations]) -> Values:
+        """Expectation values for the circuit's operations with numbers for angles, (len(bound), num_observables).
+
+        Each basis in which observables are measured is a circuit of its own. Equal circuits are sent once.
+        Raises: what the runner raises; DeviceError if it returns too few or too many results.
+        """
+        if not bound:
+            return np.zeros((0, self.circuit.num_observables))
+        bases = measurement_bases(self.circuit.observables)
+        changes = [_basis_change(basis) for basis in bases]
+        wanted = [[Circuit(self.circuit.num_qubits, operations + change) for operations in bound] for change in changes]
+        places: dict[Circuit, int] = {}
+        for circuit in (circuit for row in wanted for circuit in row):
+            places.setdefault(circuit, len(places))
+        values = np.empty((len(bound), self.circuit.num_observables))
+        results = self.runner(self.device, list(places), self.shots, key=self.key)
+        if len(results) != len(places):
+            raise DeviceError(f"The runner was given {len(places)} circuits and returned {len(results)} results.")
+        for columns, circuits in zip(bases.values(), wanted, strict=True):
+            observables = [self.circuit.observables[column] for column in columns]
+            values[:, columns] = [_means(results[places[circuit]], observables) for circuit in circuits]
+        return values
+
+    def standard_errors(self, values: Values) -> Values:
+        """Uncertainty of values, from their own samples; 0 for exact values, 1 for a single shot."""
+        if self.shots is None:
+            return np.zeros_like(values)
+        if self.shots == 1:
+            return np.ones_like(values)
+        # Devices that correct readout return values slightly beyond 1.
+        deviations: Values = np.sqrt(np.maximum(1 - values**2, 0) / (self.shots - 1))
+        return deviations
+
+
+def num_bases(circuit: Circuit) -> int:
+    """How many circuits one set of angles takes: the observables' measurement bases."""
+    return len(measurement_bases(circuit.observables))
+
+
+def _basis_change(basis: str) -> Operations:
+    return tuple(Operation(name, (qubit,)) for qubit, letter in enumerate(basis) for name in TO_Z_BASIS[letter])
+
+
+def _means(result: Distribution, observables: Sequence[str]) -> Values:
+    """Mean of each observable's sign over the bit strings; the letters of its basis have become Z."""
+    bits = np.frombuffer("".join(result).encode(), dtype=np.uint8).reshape(len(result), -1) - ord("0")
+    reads = np.array([[letter != "I" for letter in observable] for observable in observables], dtype=np.int64)
+    signs = 1 - 2 * (bits.astype(np.int64) @ reads.T % 2)
+    means: Values = np.fromiter(result.values(), float, len(result)) @ signs
+    return means

@@ -1,0 +1,154 @@
+"""Expectation values of circuits through a device: batched, with standard errors, and differentiable on request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qpeft.circuits import Circuit, bind
+from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_bases, run_now
+from qpeft.devices.gradients import GRADIENTS, AbstractGradient, GradientChoice, Wanted, find_gradient
+from qpeft.devices.protocol import AbstractDevice
+from qpeft.errors import GradientError
+from qpeft.simulation.noise.checks import check_angles
+
+
+class DeviceValues(NamedTuple):
+    """Means over the shots, and how far they are off.
+
+    Attributes:
+        values: (*batch, num_observables), in [-1, 1], or a little beyond where a device corrects readout.
+        standard_errors: sqrt((1 - value**2) / (shots - 1)), same shape; 1 for a single shot, 0 for exact values.
+    """
+
+    values: Tensor
+    standard_errors: Tensor
+
+
+def device_expectations(
+    circuit: Circuit,
+    inputs: Float[Tensor, "*batch num_inputs"],
+    weights: Float[Tensor, " num_weights"],
+    device: AbstractDevice,
+    shots: int | None,
+    *,
+    gradient: GradientChoice = None,
+    runner: Runner = run_now,
+    key: CallKey = ONLY_CALL,
+) -> DeviceValues:
+    """Expectation value of every observable of `circuit`, for every row of `inputs`, as `device` returns it.
+
+    Args:
+        circuit: what to evaluate. Observables are measured together where they agree on every qubit; for X and Y the
+            circuit gets gates (H; SDG and H) at its end. Equal circuits of one call are sent once.
+        inputs: angles in radians, one row per evaluation.
+        weights: trained angles in radians, shared by all rows.
+        device: where it runs.
+        shots: per circuit sent; None for exact values, from devices that can.
+        gradient: 'parameter-shift', 'spsa', 'simulated' or an object of `devices.gradients`; None has none. Rows whose
+            values have no influence on what is differentiated send nothing.
+        runner: through which everything is sent, forward and backward; by default it stores nothing.
+        key: names this call to the runner, and the random directions of 'spsa': calls of equal key have equal ones.
+
+    Returns:
+        Values in the order of `circuit.observables` and the type of `inputs`, with their standard errors, which have no
+        gradient. Values of one circuit are correlated.
+
+    Raises:
+        SimulationError: a shape that does not fit the circuit, NaN or infinite angles.
+        GradientError: an unknown gradient; in the backward pass, if `gradient` is None, and for second derivatives.
+        ShotsError, DeviceError: what the device or the runner does not do.
+    """
+    check_angles(circuit, inputs, weights)
+    call = DeviceCall(circuit, device, shots, runner, key)
+    flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
+    values, errors = _DeviceExpectations.apply(call, find_gradient(gradient), flat, weights)
+    shape = (*inputs.shape[:-1], circuit.num_observables)
+    return DeviceValues(values.reshape(shape), errors.reshape(shape))
+
+
+def forward_circuits(circuit: Circuit, num_rows: int = 1) -> int:
+    """Circuits that evaluating `num_rows` rows of inputs sends, if none of them are equal."""
+    return num_rows * num_bases(circuit)
+
+
+def backward_circuits(
+    circuit: Circuit, gradient: GradientChoice, num_rows: int = 1, *, inputs: bool = True, weights: bool = True
+) -> int:
+    """Circuits that differentiating `num_rows` rows sends, if none are equal and every row has influence.
+
+    Args:
+        circuit: what is evaluated.
+        gradient: as for `device_expectations`; None sends nothing, since it raises.
+        num_rows: rows of inputs.
+        inputs, weights: whether their derivatives are asked for.
+
+    Raises: GradientError if the gradient is unknown.
+    """
+    found = find_gradient(gradient)
+    return 0 if found is None else num_rows * found.circuits_per_row(circuit, Wanted(inputs, weights))
+
+
+class _DeviceExpectations(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: DeviceCall, gradient: AbstractGradient | None, inputs: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.call, ctx.gradient = call, gradient
+        ctx.save_for_backward(inputs, weights)
+        angles = weights.tolist()
+        values = call.values([bind(call.circuit, row, angles).operations for row in inputs.tolist()])
+        found, errors = (inputs.new_tensor(array) for array in (values, call.standard_errors(values)))
+        ctx.mark_non_differentiable(errors)
+        return found, errors
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _errors_grad: Tensor) -> tuple[None, None, Tensor, Tensor]:
+        wanted = Wanted(*ctx.needs_input_grad[2:])
+        if ctx.gradient is None:
+            raise GradientError(_no_gradient(ctx.call, len(grad), wanted))
+        input_grad, weight_grad = _Products.apply(ctx.call, ctx.gradient, wanted, grad, *ctx.saved_tensors)
+        return None, None, input_grad, weight_grad
+
+
+class _Products(torch.autograd.Function):
+    """The backward pass as a Function of its own, so that its own backward pass can say that there is none."""
+
+    @staticmethod
+    def forward(
+        _: Any, call: DeviceCall, gradient: AbstractGradient, wanted: Wanted, grad: Tensor, *angles: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        inputs, weights = angles
+        call = replace(call, key=replace(call.key, part="gradient"))
+        # Not `grad.abs().sum(1) > 0`, which would drop rows with NaN without a word.
+        rows = (grad != 0).any(1)
+        input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
+        if rows.any():
+            row_grad, weight_sum = gradient.products(call, inputs[rows], weights, grad[rows], wanted)
+            input_grad[rows] = row_grad.to(input_grad)
+            weight_grad.copy_(weight_sum)
+        return input_grad, weight_grad
+
+    @staticmethod
+    def backward(_: Any, *__: Tensor) -> None:
+        raise GradientError(
+            "Values from a device have first derivatives only. For second ones, difference the gradients, or use "
+            "qpeft.simulation.expectations at shifted angles."
+        )
+
+
+def _no_gradient(call: DeviceCall, num_rows: int, wanted: Wanted) -> str:
+    costs = [f"gradient={name!r} ({_cost(name, call, num_rows, wanted)})" for name in GRADIENTS]
+    return (
+        f"Values from {call.device.capabilities().name} have no gradient unless it is chosen. Pass {', '.join(costs)}; "
+        "or evaluate under torch.no_grad()."
+    )
+
+
+def _cost(name: str, call: DeviceCall, num_rows: int, wanted: Wanted) -> str:
+    per_row = GRADIENTS[name].circuits_per_row(call.circuit, wanted)
+    return f"{per_row} circuits per input, {num_rows * per_row:,} for these" if per_row else "no circuits"

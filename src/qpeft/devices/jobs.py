@@ -1,0 +1,113 @@
+"""The steps of a journalled job that need the device: send, look after it, bring its results home, cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qpeft.circuits import Circuit
+from qpeft.devices.budget import Budget, Cost
+from qpeft.devices.journal import Batch, BatchState, Journal
+from qpeft.devices.journal.owner import sending
+from qpeft.devices.protocol import AbstractDevice, JobState, JobStatus, check_results
+from qpeft.errors import CredentialsError, JobError, JournalError, RefusedError
+
+IN_HAND = {BatchState.SUBMITTED}
+ENDED = {JobState.FAILED: BatchState.FAILED, JobState.CANCELLED: BatchState.CANCELLED}
+
+
+def send(
+    journal: Journal, device: AbstractDevice, batch: Batch, circuits: Sequence[Circuit], *, budget: Budget, asked: Cost
+) -> bool:
+    """Submit a planned batch: intention first, then the call, then the job id. False if another process was faster.
+
+    Raises: BudgetError before anything is sent; RefusedError or CredentialsError from the device, and the batch stays
+        planned; JournalError if the call went wrong in any other way, since a job may exist.
+    """
+    keeps_jobs = device.capabilities().keeps_jobs
+    with sending(journal.path, batch.number):
+        if not journal.intend(batch, budget, asked):
+            return False
+        try:
+            job_id = device.submit(circuits, batch.shots)
+            if not job_id:
+                raise JobError(f"{batch.device} took a job and gave it no id.")
+        except (RefusedError, CredentialsError) as error:
+            journal.refused(batch, str(error))
+            raise
+        except BaseException as error:
+            _note_doubt(journal, batch, error, may_exist=keeps_jobs)
+            raise
+        _note_id(journal, batch, job_id)
+    return True
+
+
+def _note_doubt(journal: Journal, batch: Batch, error: BaseException, *, may_exist: bool) -> None:
+    if not may_exist:
+        journal.refused(batch, str(error))
+        return
+    journal.unclear(batch, f"{type(error).__name__}: {error}")
+    if isinstance(error, Exception):
+        raise JournalError(f"{ambiguity(journal, batch)} The device's error: {error}") from error
+
+
+def _note_id(journal: Journal, batch: Batch, job_id: str) -> None:
+    try:
+        journal.submitted(batch, job_id)
+    except JournalError as error:
+        raise JournalError(
+            f"{error} {batch} is at the device as job {job_id}. End this process, and once the journal can be written "
+            f"say `qpeft jobs settle {batch.number} --job {job_id}`; nothing is lost then."
+        ) from error
+    except BaseException:
+        # An interrupt in just this moment must not cost the id.
+        journal.submitted(batch, job_id)
+        raise
+
+
+def look(device: AbstractDevice, batch: Batch) -> JobStatus:
+    """State of a submitted batch at its device. Raises: JobError if the device does not know it, saying what to do."""
+    assert batch.job_id is not None
+    try:
+        return device.poll(batch.job_id)
+    except JobError as error:
+        raise JobError(f"{batch}, job {batch.job_id}: {error} If it is gone for good: {ways_out(batch)}.") from error
+
+
+def collect(journal: Journal, device: AbstractDevice, batch: Batch) -> JobStatus:
+    """Ask after a submitted batch, and write its results down, or that it failed, if it is over.
+
+    Raises: JobError or DeviceError from the device; the batch then stays submitted, and can be collected again.
+    """
+    status = look(device, batch)
+    if status.state is JobState.FINISHED:
+        assert batch.job_id is not None
+        distributions = device.fetch(batch.job_id)
+        check_results([Circuit(num_qubits, ()) for _, num_qubits in journal.circuits(batch)], distributions)
+        journal.finish(batch, distributions)
+    elif status.state.is_final:
+        journal.move(batch, IN_HAND, ENDED[status.state], message=status.message)
+    return status
+
+
+def cancel(journal: Journal, device: AbstractDevice, batch: Batch) -> JobStatus:
+    """Ask the device to stop a submitted batch, and write down what became of it."""
+    assert batch.job_id is not None
+    device.cancel(batch.job_id)
+    return collect(journal, device, batch)
+
+
+def ambiguity(journal: Journal, batch: Batch) -> str:
+    """That a batch may or may not have been accepted, and what the user can do."""
+    return (
+        f"{batch} was being sent when that was interrupted, so the device may or may not have a job for it; it is not "
+        f"sent again on its own. Look at the device's own list of jobs, then say {ways_out(batch)}; the journal is "
+        f"{journal.path}."
+    )
+
+
+def ways_out(batch: Batch) -> str:
+    """The commands that settle a batch."""
+    return (
+        f"`qpeft jobs settle {batch.number} --resubmit` (send it again), `--lost` (give its results up), or, if the "
+        "job is found there, `--job ID`"
+    )

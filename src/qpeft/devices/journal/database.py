@@ -1,0 +1,163 @@
+"""The SQLite file of a journal: checked before it is touched, shared by threads and processes, safe at power cuts."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from qpeft.devices.journal.schema import APPLICATION, VERSION, create_tables
+from qpeft.errors import JournalError
+
+SECONDS_FOR_LOCK = 60.0
+
+
+class Database:
+    """One journal file, opened.
+
+    A file that is damaged, newer than this program or somebody else's is refused before anything is written to it.
+
+    Args:
+        path: of the file.
+        create: make the file if there is none.
+
+    Raises: JournalError, here and in every use, if the file cannot be used.
+    """
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        self.path = path
+        self._lock, self._process = threading.RLock(), os.getpid()
+        with journal_errors(path):
+            _make_file(path, create=create)
+            _check_file(path)
+            # Backward passes run in threads of their own; the lock keeps them apart.
+            self._connection = sqlite3.connect(
+                path, timeout=SECONDS_FOR_LOCK, isolation_level=None, check_same_thread=False
+            )
+            with self.transaction() as connection:
+                create_tables(connection)
+            _use_write_ahead_log(self._connection)
+
+    @contextmanager
+    def transaction(self, *, outlives_power_cut: bool = True) -> Iterator[sqlite3.Connection]:
+        """All or nothing, one writer at a time; on disk even if the power fails, which costs milliseconds, unless not.
+
+        What is not would only be done again: a plan, a result that the device still has. Nothing is lost when only the
+        process dies, and the next transaction that outlives a power cut takes all earlier ones with it.
+        Raises: JournalError if the file cannot be written.
+        """
+        with self.reading() as connection:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if outlives_power_cut else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                if connection.in_transaction:
+                    connection.rollback()
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for statements that change nothing. Raises: JournalError if the file cannot be read."""
+        if os.getpid() != self._process:
+            raise JournalError(
+                f"The journal {self.path} was opened before this process was forked; open it again here."
+            )
+        with self._lock, journal_errors(self.path):
+            yield self._connection
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._connection.close()
+
+
+@contextmanager
+def journal_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system say into a JournalError that names the file and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"The journal {path} cannot be opened: {error.strerror or error}.") from error
+    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+        if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)):
+            raise  # our own mistake
+        raise JournalError(_explain(path, str(error))) from error
+
+
+def damaged(path: Path, what: str) -> JournalError:
+    """The error for a file whose content is not what was written."""
+    return JournalError(
+        f"The journal {path} is damaged ({what}). It was not changed. Keep a copy; put a backup in its place, or "
+        "choose another with --journal. Jobs that only this file knows can still be looked up at the device."
+    )
+
+
+def _explain(path: Path, reason: str) -> str:
+    if "full" in reason:
+        return (
+            f"The disk under the journal {path} is full, so the last change was not recorded; all earlier ones are "
+            "kept. Make room and start again: nothing is sent twice."
+        )
+    if "malformed" in reason or "not a database" in reason:
+        return str(damaged(path, reason))
+    if "locked" in reason or "busy" in reason:
+        return f"Another process has held the journal {path} for {SECONDS_FOR_LOCK:.0f} seconds ({reason})."
+    return f"The journal {path} cannot be used: {reason}. What it held is unchanged."
+
+
+def _make_file(path: Path, *, create: bool) -> None:
+    if path.is_dir():
+        raise JournalError(f"{path} is a folder; name a file in it with --journal.")
+    if path.exists():
+        return
+    if not create:
+        raise JournalError(f"There is no journal at {path}. Say which one with --journal.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Results are derived from the user's data, so nobody else may read them.
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _check_file(path: Path) -> None:
+    """Look at the file without the right to change it."""
+    # A connection that may write would merge the log of another version's file into it.
+    with closing(
+        sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=SECONDS_FOR_LOCK)
+    ) as connection:
+        application, version, tables = (
+            connection.execute(query).fetchone()[0]
+            for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
+        if application != APPLICATION and (application or version or tables):
+            raise JournalError(
+                f"{path} is a database, but no journal of qpeft. It was not changed; choose another file."
+            )
+        if version > VERSION:
+            raise JournalError(
+                f"The journal {path} has version {version}, and this qpeft knows versions up to {VERSION}. "
+                "It was not changed. Use the newer qpeft, or another file."
+            )
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise damaged(path, verdict)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + SECONDS_FOR_LOCK
+    # Two processes that make the file at once: SQLite does not wait for its lock here.
+    while not _has_switched(connection, last_try=time.monotonic() > deadline):
+        time.sleep(0.01)
+
+
+def _has_switched(connection: sqlite3.Connection, *, last_try: bool) -> bool:
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if last_try or "locked" not in str(error):
+            raise
+        return False
+    return True

@@ -1,0 +1,218 @@
+"""The journal: what is about to be sent, what was sent, what came back; each is written before the next happens."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from qpeft.devices.budget import Budget, Cost
+from qpeft.devices.calls import CallKey
+from qpeft.devices.journal import plans, results
+from qpeft.devices.journal.database import Database
+from qpeft.devices.journal.owner import is_sending, this_process
+from qpeft.devices.journal.records import Batch, BatchState, Request
+from qpeft.devices.protocol import Distribution
+from qpeft.errors import JournalError
+
+UNSENT = frozenset({BatchState.PLANNED})
+UNSETTLED = frozenset(BatchState) - {BatchState.FINISHED, BatchState.PLANNED}
+COLUMNS = tuple(field.name for field in fields(Batch) if field.name not in ("key", "state"))
+QUERY = f"""SELECT step, module, call, part, state, {", ".join(COLUMNS).replace("hash", "batches.hash")}
+    FROM batches JOIN calls ON calls.id = call_id"""
+
+
+class Journal:
+    """Batches, results and costs of all runs that share one file; several processes may use it at once.
+
+    Every method that changes something is one transaction: done when it returns, whatever then happens to the process.
+
+    Args:
+        path: of the file.
+        create: make the file if there is none.
+
+    Raises: JournalError, here and in every method, if the file is missing, damaged, of a newer version, not ours,
+        locked for a minute, or its disk is full.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self.database = Database(path, create=create)
+
+    @property
+    def path(self) -> Path:
+        return self.database.path
+
+    def close(self) -> None:
+        """Let the file go."""
+        self.database.close()
+
+    def plan(self, run: str, key: CallKey, request: Request, size: int, calibration: str | None) -> int:
+        """Id of the call, made if need be: batches of at most `size` circuits, each different circuit once.
+
+        With a `calibration`, results that the journal has for the same circuit, device, options, shots and calibration
+        take the place of circuits to be sent.
+        Raises: JournalError if the key came with another request before.
+        """
+        with self.database.transaction(outlives_power_cut=False) as connection:
+            known = plans.find_call(connection, run, key, request)
+            return plans.make_call(connection, run, key, request, size, calibration) if known is None else known
+
+    def find(self, run: str, key: CallKey, request: Request) -> int | None:
+        """Id of the call if it was planned before. Raises: JournalError if it was so with another request."""
+        with self.database.reading() as connection:
+            return plans.find_call(connection, run, key, request)
+
+    def results(self, call_id: int) -> list[Distribution]:
+        """One distribution per circuit of the call. Raises: JournalError if one is missing or damaged."""
+        with self.database.reading() as connection:
+            return results.of_call(connection, self.path, call_id)
+
+    def unfinished(self, call_id: int) -> list[Batch]:
+        """Batches of a call whose results are not here, in the order in which they are sent."""
+        return self._batches("WHERE call_id = ? AND state != 'finished' ORDER BY number", (call_id,))
+
+    def batches(self, *, run: str | None = None, state: BatchState | None = None) -> list[Batch]:
+        """All batches, oldest first, of one run and in one state if asked for."""
+        condition = "WHERE (? IS NULL OR run = ?) AND (? IS NULL OR state = ?) ORDER BY number"
+        value = None if state is None else state.value
+        return self._batches(condition, (run, run, value, value))
+
+    def batch(self, number: int) -> Batch:
+        """Raises: JournalError if there is none of this number."""
+        found = self._batches("WHERE number = ?", (number,))
+        if not found:
+            raise JournalError(f"The journal {self.path} has no batch {number}; `qpeft jobs list` shows all.")
+        return found[0]
+
+    def circuits(self, batch: Batch) -> list[tuple[str, int]]:
+        """Hash and number of qubits of every circuit of a batch, in order."""
+        with self.database.reading() as connection:
+            query = "SELECT hash, num_qubits FROM circuits WHERE batch = ? ORDER BY position"
+            return list(connection.execute(query, (batch.number,)))
+
+    def spent(self, run: str) -> Cost:
+        """What a run has spent, on all devices."""
+        with self.database.reading() as connection:
+            return _spent(connection, run)
+
+    def intend(self, batch: Batch, budget: Budget, asked: Cost) -> bool:
+        """Write down that the batch is about to be sent; False if another process was faster.
+
+        Its cost counts from here on, also if the job fails.
+        Args: asked: what the call still has to send, this batch included; it must fit into the budget.
+        Raises: BudgetError if it does not; nothing is changed.
+        """
+        with self.database.transaction() as connection:
+            # Within the transaction: two processes of a run cannot both be the last that fits.
+            budget.check(_spent(connection, batch.run), asked)
+            values = {"owner": this_process(), "job_id": None}
+            if not _move(connection, batch, UNSENT, BatchState.INTENDED, **values):
+                return False
+            _spend(connection, batch, batch.cost)
+            return True
+
+    def refused(self, batch: Batch, reason: str) -> None:
+        """Take an intention back: it is certain that no job exists."""
+        with self.database.transaction() as connection:
+            if _move(connection, batch, {BatchState.INTENDED}, BatchState.PLANNED, message=reason):
+                _spend(connection, batch, Cost(-batch.cost.circuits, -batch.cost.shots))
+
+    def unclear(self, batch: Batch, reason: str) -> None:
+        """Write down that sending ended without a job id, though a job may exist."""
+        with self.database.transaction() as connection:
+            _move(connection, batch, {BatchState.INTENDED}, BatchState.INTENDED, message=reason, owner=None)
+
+    def submitted(self, batch: Batch, job_id: str) -> None:
+        """Write down under which id the device has the batch."""
+        self.move(batch, {BatchState.INTENDED}, BatchState.SUBMITTED, job_id=job_id, message="")
+
+    def finish(self, batch: Batch, distributions: Sequence[Distribution]) -> None:
+        """Keep the results, checked by the caller; those of a batch that is finished already stay as they are."""
+        with self.database.transaction(outlives_power_cut=False) as connection:
+            if _move(connection, batch, {BatchState.SUBMITTED}, BatchState.FINISHED, message=""):
+                results.store(connection, batch, distributions)
+
+    def move(
+        self,
+        batch: Batch,
+        allowed: set[BatchState] | frozenset[BatchState],
+        state: BatchState,
+        *,
+        message: str,
+        job_id: str | None = None,
+    ) -> bool:
+        """Change the state if it is one of those allowed, keeping the job id unless a new one is given."""
+        values = {"message": message} if job_id is None else {"message": message, "job_id": job_id}
+        with self.database.transaction() as connection:
+            return _move(connection, batch, allowed, state, **values)
+
+    def settle(self, batch: Batch, state: BatchState, *, message: str, job_id: str | None = None) -> None:
+        """What the user decides about a batch without results: PLANNED (send again), LOST, or SUBMITTED under an id.
+
+        What its earlier submission may have cost stays counted.
+        Raises: JournalError if it is finished, was never sent, or is being sent right now.
+        """
+        if batch.state is BatchState.INTENDED and self.is_being_sent(batch):
+            raise JournalError(f"{batch} is being sent by a process that still runs ({batch.owner}); end it first.")
+        if not self.move(batch, UNSETTLED, state, message=message, job_id=job_id):
+            raise JournalError(f"{batch} is {batch.state.value}: there is nothing to settle. Nothing was changed.")
+
+    def is_being_sent(self, batch: Batch) -> bool:
+        """Whether whoever wrote the intention to send it is still at it."""
+        return is_sending(batch.owner, self.path, batch.number)
+
+    def add_seconds(self, batch: Batch, seconds: float) -> None:
+        """Count time spent with the device."""
+        with self.database.transaction(outlives_power_cut=False) as connection:
+            _spend(connection, batch, Cost(seconds=seconds))
+
+    def _batches(self, condition: str, values: tuple[object, ...]) -> list[Batch]:
+        with self.database.reading() as connection:
+            rows = connection.execute(f"{QUERY} {condition}", values).fetchall()
+        return [
+            Batch(**values, key=CallKey(module, step, call, part), state=BatchState(state))
+            for step, module, call, part, state, *others in rows
+            for values in [dict(zip(COLUMNS, others, strict=True))]
+        ]
+
+
+def _spent(connection: sqlite3.Connection, run: str) -> Cost:
+    query = "SELECT total(circuits), total(shots), total(seconds) FROM spent WHERE run = ?"
+    circuits, shots, seconds = connection.execute(query, (run,)).fetchone()
+    return Cost(int(circuits), int(shots), seconds)
+
+
+def _spend(connection: sqlite3.Connection, batch: Batch, cost: Cost) -> None:
+    connection.execute(
+        """INSERT INTO spent VALUES (?, ?, ?, ?, ?) ON CONFLICT (run, device) DO UPDATE SET
+        circuits = circuits + excluded.circuits, shots = shots + excluded.shots,
+        seconds = seconds + excluded.seconds""",
+        (batch.run, batch.device, cost.circuits, cost.shots, cost.seconds),
+    )
+
+
+def _move(
+    connection: sqlite3.Connection,
+    batch: Batch,
+    allowed: set[BatchState] | frozenset[BatchState],
+    state: BatchState,
+    **columns: str | None,
+) -> bool:
+    """Whether the batch was in an allowed state; then it is in the new one, and its history says so."""
+    columns = {"state": state.value, "message": "", **columns}
+    changes = ", ".join(f"{name} = ?" for name in columns)
+    states = ", ".join(f"'{one.value}'" for one in sorted(allowed, key=lambda one: one.value))
+    now = time.time()
+    changed = connection.execute(
+        f"UPDATE batches SET {changes}, changed_at = ? WHERE number = ? AND state IN ({states})",
+        (*columns.values(), now, batch.number),
+    )
+    if changed.rowcount == 0:
+        return False
+    connection.execute(
+        "INSERT INTO history SELECT number, ?, state, job_id, message FROM batches WHERE number = ?",
+        (now, batch.number),
+    )
+    return True

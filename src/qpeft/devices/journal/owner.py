@@ -1,0 +1,54 @@
+"""Who is sending a batch: a process by name, so that others can tell whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+SAME_START = 5.0
+"""Seconds within which two start times are one: psutil derives them from a clock that may be set meanwhile."""
+_in_flight: set[tuple[Path, int]] = set()
+"""Batches that threads of this process are sending."""
+
+
+def this_process() -> str:
+    """Host, process id and start time of this process."""
+    pid = os.getpid()
+    return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time():.2f}"
+
+
+def is_alive(owner: str | None) -> bool:
+    """Whether the process runs, on this host; one on another host cannot be seen, so it counts as gone."""
+    if owner is None:
+        return False
+    host, pid, start = owner.rsplit(" ", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(pid))
+        is_same = abs(process.create_time() - float(start)) < SAME_START
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def sending(journal: Path, number: int) -> Iterator[None]:
+    """While this process is in the call that sends the batch, `is_sending` says so."""
+    _in_flight.add((journal, number))
+    try:
+        yield
+    finally:
+        _in_flight.discard((journal, number))
+
+
+def is_sending(owner: str | None, journal: Path, number: int) -> bool:
+    """Whether the batch's owner is still in the call; of another process only its life can be seen."""
+    if owner == this_process():
+        return (journal, number) in _in_flight
+    return is_alive(owner)

@@ -1,0 +1,49 @@
+"""Distributions in and out of the journal, bit for bit, with a checksum: a damaged one is an error, never a value."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from qpeft.devices.journal.database import damaged
+from qpeft.devices.journal.records import Batch
+from qpeft.devices.protocol import Distribution
+from qpeft.errors import JournalError
+
+
+def store(connection: sqlite3.Connection, batch: Batch, distributions: Sequence[Distribution]) -> None:
+    """Write what came back for a batch, within the caller's transaction."""
+    assert len(distributions) == batch.num_circuits, "results are checked before they are stored"
+    # repr of a float, which json writes, is read back as the same float.
+    plain = [{bits: float(share) for bits, share in distribution.items()} for distribution in distributions]
+    texts = [json.dumps(distribution, separators=(",", ":"), allow_nan=False) for distribution in plain]
+    connection.executemany(
+        "UPDATE circuits SET distribution = ?, checksum = ? WHERE batch = ? AND position = ?",
+        [(text, zlib.crc32(text.encode()), batch.number, position) for position, text in enumerate(texts)],
+    )
+
+
+def of_call(connection: sqlite3.Connection, path: Path, call_id: int) -> list[Distribution]:
+    """Results of a call, in its order. Raises: JournalError if one is missing or damaged."""
+    query = """SELECT number, distribution, checksum FROM entries JOIN circuits USING (batch, position)
+        WHERE call_id = ? ORDER BY number"""
+    rows = connection.execute(query, (call_id,)).fetchall()
+    known: dict[tuple[str, int], Distribution] = {}
+    for number, text, checksum in rows:
+        if text is None:
+            raise JournalError(f"The journal {path} has no result yet for circuit {number} of this call.")
+        if (text, checksum) not in known:
+            known[text, checksum] = read(path, text, checksum)
+    # A copy each: whoever changes one of two equal results must not change the other.
+    return [dict(known[text, checksum]) for _, text, checksum in rows]
+
+
+def read(path: Path, text: str, checksum: int) -> Distribution:
+    """A stored distribution. Raises: JournalError if it is not what was written."""
+    if zlib.crc32(text.encode()) != checksum:
+        raise damaged(path, "a result differs from its checksum")
+    distribution: Distribution = json.loads(text)
+    return distribution

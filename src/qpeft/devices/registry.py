@@ -1,0 +1,63 @@
+"""Quantum devices by name: ours, and those that other packages add by an entry point of the group `qpeft.devices`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from qpeft.devices.protocol import AbstractDevice
+from qpeft.errors import DeviceError
+
+DEVICES: dict[str, str] = {"local": "qpeft.devices.local:LocalDevice"}
+"""Name in a recipe to "module:Class". Modules are imported when a device of theirs is asked for."""
+GROUP = "qpeft.devices"
+
+
+def load_device(name: str, **options: Any) -> AbstractDevice:
+    """The device called `name`, made with `options`, the keywords of its class.
+
+    Raises: DeviceError for an unknown name or option, naming the nearest, for a name that two packages claim, or for a
+        row that leads to no device; and whatever the device's class raises.
+    """
+    device_class = _load_class(name, known_devices())
+    signature = inspect.signature(device_class)
+    for option in options:
+        if option not in signature.parameters:
+            raise DeviceError(f"Device {name!r} has no option {option!r}{_nearest(option, signature.parameters)}")
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise DeviceError(f"Device {name!r} cannot be made with options {sorted(options)}: {error}.") from error
+    return device_class(**options)
+
+
+def known_devices() -> dict[str, str]:
+    """Name to "module:Class" of every device that is installed. Raises: DeviceError if a name comes twice."""
+    found = dict(DEVICES)
+    for entry in entry_points(group=GROUP):
+        if found.get(entry.name, entry.value) != entry.value:
+            raise DeviceError(
+                f"Two packages have a device {entry.name!r}: {found[entry.name]} and {entry.value}. Uninstall one."
+            )
+        found[entry.name] = entry.value
+    return found
+
+
+def _load_class(name: str, devices: dict[str, str]) -> type[AbstractDevice]:
+    if name not in devices:
+        raise DeviceError(f"There is no device {name!r}{_nearest(name, devices)}")
+    module, _, class_name = devices[name].partition(":")
+    found = getattr(import_module(module), class_name, None)
+    if not (isinstance(found, type) and issubclass(found, AbstractDevice)):
+        raise DeviceError(f"Device {name!r} should be {devices[name]}, but that is no class of AbstractDevice.")
+    return found
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(names) or 'none'}."

@@ -1,0 +1,125 @@
+"""A device whose jobs live in a file, like a cloud: it outlives its clients, counts what it ran, and can kill them."""
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from qpeft.circuits import GATES, Circuit, Operation
+from qpeft.devices import AbstractDevice, Capabilities, JobState, JobStatus
+from qpeft.errors import JobError
+
+SHOTS = 1000
+
+
+class FakeDevice(AbstractDevice):
+    """Results depend on the circuit and on the number of the job, so that a job run twice shows in the results.
+
+    Args:
+        store: file with one line per accepted job.
+        die_at: name of a moment and how often it passes first, as ("after acceptance", 2): the process kills itself.
+        polls: how often a job is running before it is finished.
+        pause: seconds that pass at every moment at which it can die.
+        fail: numbers of jobs that fail.
+    """
+
+    def __init__(
+        self,
+        store,
+        *,
+        die_at=None,
+        polls=0,
+        pause=0.0,
+        fail=(),
+        max_circuits=4,
+        name="fake",
+        keeps_jobs=True,
+        noise=None,
+    ):
+        self.pause = pause
+        self.store, self.die_at, self.polls, self.fail = Path(store), die_at, polls, fail
+        self.max_circuits, self.name, self.keeps_jobs, self.noise = max_circuits, name, keeps_jobs, noise
+        self.asked = {}
+        self.passed = {}
+        self.store.touch()
+
+    def capabilities(self):
+        return Capabilities(
+            name=self.name,
+            num_qubits=8,
+            gate_names=frozenset(GATES),
+            max_shots=10_000,
+            max_circuits=self.max_circuits,
+            can_be_exact=False,
+            is_remote=True,
+            keeps_jobs=self.keeps_jobs,
+        )
+
+    def submit(self, circuits, shots):
+        self.reach("before acceptance")
+        with self.locked() as file:
+            number = len(file.readlines())
+            texts = [str(circuit) for circuit in circuits]
+            results = [outcome(text, number, circuit.num_qubits) for text, circuit in zip(texts, circuits, strict=True)]
+            file.write(json.dumps({"circuits": texts, "shots": shots, "results": results}) + "\n")
+        self.reach("after acceptance")
+        return f"job-{number}"
+
+    def poll(self, job_id):
+        self.reach("poll")
+        number = self.number(job_id)
+        if number in self.fail:
+            return JobStatus(JobState.FAILED, "cooling failed")
+        self.asked[number] = self.asked.get(number, 0) + 1
+        return JobStatus(JobState.RUNNING if self.asked[number] <= self.polls else JobState.FINISHED)
+
+    def fetch(self, job_id):
+        self.reach("fetch")
+        return self.jobs()[self.number(job_id)]["results"]
+
+    def cancel(self, job_id):
+        self.fail = (*self.fail, self.number(job_id))
+
+    def calibration(self):
+        return self.noise
+
+    def jobs(self):
+        return [json.loads(line) for line in self.store.read_text().splitlines()]
+
+    def runs(self):
+        """How often each circuit was accepted."""
+        texts = [text for job in self.jobs() for text in job["circuits"]]
+        return {text: texts.count(text) for text in texts}
+
+    def number(self, job_id):
+        number = int(job_id.removeprefix("job-"))
+        if number >= len(self.jobs()):
+            raise JobError(f"There is no job {job_id}.")
+        return number
+
+    def reach(self, moment):
+        time.sleep(self.pause)
+        self.passed[moment] = self.passed.get(moment, 0) + 1
+        if self.die_at == (moment, self.passed[moment]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @contextmanager
+    def locked(self):
+        with self.store.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+
+def outcome(text, number, num_qubits):
+    """A made-up distribution of SHOTS shots over two bit strings."""
+    draw = int.from_bytes(hashlib.sha256(f"{number} {text}".encode()).digest()[:4], "big") % (SHOTS + 1)
+    return {"0" * num_qubits: draw / SHOTS, "1" * num_qubits: 1 - draw / SHOTS}
+
+
+def rotation(angle, num_qubits=2):
+    """A circuit that its angle tells from others."""
+    return Circuit(num_qubits, (Operation("RY", (0,), angle), Operation("CNOT", (0, 1))))
