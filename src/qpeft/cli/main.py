@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from qpeft.cli.devices import devices
 from qpeft.cli.evaluate import evaluate
 from qpeft.cli.generate import generate
 from qpeft.cli.inspect import inspect
@@ -30,6 +31,7 @@ app.command(context_settings=OVERRIDABLE)(train)
 app.command(name="eval")(evaluate)
 app.command()(generate)
 app.command(context_settings=OVERRIDABLE)(inspect)
+app.add_typer(devices, name="devices")
 
 
 def main() -> None:
