@@ -42,7 +42,7 @@ class Configuration(_Body):
 class Submission(_Body):
     """A job: programs in OriginIR."""
 
-    programs: Annotated[list[str], Field(alias="QProg")] = []  # noqa: RUF012  (pydantic copies it)
+    programs: Annotated[list[str], Field(alias="QProg")] = []
     machine_type: Annotated[str, Field(alias="QMachineType")]
     chip_id: Annotated[str, Field(alias="ChipID")] = ""
     configuration: Annotated[Configuration, Field(alias="Configuration")]
