@@ -1,13 +1,14 @@
 """An emulator process to talk to, and dense matrices of tests/simulation to compare with."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "simulation"), str(Path(__file__).parent)]
 
-from emulator_process import EmulatorProcess  # noqa: E402
+from emulator_process import EmulatorProcess, EmulatorThread  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -26,13 +27,6 @@ def emulator(shared_emulator):
 
 @pytest.fixture
 def start_emulator():
-    """A function: a process with options of its own, which ends with the test."""
-    started = []
-
-    def start(*options):
-        started.append(EmulatorProcess(*options).__enter__())
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.__exit__(None, None, None)
+    """A function: an emulator with options of its own, in a thread that ends with the test."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(EmulatorThread(**options))

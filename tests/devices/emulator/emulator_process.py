@@ -1,11 +1,14 @@
-"""The emulator as its users meet it: the command in a process of its own, plain HTTP to it."""
+"""The emulator as its users meet it: plain HTTP to the command in a process of its own, or cheaper to a thread."""
 
 import json
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+
+from qpeft.devices.emulator.start import open_emulator
 
 COMMAND = [sys.executable, "-c", "from qpeft.cli.main import main; main()", "devices", "emulator"]
 BELL = "QINIT 2\nCREG 2\nH q[0]\nCNOT q[0],q[1]\nMEASURE q[0],c[0]\nMEASURE q[1],c[1]\n"
@@ -14,29 +17,15 @@ CANCEL, CHIP = "/oqcs/task/cancelTask.json", "/oqcs/task/origin/chipInfo.json"
 BLOCKS, RESOURCES = "/oqcs/task/management/bestQubitBlocks.json", "/oqcs/task/getResourceList.json"
 
 
-class EmulatorProcess:
-    """Context manager; `url` is known once it is entered."""
+class _Client:
+    """Asks an emulator whose `url` is known."""
 
-    def __init__(self, *options, key="emulator"):
-        self.options, self.key, self.process = options, key, None
-
-    def __enter__(self):
-        self.process = subprocess.Popen(
-            [*COMMAND, *self.options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        line = self.process.stdout.readline()
-        assert "http://127.0.0.1:" in line, line + self.process.stderr.read()
-        self.url = line.split()[-1]
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.communicate()
+    url = ""
 
     def ask(self, method, path, body=None, *, raw=None, headers=None, timeout=30):
         """(HTTP status, parsed reply); the reply as text if it is no JSON."""
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-        sent = {"Authorization": f"oqcs_auth={self.key}", "Content-Type": "application/json", **(headers or {})}
+        sent = {"Authorization": "oqcs_auth=emulator", "Content-Type": "application/json", **(headers or {})}
         request = urllib.request.Request(self.url + path, data=data, headers=sent, method=method)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as reply:
@@ -76,6 +65,46 @@ class EmulatorProcess:
     def fault(self, **fault):
         status, reply = self.ask("POST", "/emulator/faults", fault)
         assert status == 200, reply
+
+
+class EmulatorThread(_Client):
+    """Context manager: an emulator in a thread of this process, with the options of `open_emulator`."""
+
+    def __init__(self, **options):
+        self.options = options
+
+    def __enter__(self):
+        self.server = open_emulator(**self.options)
+        self.url = self.server.url
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+        self.server.cloud.close()
+
+
+class EmulatorProcess(_Client):
+    """Context manager: the command with options of the command line."""
+
+    def __init__(self, *options):
+        self.options, self.process = options, None
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [*COMMAND, *self.options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        line = self.process.stdout.readline()
+        assert "http://127.0.0.1:" in line, line + self.process.stderr.read()
+        self.url = line.split()[-1]
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
 
 
 def submission(programs, *, chip="perfect", shots=100, **configuration):

@@ -4,7 +4,7 @@ import http.client
 import time
 
 import pytest
-from emulator_process import BELL, CHIP, RESOURCES, SUBMIT, EmulatorProcess, submission, tables
+from emulator_process import BELL, CHIP, RESOURCES, SUBMIT, EmulatorProcess, EmulatorThread, submission, tables
 
 FLIP = "QINIT 2\nCREG 2\nX q[1]\nMEASURE q[0],c[0]\nMEASURE q[1],c[1]\n"
 
@@ -86,7 +86,7 @@ def test_a_fault_by_chance_meets_about_its_share_of_the_requests(emulator):
 
 
 def test_an_offline_chip_says_so_and_takes_no_jobs(start_emulator):
-    offline = start_emulator("--offline", "--chip", "perfect")
+    offline = start_emulator(online=False, chip="perfect")
     assert offline.ask("GET", RESOURCES)[1][0]["onlineFlag"] is False
     assert "is offline" in offline.ask("POST", SUBMIT, submission([BELL]))[1]["message"]
 
@@ -95,7 +95,7 @@ def test_a_crash_after_acceptance_loses_no_job_and_changes_no_result(tmp_path):
     store = str(tmp_path / "jobs.sqlite")
     options = ("--seconds", "0", "--store", store)
     # Undisturbed, without a store: what job 0 and job 1 give.
-    with EmulatorProcess("--seconds", "0") as undisturbed:
+    with EmulatorThread(seconds=0) as undisturbed:
         expected = [
             tables(undisturbed.wait(undisturbed.submit([BELL] * 3, chip="72", mappingFlag=True))[0]) for _ in "ab"
         ]

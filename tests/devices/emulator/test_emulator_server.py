@@ -5,11 +5,13 @@ import json
 import math
 import signal
 import socket
-import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import pytest
-from emulator_process import BELL, BLOCKS, CANCEL, CHIP, COMMAND, DETAIL, RESOURCES, SUBMIT, submission, tables
+from emulator_process import BELL, BLOCKS, CANCEL, CHIP, DETAIL, RESOURCES, SUBMIT, EmulatorProcess, submission, tables
+
+from qpeft.cli.main import main
 
 
 def test_the_chip_is_listed(emulator):
@@ -34,13 +36,13 @@ def test_a_job_walks_its_states_and_brings_one_distribution_per_program(emulator
 
 
 def test_before_it_is_finished_a_job_shows_no_results(start_emulator):
-    slow = start_emulator("--chip", "perfect", "--seconds", "60")
+    slow = start_emulator(chip="perfect", seconds=60)
     detail = slow.detail(slow.submit([BELL]))
     assert (detail["taskState"], detail["taskResult"]) == ("1", [])
 
 
 def test_a_cancelled_job_fails_and_a_finished_one_cannot_be_cancelled(start_emulator):
-    slow = start_emulator("--chip", "perfect", "--seconds", "60")
+    slow = start_emulator(chip="perfect", seconds=60)
     job_id = slow.submit([BELL])
     assert slow.ask("POST", CANCEL, {"taskId": job_id})[1]["success"] is True
     detail, _ = slow.wait(job_id)
@@ -58,7 +60,7 @@ def test_a_program_that_does_not_fit_fails_its_job_with_a_reason(emulator):
 
 
 def test_chip_info_has_every_field_that_the_client_needs(start_emulator):
-    wukong = start_emulator("--seed", "4")
+    wukong = start_emulator(seed=4)
     info = wukong.ask("POST", CHIP, {"ChipID": "72"})[1]["obj"]
     assert (info["ChipID"], info["QubitCount"], len(info["AvailableQubits"])) == ("72", 72, 66)
     assert {entry["qubitId"] for entry in info["QubitParams"]} == {str(qubit) for qubit in info["AvailableQubits"]}
@@ -170,25 +172,27 @@ def test_stats_count_what_was_accepted(emulator):
     assert len(set(job["programs"])) == 2
 
 
-def test_ctrl_c_stops_it_cleanly(start_emulator):
-    emulator = start_emulator("--chip", "perfect")
-    emulator.process.send_signal(signal.SIGINT)
-    out, err = emulator.process.communicate(timeout=20)
-    assert (emulator.process.returncode, out, err) == (0, "stopped\n", "")
+def test_ctrl_c_in_mid_job_stops_it_cleanly():
+    with EmulatorProcess("--chip", "clean", "--api-key", "emulator") as emulator:
+        emulator.submit([BELL] * 200, chip="clean", shots=10_000)
+        emulator.process.send_signal(signal.SIGINT)
+        out, err = emulator.process.communicate(timeout=20)
+        assert (emulator.process.returncode, out, err) == (0, "stopped\n", "")
 
 
-def test_a_port_in_use_a_bad_store_and_a_bad_fault_are_clear_errors(emulator, tmp_path):
+def test_a_port_in_use_a_bad_store_and_a_bad_fault_are_clear_errors(emulator, tmp_path, monkeypatch, capsys):
     port = str(urlsplit(emulator.url).port)
     garbage = tmp_path / "store"
     garbage.write_text("no database" * 100)
     cases = {
-        ("--port", port): f"Cannot listen on port {port}",
+        ("--port", port): f"error: Cannot listen on port {port}",
         ("--store", str(garbage)): "file is not a database",
         ("--fault", '{"kind": "x"}'): "kind: Input should be",
     }
     for options, says in cases.items():
-        done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ")
-        assert says in done.stderr
-        assert "Traceback" not in done.stderr
+        monkeypatch.setattr(sys, "argv", ["qpeft", "devices", "emulator", *options])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert says in captured.err

@@ -12,6 +12,7 @@ from qpeft.devices.emulator.faults import Faults
 from qpeft.devices.emulator.machine import HiddenEffects, Machine
 from qpeft.devices.emulator.server import EmulatorServer, parse_fault
 from qpeft.devices.emulator.store import Store
+from qpeft.errors import DeviceError
 
 ChipName = Literal["wukong", "clean", "perfect"]
 
@@ -46,4 +47,8 @@ def open_emulator(
     waiting = Faults(seed, [parse_fault(text) for text in faults])
     timing = Timing(seconds / 3, 2 * seconds / 3, seconds)
     cloud = Cloud(open_machine(chip, seed), seed, Store(store), timing, is_online=online)
-    return EmulatorServer(port, cloud, waiting, api_key)
+    try:
+        return EmulatorServer(port, cloud, waiting, api_key)
+    except DeviceError:
+        cloud.close()
+        raise

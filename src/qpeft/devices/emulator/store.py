@@ -50,14 +50,17 @@ class Store:
         self._lock = threading.Lock()
         try:
             self._database = sqlite3.connect(str(path or ":memory:"), check_same_thread=False, isolation_level=None)
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version in (0, VERSION):
-                self._database.execute(_TABLE)
-                self._database.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.Error as error:
             raise DeviceError(f"Cannot keep jobs in {path}: {error}. Name another file with --store.") from error
-        if version not in (0, VERSION):
-            raise DeviceError(f"{path} was written by another version of the emulator; name another file with --store.")
+        try:
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                raise sqlite3.DatabaseError(f"it was written by version {version} of the emulator, this is {VERSION}")
+            self._database.execute(_TABLE)
+            self._database.execute(f"PRAGMA user_version = {VERSION}")
+        except sqlite3.Error as error:
+            self._database.close()
+            raise DeviceError(f"Cannot keep jobs in {path}: {error}. Name another file with --store.") from error
 
     def add(self, job_id: str, body: bytes, accepted: float, programs: int, shots: int, message: str) -> StoredJob:
         """Keep a new job and give it its number."""
