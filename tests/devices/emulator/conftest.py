@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parents[2] / "simulation"), str(Path(__file__).parent)]
+sys.path.append(str(Path(__file__).parents[2] / "simulation"))
 
-from emulator_process import EmulatorProcess, EmulatorThread  # noqa: E402
+from emulator_process import EmulatorProcess, EmulatorThread
 
 
 @pytest.fixture(scope="session")

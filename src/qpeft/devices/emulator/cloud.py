@@ -197,7 +197,7 @@ class Cloud:
         for text, program in zip(submission.programs, parse_programs(submission), strict=True):
             if self._stopping.is_set():
                 raise _StoppedError
-            key = SampleKey(self._seed, step=job.number, module=text, call=earlier[text])
+            key = SampleKey(self._seed, step=job.number, module=_hash(text), call=earlier[text])
             earlier[text] += 1
             outcomes.append(_run(self.machine, program, submission, job.number, key, place=len(outcomes)))
         return replies.task_detail(job.id, "FINISHED", outcomes, "", submission.programs)
@@ -233,4 +233,4 @@ def _run(
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

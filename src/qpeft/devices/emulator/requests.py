@@ -51,7 +51,7 @@ class Submission(_Body):
 class TaskQuestion(_Body):
     """About one job."""
 
-    task_id: Annotated[str, Field(alias="taskId")]
+    task_id: Annotated[str, Field(alias="taskId", pattern="^[ -~]*$")]
 
 
 class ChipQuestion(_Body):

@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "qpeft-emulator"
     disable_nagle_algorithm = True
-    timeout = 120
+    timeout = 600
 
     def do_GET(self) -> None:
         self._handle("GET")
