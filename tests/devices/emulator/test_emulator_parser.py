@@ -3,6 +3,8 @@
 import dense_oracle as dense
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qpeft.circuits import Circuit
 from qpeft.devices.emulator import parse_origin_ir
@@ -106,6 +108,31 @@ def test_what_cannot_be_read_is_named_with_its_line(text, line, says):
 def test_a_text_that_ends_too_early_is_refused(text):
     with pytest.raises(CircuitError, match=r"has no QINIT|ends inside a DAGGER"):
         parse_origin_ir(text)
+
+
+WORDS = (
+    "QINIT 2",
+    "CREG 2",
+    "H q[0]",
+    "CNOT q[0],q[1]",
+    "RY q[1],(0.5)",
+    "CONTROL q[0]",
+    "ENDCONTROL",
+    "DAGGER",
+    "ENDDAGGER",
+)
+
+
+@given(st.lists(st.one_of(st.sampled_from([*WORDS, "MEASURE q[0],c[0]"]), st.text(max_size=20)), max_size=12))
+def test_any_text_is_read_or_refused(lines):
+    text = "\n".join(lines)
+    try:
+        program = parse_origin_ir(text)
+    except CircuitError as error:
+        assert "rogram" in str(error)  # noqa: PT017  (both ends are fine)
+    else:
+        assert {"QINIT 2", "CREG 2"} <= set(lines)
+        assert len(program.measurements) <= 2
 
 
 def test_measurements_and_idle_qubits_are_kept():
