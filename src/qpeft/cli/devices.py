@@ -48,7 +48,8 @@ def emulator(
         seconds=seconds,
         online=not offline,
     )
-    signal.signal(signal.SIGTERM, _stop)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs inherit that it is ignored
+        signal.signal(stop, _stop)
     print(f"Origin cloud emulator, chip {server.cloud.machine.chip.chip_id!r}: {server.url}", flush=True)
     try:
         server.serve_forever(poll_interval=0.05)
