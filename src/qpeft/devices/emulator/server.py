@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from hmac import compare_digest
@@ -40,6 +41,10 @@ class EmulatorServer(ThreadingHTTPServer):
             raise DeviceError(
                 f"Cannot listen on port {port}: {error}. Choose another; 0 lets the system choose."
             ) from error
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """What goes wrong after a client is gone concerns nobody; the base class prints it."""
+        log.info("the connection of %s ended: %s", client_address, sys.exc_info()[1])
 
     @property
     def url(self) -> str:
@@ -77,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._handle_vendor(method, path, body)
         except RequestError as error:
             self._send(error.status, replies.refusal(str(error), error.code))
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):  # the client is gone
             self.close_connection = True
         except Exception:  # an answer without inner workings; those are in the log
             log.exception("%s %s", method, path)
