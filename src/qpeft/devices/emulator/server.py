@@ -42,7 +42,7 @@ class EmulatorServer(ThreadingHTTPServer):
                 f"Cannot listen on port {port}: {error}. Choose another; 0 lets the system choose."
             ) from error
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """What goes wrong after a client is gone concerns nobody; the base class prints it."""
         log.info("the connection of %s ended: %s", client_address, sys.exc_info()[1])
 
