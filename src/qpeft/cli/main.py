@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from qpeft.cli.devices import devices
 from qpeft.cli.evaluate import evaluate
 from qpeft.cli.generate import generate
 from qpeft.cli.inspect import inspect
@@ -32,6 +33,7 @@ app.command(name="eval")(evaluate)
 app.command()(generate)
 app.command(context_settings=OVERRIDABLE)(inspect)
 app.add_typer(jobs, name="jobs")
+app.add_typer(devices, name="devices")
 
 
 def main() -> None:

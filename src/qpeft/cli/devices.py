@@ -1,0 +1,64 @@
+"""`qpeft devices`."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+devices = typer.Typer(help="Quantum computers, and what stands in for them.", no_args_is_help=True)
+
+
+@devices.callback()
+def _devices() -> None:
+    """Keeps `emulator` a command of its own while it is the only one."""
+
+
+@devices.command()
+def emulator(
+    port: Annotated[int, typer.Option(help="To listen on; 0 lets the system choose.", min=0, max=65535)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the chip's calibration and of all outcomes.", min=0)] = 0,
+    chip: Annotated[
+        Literal["wukong", "clean", "perfect"],
+        typer.Option(
+            help="wukong: dead qubits, uneven, with hidden effects; clean: even noise as listed; perfect: none."
+        ),
+    ] = "wukong",
+    api_key: Annotated[str, typer.Option(help="The only key that it takes.", envvar="QPEFT_EMULATOR_KEY")] = "emulator",
+    store: Annotated[Path | None, typer.Option(help="SQLite file that keeps jobs over a restart.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="Fault as JSON; also POST /emulator/faults.")] = None,
+    seconds: Annotated[float, typer.Option(help="That a job spends before it is finished, at least.", min=0)] = 0.15,
+    offline: Annotated[bool, typer.Option("--offline", help="List the chip as offline and take no jobs.")] = False,
+) -> None:
+    """Run a stand-in for the Origin cloud on this machine, until Ctrl-C."""
+    import torch  # noqa: PLC0415  (takes seconds to import)
+
+    from qpeft.devices.emulator.start import open_emulator  # noqa: PLC0415
+
+    torch.set_num_threads(1)  # circuits are small, and sums must not depend on the number of threads
+    server = open_emulator(
+        port=port,
+        seed=seed,
+        chip=chip,
+        api_key=api_key,
+        store=store,
+        faults=fault or [],
+        seconds=seconds,
+        online=not offline,
+    )
+    for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs inherit that it is ignored
+        signal.signal(stop, _stop)
+    print(f"Origin cloud emulator, chip {server.cloud.machine.chip.chip_id!r}: {server.url}", flush=True)
+    try:
+        server.serve_forever(poll_interval=0.05)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    finally:
+        server.server_close()
+        server.cloud.close()
+
+
+def _stop(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
