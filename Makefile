@@ -32,7 +32,7 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS) Makefile
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[demo,docs,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[demo,docs,origin,test]'
 	@touch $@
 
 clean:
