@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import torch
 from peft import PeftModel
@@ -27,4 +28,5 @@ def main(model_name: str, adapter: str, probe: str) -> None:
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
     main(*sys.argv[1:])

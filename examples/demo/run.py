@@ -2,7 +2,7 @@
 
     python examples/demo/run.py [--section.key value ...]
 
-Takes about seven minutes on two shared cores. Results go to a new folder: runs/demo, runs/demo-2 and so on. What can be
+Takes about six minutes on two cores. Results go to a new folder: runs/demo, runs/demo-2 and so on. What can be
 set in a recipe can be set here for both runs: --model.name HuggingFaceTB/SmolLM2-360M-Instruct --training.steps 100.
 """
 
