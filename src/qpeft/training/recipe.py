@@ -187,7 +187,6 @@ def _trainer(
         warmup_steps=round(options.warmup * steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        train_sampling_strategy="group_by_length" if options.group_by_length else "random",
         gradient_checkpointing=options.gradient_checkpointing or None,
         bf16=False,
         logging_steps=options.log_every,
@@ -211,6 +210,7 @@ def _trainer(
         callbacks=[progress],
         held_out=held_out.encoded if held_out else (),
         keep_checkpoints=options.keep_checkpoints,
+        lengths=[len(one.input_ids) for one in training.encoded] if options.group_by_length else None,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
@@ -17,20 +18,30 @@ from qpeft.data import Encoded
 from qpeft.evaluation import held_out_loss
 from qpeft.runs.files import staged
 from qpeft.training.checkpoints import checkpoints
+from qpeft.training.sampling import LengthGroupedSampler
 
 
 class CheckpointingTrainer(SFTTrainer):
     """`SFTTrainer` on encoded examples.
 
     Departures: a checkpoint is written under a temporary name and then renamed, so whatever kills the process leaves
-    the last one loadable; `evaluate` gives the loss per token (transformers averages batches, whatever they hold).
+    the last one loadable; `evaluate` gives the loss per token (transformers averages batches, whatever they hold); with
+    `lengths`, those of the training examples, batches hold examples of like length.
     """
 
     control: TrainerControl
     state: TrainerState
 
-    def __init__(self, *args: Any, held_out: Sequence[Encoded], keep_checkpoints: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        held_out: Sequence[Encoded],
+        keep_checkpoints: int,
+        lengths: Sequence[int] | None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._lengths = lengths
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
         self._staging: Path | None = None
 
@@ -53,6 +64,13 @@ class CheckpointingTrainer(SFTTrainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self._lengths is None:
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(self._lengths, batch_size=size, seed=self.args.seed)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir)
