@@ -101,8 +101,10 @@ def test_an_adapter_for_modules_that_are_not_there_is_refused(folder):
     _refused(model, folder, "does not fit the model: Target modules .* not found")
 
 
-def test_a_copy_of_the_folder_loads(make_model, folder, tmp_path):
-    load_adapter(make_model(), shutil.copytree(folder, tmp_path / "copy"))
+def test_a_copy_of_the_folder_loads(make_model, folder, tokens, tmp_path):
+    copied = load_adapter(make_model(), shutil.copytree(folder, tmp_path / "copy"))
+    with torch.no_grad():
+        assert torch.equal(copied(tokens).logits, load_adapter(make_model(), folder)(tokens).logits)
 
 
 def _refused(model, folder, sentence):

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
 from qpeft.errors import GradientError, SimulationError
 from qpeft.simulation import expectations, memory
+from qpeft.simulation.checks import check_shapes
 from qpeft.simulation.kernel import compilation, interpreter, runner
 
 MODULE = sys.modules["qpeft.simulation.expectations"]
@@ -168,7 +169,7 @@ def test_a_wrong_number_of_weights_is_refused():
 
 def test_integer_weights_are_refused():
     with pytest.raises(SimulationError, match=r"weights must be real floating-point.*int64"):
-        MODULE._check(CIRCUIT, angles(5, 4), torch.zeros(16, dtype=torch.int64))
+        check_shapes(CIRCUIT, angles(5, 4), torch.zeros(16, dtype=torch.int64))
 
 
 def test_tensors_on_two_devices_are_refused():

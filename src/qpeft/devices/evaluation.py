@@ -14,7 +14,7 @@ from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_base
 from qpeft.devices.gradients import GRADIENTS, AbstractGradient, GradientChoice, Wanted, find_gradient
 from qpeft.devices.protocol import AbstractDevice
 from qpeft.errors import GradientError
-from qpeft.simulation.noise.checks import check_angles
+from qpeft.simulation.checks import check_angles
 
 
 class DeviceValues(NamedTuple):

@@ -24,6 +24,7 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.errors import GradientError, SimulationError
 from qpeft.simulation import torch_path
+from qpeft.simulation.checks import check_shapes
 from qpeft.simulation.gpu.selection import gpu_path
 from qpeft.simulation.memory import check_memory
 
@@ -53,7 +54,8 @@ def expectations(
             different devices or no real floating type, or the state does not fit into memory.
         GradientError: the second derivative is asked for.
     """
-    _check(circuit, inputs, weights)
+    check_shapes(circuit, inputs, weights)
+    check_memory(circuit, inputs.device, inputs.dtype)
     double = inputs.dtype == weights.dtype == torch.float64
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
     flat, angles = (tensor.to(torch.float64 if double else torch.float32).contiguous() for tensor in (flat, weights))
@@ -91,27 +93,6 @@ class _Gradients(torch.autograd.Function):
             "expectations() has first derivatives only. For second ones, difference its gradients, or evaluate it at "
             "angles shifted by pi/2 (parameter-shift rule) and differentiate that."
         )
-
-
-def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
-    if inputs.ndim < 1 or inputs.shape[-1] != circuit.num_inputs:
-        raise SimulationError(
-            f"The circuit reads {circuit.num_inputs} input angle(s), so inputs must end in an axis of that size; "
-            f"got shape {tuple(inputs.shape)}."
-        )
-    if weights.shape != (circuit.num_weights,):
-        raise SimulationError(
-            f"The circuit has {circuit.num_weights} weight(s), so weights must have shape ({circuit.num_weights},); "
-            f"got {tuple(weights.shape)}."
-        )
-    if inputs.device != weights.device:
-        raise SimulationError(f"inputs are on {inputs.device}, weights on {weights.device}; move one of them.")
-    for name, tensor in (("inputs", inputs), ("weights", weights)):
-        if not tensor.is_floating_point():
-            raise SimulationError(
-                f"{name} must be real floating-point angles; got {tensor.dtype}. Convert with .float()."
-            )
-    check_memory(circuit, inputs.device, inputs.dtype)
 
 
 def _within_range(angles: Tensor, name: str) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.errors import GradientError, ShotsError
+from qpeft.simulation.checks import check_angles
 from qpeft.simulation.expectations import expectations
-from qpeft.simulation.noise.checks import check_angles
 from qpeft.simulation.noise.counter import SampleKey, Stream
 from qpeft.simulation.noise.density import noisy_expectations
 from qpeft.simulation.noise.model import NoiseModel

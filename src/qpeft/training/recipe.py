@@ -76,33 +76,25 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         trust_remote_code=recipe.model.trust_remote_code,
     )
     training, held_out = load_splits(recipe.data, tokenizer)
-    for name, split in (("training", training), ("held-out", held_out)):
-        if split is not None:
-            summary = summarize(split.encoded)
-            console.print(f"{name} data: {summary}")
-            for note, examples in summary.notes.items():
-                console.print(f"  note on {examples:,} examples: {note}")
+    _show_data(training, held_out, console)
 
     set_seed(recipe.seed)
     model = _adapted_model(recipe, config)
-    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    layers = len(model.targeted_module_names)
+    size = _size(model)
     console.print(
-        f"{recipe.adapter.type} on {recipe.model.name}: {trainable:,} trainable parameters in {layers} layers, "
-        f"on {device_name(model.device)}"
+        f"{recipe.adapter.type} on {recipe.model.name}: {size['trainable_parameters']:,} trainable parameters in "
+        f"{size['layers']} layers, on {device_name(model.device)}"
     )
-
     if started is None:
         make_folder(folder)
+        before = recipe.evaluation.before
         started = {
             "state": "started",
             "recipe": recipe.model_dump(mode="json"),
             "environment": environment() | {"device": device_name(model.device)},
             "data": _hashes(recipe),
-            "adapter": {"trainable_parameters": trainable, "layers": layers},
-            "before": _measure(recipe, model, tokenizer, held_out, console, "before")
-            if recipe.evaluation.before
-            else None,
+            "adapter": size,
+            "before": _measure(recipe, model, tokenizer, held_out, console, "before") if before else None,
         }
         write_record(folder, started)
         write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
@@ -123,6 +115,22 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     _save(recipe, model, record, folder)
     console.print(f"saved to {folder}")
     return TrainedRun(record, model, tokenizer)
+
+
+def _show_data(training: Split, held_out: Split | None, console: Console) -> None:
+    for name, split in (("training", training), ("held-out", held_out)):
+        if split is not None:
+            summary = summarize(split.encoded)
+            console.print(f"{name} data: {summary}")
+            for note, examples in summary.notes.items():
+                console.print(f"  note on {examples:,} examples: {note}")
+
+
+def _size(model: PeftModel) -> dict[str, int]:
+    return {
+        "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        "layers": len(model.targeted_module_names),
+    }
 
 
 def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:

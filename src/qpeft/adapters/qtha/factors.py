@@ -109,41 +109,19 @@ def build_factor(
     bond_dimension: int | None,
     parameter_share: float,
 ) -> Factor:
-    """The factor that a config asks for, uninitialised; sizes left at None follow rank and width (`factor_sizes`)."""
+    """The factor that a config asks for, uninitialised.
+
+    Sizes left at None: the inner width is the smallest power of two that is at least the rank; the bond dimension is
+    the largest for which the factor keeps to `parameter_share` of LoRA's rank * width parameters, or 1.
+    """
     if kind == "dense":
         return DenseFactor(rank, width)
-    inner_features, bond_dimension = factor_sizes(
-        rank,
-        width,
-        num_cores=num_cores,
-        inner_features=inner_features,
-        bond_dimension=bond_dimension,
-        parameter_share=parameter_share,
-    )
-    inner, wide = factorize(inner_features, num_cores), factorize(width, num_cores)
-    return MpoFactor(rank, inner, wide, bond_dimension=bond_dimension)
-
-
-def factor_sizes(
-    rank: int,
-    width: int,
-    *,
-    num_cores: int,
-    inner_features: int | None,
-    bond_dimension: int | None,
-    parameter_share: float,
-) -> tuple[int, int]:
-    """Inner width and bond dimension of an `MpoFactor`, where not given.
-
-    The inner width is the smallest power of two that is at least the rank. The bond dimension is the largest for which
-    the factor keeps to `parameter_share` of the rank * width parameters of LoRA's matrix, and at least 1.
-    """
     if inner_features is None:
         inner_features = 1 << (rank - 1).bit_length()
+    inner, wide = factorize(inner_features, num_cores), factorize(width, num_cores)
     if bond_dimension is None:
-        inner, wide = factorize(inner_features, num_cores), factorize(width, num_cores)
         budget = parameter_share * rank * width - rank * inner_features
         bond_dimension = 1
         while mpo_parameter_count(inner, wide, bond_dimension=bond_dimension + 1) <= budget and num_cores > 1:
             bond_dimension += 1
-    return inner_features, bond_dimension
+    return MpoFactor(rank, inner, wide, bond_dimension=bond_dimension)

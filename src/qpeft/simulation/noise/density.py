@@ -23,9 +23,9 @@ from torch.autograd.function import once_differentiable
 
 from qpeft.circuits import Angle, Circuit, Input, Weight
 from qpeft.errors import SimulationError
+from qpeft.simulation.checks import check_angles
 from qpeft.simulation.noise import gates
 from qpeft.simulation.noise.channels import gate_noise, readout_row
-from qpeft.simulation.noise.checks import check_angles
 from qpeft.simulation.noise.model import NoiseModel
 
 MAX_QUBITS = 8
