@@ -110,7 +110,7 @@ def _nothing_fits(wanted: Graph, calibration: NoiseModel) -> str:
     couplings = ", ".join(f"{a}-{b}" for a in wanted for b in sorted(wanted[a]) if a < b) or "none"
     return (
         f"No place was found for the circuit: it needs {len(wanted)} qubits with the couplings {couplings}; of the "
-        f"chip {len(calibration.qubits)} qubits and {len(calibration.edges)} couplers live. Use fewer qubits (a ring on a "
-        "square grid needs an even number), an ansatz with fewer couplings such as ring_cz, another chip, or let the "
-        "cloud place the circuit (mapping on)."
+        f"chip {len(calibration.qubits)} qubits and {len(calibration.edges)} couplers live. Use fewer qubits (a ring "
+        "on a square grid needs an even number), an ansatz with fewer couplings such as ring_cz, another chip, or let "
+        "the cloud place the circuit (mapping on)."
     )
