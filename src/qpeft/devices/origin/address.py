@@ -18,15 +18,19 @@ def checked_url(url: str) -> str:
     """
     parts = urlsplit(url)
     try:
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        is_address = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        )
     except ValueError:  # a port that is no number
         is_address = False
     if not is_address or parts.username or parts.password or parts.query or parts.fragment:
-        raise DeviceError(f"The url of the cloud is https://host or, on this machine, http://127.0.0.1:port; got {url!r}.")
+        raise DeviceError(
+            f"The url of the cloud is https://host or, on this machine, http://127.0.0.1:port; got {url!r}."
+        )
     if parts.scheme == "http" and not is_loopback(url):
         raise DeviceError(
-            f"{url} is not encrypted, and the key would travel in the clear. Use https://; http:// is for this machine, "
-            "127.0.0.1."
+            f"{url} is not encrypted, and the key would travel in the clear. Use https://; http:// is for "
+            "127.0.0.1 alone."
         )
     return url.rstrip("/")
 

@@ -115,7 +115,9 @@ class Cloud:
         said = message or "nothing"
         match kind:
             case "missing":
-                return RefusedError(f"Origin's client cannot be used, `pip install 'qpeft[origin]'` installs it: {said}")
+                return RefusedError(
+                    f"Origin's client cannot be used, `pip install 'qpeft[origin]'` installs it: {said}"
+                )
             case "credentials":
                 return CredentialsError(f"Origin's cloud at {self.url} refuses the key: {said}. {WAYS}")
             case "refused":

@@ -17,7 +17,7 @@ from typing import Any
 from qpeft.devices.journal import default_path
 from qpeft.devices.journal.owner import is_alive, this_process
 from qpeft.devices.origin.worker import REFUSED, SENDING, SENT, write_note
-from qpeft.errors import JobError
+from qpeft.errors import JobError, RefusedError
 
 PREPARING, HANDED_OVER = "preparing", "handed over"
 UNDER_WAY = (PREPARING, HANDED_OVER, SENDING)
@@ -46,17 +46,25 @@ class Outbox:
         """Of the note. The name is a hash: a ticket may have any characters."""
         return self.folder / f"{hashlib.sha256(ticket.encode()).hexdigest()[:40]}.json"
 
-    def prepare(self, ticket: str) -> None:
-        """Note that this process is about to hand a submission over. Raises: OSError if that cannot be written."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def prepare(self, ticket: str | None) -> None:
+        """Note that this process is about to hand a submission over; old notes are removed.
+
+        Raises: RefusedError if that cannot be written: nothing is sent without.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._remove_old()
+        except OSError as error:
+            raise RefusedError(f"The outbox {self.folder} cannot be used, so nothing was sent: {error}.") from error
         self._write(ticket, PREPARING, this_process())
 
-    def hand_over(self, ticket: str, pid: int, started: float) -> None:
-        """Note which worker gets it, before it does."""
+    def hand_over(self, ticket: str | None, pid: int, started: float) -> Path | None:
+        """Note which worker gets it, before it does, and say where. Raises: as `prepare`."""
         self._write(ticket, HANDED_OVER, f"{socket.gethostname()} {pid} {started:.2f}")
+        return None if ticket is None else self.path(ticket)
 
-    def refuse(self, ticket: str, why: str) -> None:
-        """Note that nothing was sent and nothing will be."""
+    def refuse(self, ticket: str | None, why: str) -> None:
+        """Note that nothing was sent and nothing will be. Raises: as `prepare`."""
         self._write(ticket, REFUSED, this_process(), why)
 
     def find(self, ticket: str) -> str | None:
@@ -67,7 +75,9 @@ class Outbox:
         deadline = time.monotonic() + self.patience
         while (note := self._read(ticket))["state"] in UNDER_WAY and self._may_change(ticket, note):
             if time.monotonic() > deadline:
-                raise JobError(f"The submission is {note['state']} by {note['owner']}, which still runs; try again later.")
+                raise JobError(
+                    f"The submission is {note['state']} by {note['owner']}, which still runs; try again later."
+                )
             time.sleep(PAUSE)
         if note["state"] == SENT:
             return str(note["job"])
@@ -75,13 +85,6 @@ class Outbox:
             return None
         why = f": {note['why']}" if note["why"] else ""
         raise JobError(f"Its worker died while it was sent, or the cloud gave no answer that says what it did{why}.")
-
-    def remove_old(self) -> None:
-        """Forget submissions that nobody has asked about for a month."""
-        oldest = time.time() - SECONDS_KEPT
-        for file in self.folder.glob("*"):
-            if file.stat().st_mtime < oldest:
-                file.unlink(missing_ok=True)
 
     def _may_change(self, ticket: str, note: dict[str, Any]) -> bool:
         """Whether somebody may still write another note in place of this one, or has just done so."""
@@ -100,8 +103,18 @@ class Outbox:
             raise JobError(f"The note of the submission, {self.path(ticket)}, cannot be read: {error}.") from error
         return note
 
-    def _write(self, ticket: str, state: str, owner: str, why: str = "") -> None:
+    def _write(self, ticket: str | None, state: str, owner: str, why: str = "") -> None:
+        if ticket is None:  # nobody will ask
+            return
         note = {"state": state, "owner": owner, "job": None, "why": why}
-        # If the power fails the note before this one may be what is left, and before the worker's nothing is sent.
-        write_note(self.path(ticket), note, outlives_power_cut=False)
+        try:
+            # If the power fails the note before this one may be what is left; before the worker's, nothing is sent.
+            write_note(self.path(ticket), note, outlives_power_cut=False)
+        except OSError as error:
+            raise RefusedError(f"The outbox {self.folder} cannot be written, so nothing was sent: {error}.") from error
 
+    def _remove_old(self) -> None:
+        oldest = time.time() - SECONDS_KEPT
+        for file in self.folder.glob("*"):
+            if file.stat().st_mtime < oldest:
+                file.unlink(missing_ok=True)

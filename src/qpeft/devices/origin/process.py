@@ -77,7 +77,9 @@ class WorkerProcess:
                 f"The worker process that talks to Origin's cloud gave no answer to {action!r} in {seconds:g} seconds. "
                 "Whether it had an effect is not known; the next call starts another worker."
             ) from None
-        raise DeviceError(f"The worker process that talks to Origin's cloud died during {action!r}{self._last_words()}.")
+        raise DeviceError(
+            f"The worker process that talks to Origin's cloud died during {action!r}{self._last_words()}."
+        )
 
     def _last_words(self) -> str:
         try:
@@ -114,9 +116,7 @@ def _read(pipe: IO[str], answers: queue.SimpleQueue[dict[str, Any] | None]) -> N
     answers.put(None)
 
 
-def _end(
-    process: subprocess.Popen[str], questions: queue.SimpleQueue[str | None], folder: Path, parent: int
-) -> None:
+def _end(process: subprocess.Popen[str], questions: queue.SimpleQueue[str | None], folder: Path, parent: int) -> None:
     """Let it finish what it does; do not wait long."""
     if os.getpid() != parent:  # a fork of the process that started it
         return

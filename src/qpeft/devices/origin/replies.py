@@ -76,10 +76,14 @@ def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Co
         raise DeviceError(f"Job {job_id} is finished, but its results are no list of tables.")
     if programs is None:
         if not isinstance(sizes, list):
-            raise DeviceError(f"Job {job_id} does not say how many qubits its programs measure; add a layout: ID@4x200.")
+            raise DeviceError(
+                f"Job {job_id} does not say how many qubits its programs measure; add a layout: ID@4x200."
+            )
         programs = [Contents(int(size)) for size in sizes]
     if len(tables) != len(programs):
-        raise DeviceError(f"Job {job_id}: {len(programs)} programs were sent and {len(tables)} results came back; none is used.")
+        raise DeviceError(
+            f"Job {job_id}: {len(programs)} programs were sent and {len(tables)} results came back; none is used."
+        )
     # A list that was reordered shows itself where sizes differ; between equal sizes nothing in the reply tells.
     if sizes and [int(size) for size in sizes] != [contents.num_bits for contents in programs]:
         raise DeviceError(f"Job {job_id}: results are of {sizes} bits, not of those that were sent; none is used.")
@@ -102,7 +106,9 @@ def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:
             raise DeviceError(f"{name} has the entry {key!r}: {share!r}, which is no bit string with a share.")
         value = int(key, 16) if key.startswith("0x") else int(key, 2)
         if value >= 2**num_bits or value in shares:
-            raise DeviceError(f"{name} has the key {key!r}, twice or of more than the {num_bits} bits that were measured.")
+            raise DeviceError(
+                f"{name} has the key {key!r}, twice or of more than the {num_bits} bits that were measured."
+            )
         shares[value] = float(share)
     return shares
 

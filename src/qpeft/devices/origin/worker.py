@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -103,10 +104,10 @@ class Client:
     """
 
     def __init__(self, key: str, url: str) -> None:
-        from pyqpanda3 import intermediate_compiler, qcloud  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
-
-        self._qcloud, self._compiler, self._key = qcloud, intermediate_compiler, key
-        self._service = qcloud.QCloudService(key, url)
+        # By name, since its stubs do not say what these modules have.
+        self._qcloud: Any = import_module("pyqpanda3.qcloud")
+        self._compiler: Any = import_module("pyqpanda3.intermediate_compiler")
+        self._key, self._service = key, self._qcloud.QCloudService(key, url)
 
     def chips(self) -> Json:
         """Name to whether it is online."""
@@ -129,9 +130,9 @@ class Client:
             "gate_times": [info.get_single_gate_timing(), info.get_double_gate_timing()],
             "edges": [[*edge.get_qubits(), edge.get_fidelity()] for edge in info.double_qubits_info()],
             "qubits": [
-                [int(one.get_qubit_id()), one.get_readout_fidelity(), one.get_single_gate_fidelity()]
-                + [one.get_t1(), one.get_t2()]
+                [int(one.get_qubit_id()), one.get_readout_fidelity(), one.get_single_gate_fidelity(), *times]
                 for one in info.single_qubit_info()
+                for times in [(one.get_t1(), one.get_t2())]
             ],
         }
 
