@@ -137,8 +137,6 @@ def _fidelity(damping: list[Damping]) -> float:
 
     Source: as `depolarising_from_fidelity`.
     """
-    trace: float = math.prod(
-        2 - one.amplitude + 2 * math.sqrt((1 - one.amplitude) * (1 - one.phase)) for one in damping
-    )
+    trace = math.prod(2 - one.amplitude + 2 * math.sqrt((1 - one.amplitude) * (1 - one.phase)) for one in damping)
     dimension = 2 ** len(damping)
-    return (trace / dimension + 1) / (dimension + 1)
+    return float((trace / dimension + 1) / (dimension + 1))

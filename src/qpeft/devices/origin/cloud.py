@@ -112,7 +112,7 @@ class Cloud:
         return answer["answer"]
 
     def _error(self, kind: str, message: str, *, is_submission: bool) -> DeviceError:
-        said = message or "nothing"
+        said = message.rstrip(" .") or "nothing"
         match kind:
             case "missing":
                 return RefusedError(
