@@ -10,7 +10,7 @@ from qpeft.devices.origin import OriginDevice
 
 @pytest.fixture
 def start_cloud(monkeypatch):
-    """A function: an emulator with these options, in a thread that ends with the test; its key is in the environment."""
+    """A function: an emulator with these options, in a thread that ends with the test; its key is set."""
     with ExitStack() as stack:
 
         def start(key="another-key-77", **options):

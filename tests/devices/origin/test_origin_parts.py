@@ -127,7 +127,7 @@ def test_circuits_side_by_side_get_the_shares_of_their_own_bits():
         ({"taskResult": [table(**{"0x0": 1.0})] * 2, "measureQubitSize": [2]}, "not of those that were sent"),
         ({"taskResult": [table(**{"0x4": 1.0}), table(**{"0x0": 1.0})]}, "more than the 2 bits"),
         ({"taskResult": [table(**{"0x1": 0.5, "01": 0.5}), table(**{"0x0": 1.0})]}, "twice"),
-        ({"taskResult": [table(**{"zero": 1.0})] * 2}, "no bit string"),
+        ({"taskResult": [table(zero=1.0)] * 2}, "no bit string"),
         ({"taskResult": ["{", "{"]}, "no table"),
         ({"taskResult": None}, "no list of tables"),
     ],
