@@ -106,10 +106,11 @@ def test_without_a_note_or_on_another_host_nothing_can_be_told(outbox, dead):
 def test_notes_are_kept_for_a_month(outbox, dead):
     note(outbox, SENT, dead, job="9A@2x1")
     outbox.prepare("another")
+    outbox.remove_old()
     assert outbox.path("t").exists()
     long_ago = time.time() - 31 * 24 * 3600
     os.utime(outbox.path("t"), (long_ago, long_ago))
-    outbox.prepare("another")
+    outbox.remove_old()
     assert not outbox.path("t").exists()
     assert outbox.path("another").exists()
 
