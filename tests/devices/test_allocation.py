@@ -45,20 +45,20 @@ def test_nearly_equal_variances_stay_equal_so_that_chance_in_the_pilot_does_not_
     assert allocate([1.0, 1.5, 0.7, 0.9]) == [3, 3, 3, 3]
 
 
-def test_what_is_never_uncertain_keeps_one_unit():
-    assert allocate([1.0, 0.0, 0.0, 0.0])[1:] == [0, 1, 0] or allocate([1.0, 0.0, 0.0, 0.0])[0] == 4
-    assert min(allocate([1.0] + [0.0] * 20)) == 0
-    assert max(allocate([1.0] + [0.0] * 20)) == 6
+def test_the_uncertain_one_of_many_gets_eight_times_the_average_and_no_more():
+    levels = allocate([1.0] + [0.0] * 20)
+    assert levels[0] == 6
+    assert sum(2**level for level in levels) == UNITS * 21
 
 
 def test_no_circuit_gets_more_than_the_device_takes():
-    assert max(allocate([1.0] + [1e-6] * 20, highest_level=4)) == 4
+    assert max(allocate([1.0] + [1e-6] * 20, highest_level=4)) == 4 < max(allocate([1.0] + [1e-6] * 20))
     assert allocate([1.0, 0.5], highest_level=0) == [0, 0]
 
 
 class TakesFewShots(LocalDevice):
     def capabilities(self):
-        values = {**vars(super().capabilities()), "max_shots": 300}
+        values = {**vars(super().capabilities()), "max_shots": 400}
         return Capabilities(**values)
 
 
@@ -81,8 +81,8 @@ def test_each_part_has_a_key_of_its_own_and_the_device_its_limit(runner):
     assert len(set(parts)) == len(parts) > 2
     assert all(part.startswith("gradient level ") for part in parts[1:])
     assert {(one.module, one.step, one.call) for one in runner.keys} == {("layer", 3, 1)}
-    # A unit is 22 shots, and 8 of them are within the limit of 300, 16 are not.
-    assert max(runner.shots) == 176
+    # A unit is 22 shots, and 16 of them are within the limit of 400, 32 are not.
+    assert max(runner.shots) == 352
 
 
 def test_circuits_and_shots_are_as_announced(runner):
