@@ -160,6 +160,14 @@ def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
     return tokens.to(angles.device)
 
 
+def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitMiddle]:
+    """Circuits that `set_quantum_device` would put on a device, by module. Raises: AdapterError as there."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
+    if not found:
+        raise AdapterError("The model has no QTHA layer; add an adapter first: get_peft_model(model, QthaConfig(...)).")
+    return dict(_circuits(found if layers is None else _matching(found, layers)))
+
+
 def _digest(*tensors: Tensor) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for tensor in tensors:
