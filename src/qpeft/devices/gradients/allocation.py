@@ -69,7 +69,7 @@ def allocate(variances: Sequence[float], highest_level: int = HIGHEST_LEVEL) -> 
     From one unit each, the circuit whose variance falls most per further unit is doubled, until the units are gone.
     """
     levels, left = [0] * len(variances), (UNITS - 1) * len(variances)
-    # Doubling n units takes n and lowers variance / n by half: by variance / (2 n**2) per unit. Without any, the lowest.
+    # Doubling n units takes n and halves variance / n: by variance / (2 n**2) per unit. Of equals, the lowest first.
     gains = [(-variance, 0, place) for place, variance in enumerate(variances) if highest_level > 0]
     heapq.heapify(gains)
     while gains:
