@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -27,7 +27,7 @@ class CallKey:
         module: name of the module whose circuit it is; empty outside a model.
         step: of the training.
         call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
-        part: "values" of a forward pass or "gradient" of its backward pass.
+        part: "values" of a forward pass or "gradient" of its backward pass; longer for a part of either.
     """
 
     module: str = ""
@@ -96,17 +96,35 @@ class DeviceCall:
         bases = measurement_bases(self.circuit.observables)
         changes = [_basis_change(basis) for basis in bases]
         wanted = [[Circuit(self.circuit.num_qubits, operations + change) for operations in bound] for change in changes]
-        places: dict[Circuit, int] = {}
-        for circuit in (circuit for row in wanted for circuit in row):
-            places.setdefault(circuit, len(places))
         values = np.empty((len(bound), self.circuit.num_observables))
-        results = self.runner(self.device, list(places), self.shots, key=self.key)
-        if len(results) != len(places):
-            raise DeviceError(f"The runner was given {len(places)} circuits and returned {len(results)} results.")
+        results = self._results(circuit for row in wanted for circuit in row)
         for columns, circuits in zip(bases.values(), wanted, strict=True):
             observables = [self.circuit.observables[column] for column in columns]
-            values[:, columns] = [_means(results[places[circuit]], observables) for circuit in circuits]
+            values[:, columns] = [_means(results[circuit], observables) for circuit in circuits]
         return values
+
+    def moments(self, bound: Sequence[Operations]) -> tuple[Values, Values]:
+        """The same values and the covariances of their errors, (len(bound), num_observables, num_observables).
+
+        Observables that share a basis share their samples, so their errors are correlated; those of different bases are
+        not. Zero for exact values; for a single shot, which says nothing of its spread, 1 and no correlation.
+        Raises: as `values`.
+        """
+        values = np.zeros((len(bound), self.circuit.num_observables))
+        covariances = np.zeros((*values.shape, self.circuit.num_observables))
+        if not bound:
+            return values, covariances
+        bases = measurement_bases(self.circuit.observables)
+        changes = [_basis_change(basis) for basis in bases]
+        wanted = [[Circuit(self.circuit.num_qubits, operations + change) for operations in bound] for change in changes]
+        results = self._results(circuit for row in wanted for circuit in row)
+        for columns, circuits in zip(bases.values(), wanted, strict=True):
+            observables = [self.circuit.observables[column] for column in columns]
+            for row, circuit in enumerate(circuits):
+                means, seconds = _moments(results[circuit], observables)
+                values[row, columns] = means
+                covariances[row][np.ix_(columns, columns)] = self._covariance(means, seconds)
+        return values, covariances
 
     def standard_errors(self, values: Values) -> Values:
         """Uncertainty of values, from their own samples; 0 for exact values, 1 for a single shot."""
@@ -117,6 +135,21 @@ class DeviceCall:
         # Devices that correct readout return values slightly beyond 1.
         deviations: Values = np.sqrt(np.maximum(1 - values**2, 0) / (self.shots - 1))
         return deviations
+
+    def _covariance(self, means: Values, seconds: Values) -> Values:
+        if self.shots is None:
+            return np.zeros_like(seconds)
+        if self.shots == 1:
+            return np.eye(len(means))
+        covariance: Values = (seconds - np.outer(means, means)) / (self.shots - 1)
+        return covariance
+
+    def _results(self, circuits: Iterable[Circuit]) -> dict[Circuit, Distribution]:
+        different = list(dict.fromkeys(circuits))
+        results = self.runner(self.device, different, self.shots, key=self.key)
+        if len(results) != len(different):
+            raise DeviceError(f"The runner was given {len(different)} circuits and returned {len(results)} results.")
+        return dict(zip(different, results, strict=True))
 
 
 def num_bases(circuit: Circuit) -> int:
@@ -130,8 +163,19 @@ def _basis_change(basis: str) -> Operations:
 
 def _means(result: Distribution, observables: Sequence[str]) -> Values:
     """Mean of each observable's sign over the bit strings; the letters of its basis have become Z."""
+    means: Values = np.fromiter(result.values(), float, len(result)) @ _signs(result, observables)
+    return means
+
+
+def _moments(result: Distribution, observables: Sequence[str]) -> tuple[Values, Values]:
+    """Means of the signs, and of their products two by two."""
+    signs = _signs(result, observables).astype(float)
+    weighted = np.fromiter(result.values(), float, len(result))[:, None] * signs
+    return weighted.sum(0), weighted.T @ signs
+
+
+def _signs(result: Distribution, observables: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Signs of observables at bit strings, (strings, observables)."""
     bits = np.frombuffer("".join(result).encode(), dtype=np.uint8).reshape(len(result), -1) - ord("0")
     reads = np.array([[letter != "I" for letter in observable] for observable in observables], dtype=np.int64)
-    signs = 1 - 2 * (bits.astype(np.int64) @ reads.T % 2)
-    means: Values = np.fromiter(result.values(), float, len(result)) @ signs
-    return means
+    return 1 - 2 * (bits.astype(np.int64) @ reads.T % 2)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from qpeft.adapters.qtha.branch import QthaBranch
+from qpeft.adapters.qtha.gradient_record import GradientRecord
 from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
 from qpeft.circuits import Circuit, bind
 from qpeft.devices import AbstractDevice, CallKey, Runner, device_expectations, run_now
+from qpeft.devices.differentiation import DeviceGradients, OnGradients
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
 from qpeft.devices.protocol import check_request
 from qpeft.errors import AdapterError
@@ -38,6 +40,7 @@ class DeviceEvaluator:
             sequence), from `reachable_tokens`; None for all. Others are not sent, and their values are zeros, so what
             the model says at those positions is not to be used. Set it before the forward pass, leave it until the
             backward pass is over (gradient checkpointing repeats the forward pass), and set None before generating.
+        records: by name of the module, its gradients since `begin_step` and their standard errors.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class DeviceEvaluator:
         self.device, self.shots, self.gradient, self.runner = device, shots, gradient, runner
         self.step = 0
         self.tokens: Tensor | None = None
+        self.records: dict[str, GradientRecord] = {}
         self._calls: dict[str, dict[bytes, int]] = {}
 
     def begin_step(self, step: int) -> None:
-        """Number all further calls within this step, from 0 for every module."""
+        """Number all further calls within this step, from 0 for every module, and start its records."""
         self.step = step
+        self.records = {}
         self._calls.clear()
 
     def evaluate(self, module: str, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
@@ -77,8 +82,22 @@ class DeviceEvaluator:
         calls = self._calls.setdefault(module, {})
         key = CallKey(module, step=self.step, call=calls.setdefault(_digest(angles, weights), len(calls)))
         return device_expectations(
-            circuit, angles, weights, self.device, self.shots, gradient=self.gradient, runner=self.runner, key=key
+            circuit,
+            angles,
+            weights,
+            self.device,
+            self.shots,
+            gradient=self.gradient,
+            runner=self.runner,
+            key=key,
+            on_gradients=self._record_as(module),
         ).values
+
+    def _record_as(self, module: str) -> OnGradients:
+        def record(gradients: DeviceGradients) -> None:
+            self.records.setdefault(module, GradientRecord.empty(gradients)).add(gradients)
+
+        return record
 
 
 def set_quantum_device(
