@@ -6,6 +6,7 @@ from qpeft.devices.evaluation import DeviceValues, backward_circuits, device_exp
 from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
+from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, run
 from qpeft.devices.registry import DEVICES, load_device
 from qpeft.devices.runner import JournalledRunner
@@ -13,6 +14,7 @@ from qpeft.devices.runner import JournalledRunner
 __all__ = [
     "DEVICES",
     "AbstractDevice",
+    "AbstractMitigation",
     "Budget",
     "CallKey",
     "Capabilities",
@@ -25,9 +27,11 @@ __all__ = [
     "JournalledRunner",
     "LocalDevice",
     "ParameterShift",
+    "ReadoutInversion",
     "Runner",
     "Simulated",
     "Spsa",
+    "ZeroNoise",
     "backward_circuits",
     "device_expectations",
     "forward_circuits",

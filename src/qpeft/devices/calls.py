@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Circuit, Operation
+from qpeft.devices.mitigation import AbstractMitigation
+from qpeft.devices.mitigation.reading import read
 from qpeft.devices.protocol import AbstractDevice, Distribution, run
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise.outcomes import TO_Z_BASIS
@@ -27,7 +29,7 @@ class CallKey:
         module: name of the module whose circuit it is; empty outside a model.
         step: of the training.
         call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
-        part: "values" of a forward pass or "gradient" of its backward pass.
+        part: "values" of a forward pass, "gradient" of its backward pass, or "readout" that is measured for both.
     """
 
     module: str = ""
@@ -77,6 +79,9 @@ class DeviceCall:
         shots: per circuit sent; None for exact probabilities.
         runner: that does the sending.
         key: of this call.
+        mitigation: of errors, in all values; None for values as they come.
+
+    Raises: DeviceError if the mitigation does not suit the device.
     """
 
     circuit: Circuit
@@ -84,6 +89,11 @@ class DeviceCall:
     shots: int | None
     runner: Runner = run_now
     key: CallKey = ONLY_CALL
+    mitigation: AbstractMitigation | None = None
+
+    def __post_init__(self) -> None:
+        if self.mitigation is not None:
+            self.mitigation.check(self.device.capabilities())
 
     def values(self, bound: Sequence[Operations]) -> Values:
         """Expectation values for the circuit's operations with numbers for angles, (len(bound), num_observables).
@@ -91,25 +101,43 @@ class DeviceCall:
         Each basis in which observables are measured is a circuit of its own. Equal circuits are sent once.
         Raises: what the runner raises; DeviceError if it returns too few or too many results.
         """
+        if self.mitigation is not None:
+            return self.estimates(bound)[0]
         if not bound:
             return np.zeros((0, self.circuit.num_observables))
         bases = measurement_bases(self.circuit.observables)
         changes = [_basis_change(basis) for basis in bases]
         wanted = [[Circuit(self.circuit.num_qubits, operations + change) for operations in bound] for change in changes]
-        places: dict[Circuit, int] = {}
-        for circuit in (circuit for row in wanted for circuit in row):
-            places.setdefault(circuit, len(places))
         values = np.empty((len(bound), self.circuit.num_observables))
-        results = self.runner(self.device, list(places), self.shots, key=self.key)
-        if len(results) != len(places):
-            raise DeviceError(f"The runner was given {len(places)} circuits and returned {len(results)} results.")
+        results = self._results(circuit for row in wanted for circuit in row)
         for columns, circuits in zip(bases.values(), wanted, strict=True):
             observables = [self.circuit.observables[column] for column in columns]
-            values[:, columns] = [_means(results[places[circuit]], observables) for circuit in circuits]
+            values[:, columns] = [_means(results[circuit], observables) for circuit in circuits]
         return values
 
+    def estimates(self, bound: Sequence[Operations]) -> tuple[Values, Values]:
+        """The same values with their standard errors, both (len(bound), num_observables). Raises: as `values`."""
+        if self.mitigation is None:
+            values = self.values(bound)
+            return values, self.standard_errors(values)
+        values, errors = np.zeros((2, len(bound), self.circuit.num_observables))
+        if not bound:
+            return values, errors
+        readout = self.mitigation.readout(self)
+        bases = measurement_bases(self.circuit.observables)
+        wanted = [[self._versions(operations + _basis_change(basis)) for operations in bound] for basis in bases]
+        results = self._results(circuit for rows in wanted for versions in rows for circuit in versions)
+        for columns, rows in zip(bases.values(), wanted, strict=True):
+            observables = [self.circuit.observables[column] for column in columns]
+            for row, versions in enumerate(rows):
+                found = [results[circuit] for circuit in versions]
+                values[row, columns], errors[row, columns] = read(
+                    found, self.mitigation.weights, observables, readout, self.shots
+                )
+        return values, errors
+
     def standard_errors(self, values: Values) -> Values:
-        """Uncertainty of values, from their own samples; 0 for exact values, 1 for a single shot."""
+        """Uncertainty of values without mitigation, from their own samples; 0 for exact values, 1 for a single shot."""
         if self.shots is None:
             return np.zeros_like(values)
         if self.shots == 1:
@@ -118,10 +146,26 @@ class DeviceCall:
         deviations: Values = np.sqrt(np.maximum(1 - values**2, 0) / (self.shots - 1))
         return deviations
 
+    def _versions(self, operations: Operations) -> list[Circuit]:
+        assert self.mitigation is not None
+        return [Circuit(self.circuit.num_qubits, version) for version in self.mitigation.versions(operations)]
+
+    def _results(self, circuits: Iterable[Circuit]) -> dict[Circuit, Distribution]:
+        different = list(dict.fromkeys(circuits))
+        results = self.runner(self.device, different, self.shots, key=self.key)
+        if len(results) != len(different):
+            raise DeviceError(f"The runner was given {len(different)} circuits and returned {len(results)} results.")
+        return dict(zip(different, results, strict=True))
+
 
 def num_bases(circuit: Circuit) -> int:
     """How many circuits one set of angles takes: the observables' measurement bases."""
     return len(measurement_bases(circuit.observables))
+
+
+def num_versions(mitigation: AbstractMitigation | None) -> int:
+    """How many circuits a mitigation sends in place of one."""
+    return 1 if mitigation is None else len(mitigation.weights)
 
 
 def _basis_change(basis: str) -> Operations:

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.circuits import Circuit, bind
-from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_bases, run_now
+from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_bases, num_versions, run_now
 from qpeft.devices.gradients import GRADIENTS, AbstractGradient, GradientChoice, Wanted, find_gradient
+from qpeft.devices.mitigation import AbstractMitigation
 from qpeft.devices.protocol import AbstractDevice
 from qpeft.errors import GradientError
 from qpeft.simulation.checks import check_angles
@@ -21,8 +22,9 @@ class DeviceValues(NamedTuple):
     """Means over the shots, and how far they are off.
 
     Attributes:
-        values: (*batch, num_observables), in [-1, 1], or a little beyond where a device corrects readout.
-        standard_errors: sqrt((1 - value**2) / (shots - 1)), same shape; 1 for a single shot, 0 for exact values.
+        values: (*batch, num_observables), in [-1, 1], or beyond where readout is corrected or errors are mitigated.
+        standard_errors: sqrt((1 - value**2) / (shots - 1)), same shape; 1 for a single shot, 0 for exact values; with
+            mitigation what becomes of that.
     """
 
     values: Tensor
@@ -39,6 +41,7 @@ def device_expectations(
     gradient: GradientChoice = None,
     runner: Runner = run_now,
     key: CallKey = ONLY_CALL,
+    mitigation: AbstractMitigation | None = None,
 ) -> DeviceValues:
     """Expectation value of every observable of `circuit`, for every row of `inputs`, as `device` returns it.
 
@@ -53,6 +56,7 @@ def device_expectations(
             values have no influence on what is differentiated send nothing.
         runner: through which everything is sent, forward and backward; by default it stores nothing.
         key: names this call to the runner, and the random directions of 'spsa': calls of equal key have equal ones.
+        mitigation: of errors, `ReadoutInversion()` or `ZeroNoise()`, in the values and in what gradients are made of.
 
     Returns:
         Values in the order of `circuit.observables` and the type of `inputs`, with their standard errors, which have no
@@ -61,23 +65,32 @@ def device_expectations(
     Raises:
         SimulationError: a shape that does not fit the circuit, NaN or infinite angles.
         GradientError: an unknown gradient; in the backward pass, if `gradient` is None, and for second derivatives.
-        ShotsError, DeviceError: what the device or the runner does not do.
+        ShotsError, DeviceError: what the device or the runner does not do, or a mitigation that the device spoils.
     """
     check_angles(circuit, inputs, weights)
-    call = DeviceCall(circuit, device, shots, runner, key)
+    call = DeviceCall(circuit, device, shots, runner, key, mitigation)
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
     values, errors = _DeviceExpectations.apply(call, find_gradient(gradient), flat, weights)
     shape = (*inputs.shape[:-1], circuit.num_observables)
     return DeviceValues(values.reshape(shape), errors.reshape(shape))
 
 
-def forward_circuits(circuit: Circuit, num_rows: int = 1) -> int:
-    """Circuits that evaluating `num_rows` rows of inputs sends, if none of them are equal."""
-    return num_rows * num_bases(circuit)
+def forward_circuits(circuit: Circuit, num_rows: int = 1, *, mitigation: AbstractMitigation | None = None) -> int:
+    """Circuits that evaluating `num_rows` rows of inputs sends, if none of them are equal.
+
+    Not in it: `mitigation.num_calibration_circuits`, sent with the first call and not with the others.
+    """
+    return num_rows * num_bases(circuit) * num_versions(mitigation)
 
 
 def backward_circuits(
-    circuit: Circuit, gradient: GradientChoice, num_rows: int = 1, *, inputs: bool = True, weights: bool = True
+    circuit: Circuit,
+    gradient: GradientChoice,
+    num_rows: int = 1,
+    *,
+    inputs: bool = True,
+    weights: bool = True,
+    mitigation: AbstractMitigation | None = None,
 ) -> int:
     """Circuits that differentiating `num_rows` rows sends, if none are equal and every row has influence.
 
@@ -86,11 +99,14 @@ def backward_circuits(
         gradient: as for `device_expectations`; None sends nothing, since it raises.
         num_rows: rows of inputs.
         inputs, weights: whether their derivatives are asked for.
+        mitigation: as for `device_expectations`.
 
     Raises: GradientError if the gradient is unknown.
     """
     found = find_gradient(gradient)
-    return 0 if found is None else num_rows * found.circuits_per_row(circuit, Wanted(inputs, weights))
+    if found is None:
+        return 0
+    return num_rows * found.circuits_per_row(circuit, Wanted(inputs, weights)) * num_versions(mitigation)
 
 
 class _DeviceExpectations(torch.autograd.Function):
@@ -101,8 +117,8 @@ class _DeviceExpectations(torch.autograd.Function):
         ctx.call, ctx.gradient = call, gradient
         ctx.save_for_backward(inputs, weights)
         angles = weights.tolist()
-        values = call.values([bind(call.circuit, row, angles).operations for row in inputs.tolist()])
-        found, errors = (inputs.new_tensor(array) for array in (values, call.standard_errors(values)))
+        estimates = call.estimates([bind(call.circuit, row, angles).operations for row in inputs.tolist()])
+        found, errors = (inputs.new_tensor(array) for array in estimates)
         ctx.mark_non_differentiable(errors)
         return found, errors
 
@@ -150,5 +166,5 @@ def _no_gradient(call: DeviceCall, num_rows: int, wanted: Wanted) -> str:
 
 
 def _cost(name: str, call: DeviceCall, num_rows: int, wanted: Wanted) -> str:
-    per_row = GRADIENTS[name].circuits_per_row(call.circuit, wanted)
+    per_row = GRADIENTS[name].circuits_per_row(call.circuit, wanted) * num_versions(call.mitigation)
     return f"{per_row} circuits per input, {num_rows * per_row:,} for these" if per_row else "no circuits"

@@ -35,6 +35,9 @@ class Capabilities:
         can_be_exact: whether `shots=None` gives exact probabilities.
         is_remote: whether circuits leave this machine.
         keeps_jobs: whether a job outlives the process that sent it and can be fetched by another.
+        corrects_readout: whether readout errors are taken out of distributions before they come back.
+        simplifies_circuits: whether gates that undo each other may be left out.
+        chooses_qubits: whether circuits of one width may run on different qubits of a chip.
     """
 
     name: str
@@ -45,6 +48,9 @@ class Capabilities:
     can_be_exact: bool
     is_remote: bool
     keeps_jobs: bool = True
+    corrects_readout: bool = False
+    simplifies_circuits: bool = False
+    chooses_qubits: bool = False
 
 
 class JobState(Enum):

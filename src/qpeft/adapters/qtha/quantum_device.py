@@ -14,7 +14,7 @@ from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
 from qpeft.circuits import Circuit, bind
-from qpeft.devices import AbstractDevice, CallKey, Runner, device_expectations, run_now
+from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
 from qpeft.devices.protocol import check_request
 from qpeft.errors import AdapterError
@@ -31,15 +31,22 @@ class DeviceEvaluator:
         shots: per circuit; None for exact values.
         gradient: as for `devices.device_expectations`.
         runner: through which everything is sent.
+        mitigation: of errors, None for none.
 
     Attributes:
         step: of the training, for the keys of calls; set it by `begin_step`.
     """
 
     def __init__(
-        self, device: AbstractDevice, shots: int | None, gradient: AbstractGradient | None, runner: Runner
+        self,
+        device: AbstractDevice,
+        shots: int | None,
+        gradient: AbstractGradient | None,
+        runner: Runner,
+        mitigation: AbstractMitigation | None = None,
     ) -> None:
         self.device, self.shots, self.gradient, self.runner = device, shots, gradient, runner
+        self.mitigation = mitigation
         self.step = 0
         self._calls: dict[str, dict[bytes, int]] = {}
 
@@ -53,7 +60,15 @@ class DeviceEvaluator:
         calls = self._calls.setdefault(module, {})
         key = CallKey(module, step=self.step, call=calls.setdefault(_digest(angles, weights), len(calls)))
         return device_expectations(
-            circuit, angles, weights, self.device, self.shots, gradient=self.gradient, runner=self.runner, key=key
+            circuit,
+            angles,
+            weights,
+            self.device,
+            self.shots,
+            gradient=self.gradient,
+            runner=self.runner,
+            key=key,
+            mitigation=self.mitigation,
         ).values
 
 
@@ -65,6 +80,7 @@ def set_quantum_device(
     gradient: GradientChoice = None,
     layers: Iterable[str] | None = None,
     runner: Runner = run_now,
+    mitigation: AbstractMitigation | None = None,
 ) -> DeviceEvaluator | None:
     """Let QTHA layers evaluate their circuits on `device`, and all other QTHA layers of the model on the simulator.
 
@@ -79,13 +95,15 @@ def set_quantum_device(
         layers: names of linear layers, or their last parts, such as 'layers.29.self_attn.v_proj' or 'v_proj'; None for
             every QTHA layer.
         runner: through which everything is sent to the device.
+        mitigation: of errors, `ReadoutInversion()` or `ZeroNoise()` of `qpeft.devices`; None for none.
 
     Returns:
         What the layers call, whose `begin_step` numbers training steps; None if they use the simulator.
 
     Raises:
         AdapterError: the model has no QTHA layer, a name fits none (naming the nearest), or one that has no circuit.
-        GradientError: unknown gradient. ShotsError, DeviceError: the device takes no such circuits or shots.
+        GradientError: unknown gradient. ShotsError, DeviceError: the device takes no such circuits or shots, or does
+            something that spoils the mitigation.
         In each case every layer stays as it was.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
@@ -97,7 +115,9 @@ def set_quantum_device(
     if not isinstance(device, AbstractDevice):
         raise AdapterError(f"device is an object, as qpeft.devices.load_device(name) makes them; got {device!r}.")
     chosen = dict(_circuits(found if layers is None else _matching(found, layers)))
-    evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner)
+    evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner, mitigation)
+    if mitigation is not None:
+        mitigation.check(device.capabilities())
     for middle in chosen.values():
         circuit = middle.circuit
         bound = bind(circuit, [0.0] * circuit.num_inputs, [0.0] * circuit.num_weights)
