@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.branch import QthaBranch
-from qpeft.adapters.qtha.layer import QthaLayer
-from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
+from qpeft.adapters.qtha.middle import Evaluate
+from qpeft.adapters.qtha.selection import circuits_of, matching, put_elsewhere, qtha_layers
 from qpeft.circuits import Circuit, bind
 from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
@@ -106,15 +103,13 @@ def set_quantum_device(
             something that spoils the mitigation.
         In each case every layer stays as it was.
     """
-    found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
-    if not found:
-        raise AdapterError("The model has no QTHA layer; add an adapter first: get_peft_model(model, QthaConfig(...)).")
+    found = qtha_layers(model)
     if device is None:
-        _put_on({}, found.values())
+        put_elsewhere({}, found.values())
         return None
     if not isinstance(device, AbstractDevice):
         raise AdapterError(f"device is an object, as qpeft.devices.load_device(name) makes them; got {device!r}.")
-    chosen = dict(_circuits(found if layers is None else _matching(found, layers)))
+    chosen = dict(circuits_of(found if layers is None else matching(found, layers)))
     evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner, mitigation)
     if mitigation is not None:
         mitigation.check(device.capabilities())
@@ -122,7 +117,7 @@ def set_quantum_device(
         circuit = middle.circuit
         bound = bind(circuit, [0.0] * circuit.num_inputs, [0.0] * circuit.num_weights)
         check_request(device.capabilities(), [bound], shots)
-    _put_on({middle: _evaluate_as(name, evaluator) for name, middle in chosen.items()}, found.values())
+    put_elsewhere({middle: _evaluate_as(name, evaluator) for name, middle in chosen.items()}, found.values())
     return evaluator
 
 
@@ -133,11 +128,6 @@ def _digest(*tensors: Tensor) -> bytes:
     return digest.digest()
 
 
-def _put_on(chosen: Mapping[CircuitMiddle, Evaluate], layers: Iterable[QthaLayer]) -> None:
-    for _, middle in itertools.chain.from_iterable(_middles("", layer) for layer in layers):
-        middle.evaluate_elsewhere(chosen.get(middle))
-
-
 def _evaluate_as(name: str, evaluator: DeviceEvaluator) -> Evaluate:
     def evaluate(number: int, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
         return evaluator.evaluate(f"{name}.{number}", circuit, angles, weights)
@@ -145,39 +135,3 @@ def _evaluate_as(name: str, evaluator: DeviceEvaluator) -> Evaluate:
     # Compilers cannot look into jobs: they leave their graph here, or refuse if they were asked for one graph.
     outside_graphs: Evaluate = torch.compiler.disable(evaluate)
     return outside_graphs
-
-
-def _middles(name: str, layer: QthaLayer) -> Iterator[tuple[str, CircuitMiddle]]:
-    for adapter, branch in layer.qtha_branch.items():
-        assert isinstance(branch, QthaBranch)
-        if isinstance(branch.middle, CircuitMiddle):
-            yield f"{name}.{adapter}", branch.middle
-
-
-def _circuits(layers: Mapping[str, QthaLayer]) -> Iterator[tuple[str, CircuitMiddle]]:
-    for name, layer in layers.items():
-        middles = list(_middles(name, layer))
-        if not middles:
-            raise AdapterError(f"Layer {name!r} has no circuit: its adapters have middle='mlp' or 'none'.")
-        yield from middles
-
-
-def _matching(layers: Mapping[str, QthaLayer], wanted: Iterable[str]) -> dict[str, QthaLayer]:
-    if isinstance(wanted, str):
-        raise AdapterError(f"layers is a list of names; got the string {wanted!r}. Write layers=[{wanted!r}].")
-    chosen: dict[str, QthaLayer] = {}
-    for name in wanted:
-        fits = {full: layer for full, layer in layers.items() if full == name or full.endswith(f".{name}")}
-        if not fits:
-            raise AdapterError(f"No QTHA layer is called {name!r}{_nearest(name, layers)}")
-        chosen |= fits
-    if not chosen:
-        raise AdapterError("layers names no layer; leave it out for every QTHA layer, or pass device None for none.")
-    return chosen
-
-
-def _nearest(name: str, layers: Iterable[str]) -> str:
-    parts = [full.split(".") for full in layers]
-    suffixes = sorted({".".join(part[first:]) for part in parts for first in range(len(part))}, key=len)
-    near = difflib.get_close_matches(name, suffixes, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f". QTHA layers: {', '.join(layers)}."
