@@ -35,6 +35,8 @@ class Capabilities:
         can_be_exact: whether `shots=None` gives exact probabilities.
         is_remote: whether circuits leave this machine.
         keeps_jobs: whether a job outlives the process that sent it and can be fetched by another.
+        seconds_per_job: rough, for estimates, without shots and other users' jobs; None if nobody knows.
+        seconds_per_shot: the same for one shot of one circuit.
         corrects_readout: whether readout errors are taken out of distributions before they come back.
         simplifies_circuits: whether gates that undo each other may be left out.
         chooses_qubits: whether circuits of one width may run on different qubits of a chip.
@@ -48,6 +50,8 @@ class Capabilities:
     can_be_exact: bool
     is_remote: bool
     keeps_jobs: bool = True
+    seconds_per_job: float | None = None
+    seconds_per_shot: float | None = None
     corrects_readout: bool = False
     simplifies_circuits: bool = False
     chooses_qubits: bool = False
@@ -88,11 +92,23 @@ class AbstractDevice(ABC):
         """What this device can do."""
 
     @abstractmethod
-    def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:
+    def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
         """Send one job and return its id at once.
+
+        Args:
+            circuits: one or more.
+            shots: per circuit; None for exact probabilities.
+            ticket: a name that no other submission has, for `find_job`.
 
         Raises: RefusedError or CredentialsError if it is certain that no job exists; any other DeviceError if one may.
         """
+
+    def find_job(self, ticket: str) -> str | None:  # noqa: ARG002
+        """Id of the job that was sent under this ticket by a process that died in the call; None if there is none.
+
+        Raises: JobError if it cannot be told, as here, for devices that keep no tickets.
+        """
+        raise JobError(f"{self.capabilities().name} cannot tell what became of a submission.")
 
     @abstractmethod
     def poll(self, job_id: str) -> JobStatus:
