@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
+from qpeft.circuits.native import to_native
 from qpeft.circuits.origin_ir import to_origin_ir
 from qpeft.devices import AbstractDevice, Capabilities, Distribution, JobState, JobStatus
 from qpeft.devices.emulator import density, placement
 from qpeft.devices.emulator.machine import Machine
-from qpeft.devices.emulator.native import to_native
 from qpeft.devices.emulator.parser import parse_origin_ir
 from qpeft.devices.protocol import check_request
 from qpeft.simulation.noise import NoiseModel, QubitNoise, ReadoutError, SampleKey

@@ -4,10 +4,10 @@
 
 One linear layer of zeros, adapted by a QTHA circuit of four qubits and nothing beside it, learns a function of four
 numbers. Trained exactly; with `LinearNoise`, fitted every 50 steps to the listed calibration at the present angles,
-without and with the noise of 1,000 shots; and with that of the shots alone. Evaluated exactly, and at 1,000 shots on the
-emulator's Wukong with its hidden effects: values as they come, with the fitted line undone, with readout inversion, and
-with readout inversion and ZNE. Numbers are mean squared errors on fresh data relative to the variance of the target: mean and
-standard deviation over seeds.
+without and with the noise of 1,000 shots; and with that of the shots alone. Evaluated exactly, and at 1,000 shots on
+the emulator's Wukong with its hidden effects: values as they come, with the fitted line undone, with readout inversion,
+and with readout inversion and ZNE. Numbers are mean squared errors on fresh data relative to the variance of the
+target: mean and standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def undo_line(branch: QthaBranch, noise: LinearNoise, device: EmulatedChip) -> N
     assert isinstance(middle, CircuitMiddle)
     slopes, offsets = torch.tensor(noise.slopes), torch.tensor(noise.offsets)
     middle.evaluate_elsewhere(
-        lambda _, circuit, angles, weights: (
+        lambda circuit, angles, weights: (
             (device_expectations(circuit, angles, weights, device, SHOTS).values - offsets) / slopes
         )
     )

@@ -2,7 +2,14 @@
 
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.calls import CallKey, Runner, run_now
-from qpeft.devices.evaluation import DeviceValues, backward_circuits, device_expectations, forward_circuits
+from qpeft.devices.differentiation import DeviceGradients, device_gradients
+from qpeft.devices.evaluation import (
+    DeviceValues,
+    backward_circuits,
+    backward_shots,
+    device_expectations,
+    forward_circuits,
+)
 from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
@@ -19,6 +26,7 @@ __all__ = [
     "CallKey",
     "Capabilities",
     "Cost",
+    "DeviceGradients",
     "DeviceValues",
     "Distribution",
     "JobState",
@@ -33,7 +41,9 @@ __all__ = [
     "Spsa",
     "ZeroNoise",
     "backward_circuits",
+    "backward_shots",
     "device_expectations",
+    "device_gradients",
     "forward_circuits",
     "load_device",
     "run",

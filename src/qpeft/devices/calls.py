@@ -102,7 +102,7 @@ class DeviceCall:
         Raises: what the runner raises; DeviceError if it returns too few or too many results.
         """
         if self.mitigation is not None:
-            return self.estimates(bound)[0]
+            return self.moments(bound)[0]
         if not bound:
             return np.zeros((0, self.circuit.num_observables))
         bases = measurement_bases(self.circuit.observables)
@@ -120,10 +120,24 @@ class DeviceCall:
         if self.mitigation is None:
             values = self.values(bound)
             return values, self.standard_errors(values)
-        values, errors = np.zeros((2, len(bound), self.circuit.num_observables))
+        values, covariances = self.moments(bound)
+        variances = np.diagonal(covariances, axis1=1, axis2=2)
+        # Below 0 only where a device returns shares below 0.
+        return values, np.sqrt(np.maximum(variances, 0))
+
+    def moments(self, bound: Sequence[Operations]) -> tuple[Values, Values]:
+        """The same values and the covariances of their errors, (len(bound), num_observables, num_observables).
+
+        Observables that share a basis share their samples, so their errors are correlated; those of different bases are
+        not. Zero for exact values; for a single shot, which says nothing of its spread, 1 and no correlation.
+        Raises: as `values`.
+        """
+        values = np.zeros((len(bound), self.circuit.num_observables))
+        covariances = np.zeros((*values.shape, self.circuit.num_observables))
         if not bound:
-            return values, errors
-        readout = self.mitigation.readout(self)
+            return values, covariances
+        weights = (1.0,) if self.mitigation is None else self.mitigation.weights
+        readout = None if self.mitigation is None else self.mitigation.readout(self)
         bases = measurement_bases(self.circuit.observables)
         wanted = [[self._versions(operations + _basis_change(basis)) for operations in bound] for basis in bases]
         results = self._results(circuit for rows in wanted for versions in rows for circuit in versions)
@@ -131,10 +145,10 @@ class DeviceCall:
             observables = [self.circuit.observables[column] for column in columns]
             for row, versions in enumerate(rows):
                 found = [results[circuit] for circuit in versions]
-                values[row, columns], errors[row, columns] = read(
-                    found, self.mitigation.weights, observables, readout, self.shots
-                )
-        return values, errors
+                means, spread = read(found, weights, observables, readout, self.shots)
+                values[row, columns] = means
+                covariances[row][np.ix_(columns, columns)] = spread
+        return values, covariances
 
     def standard_errors(self, values: Values) -> Values:
         """Uncertainty of values without mitigation, from their own samples; 0 for exact values, 1 for a single shot."""
@@ -147,8 +161,8 @@ class DeviceCall:
         return deviations
 
     def _versions(self, operations: Operations) -> list[Circuit]:
-        assert self.mitigation is not None
-        return [Circuit(self.circuit.num_qubits, version) for version in self.mitigation.versions(operations)]
+        versions = (operations,) if self.mitigation is None else self.mitigation.versions(operations)
+        return [Circuit(self.circuit.num_qubits, version) for version in versions]
 
     def _results(self, circuits: Iterable[Circuit]) -> dict[Circuit, Distribution]:
         different = list(dict.fromkeys(circuits))
@@ -174,8 +188,12 @@ def _basis_change(basis: str) -> Operations:
 
 def _means(result: Distribution, observables: Sequence[str]) -> Values:
     """Mean of each observable's sign over the bit strings; the letters of its basis have become Z."""
+    means: Values = np.fromiter(result.values(), float, len(result)) @ _signs(result, observables)
+    return means
+
+
+def _signs(result: Distribution, observables: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Signs of observables at bit strings, (strings, observables)."""
     bits = np.frombuffer("".join(result).encode(), dtype=np.uint8).reshape(len(result), -1) - ord("0")
     reads = np.array([[letter != "I" for letter in observable] for observable in observables], dtype=np.int64)
-    signs = 1 - 2 * (bits.astype(np.int64) @ reads.T % 2)
-    means: Values = np.fromiter(result.values(), float, len(result)) @ signs
-    return means
+    return 1 - 2 * (bits.astype(np.int64) @ reads.T % 2)

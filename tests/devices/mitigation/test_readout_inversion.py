@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from qpeft.circuits import Circuit, Input, Operation, ansatz
+from qpeft.circuits import Circuit, Input, Operation, ansatz, bind
 from qpeft.devices import CallKey, LocalDevice, ReadoutInversion, ZeroNoise, device_expectations, run_now
+from qpeft.devices.calls import DeviceCall
 from qpeft.devices.mitigation.reading import Readout, read
-from qpeft.errors import DeviceError, NoiseError
+from qpeft.errors import DeviceError, NoiseError, ShotsError
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError
 
@@ -145,24 +146,24 @@ def test_two_circuits_measure_the_errors_once_under_a_key_of_their_own(runner):
     assert len(set(runner.keys)) == 3
 
 
-def test_other_widths_shots_devices_and_runners_are_measured_for_themselves(runner):
+def test_other_widths_devices_and_runners_are_measured_for_themselves_and_exact_values_exactly(runner):
     method, small, large = ReadoutInversion(), ansatz.ring_cz(2), ansatz.ring_cz(3)
     first, second = LocalDevice(noise=MISREADS), LocalDevice(noise=MISREADS)
 
     def call(circuit, device, shots, runner):
         inputs, weights = torch.zeros(1, circuit.num_inputs), torch.zeros(circuit.num_weights)
         device_expectations(circuit, inputs, weights, device, shots, runner=runner, mitigation=method)
+        return [key for key in runner.keys if key.part == "readout"]
 
     for _ in range(2):
-        for circuit, shots in ((small, 10), (large, 10), (large, 20), (large, None)):
-            call(circuit, first, shots, runner)
-        assert [key.part for key in runner.keys].count("readout") == 4
-    readout_keys = {key for key in runner.keys if key.part == "readout"}
-    assert len(readout_keys) == 4
-    call(large, second, 10, runner)
-    assert [key.part for key in runner.keys].count("readout") == 5
-    call(large, first, 10, run_now)
-    assert [key.part for key in runner.keys].count("readout") == 5
+        for circuit, shots, measured in ((small, 10, 1), (large, 10, 2), (large, 20, 2), (large, None, 3)):
+            keys = call(circuit, first, shots, runner)
+            assert len(keys) >= measured
+        assert len(set(keys)) == len(keys) == 3
+    assert len(call(large, second, 10, runner)) == 4
+    other = type(runner)()
+    assert len(call(large, first, 10, other)) == 1
+    assert len(call(large, first, 10, runner)) == 4
 
 
 def test_errors_are_measured_again_after_some_steps_and_keys_depend_on_the_step_alone(runner):
@@ -212,10 +213,36 @@ def test_errors_for_another_number_of_qubits_are_refused():
         device_expectations(circuit, inputs, weights, LocalDevice(), 10, mitigation=ReadoutInversion(ERRORS[:2]))
 
 
-@pytest.mark.parametrize("options", [{"shots": 0}, {"steps_between": 0}])
-def test_zero_shots_or_steps_are_refused(options):
-    with pytest.raises(DeviceError, match=f"{next(iter(options))} of at least 1"):
-        ReadoutInversion(**options)
+def test_too_few_shots_or_steps_are_refused():
+    with pytest.raises(ShotsError, match="at least 2 shots; got 1"):
+        ReadoutInversion(shots=1)
+    with pytest.raises(DeviceError, match="steps_between is at least 1"):
+        ReadoutInversion(steps_between=0)
+
+
+def test_covariances_of_the_values_are_those_of_many_repeats():
+    repeats, shots = 1500, 100
+    circuit, inputs, weights = correlated(1)
+    rows = inputs + 1e-9 * torch.arange(repeats, dtype=torch.float64)[:, None]
+    call = DeviceCall(circuit, LocalDevice(seed=8, noise=MISREADS), shots, mitigation=ReadoutInversion(ERRORS))
+    values, covariances = call.moments([bind(circuit, row, weights.tolist()).operations for row in rows.tolist()])
+    expected = np.cov(values.T)
+    # A sample covariance of 1500 is off by about 3 % of the variances.
+    np.testing.assert_allclose(covariances.mean(0), expected, atol=0.13 * expected.diagonal().max())
+    assert np.abs(expected - np.diag(expected.diagonal())).max() > 0.3 * expected.diagonal().max()
+
+
+def test_an_uncertain_readout_makes_values_of_one_circuit_err_together():
+    # Of one qubit and of its copy: values z, z and 1 from the same uncertain means, by hand.
+    readout = Readout(np.array([[0.9, 0.8], [-0.7, -0.6]]), np.array([[0.01, 0.02], [0.03, 0.04]]))
+    _, covariances = read([{"00": 0.7, "11": 0.3}], (1.0,), ("ZI", "IZ", "ZZ"), readout, None)
+
+    def values(changes):
+        moved = Readout(readout.means + changes.reshape(2, 2), np.zeros((2, 2)))
+        return read([{"00": 0.7, "11": 0.3}], (1.0,), ("ZI", "IZ", "ZZ"), moved, None)[0]
+
+    slopes = np.stack([(values(1e-5 * unit) - values(-1e-5 * unit)) / 2e-5 for unit in np.eye(4)])
+    np.testing.assert_allclose(covariances, slopes.T @ np.diag([0.01, 0.02, 0.03, 0.04]) @ slopes, rtol=1e-6)
 
 
 def test_a_runner_that_loses_a_calibration_result_is_an_error():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.middle import Evaluate
+from qpeft.adapters.qtha.call_numbers import CallNumbers
+from qpeft.adapters.qtha.gradient_record import GradientRecord
+from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
 from qpeft.adapters.qtha.selection import circuits_of, matching, put_elsewhere, qtha_layers
 from qpeft.circuits import Circuit, bind
 from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
+from qpeft.devices.differentiation import DeviceGradients, OnGradients
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
 from qpeft.devices.protocol import check_request
 from qpeft.errors import AdapterError
@@ -31,11 +33,11 @@ class DeviceEvaluator:
         mitigation: of errors, None for none.
 
     Attributes:
-        step: of the training, for the keys of calls; set it by `begin_step`.
         tokens: whose output can reach the loss, a mask of the batch shape of the layers' inputs, such as (batch,
             sequence), from `reachable_tokens`; None for all. Others are not sent, and their values are zeros, so what
             the model says at those positions is not to be used. Set it before the forward pass, leave it until the
             backward pass is over (gradient checkpointing repeats the forward pass), and set None before generating.
+        records: by name of the module, its gradients since `begin_step` and their standard errors.
     """
 
     def __init__(
@@ -48,14 +50,19 @@ class DeviceEvaluator:
     ) -> None:
         self.device, self.shots, self.gradient, self.runner = device, shots, gradient, runner
         self.mitigation = mitigation
-        self.step = 0
         self.tokens: Tensor | None = None
-        self._calls: dict[str, dict[bytes, int]] = {}
+        self.records: dict[str, GradientRecord] = {}
+        self._calls = CallNumbers()
+
+    @property
+    def step(self) -> int:
+        """Of the training, as `begin_step` set it, for the keys of calls."""
+        return self._calls.step
 
     def begin_step(self, step: int) -> None:
-        """Number all further calls within this step, from 0 for every module."""
-        self.step = step
-        self._calls.clear()
+        """Number all further calls within this step, from 0 for every module, and start its records."""
+        self.records = {}
+        self._calls.begin_step(step)
 
     def evaluate(self, module: str, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
         """Expectation values of a module's circuits side by side, in one call of the runner.
@@ -78,8 +85,7 @@ class DeviceEvaluator:
         return values.index_put((chosen,), self._evaluate(module, circuit, angles[chosen], weights))
 
     def _evaluate(self, module: str, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
-        calls = self._calls.setdefault(module, {})
-        key = CallKey(module, step=self.step, call=calls.setdefault(_digest(angles, weights), len(calls)))
+        key = CallKey(module, step=self.step, call=self._calls.number(module, angles, weights))
         return device_expectations(
             circuit,
             angles,
@@ -89,8 +95,15 @@ class DeviceEvaluator:
             gradient=self.gradient,
             runner=self.runner,
             key=key,
+            on_gradients=self._record_as(module),
             mitigation=self.mitigation,
         ).values
+
+    def _record_as(self, module: str) -> OnGradients:
+        def record(gradients: DeviceGradients) -> None:
+            self.records.setdefault(module, GradientRecord.empty(gradients)).add(gradients)
+
+        return record
 
 
 def set_quantum_device(
@@ -133,7 +146,7 @@ def set_quantum_device(
         return None
     if not isinstance(device, AbstractDevice):
         raise AdapterError(f"device is an object, as qpeft.devices.load_device(name) makes them; got {device!r}.")
-    chosen = dict(circuits_of(found if layers is None else matching(found, layers)))
+    chosen = device_circuits(model, layers)
     evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner, mitigation)
     if mitigation is not None:
         mitigation.check(device.capabilities())
@@ -158,17 +171,8 @@ def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
 
 def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitMiddle]:
     """Circuits that `set_quantum_device` would put on a device, by module. Raises: AdapterError as there."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
-    if not found:
-        raise AdapterError("The model has no QTHA layer; add an adapter first: get_peft_model(model, QthaConfig(...)).")
-    return dict(_circuits(found if layers is None else _matching(found, layers)))
-
-
-def _digest(*tensors: Tensor) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().double().numpy().tobytes())
-    return digest.digest()
+    found = qtha_layers(model)
+    return dict(circuits_of(found if layers is None else matching(found, layers)))
 
 
 def _evaluate_as(name: str, evaluator: DeviceEvaluator) -> Evaluate:

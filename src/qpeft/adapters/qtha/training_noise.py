@@ -130,11 +130,12 @@ def _by_layer(
 def _evaluate_as(
     name: str, middle: CircuitMiddle, noise: LinearNoise, source: TrainingNoise, in_evaluation: bool
 ) -> Evaluate:
-    def evaluate(number: int, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
-        exact = expectations(circuit, angles, weights)
+    def evaluate(circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
+        parts = zip(angles.unbind(-2), weights.unbind(), strict=True)
+        exact = torch.stack([expectations(circuit, *part) for part in parts], dim=-2)
         if not (middle.training or in_evaluation):
             return exact
-        return source.disturb(f"{name}.{number}", noise, exact, angles, weights)
+        return source.disturb(name, noise, exact, angles, weights)
 
     # Random numbers are drawn by numpy, which compilers cannot look into: they leave their graph here.
     outside_graphs: Evaluate = torch.compiler.disable(evaluate)

@@ -74,52 +74,57 @@ def read(
     readout: Readout | None,
     shots: int | None,
 ) -> tuple[Values, Values]:
-    """Value and standard error of every observable, each (num_observables,).
+    """Value of every observable, (num_observables,), and covariances of their errors, one row and column for each.
 
-    The variance of a version's mean is estimated from its own bit strings; that of the readout's means is passed on by
-    its derivative. All values with one readout share this second part, so averaging them does not shrink it.
+    The spread of a version's means is estimated from its own bit strings; that of the readout's means is passed on by
+    their derivatives. All values with one readout share this second part, so averaging them does not shrink it.
 
     Args:
         results: of every version of one circuit.
         weights: of the versions.
         observables: Pauli strings; every letter but I is read as Z.
         readout: of the circuit's qubits; None if signs are taken as they come.
-        shots: of every version; None for exact distributions. For one shot the second moment stands for the variance.
+        shots: of every version; None for exact distributions. One shot says nothing of its spread: the mean squares
+            stand for the variances then, and there is no correlation.
     """
     reads = np.array([[letter != "I" for letter in observable] for observable in observables])
     parts = [_moments(result, reads, readout) for result in results]
-    means, squares, others = (np.stack(part) for part in zip(*parts, strict=True))
+    means, seconds, others = (np.stack(part) for part in zip(*parts, strict=True))
     weight = np.array(weights)
     values = weight @ means
-    variances = np.zeros_like(values)
-    if shots is not None:
-        # Devices that take readout errors out of the shares return means slightly beyond 1.
-        spread = np.maximum(squares - (means**2 if shots > 1 else 0), 0)
-        variances += weight**2 @ spread / max(1, shots - 1)
+    covariances = np.zeros((len(reads), len(reads)))
+    if shots == 1:
+        covariances += np.diag(weight**2 @ np.diagonal(seconds, axis1=1, axis2=2))
+    elif shots is not None:
+        covariances += np.tensordot(weight**2, seconds - means[:, :, None] * means[:, None], 1) / (shots - 1)
     if readout is not None:
-        variances += _from_readout(values, np.tensordot(weight, others, 1), reads, readout)
-    return values, np.sqrt(variances)
+        covariances += _from_readout(values, np.tensordot(weight, others, 1), reads, readout)
+    return values, covariances
 
 
 def _moments(result: Distribution, reads: Reads, readout: Readout | None) -> tuple[Values, Values, Values]:
-    """Mean and mean square of every observable, and by qubit the mean without it, (num_observables, num_qubits)."""
+    """Means of the observables, means of their products two by two, and by qubit the means without that qubit.
+
+    Shapes (num_observables,), (num_observables, num_observables) and (num_observables, num_qubits).
+    """
     shares = np.fromiter(result.values(), float, len(result))
-    factors = signs(result) if readout is None else (signs(result) - readout.offsets) / readout.slopes
+    if readout is None:
+        products = 1.0 - 2.0 * ((signs(result) < 0).astype(np.float64) @ reads.T % 2)
+        return shares @ products, (shares[:, None] * products).T @ products, np.zeros(reads.shape)
+    factors = (signs(result) - readout.offsets) / readout.slopes
     products = np.where(reads, factors[:, None], 1.0).prod(2)
+    weighted = (shares[:, None] * products).T
     # Factors are never 0: slopes are at least MIN_SLOPE, so offsets stay below 1.
-    others = np.einsum("b,bo,bq->oq", shares, products, 1 / factors)
-    return shares @ products, shares @ products**2, others
+    return weighted.sum(1), weighted @ products, weighted @ (1 / factors)
 
 
 def _from_readout(values: Values, others: Values, reads: Reads, readout: Readout) -> Values:
-    """Variance that uncertain means of the readout add to values.
+    """Covariances that uncertain means of the readout add to values, (num_observables, num_observables).
 
     With slope (m0 - m1) / 2 and offset (m0 + m1) / 2, the derivative of a product by m0 is -(other + value) / (2 slope)
     and by m1 (value - other) / (2 slope), for each qubit that is read; `other` is the product without it.
     """
-    value = values[:, None]
-    by_zeros, by_ones = (
-        np.where(reads, change / (2 * readout.slopes), 0) for change in (others + value, others - value)
-    )
-    added: Values = by_zeros**2 @ readout.variances[0] + by_ones**2 @ readout.variances[1]
-    return added
+    changes = others + values[:, None], others - values[:, None]
+    by_zeros, by_ones = (np.where(reads, change / (2 * readout.slopes), 0) for change in changes)
+    zeros, ones = readout.variances
+    return np.asarray((by_zeros * zeros) @ by_zeros.T + (by_ones * ones) @ by_ones.T)

@@ -12,7 +12,7 @@ from qpeft.circuits import Circuit, Operation
 from qpeft.devices.mitigation.abstract import AbstractMitigation
 from qpeft.devices.mitigation.reading import Readout, signs
 from qpeft.devices.protocol import AbstractDevice, Capabilities
-from qpeft.errors import DeviceError
+from qpeft.errors import DeviceError, ShotsError
 from qpeft.simulation.noise import NoiseModel, ReadoutError
 
 if TYPE_CHECKING:
@@ -33,24 +33,25 @@ class ReadoutInversion(AbstractMitigation):
 
     Args:
         errors: one per qubit of the circuits, qubit 0 first; None to measure them.
-        shots: of the two circuits; None for as many as the call has.
+        shots: of each of the two circuits; where a call has exact values, so do they.
         steps_between: training steps after which they are measured again, since readout drifts; None for once.
 
-    Raises: DeviceError if `shots` or `steps_between` is below 1.
+    Raises: ShotsError if `shots` is below 2; DeviceError if `steps_between` is below 1.
     Source: Bravyi et al., Mitigating measurement errors in multiqubit experiments, arXiv:2006.14044: tensor products.
     """
 
     errors: tuple[ReadoutError, ...] | None = None
-    shots: int | None = None
+    shots: int = 10_000
     steps_between: int | None = None
     _measured: dict[tuple[int, ...], _Measured] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.errors is not None:
             object.__setattr__(self, "errors", tuple(self.errors))
-        for name, value in (("shots", self.shots), ("steps_between", self.steps_between)):
-            if value is not None and value < 1:
-                raise DeviceError(f"ReadoutInversion needs {name} of at least 1, or None; got {value}.")
+        if self.shots < 2:
+            raise ShotsError(f"Readout errors are measured with at least 2 shots; got {self.shots}.")
+        if self.steps_between is not None and self.steps_between < 1:
+            raise DeviceError(f"steps_between is at least 1, or None to measure once; got {self.steps_between}.")
 
     @classmethod
     def from_calibration(cls, calibration: NoiseModel | None, qubits: Sequence[int]) -> ReadoutInversion:
@@ -110,7 +111,7 @@ class ReadoutInversion(AbstractMitigation):
 
     def _measure_or_recall(self, call: DeviceCall) -> Readout:
         step = 0 if self.steps_between is None else call.key.step // self.steps_between * self.steps_between
-        shots = None if call.shots is None else self.shots or call.shots
+        shots = None if call.shots is None else self.shots
         place = (id(call.device), id(call.runner), call.circuit.num_qubits, shots or 0)
         known = self._measured.get(place)
         if known is None or known.step != step:
@@ -144,5 +145,5 @@ def measured_readout(call: DeviceCall, shots: int | None, step: int) -> Readout:
     if len(results) != len(circuits):
         raise DeviceError(f"The runner was given {len(circuits)} circuits and returned {len(results)} results.")
     means = np.stack([np.fromiter(result.values(), float, len(result)) @ signs(result) for result in results])
-    spread = np.zeros_like(means) if shots is None else np.maximum(1 - means**2, 0) / max(1, shots - 1)
+    spread = np.zeros_like(means) if shots is None else np.maximum(1 - means**2, 0) / (shots - 1)
     return Readout(means, spread)
