@@ -13,6 +13,7 @@ from qpeft.devices.evaluation import (
 from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
+from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, run
 from qpeft.devices.registry import DEVICES, load_device
 from qpeft.devices.runner import JournalledRunner
@@ -20,6 +21,7 @@ from qpeft.devices.runner import JournalledRunner
 __all__ = [
     "DEVICES",
     "AbstractDevice",
+    "AbstractMitigation",
     "Budget",
     "CallKey",
     "Capabilities",
@@ -33,9 +35,11 @@ __all__ = [
     "JournalledRunner",
     "LocalDevice",
     "ParameterShift",
+    "ReadoutInversion",
     "Runner",
     "Simulated",
     "Spsa",
+    "ZeroNoise",
     "backward_circuits",
     "backward_shots",
     "device_expectations",
