@@ -6,6 +6,8 @@ from qpeft.devices.evaluation import DeviceValues, backward_circuits, device_exp
 from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
+from qpeft.devices.placement import find_blocks
+from qpeft.devices.preflight import Comparison, Preflight, compare, preflight, suggest
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, run
 from qpeft.devices.registry import DEVICES, load_device
 from qpeft.devices.runner import JournalledRunner
@@ -16,6 +18,7 @@ __all__ = [
     "Budget",
     "CallKey",
     "Capabilities",
+    "Comparison",
     "Cost",
     "DeviceValues",
     "Distribution",
@@ -25,13 +28,18 @@ __all__ = [
     "JournalledRunner",
     "LocalDevice",
     "ParameterShift",
+    "Preflight",
     "Runner",
     "Simulated",
     "Spsa",
     "backward_circuits",
+    "compare",
     "device_expectations",
+    "find_blocks",
     "forward_circuits",
     "load_device",
+    "preflight",
     "run",
     "run_now",
+    "suggest",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,7 +68,8 @@ def block_calibration(calibration: NoiseModel, block: Sequence[int]) -> NoiseMod
     place = {qubit: index for index, qubit in enumerate(block)}
     qubits = {index: calibration.qubit(qubit) for qubit, index in place.items()}
     inside = [(edge, noise) for edge, noise in calibration.edges if set(edge) <= set(place)]
-    return NoiseModel.from_mappings(qubits, {(place[a], place[b]): noise for (a, b), noise in inside})
+    edges = {(place[a], place[b]): noise for (a, b), noise in inside}
+    return replace(NoiseModel.from_mappings(qubits, edges), free_gates=calibration.free_gates)
 
 
 class _Score:

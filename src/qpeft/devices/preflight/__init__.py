@@ -1,0 +1,19 @@
+"""What a chip would make of circuits, from its calibration alone and before anything is sent."""
+
+from qpeft.devices.preflight.comparison import Candidate, Comparison, compare, suggest
+from qpeft.devices.preflight.lines import Line, fit_line
+from qpeft.devices.preflight.prediction import Preflight, preflight
+from qpeft.devices.preflight.signal import Signal, Verdict
+
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "Line",
+    "Preflight",
+    "Signal",
+    "Verdict",
+    "compare",
+    "fit_line",
+    "preflight",
+    "suggest",
+]
