@@ -63,7 +63,7 @@ class InstantDevice(AbstractDevice):
         """Of a remote device without limits but one."""
         return Capabilities("instant", NUM_QUBITS, frozenset(GATES), None, self._max_circuits, False, True)
 
-    def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:  # noqa: ARG002
+    def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
         """Remember how many there were."""
         self._sizes.append(len(circuits))
         return str(len(self._sizes) - 1)

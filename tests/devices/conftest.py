@@ -12,8 +12,11 @@ from qpeft.devices import AbstractDevice, LocalDevice
 
 # The dense matrices and random circuits that the simulator is tested with.
 sys.path.append(str(Path(__file__).parents[1] / "simulation"))
+# The emulator of Origin's cloud.
+sys.path.append(str(Path(__file__).parent / "emulator"))
 
-CONTRACTS = ["local"]
+CONTRACTS = ["local", "origin"]
+ORIGIN_KEY = "3041-of-the-tests"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,49 @@ def contract(request):
 def local_contract():
     device = LocalDevice(num_qubits=6, seed=1)
     return Contract(device, unfinished_job=lambda circuit: device.submit([circuit], 10))
+
+
+@pytest.fixture(scope="session")
+def origin_cloud_of_session():
+    from emulator_process import EmulatorThread
+
+    with EmulatorThread(chip="perfect", seconds=0.02, api_key=ORIGIN_KEY) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def origin_device_of_session(origin_cloud_of_session, tmp_path_factory):
+    from qpeft.devices.origin import OriginDevice
+
+    outbox = tmp_path_factory.mktemp("origin") / "outbox"
+    device = OriginDevice(chip="perfect", url=origin_cloud_of_session.url, outbox=str(outbox))
+    yield device
+    device.close()
+
+
+@pytest.fixture
+def origin_cloud(origin_cloud_of_session, monkeypatch):
+    """An emulator without faults, whose key is in the environment."""
+    monkeypatch.setenv("QPEFT_ORIGIN_KEY", ORIGIN_KEY)
+    origin_cloud_of_session.server.faults.clear()
+    return origin_cloud_of_session
+
+
+@pytest.fixture
+def origin_device(origin_cloud, origin_device_of_session):
+    """One device for all tests that leave it as it was: a worker takes a second to start."""
+    return origin_device_of_session
+
+
+@pytest.fixture
+def origin_contract(origin_cloud, origin_device, monkeypatch):
+    from qpeft.devices.emulator.cloud import Timing
+
+    def unfinished_job(circuit):
+        monkeypatch.setattr(origin_cloud.server.cloud, "_timing", Timing(60, 60, 60))
+        return origin_device.submit([circuit], 10)
+
+    return Contract(origin_device, unfinished_job)
 
 
 class CountingRunner:

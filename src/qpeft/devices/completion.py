@@ -54,6 +54,7 @@ class Completion:
         clock = _Clock(self.journal, batches[0])
         batches = [self._ask_again(batch) if batch.state in ENDED else batch for batch in batches]
         blocked = [error for error in map(self._blocks, batches) if error is not None]
+        batches = [self.journal.batch(batch.number) for batch in batches]
         if blocked:
             batches = [batch for batch in batches if batch.state is BatchState.SUBMITTED]
         else:
@@ -81,14 +82,17 @@ class Completion:
         return self.journal.batch(batch.number)
 
     def _blocks(self, batch: Batch) -> Exception | None:
-        """Why nothing more of the call can be sent, if it is because of this batch."""
+        """Why nothing more of the call can be sent, if it is because of this batch; one that can be, is recovered."""
         if batch.state is BatchState.LOST:
             return JobError(
                 f"{batch} was settled as lost, so this call cannot be answered. To send it again after all: "
                 f"`qpeft jobs settle {batch.number} --resubmit`."
             )
         if batch.state is BatchState.INTENDED and self._keeps_jobs and not self.journal.is_being_sent(batch):
-            return JournalError(jobs.ambiguity(self.journal, batch))
+            try:
+                jobs.recover(self.journal, self.device, batch)
+            except JournalError as error:
+                return error
         return None
 
     def _send_planned(self, batches: Sequence[Batch], clock: _Clock) -> None:
@@ -119,6 +123,7 @@ class Completion:
         error = self._blocks(batch)
         if error is not None:
             raise error
+        batch = self.journal.batch(batch.number)
         if batch.state is BatchState.PLANNED:  # another process was to send it, and was refused
             self._send(batch, asked=batch.cost)
         elif batch.state is BatchState.SUBMITTED:

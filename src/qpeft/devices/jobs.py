@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 from qpeft.circuits import Circuit
@@ -24,11 +25,12 @@ def send(
         planned; JournalError if the call went wrong in any other way, since a job may exist.
     """
     keeps_jobs = device.capabilities().keeps_jobs
+    ticket = uuid.uuid4().hex
     with sending(journal.path, batch.number):
-        if not journal.intend(batch, budget, asked):
+        if not journal.intend(batch, budget, asked, ticket=ticket):
             return False
         try:
-            job_id = device.submit(circuits, batch.shots)
+            job_id = device.submit(circuits, batch.shots, ticket=ticket)
             if not job_id:
                 raise JobError(f"{batch.device} took a job and gave it no id.")
         except (RefusedError, CredentialsError) as error:
@@ -62,6 +64,23 @@ def _note_id(journal: Journal, batch: Batch, job_id: str) -> None:
         # An interrupt in just this moment must not cost the id.
         journal.submitted(batch, job_id)
         raise
+
+
+def recover(journal: Journal, device: AbstractDevice, batch: Batch) -> None:
+    """Find out what became of a batch whose sender died in the call: then it is submitted, or planned again.
+
+    Raises: JournalError if the device cannot tell, saying what the user can do.
+    """
+    try:
+        if batch.ticket is None:
+            raise JobError(f"{batch.device} was given no ticket for it.")
+        job_id = device.find_job(batch.ticket)
+    except JobError as error:
+        raise JournalError(f"{ambiguity(journal, batch)} {error}") from error
+    if job_id is None:
+        journal.refused(batch, "the device has no job for it")
+    else:
+        journal.submitted(batch, job_id)
 
 
 def look(device: AbstractDevice, batch: Batch) -> JobStatus:

@@ -78,7 +78,7 @@ class LocalDevice(AbstractDevice):
             keeps_jobs=False,
         )
 
-    def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:
+    def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
         """Keep a job for later. Raises: as `check_request`, and DeviceError if the noise model lacks an edge."""
         check_request(self.capabilities(), circuits, shots)
         if self._noise is not None:

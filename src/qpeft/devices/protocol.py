@@ -82,11 +82,23 @@ class AbstractDevice(ABC):
         """What this device can do."""
 
     @abstractmethod
-    def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:
+    def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
         """Send one job and return its id at once.
+
+        Args:
+            circuits: one or more.
+            shots: per circuit; None for exact probabilities.
+            ticket: a name that no other submission has, for `find_job`.
 
         Raises: RefusedError or CredentialsError if it is certain that no job exists; any other DeviceError if one may.
         """
+
+    def find_job(self, ticket: str) -> str | None:  # noqa: ARG002
+        """Id of the job that was sent under this ticket by a process that died in the call; None if there is none.
+
+        Raises: JobError if it cannot be told, as here, for devices that keep no tickets.
+        """
+        raise JobError(f"{self.capabilities().name} cannot tell what became of a submission.")
 
     @abstractmethod
     def poll(self, job_id: str) -> JobStatus:

@@ -25,6 +25,7 @@ class FakeDevice(AbstractDevice):
         polls: how often a job is running before it is finished.
         pause: seconds that pass at every moment at which it can die.
         fail: numbers of jobs that fail.
+        keeps_tickets: whether it can say what became of a submission.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class FakeDevice(AbstractDevice):
         name="fake",
         keeps_jobs=True,
         noise=None,
+        keeps_tickets=False,
     ):
         self.pause = pause
         self.store, self.die_at, self.polls, self.fail = Path(store), die_at, polls, fail
         self.max_circuits, self.name, self.keeps_jobs, self.noise = max_circuits, name, keeps_jobs, noise
+        self.keeps_tickets = keeps_tickets
         self.asked = {}
         self.passed = {}
         self.store.touch()
@@ -59,15 +62,21 @@ class FakeDevice(AbstractDevice):
             keeps_jobs=self.keeps_jobs,
         )
 
-    def submit(self, circuits, shots):
+    def submit(self, circuits, shots, *, ticket=None):
         self.reach("before acceptance")
         with self.locked() as file:
             number = len(file.readlines())
             texts = [str(circuit) for circuit in circuits]
             results = [outcome(text, number, circuit.num_qubits) for text, circuit in zip(texts, circuits, strict=True)]
-            file.write(json.dumps({"circuits": texts, "shots": shots, "results": results}) + "\n")
+            file.write(json.dumps({"circuits": texts, "shots": shots, "ticket": ticket, "results": results}) + "\n")
         self.reach("after acceptance")
         return f"job-{number}"
+
+    def find_job(self, ticket):
+        if not self.keeps_tickets:
+            return super().find_job(ticket)
+        tickets = [job["ticket"] for job in self.jobs()]
+        return f"job-{tickets.index(ticket)}" if ticket in tickets else None
 
     def poll(self, job_id):
         self.reach("poll")

@@ -42,7 +42,7 @@ def refused(path, words):
 def test_a_newer_version_is_refused(filled):
     with closing(sqlite3.connect(filled)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    refused(filled, "has version 99, and this qpeft knows versions up to 1")
+    refused(filled, "has version 99, and this qpeft knows versions up to 2")
 
 
 def test_the_database_of_another_program_is_refused(tmp_path):
@@ -122,7 +122,7 @@ def test_a_disk_that_fills_up_before_the_job_id_is_written_loses_nothing(journal
     circuits, words = [rotation(0.0), rotation(1.0)], "qpeft jobs settle 1 --job job-0"
     submit = device.submit
 
-    def submit_and_fill(circuits, shots):
+    def submit_and_fill(circuits, shots, *, ticket):
         fill_up(journal)
         # The id of a cloud that needs another page.
         return submit(circuits, shots) + "x" * 10_000
@@ -143,7 +143,7 @@ def test_a_file_that_cannot_grow_names_the_job_that_exists(journal, runner, devi
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     submit, log = device.submit, journal.path.with_name(journal.path.name + "-wal")
 
-    def submit_and_stop_growth(circuits, shots):
+    def submit_and_stop_growth(circuits, shots, *, ticket):
         job_id = submit(circuits, shots)
         resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
         return job_id
@@ -226,7 +226,7 @@ def test_a_finished_batch_cannot_be_settled(journal, runner, device, circuits, k
 
 
 def test_a_batch_that_is_being_sent_cannot_be_settled(journal, runner, device, circuits, key, monkeypatch):
-    def look_and_submit(circuits, shots):
+    def look_and_submit(circuits, shots, *, ticket):
         with pytest.raises(JournalError, match="by a process that still runs"):
             journal.settle(journal.batch(len(device.jobs()) + 1), BatchState.PLANNED, message="test")
         return submit(circuits, shots)
@@ -273,3 +273,16 @@ def test_the_default_place_is_in_the_users_data_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_path() == tmp_path / "qpeft" / "journal.sqlite"
+
+
+def test_a_journal_of_version_1_goes_on_as_one_of_version_2(journal, runner, device, key):
+    runner(device, [rotation(0.0)], 1000, key=key)
+    journal.close()
+    with closing(sqlite3.connect(journal.path)) as connection:
+        connection.execute("ALTER TABLE batches DROP COLUMN ticket")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    again = JournalledRunner(Journal(journal.path), "run")
+    again(device, [rotation(0.0)], 1000, key=key)
+    again(device, [rotation(1.0)], 1000, key=replace(key, step=1))
+    assert [len(job["circuits"]) for job in device.jobs()] == [1, 1]

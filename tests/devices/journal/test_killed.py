@@ -87,6 +87,13 @@ def test_killed_inside_the_call_after_acceptance_stops_and_can_be_fetched_by_its
     assert_each_once(folder)
 
 
+@pytest.mark.parametrize("moment", [("before acceptance", 2), ("after acceptance", 2)], ids=str)
+def test_killed_inside_the_call_to_a_device_that_keeps_tickets_goes_on_by_itself(folder, undisturbed, moment):
+    assert exit_code(whole_run, folder, die_at=moment, keeps_tickets=True) == -signal.SIGKILL
+    assert whole_run(folder, keeps_tickets=True) == undisturbed
+    assert_each_once(folder)
+
+
 def test_what_is_at_the_device_is_fetched_before_an_unclear_batch_stops_the_run(folder):
     assert exit_code(whole_run, folder, die_at=("before acceptance", 2)) == -signal.SIGKILL
     with pytest.raises(JournalError, match="Batch 2"):
@@ -165,11 +172,11 @@ def hold_while_sending(folder):
     """The first submission takes until the test lets it go on."""
     submit = FakeDevice.submit
 
-    def held(device, circuits, shots):
+    def held(device, circuits, shots, *, ticket):
         (folder / "sending").touch()
         while not (folder / "go on").exists():
             time.sleep(0.01)
-        return submit(device, circuits, shots)
+        return submit(device, circuits, shots, ticket=ticket)
 
     FakeDevice.submit = held
     whole_run(folder, max_circuits=8)

@@ -116,7 +116,7 @@ def test_any_other_error_of_a_submission_stops_the_run(runner, journal, device, 
 
 
 def raiser(error):
-    def raises(*_):
+    def raises(*_, **__):
         raise error
 
     return raises

@@ -97,17 +97,22 @@ class Journal:
         with self.database.reading() as connection:
             return _spent(connection, run)
 
-    def intend(self, batch: Batch, budget: Budget, asked: Cost) -> bool:
+    def intend(self, batch: Batch, budget: Budget, asked: Cost, *, ticket: str) -> bool:
         """Write down that the batch is about to be sent; False if another process was faster.
 
         Its cost counts from here on, also if the job fails.
-        Args: asked: what the call still has to send, this batch included; it must fit into the budget.
+        Args:
+            batch: to be sent.
+            budget: of its run.
+            asked: what the call still has to send, this batch included; it must fit into the budget.
+            ticket: of this submission.
+
         Raises: BudgetError if it does not; nothing is changed.
         """
         with self.database.transaction() as connection:
             # Within the transaction: two processes of a run cannot both be the last that fits.
             budget.check(_spent(connection, batch.run), asked)
-            values = {"owner": this_process(), "job_id": None}
+            values = {"owner": this_process(), "job_id": None, "ticket": ticket}
             if not _move(connection, batch, UNSENT, BatchState.INTENDED, **values):
                 return False
             _spend(connection, batch, batch.cost)

@@ -46,6 +46,7 @@ class Batch:
         num_circuits: in it.
         state: where it is.
         job_id: of its last submission.
+        ticket: of its last submission, by which the device may know it.
         message: why it is in this state, if there is more to say.
         owner: process that last sent it.
         changed_at: seconds since 1970.
@@ -62,6 +63,7 @@ class Batch:
     num_circuits: int
     state: BatchState
     job_id: str | None
+    ticket: str | None
     message: str
     owner: str | None
     changed_at: float

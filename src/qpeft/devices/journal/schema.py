@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x71706A6C
 """Marks the file as ours ("qpjl"), in SQLite's header."""
 
@@ -15,7 +15,8 @@ TABLES = (
     """CREATE TABLE batches (
         number INTEGER PRIMARY KEY AUTOINCREMENT, call_id INTEGER NOT NULL REFERENCES calls, hash TEXT NOT NULL,
         device TEXT NOT NULL, options TEXT NOT NULL, calibration TEXT, shots INTEGER, num_circuits INTEGER NOT NULL,
-        state TEXT NOT NULL, job_id TEXT, message TEXT NOT NULL DEFAULT '', owner TEXT, changed_at REAL NOT NULL)""",
+        state TEXT NOT NULL, job_id TEXT, ticket TEXT, message TEXT NOT NULL DEFAULT '', owner TEXT,
+        changed_at REAL NOT NULL)""",
     "CREATE INDEX batches_by_call ON batches (call_id)",
     # What a batch holds, position by position; the distribution (JSON, with its CRC-32) comes when it arrives.
     """CREATE TABLE circuits (
@@ -38,12 +39,16 @@ TABLES = (
         seconds REAL NOT NULL, PRIMARY KEY (run, device)) WITHOUT ROWID""",
 )
 
+UPGRADES = ("ALTER TABLE batches ADD COLUMN ticket TEXT",)
+"""From version 1 to 2, and so on."""
+
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Within the caller's transaction; nothing happens if they are there."""
-    if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION:
-        return
-    for statement in TABLES:
+    """Within the caller's transaction: all tables, or what an older version lacks; nothing if they are there."""
+    is_ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION
+    version = connection.execute("PRAGMA user_version").fetchone()[0] if is_ours else 0
+    for statement in TABLES if version == 0 else UPGRADES[version - 1 :]:
         connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
+    if version != VERSION:
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
