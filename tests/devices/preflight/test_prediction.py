@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pennylane as qml
@@ -9,10 +10,14 @@ import pytest
 import torch
 from calibrations import calibration_of
 
-from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
+from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz, bind
+from qpeft.circuits.native import to_native
 from qpeft.devices.emulator import chip as chips
-from qpeft.devices.preflight import Verdict, preflight
+from qpeft.devices.emulator.density import outcome_probabilities
+from qpeft.devices.emulator.machine import Machine
+from qpeft.devices.preflight import Verdict, depolarising_only, preflight
 from qpeft.errors import DeviceError, NoiseError, ShotsError, SimulationError
+from qpeft.simulation import expectations
 from qpeft.simulation.noise import Damping, EdgeNoise, NoiseModel, QubitNoise, ReadoutError
 
 PAULIS = [np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])]
@@ -123,6 +128,49 @@ def test_a_chip_without_errors_keeps_everything():
     for signal in found.signals:
         assert (signal.line.slope, signal.line.correlation) == (pytest.approx(1, abs=1e-5), pytest.approx(1, abs=1e-5))
     assert found.verdict is Verdict.USABLE
+
+
+@pytest.mark.parametrize("name", ansatz.ANSATZE)
+def test_the_emulated_chip_does_what_its_true_noise_predicts(name):
+    """Against the emulator's own engine, which runs every row by itself in pulses, on a chip that hides nothing."""
+    chip, block, inputs = chips.clean(), (8, 9, 15, 14), drawn(4, 4)
+    circuit = ansatz.ANSATZE[name](4, 2)
+    weights = drawn(circuit.num_weights, seed=1)
+    found = preflight(circuit, inputs, weights, calibration_of(chip), shots=1000, block=block)
+    values = []
+    for row in inputs:
+        bound = bind(circuit, row.tolist(), weights.tolist())
+        on_chip = [
+            replace(operation, qubits=tuple(block[q] for q in operation.qubits)) for operation in bound.operations
+        ]
+        native = to_native(on_chip, optimise=True)
+        bits = outcome_probabilities(Machine(chip), native, sorted(block), block, 0).reshape(2, 2, 2, 2)
+        values.append([np.subtract(*bits.sum(axis=tuple({0, 1, 2, 3} - {q}))) for q in range(4)])
+    exact = expectations(circuit, inputs, weights).numpy()
+    for column, signal in enumerate(found.signals):
+        slope, offset = np.polyfit(exact[:, column], np.array(values)[:, column], 1)
+        assert signal.line.slope == pytest.approx(slope, abs=1e-5)
+        assert signal.line.offset == pytest.approx(offset, abs=1e-5)
+
+
+def test_depolarising_alone_keeps_fidelities_and_predicts_less():
+    circuit = ansatz.ring_cz(2)
+    listed = NoiseModel.from_mappings(
+        {0: QubitNoise(0.01, Damping(0, 0.05), ReadoutError(0.1, 0.2)), 1: QubitNoise(0.01, Damping(0, 0.05))},
+        {(0, 1): EdgeNoise(0.02, (Damping(0, 0.1), Damping(0, 0.2)))},
+    )
+    other = depolarising_only(listed)
+    assert other.qubit(0).readout == ReadoutError(0.1, 0.2)
+    # F = (d F_process + 1) / (d + 1) by hand. One qubit: of I, X, Y, Z remain 1, s, s, 1, times 0.99 but for I.
+    shrunk = math.sqrt(0.95)
+    fidelity = ((1 + 0.99 * (2 * shrunk + 1)) / 2 + 1) / 3
+    assert 1 - other.qubit(0).depolarising / 2 == pytest.approx(fidelity)
+    traces = (2 + 2 * math.sqrt(0.9)) * (2 + 2 * math.sqrt(0.8))
+    fidelity = ((1 + 0.98 * (traces - 1)) / 4 + 1) / 5
+    assert 1 - other.edge(0, 1).depolarising * 3 / 4 == pytest.approx(fidelity)
+    weights, inputs = drawn(circuit.num_weights, seed=1), drawn(20, 2)
+    high, low = (preflight(circuit, inputs, weights, model, shots=10) for model in (listed, other))
+    assert low.slope < high.slope
 
 
 def test_a_chip_of_noise_leaves_nothing():

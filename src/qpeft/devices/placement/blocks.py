@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from qpeft.circuits import Circuit
 from qpeft.circuits.native import gate_counts
 from qpeft.devices.placement.embeddings import Graph, embeddings, graph
 from qpeft.devices.placement.packing import pack
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel, QubitNoise
-from qpeft.simulation.noise.channels import RealMatrix, gate_noise
+from qpeft.simulation.noise.channels import average_fidelity, gate_noise
 
 LEAST_FIDELITY = 1e-12
 """A readout that is always wrong counts as this."""
@@ -77,9 +75,11 @@ class _Score:
 
     def __init__(self, calibration: NoiseModel, pulses: dict[int, int], flips: dict[tuple[int, int], int]) -> None:
         self._pulses, self._flips = pulses, flips
-        self._pulse = {qubit: math.log(_fidelity(gate_noise(calibration, (qubit,)))) for qubit, _ in calibration.qubits}
+        self._pulse = {
+            qubit: math.log(average_fidelity(gate_noise(calibration, (qubit,)))) for qubit, _ in calibration.qubits
+        }
         self._readout = {qubit: math.log(_readout_fidelity(noise)) for qubit, noise in calibration.qubits}
-        self._flip = {edge: math.log(_fidelity(gate_noise(calibration, edge))) for edge, _ in calibration.edges}
+        self._flip = {edge: math.log(average_fidelity(gate_noise(calibration, edge))) for edge, _ in calibration.edges}
 
     def __call__(self, block: Sequence[int]) -> float:
         alone = sum(self._readout[block[q]] + count * self._pulse[block[q]] for q, count in self._pulses.items())
@@ -96,12 +96,6 @@ def _best_by_place(wanted: Graph, given: Graph, score: _Score) -> dict[tuple[int
         if key not in best or found[0] > best[key][0]:
             best[key] = found
     return {block: value for value, block in best.values()}
-
-
-def _fidelity(channel: RealMatrix) -> float:
-    """Average gate fidelity of a channel given as a Pauli transfer matrix. Source: Nielsen, arXiv:quant-ph/0205035."""
-    dimension = math.isqrt(len(channel))
-    return float((np.trace(channel) / dimension + 1) / (dimension + 1))
 
 
 def _readout_fidelity(noise: QubitNoise) -> float:

@@ -4,6 +4,7 @@ from qpeft.devices.preflight.comparison import Candidate, Comparison, compare, s
 from qpeft.devices.preflight.lines import Line, fit_line
 from qpeft.devices.preflight.prediction import Preflight, preflight
 from qpeft.devices.preflight.signal import Signal, Verdict
+from qpeft.devices.preflight.split import depolarising_only
 
 __all__ = [
     "Candidate",
@@ -13,6 +14,7 @@ __all__ = [
     "Signal",
     "Verdict",
     "compare",
+    "depolarising_only",
     "fit_line",
     "preflight",
     "suggest",
