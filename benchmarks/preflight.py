@@ -1,6 +1,6 @@
 """Preflight against the chip: predicted and observed slope, correlation and signal-to-noise ratio.
 
-    python benchmarks/preflight.py [--chips wukong clean] [--rows 48] [--blocks 3] [--shots 1000] [--output preflight]
+    python benchmarks/preflight.py [--chips wukong clean] [--rows 32] [--blocks 2] [--shots 1000] [--output preflight]
 
 Predictions rest on what the cloud lists of its chip; values are observed through the Origin device with the vendor's
 client, on emulators of the cloud. Wukong has effects that it does not list (docs/emulator.md), the clean chip has none.
@@ -43,7 +43,7 @@ EMULATOR = [sys.executable, "-c", "from qpeft.cli.main import main; main()", "de
 CHIP_IDS = {"wukong": "72", "clean": "clean"}
 FOUR_QUBITS = [(name, 4, depth) for name in ANSATZE for depth in (1, 2, 3, 4)]
 EIGHT_QUBITS = [("ring_cz", 8, 1), ("ring_cz", 8, 2), ("ring_crz", 8, 1)]
-QUANTITIES = ("slope", "correlation", "snr")
+QUANTITIES = ("slope", "offset", "correlation", "snr")
 KINDS = ("predicted", "depolarised", "observed")
 
 
@@ -51,9 +51,9 @@ KINDS = ("predicted", "depolarised", "observed")
 class Point:
     """One circuit on one block: as the calibration predicts it, with the same fidelities as depolarising, and as seen.
 
-    Slopes are those of one line through all observables, each about its own mean. Correlations, of readings with finite
-    shots, and signal-to-noise ratios are means over the observables. `slope_error` is the standard error of the
-    observed slope that shot noise alone causes.
+    Slopes are those of one line through all observables, each about its own mean. Offsets, correlations of readings
+    with finite shots and signal-to-noise ratios are means over the observables. `slope_error` is the standard error of
+    the observed slope that shot noise alone causes.
     """
 
     ansatz: str
@@ -67,7 +67,7 @@ class Point:
 
     @property
     def circuit(self) -> str:
-        return f"{self.ansatz}, {self.num_qubits} qubits, depth {self.depth}"
+        return f"{self.ansatz} {self.num_qubits} x {self.depth}"
 
 
 @contextmanager
@@ -128,6 +128,7 @@ def numbers(signals: Sequence[Signal], correlations: Sequence[float]) -> dict[st
     slopes = np.array([signal.line.slope for signal in signals])
     found = {
         "slope": weights @ slopes / weights.sum(),
+        "offset": np.mean([signal.line.offset for signal in signals]),
         "correlation": np.mean(correlations),
         "snr": np.mean([signal.signal_to_noise for signal in signals]),
     }
@@ -152,9 +153,10 @@ def observe(
 
 def circuit_table(title: str, points: Sequence[Point]) -> Table:
     """Per circuit, means over blocks; what is predicted from the calibration, with depolarising alone, and seen."""
-    kinds = ("as listed", "depol.", "seen")
-    columns = [f"{quantity}\n{kind}" for quantity in ("slope", "corr.", "SNR") for kind in kinds]
-    table = Table("circuit", *columns, "of slope:\nby shots", title=title)
+    columns = [
+        f"{quantity}\n{kind}" for quantity in ("slope", "offset", "corr.", "SNR") for kind in ("", "depol.", "seen")
+    ]
+    table = Table("ansatz,\nqubits x depth", *columns, "of slope,\nby shots", title=title)
     for circuit in dict.fromkeys(point.circuit for point in points):
         own = [point for point in points if point.circuit == circuit]
         cells = [
@@ -189,9 +191,9 @@ def main() -> None:
     """Predict, observe, print the tables, store them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chips", nargs="+", choices=list(CHIP_IDS), default=list(CHIP_IDS))
-    parser.add_argument("--rows", type=int, default=48, help="of inputs, for 4 qubits")
-    parser.add_argument("--rows-of-8", type=int, default=16, help="of inputs, for 8 qubits; 0 leaves them out")
-    parser.add_argument("--blocks", type=int, default=3, help="on which each row is run, for 4 qubits; 8 have one")
+    parser.add_argument("--rows", type=int, default=32, help="of inputs, for 4 qubits")
+    parser.add_argument("--rows-of-8", type=int, default=12, help="of inputs, for 8 qubits; 0 leaves them out")
+    parser.add_argument("--blocks", type=int, default=2, help="on which each row is run, for 4 qubits; 8 have one")
     parser.add_argument("--shots", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the emulated chip")
     parser.add_argument("--output", default="preflight", help="name in benchmarks/results")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qpeft.devices.preflight import Signal, Verdict, fit_line
+from qpeft.devices.preflight import Preflight, Signal, Verdict, fit_line
 from qpeft.errors import DeviceError
 
 VALUES = st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=3, max_size=20)
@@ -72,3 +72,20 @@ def test_a_value_that_every_shot_agrees_on_has_no_shot_noise():
     signal = Signal.of("Z", np.array([1.0, -1.0]), np.array([1.0, -1.0]), shots=10)
     assert signal.signal_to_noise == math.inf
     assert signal.expected_correlation == 1
+
+
+@pytest.mark.parametrize(
+    ("deviations", "verdict"),
+    [
+        ((0.5, 0.5, 0.01, 0.01), Verdict.USABLE),
+        ((0.5, 0.06, 0.06), Verdict.WEAK),
+        ((0.5, 0.01, 0.01), Verdict.UNUSABLE),
+    ],
+)
+def test_the_whole_is_what_half_of_the_observables_are(deviations, verdict):
+    """At 1,000 shots the shot noise is 0.03, so these have ratios of about 18, 2 and 0.3."""
+    half = np.array([1.0, -1.0])
+    signals = tuple(Signal.of("Z", size * half, size * half, shots=1000) for size in deviations)
+    found = Preflight((0,), 1000, 2, 0, 0, signals)
+    assert found.verdict is verdict
+    assert found.signal_to_noise == pytest.approx(np.median([s.signal_to_noise for s in signals]))
