@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from qpeft.circuits import Circuit
-from qpeft.devices import AbstractDevice, LocalDevice
+from qpeft.devices import AbstractDevice, LocalDevice, load_device
 
 # The dense matrices and random circuits that the simulator is tested with.
 sys.path.append(str(Path(__file__).parents[1] / "simulation"))
 
-CONTRACTS = ["local"]
+CONTRACTS = ["local", "pennylane"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ def contract(request):
 @pytest.fixture
 def local_contract():
     device = LocalDevice(num_qubits=6, seed=1)
+    return Contract(device, unfinished_job=lambda circuit: device.submit([circuit], 10))
+
+
+@pytest.fixture
+def pennylane_contract():
+    device = load_device("pennylane", device="default.qubit", num_qubits=6, seed=1)
     return Contract(device, unfinished_job=lambda circuit: device.submit([circuit], 10))
 
 

@@ -12,7 +12,10 @@ from typing import Any
 from qpeft.devices.protocol import AbstractDevice
 from qpeft.errors import DeviceError
 
-DEVICES: dict[str, str] = {"local": "qpeft.devices.local:LocalDevice"}
+DEVICES: dict[str, str] = {
+    "local": "qpeft.devices.local:LocalDevice",
+    "pennylane": "qpeft.devices.pennylane:PennyLaneDevice",
+}
 """Name in a recipe to "module:Class". Modules are imported when a device of theirs is asked for."""
 GROUP = "qpeft.devices"
 
