@@ -13,6 +13,7 @@ from qpeft.devices.protocol import AbstractDevice
 from qpeft.errors import DeviceError
 
 DEVICES: dict[str, str] = {
+    "ibm": "qpeft.devices.ibm:IbmDevice",
     "local": "qpeft.devices.local:LocalDevice",
     "pennylane": "qpeft.devices.pennylane:PennyLaneDevice",
 }
