@@ -36,11 +36,8 @@ def test_a_fake_errs_as_our_simulator_predicts_from_its_calibration():
     fake = load_device("ibm", backend="FakeManilaV2", qubits=[0, 1, 2], optimization_level=0, seed=1)
     predicted = run(LocalDevice(num_qubits=3, noise=fake.calibration()), NATIVE, None)
     perfect = run(LocalDevice(num_qubits=3), NATIVE, None)
-    for found, noisy, exact in zip(run(fake, NATIVE, shots), predicted, perfect, strict=True):
-        outcomes = [f"{outcome:03b}" for outcome in range(8)]
-        found, noisy, exact = (
-            np.array([shares.get(bits, 0.0) for bits in outcomes]) for shares in (found, noisy, exact)
-        )
+    for results in zip(run(fake, NATIVE, shots), predicted, perfect, strict=True):
+        found, noisy, exact = (np.array([shares.get(f"{k:03b}", 0.0) for k in range(8)]) for shares in results)
         errors = 5 * np.sqrt(noisy * (1 - noisy) / shots) + 1 / shots
         assert (np.abs(found - noisy) < errors).all()
         assert (np.abs(found - exact) > 2 * errors).any()  # and it does err

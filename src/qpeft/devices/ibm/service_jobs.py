@@ -110,8 +110,6 @@ class ServiceJobs:
             result = job.result()
         except Exception as error:
             raise self._no_answer(job_id, error) from told(error, self._secrets)[1]
-        if result is None:
-            raise DeviceError(f"IBM's service says job {job_id} is finished and returned no results.")
         return distributions(result)
 
     def cancel(self, job_id: str) -> None:

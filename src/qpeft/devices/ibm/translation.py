@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -110,11 +110,15 @@ class Translator:
             raise RefusedError(f"Qiskit cannot prepare the circuit, so nothing was sent: {error}") from error
 
 
-def distributions(result: Iterable[Any]) -> list[Distribution]:
+def distributions(result: object) -> list[Distribution]:
     """One per circuit, from the results of a sampler, in the order of `Translator.pubs`.
 
     Raises: DeviceError if they are not what a job of ours returns.
     """
+    from qiskit.primitives import PrimitiveResult  # noqa: PLC0415
+
+    if not isinstance(result, PrimitiveResult):  # the vendor's client passes on what it cannot decode
+        raise DeviceError(f"The results of a sampler were expected; got {str(result)[:80]!r}.")
     found: list[Distribution] = []
     for bloc in result:
         if BITS not in bloc.data:
