@@ -2,21 +2,20 @@
 
 import dataclasses
 
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from qpeft import QthaConfig
-from qpeft.training.config import Recipe
+from qpeft.training.config import section_of
+from qpeft.training.sections import Recipe
 
 
 def recipe_table() -> str:
     """Every key of a recipe with its default and its description."""
     rows = ["| key | default | meaning |", "| --- | --- | --- |"]
     for name, field in Recipe.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
+        if section := section_of(field.annotation):
             for key, option in section.model_fields.items():
-                rows.append(_row(f"{name}.{key}", option.default, option.description))
+                rows.append(_row(f"{name}.{key}", option.get_default(call_default_factory=True), option.description))
         else:
             rows.append(_row(name, field.default, field.description))
     return "\n".join(rows) + "\n"

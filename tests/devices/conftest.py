@@ -14,9 +14,12 @@ from qpeft.devices import AbstractDevice, LocalDevice, load_device
 
 # The dense matrices and random circuits that the simulator is tested with.
 sys.path.append(str(Path(__file__).parents[1] / "simulation"))
+# The emulator of Origin's cloud, and the stand-in for IBM's.
+sys.path.append(str(Path(__file__).parent / "emulator"))
 sys.path.append(str(Path(__file__).parent / "ibm"))
 
-CONTRACTS = ["ibm", "ibm_service", "local", "pennylane"]
+CONTRACTS = ["ibm", "ibm_service", "local", "origin", "pennylane"]
+ORIGIN_KEY = "3041-of-the-tests"
 NEEDED = {"ibm": "qiskit_ibm_runtime"}
 """Devices with a vendor's package that the test environment may lack. Their tests are under a folder of this name, or
 are contracts of which it is the first word; without the package they are deselected, unless QPEFT_ALL_DEVICES is set,
@@ -89,6 +92,49 @@ def ibm_service_contract(monkeypatch, tmp_path):
     monkeypatch.setenv("QPEFT_IBM_TOKEN", ibm_cloud.KEY)
     device = load_device("ibm", backend=ibm_cloud.BACKEND)
     return Contract(device, unfinished_job=lambda circuit: device.submit([circuit], 10))
+
+
+@pytest.fixture(scope="session")
+def origin_cloud_of_session():
+    from emulator_process import EmulatorThread
+
+    with EmulatorThread(chip="perfect", seconds=0.02, api_key=ORIGIN_KEY) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def origin_device_of_session(origin_cloud_of_session, tmp_path_factory):
+    from qpeft.devices.origin import OriginDevice
+
+    outbox = tmp_path_factory.mktemp("origin") / "outbox"
+    device = OriginDevice(chip="perfect", url=origin_cloud_of_session.url, outbox=str(outbox))
+    yield device
+    device.close()
+
+
+@pytest.fixture
+def origin_cloud(origin_cloud_of_session, monkeypatch):
+    """An emulator without faults, whose key is in the environment."""
+    monkeypatch.setenv("QPEFT_ORIGIN_KEY", ORIGIN_KEY)
+    origin_cloud_of_session.server.faults.clear()
+    return origin_cloud_of_session
+
+
+@pytest.fixture
+def origin_device(origin_cloud, origin_device_of_session):
+    """One device for all tests that leave it as it was: a worker takes a second to start."""
+    return origin_device_of_session
+
+
+@pytest.fixture
+def origin_contract(origin_cloud, origin_device, monkeypatch):
+    from qpeft.devices.emulator.cloud import Timing
+
+    def unfinished_job(circuit):
+        monkeypatch.setattr(origin_cloud.server.cloud, "_timing", Timing(60, 60, 60))
+        return origin_device.submit([circuit], 10)
+
+    return Contract(origin_device, unfinished_job)
 
 
 class CountingRunner:

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from qpeft.adapters.load import load_adapter
 from qpeft.models import default_device, load_model, load_tokenizer
 from qpeft.runs import read_record
-from qpeft.training.config import Recipe, parse_recipe
+from qpeft.training.config import parse_recipe
+from qpeft.training.sections import Recipe
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,25 @@ import typer
 devices = typer.Typer(help="Quantum computers, and what stands in for them.", no_args_is_help=True)
 
 
-@devices.callback()
-def _devices() -> None:
-    """Keeps `emulator` a command of its own while it is the only one."""
+@devices.command()
+def chips(
+    url: Annotated[str | None, typer.Option(help="Of the cloud; by default Origin's own.")] = None,
+) -> None:
+    """List the chips of Origin's cloud, with what is alive on each and median fidelities."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from qpeft.devices.origin import DEFAULT_URL, list_chips  # noqa: PLC0415  (takes seconds to import)
+
+    table = Table("chip", "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
+    for listed in list_chips(url or DEFAULT_URL):
+        known = listed.chip
+        columns = ["", "", "", "", ""]
+        if known is not None:
+            alive = f"{len(known.qubits)} of {known.num_listed}"
+            columns = [alive, str(len(known.edges)), *(f"{fidelity:.4f}" for fidelity in known.median_fidelities)]
+        table.add_row(listed.name, "yes" if listed.is_online else "no", *columns)
+    Console(highlight=False, soft_wrap=True, markup=False).print(table)
 
 
 @devices.command()

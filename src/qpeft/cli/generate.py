@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,12 @@ def generate(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     base: Annotated[bool, typer.Option("--base", help="Also show the base model's answers.")] = False,
+    device: Annotated[str | None, typer.Option(help="Quantum device that evaluates the circuits.")] = None,
+    device_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of a recipe's device section, such as shots=500 or options.url=..."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree that the device gets angles of your text.")] = False,
 ) -> None:
     """Answer questions with a trained adapter, greedily."""
     from qpeft.cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
@@ -37,7 +44,17 @@ def generate(
     if base:
         with adapted.without_adapter(True):
             before = answers_of(adapted.model, adapted.tokenizer, questions, max_new_tokens=max_new_tokens)
-    after = answers_of(adapted.model, adapted.tokenizer, questions, max_new_tokens=max_new_tokens)
+    with contextlib.ExitStack() as stack:
+        if device is not None:
+            from qpeft.cli.on_device import answering_on, section_for  # noqa: PLC0415
+
+            section = section_for(adapted.recipe, device, device_option or [])
+            stack.enter_context(
+                answering_on(
+                    section, adapted, folder, questions, max_new_tokens=max_new_tokens, yes=yes, console=console
+                )
+            )
+        after = answers_of(adapted.model, adapted.tokenizer, questions, max_new_tokens=max_new_tokens)
     for number, text in enumerate(texts):
         if len(texts) > 1 or base:
             console.print(f"> {text}", style="bold")

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qpeft.training import Recipe
+    from qpeft.training.splits import Split
+
 
 def inspect(
     context: typer.Context,
     recipe: Annotated[Path, typer.Argument(help="YAML file; keys can be set after it, as for train.")],
+    device: Annotated[str | None, typer.Option(help="Quantum device to state the bill for; --device.name.")] = None,
 ) -> None:
-    """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask."""
+    """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask.
+
+    With a quantum device, in the recipe or by --device, also what it would be sent.
+    """
     from qpeft.adapters.build import build_config  # noqa: PLC0415  (takes seconds to import)
     from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
     from qpeft.data import render_sample, summarize  # noqa: PLC0415
@@ -22,7 +32,7 @@ def inspect(
     from qpeft.training import load_recipe  # noqa: PLC0415
     from qpeft.training.splits import load_splits  # noqa: PLC0415
 
-    parsed = load_recipe(recipe, context.args)
+    parsed = load_recipe(recipe, context.args if device is None else [*context.args, "--device.name", device])
     console = Console(highlight=False, soft_wrap=True)
     config = build_config(parsed.adapter.type, parsed.adapter.options)
     skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
@@ -52,7 +62,8 @@ def inspect(
         chat_template=parsed.model.chat_template,
         trust_remote_code=parsed.model.trust_remote_code,
     )
-    for split in load_splits(parsed.data, tokenizer):
+    splits = load_splits(parsed.data, tokenizer)
+    for split in splits:
         if split is not None:
             summary = summarize(split.encoded)
             console.print(f"\n{split.source}: {summary}")
@@ -60,3 +71,19 @@ def inspect(
                 console.print(f"note on {examples:,} examples: {note}")
             console.print("first example; what is marked is trained on:\n")
             console.print(render_sample(tokenizer, split.encoded[0]))
+    if parsed.device is not None:
+        _show_bill(parsed, skeleton, splits[0], console)
+
+
+def _show_bill(recipe: Recipe, skeleton: nn.Module, training: Split, console: Console) -> None:
+    from qpeft.cli.consent import NOTICE  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.devices import load_device  # noqa: PLC0415
+    from qpeft.training.bill import training_bill  # noqa: PLC0415
+
+    assert recipe.device is not None
+    device = load_device(recipe.device.name, **recipe.device.options)
+    bill = training_bill(recipe, device.capabilities(), skeleton, training.encoded)
+    console.print()
+    console.print(bill.table())
+    if bill.capabilities.is_remote:
+        console.print(NOTICE.format(device=bill.capabilities.name))

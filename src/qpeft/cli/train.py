@@ -15,17 +15,20 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree that a quantum device gets angles of your text.")] = False,
 ) -> None:
     """Train an adapter.
 
     Every key of the recipe can be set after it: --training.steps 100 --adapter.rank 4 --output.folder runs/try
     """
-    from qpeft.training import load_recipe  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.cli.consent import asking  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.training import load_recipe  # noqa: PLC0415
     from qpeft.training import train as run  # noqa: PLC0415
 
     parsed = load_recipe(recipe, context.args)
     try:
-        run(parsed, resume=resume, console=Console(highlight=False, soft_wrap=True))
+        console = Console(highlight=False, soft_wrap=True)
+        run(parsed, resume=resume, console=console, confirm=asking(console, yes=yes))
     except KeyboardInterrupt as interrupt:
         typer.echo(
             f"\ninterrupted; the last checkpoint in {parsed.output.folder} is whole: continue with --resume", err=True

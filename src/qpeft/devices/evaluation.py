@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qpeft.circuits import Circuit, bind
+from qpeft.circuits import Circuit
 from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_bases, run_now
 from qpeft.devices.gradients import GRADIENTS, AbstractGradient, GradientChoice, Wanted, find_gradient
 from qpeft.devices.protocol import AbstractDevice
+from qpeft.devices.rows import Rows, check_rows
 from qpeft.errors import GradientError
-from qpeft.simulation.checks import check_angles
 
 
 class DeviceValues(NamedTuple):
@@ -32,7 +32,7 @@ class DeviceValues(NamedTuple):
 def device_expectations(
     circuit: Circuit,
     inputs: Float[Tensor, "*batch num_inputs"],
-    weights: Float[Tensor, " num_weights"],
+    weights: Float[Tensor, "*circuits num_weights"],
     device: AbstractDevice,
     shots: int | None,
     *,
@@ -46,7 +46,8 @@ def device_expectations(
         circuit: what to evaluate. Observables are measured together where they agree on every qubit; for X and Y the
             circuit gets gates (H; SDG and H) at its end. Equal circuits of one call are sent once.
         inputs: angles in radians, one row per evaluation.
-        weights: trained angles in radians, shared by all rows.
+        weights: trained angles in radians, shared by all rows. Or (num_circuits, num_weights), with inputs
+            (..., num_circuits, num_inputs), for circuits side by side that differ in their weights: one call for all.
         device: where it runs.
         shots: per circuit sent; None for exact values, from devices that can.
         gradient: 'parameter-shift', 'spsa', 'simulated' or an object of `devices.gradients`; None has none. Rows whose
@@ -63,10 +64,11 @@ def device_expectations(
         GradientError: an unknown gradient; in the backward pass, if `gradient` is None, and for second derivatives.
         ShotsError, DeviceError: what the device or the runner does not do.
     """
-    check_angles(circuit, inputs, weights)
+    check_rows(circuit, inputs, weights)
     call = DeviceCall(circuit, device, shots, runner, key)
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
-    values, errors = _DeviceExpectations.apply(call, find_gradient(gradient), flat, weights)
+    groups = weights if weights.ndim == 2 else weights[None]
+    values, errors = _DeviceExpectations.apply(call, find_gradient(gradient), flat, groups)
     shape = (*inputs.shape[:-1], circuit.num_observables)
     return DeviceValues(values.reshape(shape), errors.reshape(shape))
 
@@ -100,8 +102,7 @@ class _DeviceExpectations(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.call, ctx.gradient = call, gradient
         ctx.save_for_backward(inputs, weights)
-        angles = weights.tolist()
-        values = call.values([bind(call.circuit, row, angles).operations for row in inputs.tolist()])
+        values = call.values(Rows.side_by_side(inputs, weights).bind(call.circuit))
         found, errors = (inputs.new_tensor(array) for array in (values, call.standard_errors(values)))
         ctx.mark_non_differentiable(errors)
         return found, errors
@@ -125,11 +126,12 @@ class _Products(torch.autograd.Function):
         inputs, weights = angles
         call = replace(call, key=replace(call.key, part="gradient"))
         # Not `grad.abs().sum(1) > 0`, which would drop rows with NaN without a word.
-        rows = (grad != 0).any(1)
+        matters = (grad != 0).any(1)
         input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
-        if rows.any():
-            row_grad, weight_sum = gradient.products(call, inputs[rows], weights, grad[rows], wanted)
-            input_grad[rows] = row_grad.to(input_grad)
+        if matters.any():
+            rows = Rows.side_by_side(inputs, weights)[matters]
+            row_grad, weight_sum = gradient.products(call, rows, grad[matters], wanted)
+            input_grad[matters] = row_grad.to(input_grad)
             weight_grad.copy_(weight_sum)
         return input_grad, weight_grad
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit, Input, Weight, bind
 from qpeft.devices.calls import DeviceCall, Operations, num_bases
+from qpeft.devices.rows import Rows
 from qpeft.devices.shift_rules import shift_rule
 from qpeft.errors import GradientError
 from qpeft.simulation import expectations
@@ -40,19 +41,17 @@ class AbstractGradient(ABC):
         """Circuits that a backward pass sends per row of inputs, if none of them are equal."""
 
     @abstractmethod
-    def products(
-        self, call: DeviceCall, inputs: Tensor, weights: Tensor, grad: Tensor, wanted: Wanted
-    ) -> tuple[Tensor, Tensor]:
+    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
         """Gradients of sum(values * grad) by inputs and weights; zero where they are not wanted.
 
         Args:
             call: circuit, device and key, of the backward pass.
-            inputs, weights: angles in radians, (rows, num_inputs) and (num_weights,), of any type and place.
+            rows: angles, of any type and place.
             grad: from above, (rows, num_observables), in no row all zero.
             wanted: of what derivatives are asked.
 
         Returns:
-            In the shapes of `inputs` and `weights`, of any type and place.
+            In the shapes of `rows.inputs` and `rows.weights`, of any type and place.
         """
 
 
@@ -64,24 +63,20 @@ class ParameterShift(AbstractGradient):
         """Two for a rotation, four for a controlled one, times the measurement bases."""
         return num_bases(circuit) * sum(1 for _ in _shifts(circuit, wanted))
 
-    def products(
-        self, call: DeviceCall, inputs: Tensor, weights: Tensor, grad: Tensor, wanted: Wanted
-    ) -> tuple[Tensor, Tensor]:
+    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
         """As `AbstractGradient.products`; unbiased, whatever the shots."""
         shifts = list(_shifts(call.circuit, wanted))
-        numbers = weights.tolist()
-        rows = [bind(call.circuit, row, numbers).operations for row in inputs.tolist()]
-        bound = [_shifted(row, shift) for row in rows for shift in shifts]
+        bound = [_shifted(row, shift) for row in rows.bind(call.circuit) for shift in shifts]
         values = torch.from_numpy(call.values(bound)).reshape(len(rows), len(shifts), grad.shape[1])
         coefficients = torch.tensor([shift.coefficient for shift in shifts], dtype=torch.float64)
         slopes = (values * grad.cpu().double()[:, None]).sum(2) * coefficients
-        input_grad, weight_grad = slopes.new_zeros(inputs.shape), slopes.new_zeros(weights.shape)
+        input_grad, weight_grad = (slopes.new_zeros(len(rows), a.shape[1]) for a in (rows.inputs, rows.weights))
         for place, shift in enumerate(shifts):
             if isinstance(shift.angle, Input):
                 input_grad[:, shift.angle.index] += slopes[:, place]
             else:
-                weight_grad[shift.angle.index] += slopes[:, place].sum()
-        return input_grad, weight_grad
+                weight_grad[:, shift.angle.index] += slopes[:, place]
+        return input_grad, rows.sum_by_owner(weight_grad)
 
 
 @dataclass(frozen=True)
@@ -115,16 +110,14 @@ class Spsa(AbstractGradient):
         num_angles = wanted.inputs * circuit.num_inputs + wanted.weights * circuit.num_weights
         return 2 * self.num_directions * num_bases(circuit) if num_angles else 0
 
-    def products(
-        self, call: DeviceCall, inputs: Tensor, weights: Tensor, grad: Tensor, wanted: Wanted
-    ) -> tuple[Tensor, Tensor]:
+    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
         """As `AbstractGradient.products`."""
-        inputs, weights, grad = (tensor.detach().cpu().double() for tensor in (inputs, weights, grad))
-        signs = self._signs(call, len(inputs))
-        signs *= torch.cat([torch.full_like(inputs[0], wanted.inputs), torch.full_like(weights, wanted.weights)])
+        inputs, weights, grad = (tensor.detach().cpu().double() for tensor in (rows.inputs, rows.weights, grad))
+        signs = self._signs(call, len(rows))
+        signs *= torch.cat([torch.full_like(inputs[0], wanted.inputs), torch.full_like(weights[0], wanted.weights)])
         if not signs.any():
             return torch.zeros_like(inputs), torch.zeros_like(weights)
-        angles = torch.cat([inputs, weights.expand(len(inputs), -1)], dim=1)[:, None]
+        angles = torch.cat([inputs, weights[rows.owners]], dim=1)[:, None]
         moved = torch.stack([angles + self.step * signs, angles - self.step * signs], dim=2)
         bound = [
             bind(call.circuit, row[: inputs.shape[1]], row[inputs.shape[1] :]).operations
@@ -133,7 +126,7 @@ class Spsa(AbstractGradient):
         values = torch.from_numpy(call.values(bound)).reshape(*moved.shape[:3], -1)
         slopes = ((values[:, :, 0] - values[:, :, 1]) * grad[:, None]).sum(2) / (2 * self.step)
         products = (slopes[:, :, None] * signs).mean(1)
-        return products[:, : inputs.shape[1]], products[:, inputs.shape[1] :].sum(0)
+        return products[:, : inputs.shape[1]], rows.sum_by_owner(products[:, inputs.shape[1] :])
 
     def _signs(self, call: DeviceCall, num_rows: int) -> Tensor:
         key = SampleKey(self.seed, call.key.step, f"spsa {call.key.module}", call.key.call)
@@ -152,16 +145,19 @@ class Simulated(AbstractGradient):
     def products(
         self,
         call: DeviceCall,
-        inputs: Tensor,
-        weights: Tensor,
+        rows: Rows,
         grad: Tensor,
         wanted: Wanted,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
         """As `AbstractGradient.products`, both always."""
-        with torch.enable_grad():
-            leaves = inputs.detach().requires_grad_(), weights.detach().requires_grad_()
-            products = torch.autograd.grad(expectations(call.circuit, *leaves), leaves, grad)
-        return products[0], products[1]
+        input_grad, weight_grad = torch.zeros_like(rows.inputs), torch.zeros_like(rows.weights)
+        for owner, weights in enumerate(rows.weights):
+            own = (rows.owners == owner).to(grad.device)
+            with torch.enable_grad():
+                leaves = rows.inputs[own].detach().requires_grad_(), weights.detach().requires_grad_()
+                products = torch.autograd.grad(expectations(call.circuit, *leaves), leaves, grad[own])
+            input_grad[own], weight_grad[owner] = products
+        return input_grad, weight_grad
 
 
 GRADIENTS: dict[str, AbstractGradient] = {

@@ -35,6 +35,8 @@ class Capabilities:
         can_be_exact: whether `shots=None` gives exact probabilities.
         is_remote: whether circuits leave this machine.
         keeps_jobs: whether a job outlives the process that sent it and can be fetched by another.
+        seconds_per_job: rough, for estimates, without shots and other users' jobs; None if nobody knows.
+        seconds_per_shot: the same for one shot of one circuit.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Capabilities:
     can_be_exact: bool
     is_remote: bool
     keeps_jobs: bool = True
+    seconds_per_job: float | None = None
+    seconds_per_shot: float | None = None
 
 
 class JobState(Enum):

@@ -34,21 +34,14 @@ def generate(
         The answers' text, without special tokens.
     """
     device = next(model.parameters()).device
-    prompts = [
-        tokenizer.apply_chat_template(
-            [{"role": message.role, "content": message.content} for message in question],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        for question in questions
-    ]
-    answers = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    asked = prompts(tokenizer, questions)
+    answers = [""] * len(asked)
+    order = sorted(range(len(asked)), key=lambda index: len(asked[index]))
     with evaluating(model):
         for start in range(0, len(order), BATCH_SIZE):
             chosen = order[start : start + BATCH_SIZE]
             batch = tokenizer(
-                [prompts[index] for index in chosen],
+                [asked[index] for index in chosen],
                 add_special_tokens=False,
                 padding=True,
                 padding_side="left",
@@ -62,3 +55,15 @@ def generate(
                 answers[index] = text.strip()
             on_batch(len(chosen))
     return answers
+
+
+def prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Sequence[Message]]) -> list[str]:
+    """What a model reads before it answers each question; special tokens are in the text."""
+    return [
+        tokenizer.apply_chat_template(
+            [{"role": message.role, "content": message.content} for message in question],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for question in questions
+    ]

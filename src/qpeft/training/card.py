@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from qpeft.training.config import Recipe
+from qpeft.training.sections import Recipe
 
 
 def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from peft import PeftConfig, PeftModel
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, set_seed
-from trl import SFTConfig
+from transformers import PreTrainedTokenizerBase, set_seed
 
-from qpeft.adapters.build import add_adapter, build_config, default_learning_rate
-from qpeft.data import summarize, to_dataset
+from qpeft.adapters.build import build_config
+from qpeft.data import summarize
 from qpeft.errors import OutputError
 from qpeft.evaluation import Scores, score
-from qpeft.models import default_device, device_name, load_model, load_tokenizer
+from qpeft.models import device_name, load_tokenizer
 from qpeft.runs import (
     environment,
     hash_file,
@@ -31,13 +30,14 @@ from qpeft.runs import (
     write_record,
 )
 from qpeft.runs.files import disk_errors
+from qpeft.training.bill import Bill, training_bill
 from qpeft.training.card import model_card
 from qpeft.training.checkpoints import checkpoints
-from qpeft.training.config import Recipe
 from qpeft.training.figure import save_loss_curve
-from qpeft.training.progress import ProgressReport
+from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
+from qpeft.training.sections import Recipe
+from qpeft.training.setup import adapted_model, make_trainer
 from qpeft.training.splits import Split, load_splits
-from qpeft.training.trainer import CheckpointingTrainer
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,20 @@ class TrainedRun:
     tokenizer: PreTrainedTokenizerBase
 
 
-def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> TrainedRun:
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    confirm: Callable[[Bill], None] = lambda _: None,
+) -> TrainedRun:
     """Train an adapter as the recipe says, and leave it in the output folder with card, loss curve and record.
 
     Args:
         recipe: the run.
         resume: continue the run in the output folder from its last checkpoint, or from the start if it has none yet.
         console: where progress goes; None for nowhere.
+        confirm: told what a quantum device would be sent, before it is sent anything; may raise.
 
     Returns:
         The record, and the model with its adapter.
@@ -69,6 +76,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     started = _continue_folder(folder, recipe) if resume else None
     if started is None:
         require_empty_folder(folder)
+    session = DeviceSession(recipe.device, seed=recipe.seed) if recipe.device else None
 
     tokenizer = load_tokenizer(
         recipe.model.name,
@@ -79,12 +87,17 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     _show_data(training, held_out, console)
 
     set_seed(recipe.seed)
-    model = _adapted_model(recipe, config)
+    model = adapted_model(recipe, config)
     size = _size(model)
     console.print(
         f"{recipe.adapter.type} on {recipe.model.name}: {size['trainable_parameters']:,} trainable parameters in "
         f"{size['layers']} layers, on {device_name(model.device)}"
     )
+    if session is not None:
+        session.check(model)
+        bill = training_bill(recipe, session.device.capabilities(), model, training.encoded)
+        console.print(bill.table())
+        confirm(bill)
     if started is None:
         make_folder(folder)
         before = recipe.evaluation.before
@@ -94,19 +107,24 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
             "environment": environment() | {"device": device_name(model.device)},
             "data": _hashes(recipe),
             "adapter": size,
+            "device": {"run": new_run_id(folder)} if session else None,
             "before": _measure(recipe, model, tokenizer, held_out, console, "before") if before else None,
         }
         write_record(folder, started)
         write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
 
-    trainer, progress = _trainer(recipe, model, tokenizer, training, held_out, console)
+    device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
+    trainer, progress = make_trainer(recipe, model, tokenizer, training, held_out, console, device_steps)
     saved = checkpoints(folder / "checkpoints")
     if saved:
         console.print(f"continuing from {saved[-1].name}")
     trainer.train_from(saved[-1] if saved else None)
+    if device_steps is not None:
+        console.print(f"sent to the device in all: {device_steps.spent()}")
 
     record = started | {
         "state": "finished",
+        "device": started["device"] | vars(device_steps.spent()) if device_steps else None,
         "after": _measure(recipe, model, tokenizer, held_out, console, "after"),
         "steps": trainer.state.global_step,
         "history": trainer.state.log_history,
@@ -121,7 +139,8 @@ def _show_data(training: Split, held_out: Split | None, console: Console) -> Non
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:
             summary = summarize(split.encoded)
-            console.print(f"{name} data: {summary}")
+            left_out = f", {split.too_long:,} longer ones left out" if split.too_long else ""
+            console.print(f"{name} data: {summary}{left_out}")
             for note, examples in summary.notes.items():
                 console.print(f"  note on {examples:,} examples: {note}")
 
@@ -140,13 +159,11 @@ def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     record = read_record(folder)
     if record["state"] == "finished":
         raise OutputError(f"The run in {folder} is finished; there is nothing to continue.")
-    wanted = recipe.model_dump(mode="json")
+    wanted, stored = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
     differing = [
-        f"{section}.{key}" if isinstance(values, dict) else section
-        for section, values in wanted.items()
-        if section != "output"
-        for key in (values if isinstance(values, dict) else [section])
-        if (values[key] if isinstance(values, dict) else values) != _stored(record["recipe"], section, key)
+        name
+        for name, value in wanted.items()
+        if value != stored.get(name) and name not in MAY_DIFFER and not name.startswith("output.")
     ]
     if differing:
         raise OutputError(
@@ -159,70 +176,17 @@ def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     return record
 
 
-def _stored(recipe: dict[str, Any], section: str, key: str) -> Any:
-    values = recipe.get(section)
-    return values.get(key) if isinstance(values, dict) else values
+MAY_DIFFER = {"device.max_circuits", "device.max_shots", "device.max_seconds"}
+"""Limits that a run may have reached, and goes on with higher ones."""
 
 
-def _adapted_model(recipe: Recipe, config: PeftConfig) -> PeftModel:
-    model = load_model(recipe.model.name, dtype=recipe.model.dtype, trust_remote_code=recipe.model.trust_remote_code)
-    return add_adapter(model.to(default_device()), config)
-
-
-def _trainer(
-    recipe: Recipe,
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    training: Split,
-    held_out: Split | None,
-    console: Console,
-) -> tuple[CheckpointingTrainer, ProgressReport]:
-    options = recipe.training
-    folder = Path(recipe.output.folder) / "checkpoints"
-    learning_rate = options.learning_rate or default_learning_rate(recipe.adapter.type)
-    progress = ProgressReport(console)
-    batches = -(-len(training.encoded) // options.batch_size)
-    per_epoch = -(-batches // options.gradient_accumulation)
-    steps = options.steps or max(1, round(options.epochs * per_epoch))
-    arguments = SFTConfig(
-        output_dir=str(folder),
-        seed=recipe.seed,
-        max_steps=steps,
-        per_device_train_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation,
-        learning_rate=learning_rate,
-        lr_scheduler_type=options.schedule if options.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=round(options.warmup * steps),
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        gradient_checkpointing=options.gradient_checkpointing or None,
-        bf16=False,
-        logging_steps=options.log_every,
-        logging_first_step=True,
-        eval_strategy="steps" if held_out and options.eval_every else "no",
-        eval_steps=options.eval_every,
-        save_strategy="steps" if options.checkpoint_every else "no",
-        save_steps=options.checkpoint_every or 500,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-    )
-    trainer = CheckpointingTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=to_dataset(training.encoded),
-        eval_dataset=to_dataset(held_out.encoded) if held_out else None,
-        processing_class=tokenizer,
-        callbacks=[progress],
-        held_out=held_out.encoded if held_out else (),
-        keep_checkpoints=options.keep_checkpoints,
-        lengths=[len(one.input_ids) for one in training.encoded] if options.group_by_length else None,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    return trainer, progress
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Values by section.key."""
+    return {
+        f"{section}.{key}" if isinstance(values, dict) else section: value
+        for section, values in recipe.items()
+        for key, value in (values if isinstance(values, dict) else {section: values}).items()
+    }
 
 
 def _measure(

@@ -9,16 +9,18 @@ from functools import partial
 from transformers import PreTrainedTokenizerBase
 
 from qpeft.data import Encoded, Example, encode_all, hold_out, load_examples
-from qpeft.training.config import DataSection
+from qpeft.errors import DataError
+from qpeft.training.sections import DataSection
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples, and the same as tokens and labels."""
+    """Examples, and the same as tokens and labels; `too_long` of them were left out."""
 
     source: str
     examples: Sequence[Example]
     encoded: Sequence[Encoded]
+    too_long: int = 0
 
 
 def load_splits(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> tuple[Split, Split | None]:
@@ -32,6 +34,19 @@ def load_splits(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> tuple[
     else:
         training = read(data.train, split=data.split, limit=data.limit)
         held_out = read(data.eval, split=data.eval_split, limit=data.eval_limit) if data.eval else ()
-    encode = partial(encode_all, tokenizer, max_length=data.max_length)
-    first = Split(data.train, training, encode(training))
-    return first, Split(data.eval or data.train, held_out, encode(held_out)) if held_out else None
+    encode = partial(_encode, data, tokenizer)
+    return encode(data.train, training), encode(data.eval or data.train, held_out) if held_out else None
+
+
+def _encode(data: DataSection, tokenizer: PreTrainedTokenizerBase, source: str, examples: Sequence[Example]) -> Split:
+    if not data.drop_longer:
+        return Split(source, examples, encode_all(tokenizer, examples, max_length=data.max_length))
+    pairs = list(zip(examples, encode_all(tokenizer, examples), strict=True))
+    kept = [pair for pair in pairs if len(pair[1].input_ids) <= data.max_length]
+    if not kept:
+        shortest = min(len(encoded.input_ids) for _, encoded in pairs)
+        raise DataError(
+            f"{source}: every example is longer than max_length = {data.max_length} tokens, the shortest has "
+            f"{shortest}. Raise max_length, or cut them off with drop_longer: false."
+        )
+    return Split(source, [one for one, _ in kept], [encoded for _, encoded in kept], too_long=len(pairs) - len(kept))

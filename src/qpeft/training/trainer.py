@@ -18,6 +18,7 @@ from qpeft.data import Encoded
 from qpeft.evaluation import held_out_loss
 from qpeft.runs.files import staged
 from qpeft.training.checkpoints import checkpoints
+from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sampling import LengthGroupedSampler
 
 
@@ -26,7 +27,8 @@ class CheckpointingTrainer(SFTTrainer):
 
     Departures: a checkpoint is written under a temporary name and then renamed, so whatever kills the process leaves
     the last one loadable; `evaluate` gives the loss per token (transformers averages batches, whatever they hold); with
-    `lengths`, those of the training examples, batches hold examples of like length.
+    `lengths`, those of the training examples, batches hold examples of like length; with `device_steps`, circuits of
+    training steps run on a quantum device.
     """
 
     control: TrainerControl
@@ -38,15 +40,29 @@ class CheckpointingTrainer(SFTTrainer):
         held_out: Sequence[Encoded],
         keep_checkpoints: int,
         lengths: Sequence[int] | None,
+        device_steps: DeviceSteps | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._lengths = lengths
+        self._lengths, self._device_steps = lengths, device_steps
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
         self._staging: Path | None = None
 
     def train_from(self, checkpoint: Path | None) -> None:
         """Train, from a checkpoint if there is one."""
+        try:
+            self._train_from(checkpoint)
+        finally:
+            if self._device_steps is not None:
+                self._device_steps.pause()
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's, for one batch."""
+        if self._device_steps is not None:
+            self._device_steps.begin(self.state.global_step, inputs)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def _train_from(self, checkpoint: Path | None) -> None:
         if checkpoint is None:
             self.train()
             return
@@ -60,6 +76,8 @@ class CheckpointingTrainer(SFTTrainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """{"eval_loss": nats per trained-on token}, also logged and shown to callbacks."""
+        if self._device_steps is not None:
+            self._device_steps.pause()
         metrics = {"eval_loss": held_out_loss(self.model, self._held_out).loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

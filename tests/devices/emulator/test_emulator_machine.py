@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
+from qpeft.circuits.native import to_native
 from qpeft.circuits.origin_ir import to_origin_ir
 from qpeft.devices.emulator import chip as chips
 from qpeft.devices.emulator import parse_origin_ir
 from qpeft.devices.emulator.blocks import best_blocks
 from qpeft.devices.emulator.density import outcome_probabilities
 from qpeft.devices.emulator.machine import HiddenEffects, Machine
-from qpeft.devices.emulator.native import to_native
 from qpeft.devices.emulator.outcomes import RunOptions, run_program
 from qpeft.devices.emulator.start import open_machine
 from qpeft.errors import DeviceError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
@@ -14,8 +14,8 @@ from qpeft.adapters.qtha.traced import register, traced_expectations
 from qpeft.circuits import Circuit
 from qpeft.simulation import expectations
 
-Evaluate: TypeAlias = Callable[[int, Circuit, Tensor, Tensor], Tensor]
-"""(number of the circuit in its module, circuit, angles, weights) to expectation values."""
+Evaluate: TypeAlias = Callable[[Circuit, Tensor, Tensor], Tensor]
+"""Circuit, angles (..., num_circuits, num_inputs), weights (num_circuits, num_weights) to all expectation values."""
 
 
 class CircuitMiddle(nn.Module):
@@ -51,7 +51,7 @@ class CircuitMiddle(nn.Module):
         """Expectation values in [-1, 1], in the order of the qubits."""
         # Angles in half precision would be off by up to 0.004 radians, at the offset alone.
         exact = h.to(torch.promote_types(h.dtype, torch.float32))
-        return torch.cat([self._run(*part) for part in self._parts(exact)], dim=-1).to(h.dtype)
+        return self._values(self.angles(exact)).to(h.dtype)
 
     def angles(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """The rotation angles that h is encoded as, radians."""
@@ -86,18 +86,17 @@ class CircuitMiddle(nn.Module):
         super().__setstate__(state)
         register(self.circuit)
 
-    def _parts(self, h: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        return zip(
-            range(self.num_circuits),
-            self.angles(h).chunk(self.num_circuits, dim=-1),
-            self.weights.unbind(),
-            strict=True,
-        )
-
-    def _run(self, number: int, angles: Tensor, weights: Tensor) -> Tensor:
+    def _values(self, angles: Tensor) -> Tensor:
         if self._is_elsewhere:
             assert self._elsewhere is not None
-            return self._elsewhere(number, self.circuit, angles, weights)
+            # All in one call, which on a device is one job.
+            return self._elsewhere(self.circuit, angles.unflatten(-1, (self.num_circuits, -1)), self.weights).flatten(
+                -2
+            )
+        parts = zip(angles.chunk(self.num_circuits, dim=-1), self.weights.unbind(), strict=True)
+        return torch.cat([self._simulate(*part) for part in parts], dim=-1)
+
+    def _simulate(self, angles: Tensor, weights: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return traced_expectations(self._key, angles, weights)
         return expectations(self.circuit, angles, weights)

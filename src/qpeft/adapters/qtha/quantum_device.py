@@ -34,6 +34,10 @@ class DeviceEvaluator:
 
     Attributes:
         step: of the training, for the keys of calls; set it by `begin_step`.
+        tokens: whose output can reach the loss, a mask of the batch shape of the layers' inputs, such as (batch,
+            sequence), from `reachable_tokens`; None for all. Others are not sent, and their values are zeros, so what
+            the model says at those positions is not to be used. Set it before the forward pass, leave it until the
+            backward pass is over (gradient checkpointing repeats the forward pass), and set None before generating.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class DeviceEvaluator:
     ) -> None:
         self.device, self.shots, self.gradient, self.runner = device, shots, gradient, runner
         self.step = 0
+        self.tokens: Tensor | None = None
         self._calls: dict[str, dict[bytes, int]] = {}
 
     def begin_step(self, step: int) -> None:
@@ -49,7 +54,26 @@ class DeviceEvaluator:
         self._calls.clear()
 
     def evaluate(self, module: str, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
-        """Expectation values, (..., num_observables), for angles (..., num_inputs), under the call's key."""
+        """Expectation values of a module's circuits side by side, in one call of the runner.
+
+        Args:
+            module: whose circuits they are.
+            circuit: that all of them are, but for their weights.
+            angles: (*batch, num_circuits, num_inputs), radians.
+            weights: (num_circuits, num_weights), radians.
+
+        Returns:
+            (*batch, num_circuits, num_observables), zero where `tokens` is not set.
+
+        Raises: AdapterError if `tokens` does not fit the batch; otherwise as `device_expectations`.
+        """
+        if self.tokens is None:
+            return self._evaluate(module, circuit, angles, weights)
+        chosen = _chosen(self.tokens, angles)
+        values = angles.new_zeros(*angles.shape[:-1], circuit.num_observables)
+        return values.index_put((chosen,), self._evaluate(module, circuit, angles[chosen], weights))
+
+    def _evaluate(self, module: str, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
         calls = self._calls.setdefault(module, {})
         key = CallKey(module, step=self.step, call=calls.setdefault(_digest(angles, weights), len(calls)))
         return device_expectations(
@@ -106,6 +130,25 @@ def set_quantum_device(
     return evaluator
 
 
+def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
+    batch = tuple(angles.shape[:-2])
+    if tokens.dtype != torch.bool or tuple(tokens.shape) != batch:
+        raise AdapterError(
+            f"DeviceEvaluator.tokens must be a mask (bool) of the shape of the layers' batch, here {batch}; got "
+            f"{tokens.dtype} of shape {tuple(tokens.shape)}. Set it for each forward pass, or None to send all tokens, "
+            "as generating needs."
+        )
+    return tokens.to(angles.device)
+
+
+def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitMiddle]:
+    """Circuits that `set_quantum_device` would put on a device, by module. Raises: AdapterError as there."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
+    if not found:
+        raise AdapterError("The model has no QTHA layer; add an adapter first: get_peft_model(model, QthaConfig(...)).")
+    return dict(_circuits(found if layers is None else _matching(found, layers)))
+
+
 def _digest(*tensors: Tensor) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for tensor in tensors:
@@ -119,8 +162,8 @@ def _put_on(chosen: Mapping[CircuitMiddle, Evaluate], layers: Iterable[QthaLayer
 
 
 def _evaluate_as(name: str, evaluator: DeviceEvaluator) -> Evaluate:
-    def evaluate(number: int, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
-        return evaluator.evaluate(f"{name}.{number}", circuit, angles, weights)
+    def evaluate(circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
+        return evaluator.evaluate(name, circuit, angles, weights)
 
     # Compilers cannot look into jobs: they leave their graph here, or refuse if they were asked for one graph.
     outside_graphs: Evaluate = torch.compiler.disable(evaluate)

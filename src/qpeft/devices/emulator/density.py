@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from qpeft.circuits.native import NativeGate, Turn
 from qpeft.devices.emulator.machine import Machine
-from qpeft.devices.emulator.native import NativeGate, Turn
 from qpeft.simulation.noise import gates
 from qpeft.simulation.noise.channels import gate_noise
 

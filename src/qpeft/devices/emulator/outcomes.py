@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qpeft.circuits.native import NativeGate, Turn, to_native
 from qpeft.devices.emulator import density, placement
 from qpeft.devices.emulator.machine import Machine
-from qpeft.devices.emulator.native import NativeGate, Turn, to_native
 from qpeft.devices.emulator.parser import Program
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import SampleKey

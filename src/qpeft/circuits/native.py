@@ -1,17 +1,19 @@
-"""Programs in what the chip does: pulses on one qubit, rotations about Z for free, and CZ."""
+"""Circuits in what superconducting chips do: pulses on one qubit, rotations about Z for free, and CZ."""
 
 from __future__ import annotations
 
 import cmath
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
-from qpeft.circuits import GATES, Operation
+from qpeft.circuits.binding import bind
+from qpeft.circuits.circuit import Circuit, Operation
 from qpeft.circuits.decomposition import bound_angle, to_controlled_z
-from qpeft.circuits.gates import ComplexMatrix
+from qpeft.circuits.gates import GATES, ComplexMatrix
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,20 @@ def to_native(operations: Iterable[Operation], *, optimise: bool) -> list[Native
         else:
             native.append(_turn(qubit, matrix))
     return native + [_turn(qubit, matrix) for qubit, matrix in waiting.items()]
+
+
+def gate_counts(circuit: Circuit) -> tuple[dict[int, int], dict[tuple[int, int], int]]:
+    """Pulses on every qubit and CZ on every pair, smaller qubit first, that a circuit costs at unspecial angles.
+
+    Gates that follow each other on one qubit are one pulse.
+    """
+    # Inputs and weights apart from each other, so that no two rotations in a row cancel.
+    inputs = [0.7 + 0.1 * index for index in range(circuit.num_inputs)]
+    weights = [0.43 + 0.017 * index for index in range(circuit.num_weights)]
+    native = to_native(bind(circuit, inputs, weights).operations, optimise=True)
+    pulses = Counter(gate.qubit for gate in native if isinstance(gate, Turn) and gate.angle)
+    flips = Counter((min(gate.qubits), max(gate.qubits)) for gate in native if isinstance(gate, ControlledZ))
+    return {qubit: pulses[qubit] for qubit in range(circuit.num_qubits)}, dict(flips)
 
 
 def _turn(qubit: int, matrix: ComplexMatrix) -> Turn:

@@ -1,0 +1,132 @@
+"""Questions to Origin's cloud by way of the worker, answers in plain values, and our errors for what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qpeft.devices.origin.credentials import WAYS, Secret, find_key
+from qpeft.devices.origin.process import WorkerProcess
+from qpeft.errors import CredentialsError, DeviceError, RefusedError
+
+PAUSES = (1.0, 2.0, 4.0)
+"""Seconds before a question that has no effect is asked again; the client itself asks three times within 2 s."""
+
+
+@dataclass
+class Cloud:
+    """One address and one key. Safe to share between threads, and usable after a fork.
+
+    Attributes:
+        url: checked.
+        seconds_per_answer: after which the worker is given up; the client gives up a request after 60 s, and asks
+            three times.
+    """
+
+    url: str
+    seconds_per_answer: float
+    _worker: WorkerProcess | None = None
+    _pid: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def chips(self) -> dict[str, bool]:
+        """Name to whether it is online, simulators of the cloud included."""
+        found: dict[str, bool] = self._read("chips", {})
+        return found
+
+    def chip(self, name: str) -> dict[str, Any]:
+        """What the cloud says of a chip, as `Client.chip` has it."""
+        found: dict[str, Any] = self._read("chip", {"name": name})
+        return found
+
+    def detail(self, job: str) -> dict[str, Any]:
+        """The raw reply about a job, also if the cloud refuses to give it."""
+        found: dict[str, Any] = self._read("detail", {"job": job})
+        return found
+
+    def cancel(self, job: str) -> bool:
+        """Whether the cloud accepted that a job be stopped."""
+        accepted: bool = self._read("cancel", {"job": job})
+        return accepted
+
+    def submit(self, arguments: Mapping[str, Any], hand_over: Callable[[int, float], Path | None]) -> str:
+        """Send a job, once.
+
+        Args:
+            arguments: of `Client.submit`, but for the note.
+            hand_over: is told id and start time of the worker before it gets the job, and says where its note is.
+
+        Returns: the id.
+        Raises: RefusedError or CredentialsError if it is certain that there is no job; else DeviceError.
+        """
+        with self._lock:
+            worker = self._running()
+            note = hand_over(worker.pid, worker.started)
+            answer = self._ask(worker, "submit", {**arguments, "note": note and str(note)})
+            outcome = self._value(answer)
+        if outcome["kind"]:
+            raise self._error(outcome["kind"], outcome["why"], is_submission=True)
+        return str(outcome["job"])
+
+    def close(self) -> None:
+        """End the worker after what it does; the next question starts another."""
+        with self._lock:
+            if self._worker is not None:
+                self._worker.close()
+            self._worker = None
+
+    def _read(self, action: str, arguments: Mapping[str, Any]) -> Any:
+        for pause in (*PAUSES, None):
+            with self._lock:
+                answer = self._ask(self._running(), action, arguments)
+            if pause is None or answer.get("error") not in ("unclear", "unreachable"):
+                break
+            time.sleep(pause)
+        return self._value(answer)
+
+    def _ask(self, worker: WorkerProcess, action: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return worker.ask(action, arguments, self.seconds_per_answer)
+        except BaseException:
+            # Dead, late or interrupted: it must not be asked again, and must end so that its notes are final.
+            self.close()
+            raise
+
+    def _running(self) -> WorkerProcess:
+        if self._worker is None or self._pid != os.getpid():
+            self._worker, self._pid = WorkerProcess(self._key(), self.url), os.getpid()
+        return self._worker
+
+    @staticmethod
+    def _key() -> Secret:
+        return find_key()
+
+    def _value(self, answer: dict[str, Any]) -> Any:
+        if "error" in answer:
+            raise self._error(answer["error"], answer["message"], is_submission=False)
+        return answer["answer"]
+
+    def _error(self, kind: str, message: str, *, is_submission: bool) -> DeviceError:
+        said = message.rstrip(" .") or "nothing"
+        match kind:
+            case "missing":
+                return RefusedError(
+                    f"Origin's client cannot be used, `pip install 'qpeft[origin]'` installs it: {said}"
+                )
+            case "credentials":
+                return CredentialsError(f"Origin's cloud at {self.url} refuses the key: {said}. {WAYS}")
+            case "refused":
+                return RefusedError(f"Origin's cloud refuses: {said}")
+            case "unreachable":
+                return RefusedError(f"Origin's cloud cannot be reached at {self.url}, so nothing was sent: {said}")
+        if is_submission:
+            return DeviceError(
+                f"Whether Origin's cloud at {self.url} took the job is not known; its answer, as the client words it: "
+                f"{said}"
+            )
+        return DeviceError(f"Origin's cloud at {self.url} does not answer as it should: {said}")

@@ -1,0 +1,220 @@
+"""A chip of Origin's cloud as a device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from qpeft.circuits import GATES, Circuit
+from qpeft.devices.origin.address import DEFAULT_URL, checked_url, is_loopback
+from qpeft.devices.origin.chip import Chip, chip_from, noise_model_of
+from qpeft.devices.origin.cloud import Cloud
+from qpeft.devices.origin.layout import split_id, suffix_of
+from qpeft.devices.origin.listing import SECONDS_PER_ANSWER, chips_of
+from qpeft.devices.origin.outbox import Outbox, default_folder
+from qpeft.devices.origin.programs import Program, Structure, one_each, side_by_side, structure_of
+from qpeft.devices.origin.replies import distributions_of, status_of, task_of
+from qpeft.devices.placement import find_blocks
+from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, check_request
+from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError, ShotsError
+from qpeft.simulation.noise import NoiseModel
+
+MAX_PROGRAMS = 200
+"""In one job, as the vendor states; the client does not check it."""
+MAX_SHOTS = 100_000
+"""Our own guard against a typing error; the vendor states no limit."""
+SECONDS_ONLINE = 30.0
+"""For how long the word of the cloud is taken that a chip is online."""
+ALIASES = {"origin_wukong": "72"}
+"""Names that the client replaces by others, under which the chip is listed."""
+
+
+class OriginDevice(AbstractDevice):
+    """A chip of Origin's cloud. The key comes from the environment (QPEFT_ORIGIN_KEY) or the keyring, never from here.
+
+    Args:
+        chip: name as `qpeft devices chips` lists it.
+        url: of the cloud; https, or http on this machine.
+        amend: let the cloud correct readout errors of the shares.
+        mapping: let the cloud choose qubits and insert SWAPs; without, qubit k of a circuit is qubit k of the chip.
+        optimization: let the cloud simplify circuits.
+        block: qubits of the chip that mapping may use; empty for all.
+        side_by_side: put several circuits that differ in nothing but angles into each program, on the best blocks of
+            the chip: True for as many as there are places for, a number for exactly that many. It takes no mapping,
+            and needs amend=False.
+        outbox: folder with a note on every submission; by default beside the journal.
+        seconds_per_answer: after which a request counts as lost; the client itself gives up after 60 s, or 180 s where
+            it tries three times.
+
+    Raises: DeviceError for an address that is none or not encrypted.
+    """
+
+    def __init__(
+        self,
+        *,
+        chip: str,
+        url: str = DEFAULT_URL,
+        amend: bool = True,
+        mapping: bool = True,
+        optimization: bool = True,
+        block: Sequence[int] = (),
+        side_by_side: bool | int = False,
+        outbox: str | None = None,
+        seconds_per_answer: float = SECONDS_PER_ANSWER,
+    ) -> None:
+        self._url, self._chip_name = checked_url(url), chip
+        _check_options(chip, amend, mapping, block, side_by_side)
+        self._side_by_side, mapping = side_by_side, mapping and not side_by_side
+        self._options = {"amend": amend, "mapping": mapping, "optimization": optimization, "block": list(block)}
+        self._outbox = Outbox(default_folder() if outbox is None else Path(outbox))
+        self._cloud = Cloud(self._url, seconds_per_answer)
+        self._chip: Chip | None = None
+        self._seen_online = -SECONDS_ONLINE
+        self._cancelled: set[str] = set()
+        self._blocks: dict[Structure, list[tuple[int, ...]]] = {}
+        self._num_blocks: int | None = None
+
+    def capabilities(self) -> Capabilities:
+        """All gates, on as many qubits as were alive when the chip was last looked at.
+
+        Raises: DeviceError if the cloud does not tell, the first time.
+        """
+        beside = 1 if self._side_by_side is True else int(self._side_by_side) or 1
+        return Capabilities(
+            name="origin",
+            num_qubits=len(self._known_chip().qubits),
+            gate_names=frozenset(GATES),
+            max_shots=MAX_SHOTS,
+            max_circuits=MAX_PROGRAMS * beside,
+            can_be_exact=False,
+            is_remote=not is_loopback(self._url),
+        )
+
+    def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
+        """Send one job.
+
+        Raises: as the base class; all that is found before anything is sent is a RefusedError, a CredentialsError or,
+            for a number of shots that no chip takes, a ShotsError.
+        """
+        try:
+            self._outbox.prepare(ticket)
+            arguments = self._arguments(circuits, shots)
+            return self._cloud.submit(arguments, partial(self._outbox.hand_over, ticket))
+        except (RefusedError, CredentialsError, ShotsError) as error:
+            self._outbox.refuse(ticket, str(error))
+            raise
+
+    def find_job(self, ticket: str) -> str | None:
+        """Id of the job of a submission whose sender died; None if it is certain that there is none.
+
+        A submission that is still under way in its worker is waited for. Raises: JobError if it cannot be told.
+        """
+        return self._outbox.find(ticket)
+
+    def poll(self, job_id: str) -> JobStatus:
+        """The state of a job. Raises: JobError if the cloud does not know it, DeviceError if it does not answer."""
+        task, _ = split_id(job_id)
+        reply = task_of(self._cloud.detail(task), job_id)
+        return status_of(reply, job_id, was_cancelled=job_id in self._cancelled)
+
+    def fetch(self, job_id: str) -> list[Distribution]:
+        """Results of a finished job. Raises: as the base class."""
+        task, programs = split_id(job_id)
+        reply = task_of(self._cloud.detail(task), job_id)
+        status = status_of(reply, job_id, was_cancelled=job_id in self._cancelled)
+        if status.state is not JobState.FINISHED:
+            raise JobError(f"Job {job_id} is {status.state.value}, so it has no results. {status.message}".rstrip())
+        return distributions_of(reply, job_id, programs)
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job. Raises: DeviceError if the cloud does not, although the job is not over."""
+        if self._cloud.cancel(split_id(job_id)[0]):
+            self._cancelled.add(job_id)
+        elif not (status := self.poll(job_id)).state.is_final:
+            raise DeviceError(f"Origin's cloud does not cancel job {job_id}, which is {status.state.value}.")
+
+    def calibration(self) -> NoiseModel:
+        """What the cloud lists of the chip now, on the chip's own qubit numbers; see docs/origin.md."""
+        self._chip, self._blocks = chip_from(self._cloud.chip(self._chip_name)), {}
+        return noise_model_of(self._chip)
+
+    @property
+    def num_blocks(self) -> int | None:
+        """How many circuits of the last job went side by side in a program; None if none did."""
+        return self._num_blocks
+
+    def close(self) -> None:
+        """End the worker process after what it does. Using the device again starts another."""
+        self._cloud.close()
+
+    def _arguments(self, circuits: Sequence[Circuit], shots: int | None) -> dict[str, object]:
+        """Of the question that sends a job, after every check that can be made before."""
+        try:
+            check_request(self.capabilities(), circuits, shots)
+            if not circuits:
+                raise DeviceError("A job holds at least one circuit; got none.")
+            self._check_listed(must_be_online=True)
+            programs = self._programs(circuits)
+        except (RefusedError, CredentialsError):
+            raise
+        except DeviceError as error:
+            raise RefusedError(str(error)) from error
+        return {
+            "chip": self._chip_name,
+            "programs": [program.text for program in programs],
+            "shots": shots,
+            "options": self._options,
+            "suffix": suffix_of(program.contents for program in programs),
+        }
+
+    def _programs(self, circuits: Sequence[Circuit]) -> list[Program]:
+        if not self._side_by_side:
+            return one_each(circuits)
+        structure = structure_of(circuits)
+        if structure not in self._blocks:
+            most = None if self._side_by_side is True else self._side_by_side
+            self._blocks[structure] = find_blocks(circuits[0], noise_model_of(self._known_chip()), most=most)
+        blocks = self._blocks[structure]
+        if self._side_by_side is not True and len(blocks) < self._side_by_side:
+            raise DeviceError(
+                f"{self._chip_name} has places for {len(blocks)} of these circuits side by side, not for "
+                f"{self._side_by_side}; use side_by_side={len(blocks)}, or True for as many as there are."
+            )
+        self._num_blocks = len(blocks)
+        return side_by_side(circuits, blocks)
+
+    def _known_chip(self) -> Chip:
+        if self._chip is None:
+            self._check_listed(must_be_online=False)
+            self._chip = chip_from(self._cloud.chip(self._chip_name))
+        return self._chip
+
+    def _check_listed(self, *, must_be_online: bool) -> None:
+        if time.monotonic() - self._seen_online < SECONDS_ONLINE:
+            return
+        chips = chips_of(self._cloud)
+        name = ALIASES.get(self._chip_name, self._chip_name)
+        if name not in chips:
+            known = ", ".join(sorted(chips)) or "none"
+            raise DeviceError(f"Origin's cloud at {self._url} has no chip {self._chip_name!r}; it has {known}.")
+        if chips[name]:
+            self._seen_online = time.monotonic()
+        elif must_be_online:
+            raise DeviceError(f"Chip {self._chip_name!r} is offline, so nothing was sent; try again later.")
+
+
+def _check_options(chip: str, amend: bool, mapping: bool, block: Sequence[int], side_by_side: bool | int) -> None:
+    """Raises: DeviceError for options that contradict each other."""
+    if not chip or not chip.isprintable():
+        raise DeviceError(f"The chip is a name as `qpeft devices chips` lists it; got {chip!r}.")
+    if side_by_side < 0:
+        raise DeviceError(f"side_by_side is True, False or how many circuits go into a program; got {side_by_side}.")
+    if side_by_side and amend:
+        raise DeviceError(
+            "side_by_side fills a program with more bits than the cloud can correct together; pass amend=False, and "
+            "correct each circuit's own bits."
+        )
+    if block and (side_by_side or not mapping):
+        raise DeviceError("block says which qubits mapping may use, and there is no mapping here; leave it out.")

@@ -1,0 +1,125 @@
+"""The cloud's replies about a job, as our states and distributions. Bit order changes here, and nowhere else.
+
+Its keys have classical bit 0, our qubit 0, on the right; ours have it on the left.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qpeft.devices.origin.layout import Contents
+from qpeft.devices.origin.worker import ABOUT_KEYS
+from qpeft.devices.protocol import Distribution, JobState, JobStatus
+from qpeft.errors import CredentialsError, DeviceError, JobError
+
+STATES = {
+    "1": JobState.WAITING,
+    "5": JobState.WAITING,
+    "2": JobState.RUNNING,
+    "3": JobState.FINISHED,
+    "4": JobState.FAILED,
+    # Steps of compilation that the vendor's older client lists; pyqpanda3 calls them failures.
+    "6": JobState.RUNNING,
+    "9": JobState.RUNNING,
+    "7": JobState.FAILED,
+    "8": JobState.FAILED,
+}
+CANCELLED_WORDS = re.compile(r"cancel|取消", re.IGNORECASE)
+_KEY = re.compile(r"0x[0-9a-fA-F]+|[01]+")
+
+
+def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
+    """What the reply says of the task.
+
+    Raises: CredentialsError or JobError if the cloud refuses to tell; DeviceError if this is no such reply.
+    """
+    if reply.get("success") is not True:
+        said = reply.get("message") or "no reason"
+        if ABOUT_KEYS.search(str(said)):
+            raise CredentialsError(f"Origin's cloud refuses the key, asked about job {job_id}: {said}")
+        raise JobError(f"Origin's cloud tells nothing about job {job_id}: {said}")
+    task = reply.get("obj")
+    if not isinstance(task, dict):
+        raise DeviceError(f"Origin's cloud answered about job {job_id} without saying anything of it.")
+    return task
+
+
+def status_of(task: Mapping[str, Any], job_id: str, *, was_cancelled: bool) -> JobStatus:
+    """State of a task; `was_cancelled` if the cloud has accepted that it be stopped.
+
+    Raises: DeviceError for a state that nobody here knows; the job may still be alive.
+    """
+    code = str(task.get("taskState"))
+    if code not in STATES:
+        raise DeviceError(f"Job {job_id} is in state {code!r}, which this version does not know; ask again later.")
+    message = str(task.get("errInfo") or "")
+    if STATES[code] is JobState.FAILED and (was_cancelled or CANCELLED_WORDS.search(message)):
+        return JobStatus(JobState.CANCELLED, message)
+    return JobStatus(STATES[code], message)
+
+
+def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Contents] | None) -> list[Distribution]:
+    """One distribution per circuit, in the order of the circuits.
+
+    Args:
+        task: finished.
+        programs: what was sent; None if that is not known, then each program counts as one circuit.
+
+    Raises: DeviceError if results are missing, too many, or not of the sizes that were sent.
+    """
+    tables, sizes = task.get("taskResult"), task.get("measureQubitSize")
+    if not isinstance(tables, list) or not all(isinstance(table, str) for table in tables):
+        raise DeviceError(f"Job {job_id} is finished, but its results are no list of tables.")
+    if programs is None:
+        if not isinstance(sizes, list):
+            raise DeviceError(
+                f"Job {job_id} does not say how many qubits its programs measure; add a layout: ID@4x200."
+            )
+        programs = [Contents(int(size)) for size in sizes]
+    if len(tables) != len(programs):
+        raise DeviceError(
+            f"Job {job_id}: {len(programs)} programs were sent and {len(tables)} results came back; none is used."
+        )
+    # A list that was reordered shows itself where sizes differ; between equal sizes nothing in the reply tells.
+    if sizes and [int(size) for size in sizes] != [contents.num_bits for contents in programs]:
+        raise DeviceError(f"Job {job_id}: results are of {sizes} bits, not of those that were sent; none is used.")
+    found: list[Distribution] = []
+    for number, (table, contents) in enumerate(zip(tables, programs, strict=True)):
+        found += _split(_shares(table, contents.num_bits, f"Result {number} of job {job_id}"), contents)
+    return found
+
+
+def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:
+    """Integer key, bit k of which is classical bit k, to share."""
+    try:
+        table = json.loads(text)
+        pairs = list(zip(table["key"], table["value"], strict=True))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeviceError(f"{name} is no table of keys and values: {text[:80]!r}.") from error
+    shares: dict[int, float] = {}
+    for key, share in pairs:
+        if not isinstance(key, str) or not _KEY.fullmatch(key) or not isinstance(share, (int, float)):
+            raise DeviceError(f"{name} has the entry {key!r}: {share!r}, which is no bit string with a share.")
+        value = int(key, 16) if key.startswith("0x") else int(key, 2)
+        if value >= 2**num_bits or value in shares:
+            raise DeviceError(
+                f"{name} has the key {key!r}, twice or of more than the {num_bits} bits that were measured."
+            )
+        shares[value] = float(share)
+    return shares
+
+
+def _split(shares: Mapping[int, float], contents: Contents) -> list[Distribution]:
+    """A program's shares as one distribution per circuit in it."""
+    found: list[Distribution] = []
+    size = contents.num_qubits
+    for number in range(contents.num_circuits):
+        marginal: defaultdict[int, float] = defaultdict(float)
+        for value, share in shares.items():
+            marginal[value >> number * size & (1 << size) - 1] += share
+        found.append({f"{value:0{size}b}"[::-1]: share for value, share in marginal.items()})
+    return found

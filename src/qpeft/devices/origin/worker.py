@@ -1,0 +1,239 @@
+"""The process that talks to Origin's cloud by the vendor's client. It is run as a file and needs nothing of qpeft.
+
+A process of its own, because the client holds Python's lock in every call, prints where it likes and can crash. On
+standard input come lines of JSON, first the key and the address, then questions; one line answers each on standard
+output. When the input ends, since whoever asked is gone, it finishes what it was told to do and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TextIO
+
+Json = dict[str, Any]
+
+SENDING, SENT, REFUSED, UNCLEAR = "sending", "sent", "refused", "unclear"
+"""States of a submission, as noted here; "refused" is certain."""
+
+NEVER_SENT = ("resolve host", "resolve proxy", "connect to server", "SSL certificate problem")
+"""Parts of what libcurl says when no request has left the machine."""
+PARSER_WORDS = (
+    "",
+    "unknown error.",
+    "job_id is null.",
+    "Incorrect hex digit after \\u escape in string.",
+    "Invalid encoding in string.",
+    "Invalid escape character in string.",
+    "Invalid value.",
+    "Miss exponent in number.",
+    "Miss fraction part in number.",
+    "Missing a closing quotation mark in string.",
+    "Missing a colon after a name of object member.",
+    "Missing a comma or ']' after an array element.",
+    "Missing a comma or '}' after an object member.",
+    "Missing a comma or ] after an array element.",
+    "Missing a comma or } after an object member.",
+    "Missing a name for object member.",
+    "Number too big to be stored in double.",
+    "Terminate parsing due to Handler error.",
+    "The document is empty.",
+    "The document root must not be followed by other values.",
+    "The surrogate pair in string is invalid.",
+    "Unknown error.",
+    "Unspecific syntax error.",
+)
+"""What the client says of a reply that it cannot read; every other text without a prefix is the cloud's own."""
+ABOUT_KEYS = re.compile(r"api.?key|unauthori|authenticat|credential|\btoken\b|密钥|鉴权|认证|未授权", re.IGNORECASE)
+
+
+def words_of(error: Exception, key: str) -> str:
+    """What an error says, never with the key in it."""
+    return str(error).replace(key, "<key>")
+
+
+def kind_of(error: Exception) -> str:
+    """What an error of the client means.
+
+    Returns: "refused" or "credentials" if the cloud answered that it will not; "unreachable" if no request was sent;
+        "rejected" for an HTTP error that will come again; "unclear" for everything else: the request may have had its
+        effect.
+    """
+    if not isinstance(error, RuntimeError):
+        return "unclear"
+    message = str(error).removeprefix("query chip_info failed: ")
+    if status := re.match(r"QCloud HTTP request failed with status (\d+)", message):
+        code = int(status[1])
+        if code in (401, 403):
+            return "credentials"
+        return "rejected" if 400 <= code < 500 and code not in (408, 429) else "unclear"
+    if message.startswith("curl_easy_perform failed"):
+        return "unreachable" if any(words.lower() in message.lower() for words in NEVER_SENT) else "unclear"
+    if message in PARSER_WORDS or message.startswith("value is not "):
+        return "unclear"
+    return "credentials" if ABOUT_KEYS.search(message) else "refused"
+
+
+def write_note(path: Path, note: Mapping[str, Any], *, outlives_power_cut: bool) -> None:
+    """Replace a file by this note in one step, readable by its user only."""
+    new = path.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(note, file)
+        file.flush()
+        if outlives_power_cut:
+            os.fsync(file.fileno())
+    new.replace(path)
+    if outlives_power_cut and os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Client:
+    """The vendor's client with one key; its calls by name of the question.
+
+    Raises: ImportError if it is not installed; ValueError if it does not take the key.
+    """
+
+    def __init__(self, key: str, url: str) -> None:
+        # By name, since its stubs do not say what these modules have.
+        self._qcloud: Any = import_module("pyqpanda3.qcloud")
+        self._compiler: Any = import_module("pyqpanda3.intermediate_compiler")
+        self._key, self._service = key, self._qcloud.QCloudService(key, url)
+
+    def chips(self) -> Json:
+        """Name to whether it is online."""
+        try:
+            return {name: bool(online) for name, online in self._service.backends().items()}
+        except RuntimeError as error:
+            if not str(error).startswith("value is not array"):
+                raise
+            # An error in place of the list, which the client does not show; of a job it shows it.
+            reply = json.loads(self._qcloud.QCloudJob("0").query().origin_data())
+            raise RuntimeError(reply.get("message") or str(error)) from error
+
+    def chip(self, name: str) -> Json:
+        """What is known of a chip, in the vendor's units: fidelities, microseconds, nanoseconds."""
+        info = self._service.backend(name).chip_info()
+        return {
+            "name": info.chip_id(),
+            "num_qubits": info.qubits_num(),
+            "available": info.available_qubits(),
+            "gate_times": [info.get_single_gate_timing(), info.get_double_gate_timing()],
+            "edges": [[*edge.get_qubits(), edge.get_fidelity()] for edge in info.double_qubits_info()],
+            "qubits": [
+                [int(one.get_qubit_id()), one.get_readout_fidelity(), one.get_single_gate_fidelity(), *times]
+                for one in info.single_qubit_info()
+                for times in [(one.get_t1(), one.get_t2())]
+            ],
+        }
+
+    def detail(self, job: str) -> Json:
+        """The cloud's whole reply about a job. Never `result()`, which waits with the lock held."""
+        reply = json.loads(self._qcloud.QCloudJob(job).query().origin_data())
+        if not isinstance(reply, dict):
+            raise RuntimeError("value is not an object")
+        return reply
+
+    def cancel(self, job: str) -> bool:
+        """Whether the cloud accepted it."""
+        return bool(self._qcloud.QCloudJob.cancel_task(job))
+
+    def submit(self, chip: str, programs: list[str], shots: int, options: Json, suffix: str, note: str | None) -> Json:
+        """Send one job. The outcome is an answer, never an error; it is in the file `note` before it is answered."""
+        path = Path(note) if note else None
+        try:
+            sender = self._sender(chip, programs, shots, options)
+            base = json.loads(path.read_text()) if path else {}
+            if path:
+                write_note(path, {**base, "state": SENDING}, outlives_power_cut=True)
+        except Exception as error:
+            return {"state": REFUSED, "job": None, "why": words_of(error, self._key), "kind": "refused"}
+        outcome = self._outcome(sender, suffix)
+        if path:
+            try:
+                write_note(path, {**base, **outcome}, outlives_power_cut=True)
+            except OSError as error:  # whoever waits for the answer has the outcome all the same
+                sys.stderr.write(f"{path} cannot be written: {error}\n")
+        return outcome
+
+    def _sender(self, chip: str, programs: list[str], shots: int, options: Json) -> Callable[[], str]:
+        chosen = self._qcloud.QCloudOptions()
+        chosen.set_amend(options["amend"])
+        chosen.set_mapping(options["mapping"])
+        chosen.set_optimization(options["optimization"])
+        chosen.set_specified_block(options["block"])
+        backend = self._service.backend(chip)
+        parsed = [self._compiler.convert_originir_string_to_qprog(text) for text in programs]
+        return lambda: str(backend.run(parsed, shots, chosen).job_id())
+
+    def _outcome(self, sender: Callable[[], str], suffix: str) -> Json:
+        try:
+            job = sender()
+        except Exception as error:
+            kind = kind_of(error)
+            state = REFUSED if kind in ("refused", "credentials", "unreachable") else UNCLEAR
+            return {"state": state, "job": None, "why": words_of(error, self._key), "kind": kind}
+        if not job:
+            return {"state": UNCLEAR, "job": None, "why": "the cloud took a job and gave it no id", "kind": "unclear"}
+        return {"state": SENT, "job": job + suffix, "why": "", "kind": ""}
+
+
+def main() -> None:
+    """Answer until the input ends; then remove the working directory, which is this process's own."""
+    answers = _private_output()
+    first = sys.stdin.readline()
+    if first.endswith("\n"):
+        _serve(json.loads(first), answers)
+    folder = Path.cwd()
+    os.chdir(folder.parent)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private_output() -> TextIO:
+    """Standard output for answers alone: what the client prints goes nowhere."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return answers
+
+
+def _serve(opening: Json, answers: TextIO) -> None:
+    client: Client | None = None
+    for line in sys.stdin:
+        if not line.endswith("\n"):  # whoever asked died in the middle of it
+            return
+        question = json.loads(line)
+        try:
+            client = client or Client(opening["key"], opening["url"])
+            answer = {"answer": getattr(client, question["do"])(**question["with"])}
+        except Exception as error:
+            kind = kind_of(error) if client else "missing"
+            answer = {"error": kind, "message": words_of(error, opening["key"])}
+        text = json.dumps({"number": question["number"], **answer})
+        if not _is_told(text, answers):
+            return
+
+
+def _is_told(text: str, answers: TextIO) -> bool:
+    try:
+        answers.write(text + "\n")
+        answers.flush()
+    except BrokenPipeError:  # nobody listens any more; what must be known is in the notes
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
+        del sys.path[0]  # the folder of this file: its neighbours are no modules of the top level
+    main()

@@ -1,0 +1,116 @@
+"""Disjoint places for a circuit on a chip, by what the chip's calibration says of its qubits and couplers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qpeft.circuits import Circuit
+from qpeft.circuits.native import gate_counts
+from qpeft.devices.placement.embeddings import Graph, embeddings, graph
+from qpeft.devices.placement.packing import pack
+from qpeft.errors import DeviceError
+from qpeft.simulation.noise import NoiseModel, QubitNoise
+from qpeft.simulation.noise.channels import RealMatrix, gate_noise
+
+LEAST_FIDELITY = 1e-12
+"""A readout that is always wrong counts as this."""
+
+
+def find_blocks(circuit: Circuit, calibration: NoiseModel, *, most: int | None = None) -> list[tuple[int, ...]]:
+    """Disjoint places for `circuit` on a chip, the best first.
+
+    The score of a block is the logarithm of its predicted fidelity: of every pulse, every CZ and every readout that
+    the circuit costs there, in the chip's own gates (`circuits.native`).
+
+    Args:
+        circuit: bound or not; only which gates stand where matters.
+        calibration: of the chip, by the chip's own numbers; what is dead is not in it.
+        most: how many blocks are wanted; None for as many as there are. With fewer than there are, the best ones are
+            taken one after the other.
+
+    Returns:
+        Blocks; element k of each is the chip's qubit for qubit k of the circuit, and every gate on two qubits has a
+        living coupler. As many as possible, unless the search for large or loosely coupled circuits is cut short
+        (`embeddings.MAX_TRIES`, `packing.MAX_WORK`); among as many, those with the best fidelities together.
+
+    Raises: DeviceError if no block is found, or `most` is below 1.
+    """
+    if most is not None and most < 1:
+        raise DeviceError(
+            f"At least 1 block must be asked for; got most={most}. For as many as there are, leave it out."
+        )
+    pulses, flips = gate_counts(circuit)
+    wanted = graph(range(circuit.num_qubits), flips)
+    score = _Score(calibration, pulses, flips)
+    free = {qubit for qubit, _ in calibration.qubits}
+    blocks: list[tuple[int, ...]] = []
+    while most is None or len(blocks) < most:
+        given = graph(free, (edge for edge, _ in calibration.edges))
+        # What a search that was cut short has overlooked is found in what is left.
+        if not (found := pack(_best_by_place(wanted, given, score), None if most is None else most - len(blocks))):
+            break
+        blocks += found
+        free.difference_update(*found)
+    if not blocks:
+        raise DeviceError(_nothing_fits(wanted, calibration))
+    return sorted(blocks, key=lambda block: (-score(block), block))
+
+
+def block_calibration(calibration: NoiseModel, block: Sequence[int]) -> NoiseModel:
+    """The part of a chip's calibration that a circuit on `block` meets, by the circuit's own numbers.
+
+    Raises: NoiseError if the calibration lacks a qubit of the block.
+    """
+    place = {qubit: index for index, qubit in enumerate(block)}
+    qubits = {index: calibration.qubit(qubit) for qubit, index in place.items()}
+    inside = [(edge, noise) for edge, noise in calibration.edges if set(edge) <= set(place)]
+    return NoiseModel.from_mappings(qubits, {(place[a], place[b]): noise for (a, b), noise in inside})
+
+
+class _Score:
+    """Logarithm of the fidelity that the calibration predicts for a circuit on a block."""
+
+    def __init__(self, calibration: NoiseModel, pulses: dict[int, int], flips: dict[tuple[int, int], int]) -> None:
+        self._pulses, self._flips = pulses, flips
+        self._pulse = {qubit: math.log(_fidelity(gate_noise(calibration, (qubit,)))) for qubit, _ in calibration.qubits}
+        self._readout = {qubit: math.log(_readout_fidelity(noise)) for qubit, noise in calibration.qubits}
+        self._flip = {edge: math.log(_fidelity(gate_noise(calibration, edge))) for edge, _ in calibration.edges}
+
+    def __call__(self, block: Sequence[int]) -> float:
+        alone = sum(self._readout[block[q]] + count * self._pulse[block[q]] for q, count in self._pulses.items())
+        edges = {(block[a], block[b]): count for (a, b), count in self._flips.items()}
+        return alone + sum(count * self._flip[min(edge), max(edge)] for edge, count in edges.items())
+
+
+def _best_by_place(wanted: Graph, given: Graph, score: _Score) -> dict[tuple[int, ...], float]:
+    """For every set of qubits on which the circuit fits, its best way to lie there, and the score."""
+    best: dict[frozenset[int], tuple[float, tuple[int, ...]]] = {}
+    for places in embeddings(wanted, given):
+        block = tuple(places[qubit] for qubit in sorted(places))
+        found, key = (score(block), block), frozenset(block)
+        if key not in best or found[0] > best[key][0]:
+            best[key] = found
+    return {block: value for value, block in best.values()}
+
+
+def _fidelity(channel: RealMatrix) -> float:
+    """Average gate fidelity of a channel given as a Pauli transfer matrix. Source: Nielsen, arXiv:quant-ph/0205035."""
+    dimension = math.isqrt(len(channel))
+    return float((np.trace(channel) / dimension + 1) / (dimension + 1))
+
+
+def _readout_fidelity(noise: QubitNoise) -> float:
+    return max(LEAST_FIDELITY, 1 - (noise.readout.p1_given_0 + noise.readout.p0_given_1) / 2)
+
+
+def _nothing_fits(wanted: Graph, calibration: NoiseModel) -> str:
+    couplings = ", ".join(f"{a}-{b}" for a in wanted for b in sorted(wanted[a]) if a < b) or "none"
+    return (
+        f"No place was found for the circuit: it needs {len(wanted)} qubits with the couplings {couplings}; of the "
+        f"chip {len(calibration.qubits)} qubits and {len(calibration.edges)} couplers live. Use fewer qubits (a ring "
+        "on a square grid needs an even number), an ansatz with fewer couplings such as ring_cz, another chip, or let "
+        "the cloud place the circuit (mapping on)."
+    )

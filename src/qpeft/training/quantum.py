@@ -1,0 +1,117 @@
+"""Training steps whose circuits run on a quantum device, every result kept in the journal."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from torch import nn
+
+from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, set_quantum_device
+from qpeft.adapters.qtha.reachable import reachable_tokens
+from qpeft.devices import AbstractDevice, Budget, Cost, Journal, JournalledRunner, load_device
+from qpeft.devices.gradients import AbstractGradient, find_gradient
+from qpeft.devices.journal import default_path
+from qpeft.errors import DeviceError, RecipeError
+from qpeft.training.sections import DeviceSection
+
+
+def new_run_id(folder: Path) -> str:
+    """A name for a run in the journal that no other run has."""
+    return f"{folder.name}-{uuid.uuid4().hex[:8]}"
+
+
+def number_of_processes() -> int:
+    """How many processes train together."""
+    return int(PartialState().num_processes)
+
+
+class DeviceSession:
+    """A device with the journal of one run, for as long as a process works on it.
+
+    Args:
+        section: of the recipe.
+        seed: of what is drawn for gradients, unless the recipe's gradient options have their own.
+
+    Attributes:
+        device: the device.
+
+    Raises: DeviceError, JournalError or GradientError if the device, the journal or the gradient cannot be had.
+    """
+
+    def __init__(self, section: DeviceSection, *, seed: int) -> None:
+        if (processes := number_of_processes()) > 1:
+            raise DeviceError(
+                f"Training on a quantum device takes one process, since jobs are told apart by step and layer; this is "
+                f"one of {processes}. Start it without a launcher."
+            )
+        self._section = section
+        self._gradient = build_gradient(section, seed=seed)
+        self._budget = Budget(section.max_circuits, section.max_shots, section.max_seconds)
+        self.device: AbstractDevice = load_device(section.name, **section.options)
+        self._journal = Journal(Path(section.journal).expanduser() if section.journal else default_path())
+
+    def check(self, model: nn.Module) -> None:
+        """Raises: DeviceError or ShotsError if the device takes no such circuits or shots."""
+        self.attach(model, run_id="")
+        set_quantum_device(model, None)
+
+    def spent(self, run_id: str) -> Cost:
+        """What a run has sent so far, in all its processes."""
+        return self._journal.spent(run_id)
+
+    def attach(self, model: nn.Module, run_id: str) -> DeviceEvaluator:
+        """Let the recipe's layers evaluate their circuits on the device from now on; the run pays for it."""
+        section = self._section
+        runner = JournalledRunner(
+            self._journal, run_id, budget=self._budget, options=section.options, cache=section.cache
+        )
+        evaluator = set_quantum_device(
+            model, self.device, shots=section.shots, gradient=self._gradient, layers=section.layers, runner=runner
+        )
+        assert evaluator is not None
+        return evaluator
+
+
+class DeviceSteps:
+    """Puts a model's circuits on the device for training steps, and takes them off for whatever is measured."""
+
+    def __init__(self, session: DeviceSession, model: nn.Module, run_id: str) -> None:
+        self._session, self._model, self._run_id = session, model, run_id
+        self._evaluator: DeviceEvaluator | None = None
+
+    def begin(self, step: int, inputs: Mapping[str, Any]) -> None:
+        """Before each batch of an optimiser step: tokens of it that cannot reach the loss will not be sent."""
+        if self._evaluator is None:
+            self._evaluator = self._session.attach(self._model, self._run_id)
+        if self._evaluator.step != step:
+            self._evaluator.begin_step(step)
+        self._evaluator.tokens = reachable_tokens(inputs["attention_mask"], inputs["labels"])
+
+    def pause(self) -> None:
+        """All circuits on the simulator, until the next batch. Only between optimiser steps."""
+        set_quantum_device(self._model, None)
+        self._evaluator = None
+
+    def spent(self) -> Cost:
+        """What the run has sent so far."""
+        return self._session.spent(self._run_id)
+
+
+def build_gradient(section: DeviceSection, *, seed: int) -> AbstractGradient:
+    """The gradient of a recipe. Raises: GradientError for an unknown name, RecipeError for an unknown option."""
+    options, gradient = section.gradient_options, find_gradient(section.gradient)
+    assert gradient is not None
+    known = {field.name for field in dataclasses.fields(gradient)}  # type: ignore[arg-type]
+    if unknown := sorted(set(options) - known):
+        raise RecipeError(
+            f"'device.gradient_options': {section.gradient} has no option {', '.join(unknown)}; it has "
+            f"{', '.join(sorted(known)) or 'none'}."
+        )
+    seeds = {"seed": seed} if "seed" in known else {}
+    changed: AbstractGradient = dataclasses.replace(gradient, **{**seeds, **options})  # type: ignore[type-var]
+    return changed
