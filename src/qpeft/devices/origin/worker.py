@@ -63,11 +63,8 @@ def kind_of(error: Exception) -> str:
         return "unreachable" if any(words.lower() in message.lower() for words in NEVER_SENT) else "unclear"
     # The client raises the cloud's own message without anything around it, and gives its own the same form: only words
     # tell them apart. Those that nobody knows are no refusal, since one of them would pay for a job twice.
-    if DOUBTS.search(message):
-        return "unclear"
-    if ABOUT_KEYS.search(message):
-        return "credentials"
-    return "refused" if REFUSALS.search(message) else "unclear"
+    known = "" if DOUBTS.search(message) else message
+    return "credentials" if ABOUT_KEYS.search(known) else "refused" if REFUSALS.search(known) else "unclear"
 
 
 def write_note(path: Path, note: Mapping[str, Any], *, outlives_power_cut: bool) -> None:
