@@ -162,8 +162,8 @@ def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     wanted, stored = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
     differing = [
         name
-        for name, value in wanted.items()
-        if value != stored.get(name) and name not in MAY_DIFFER and not name.startswith("output.")
+        for name in sorted(wanted.keys() | stored.keys())
+        if wanted.get(name) != stored.get(name) and name not in MAY_DIFFER and not name.startswith("output.")
     ]
     if differing:
         raise OutputError(
