@@ -39,8 +39,8 @@ DOUBTS = re.compile(
 ABOUT_KEYS = re.compile(r"api.?key|unauthori|authenticat|credential|\btoken\b|密钥|鉴权|认证|未授权", re.IGNORECASE)
 
 
-def words_of(error: Exception, key: str) -> str:
-    """What an error says, never with the key in it."""
+def words_of(error: object, key: str) -> str:
+    """What an error says, or a message, never with the key in it."""
     return str(error).replace(key, "<key>")
 
 
@@ -128,6 +128,10 @@ class Client:
         reply = json.loads(self._qcloud.QCloudJob(job).query().origin_data())
         if not isinstance(reply, dict):
             raise RuntimeError("value is not an object")
+        # What is shown and written down; not the results, in which a short key would hit what is none.
+        for part, name in ((reply, "message"), (reply.get("obj"), "errInfo")):
+            if isinstance(part, dict) and part.get(name):
+                part[name] = words_of(part[name], self._key)
         return reply
 
     def cancel(self, job: str) -> bool:
