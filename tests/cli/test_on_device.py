@@ -5,8 +5,9 @@ import json
 import pytest
 
 from qpeft.cli import consent
-from qpeft.devices import Capabilities, LocalDevice
+from qpeft.devices import Capabilities, Journal, LocalDevice
 from qpeft.devices.journal import default_path
+from qpeft.errors import JournalError
 
 LAYERS = "[layers.1.self_attn.v_proj]"
 
@@ -64,6 +65,22 @@ def test_generation_with_exact_values_says_what_the_simulator_says(qpeft, recipe
     _, here, _ = qpeft(*question)
     _, there, _ = qpeft(*question, "--device", "local", "--device-option", "shots=null")
     assert here.strip() in there
+
+
+def test_an_answer_that_fails_says_why_also_if_the_journal_cannot_be_summed_up(
+    qpeft, recipe_file, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise JournalError("The disk is full.")
+
+    train(qpeft, recipe_file)
+    monkeypatch.setattr(Journal, "submitted", full)
+    monkeypatch.setattr(Journal, "spent", full)
+    question = ["generate", str(tmp_path / "run"), "What?", "--device", "local", "--device-option", "shots=10"]
+    code, out, err = qpeft(*question)
+    assert code == 2
+    assert "is at the device as job local-0" in err
+    assert "qpeft jobs list --run run-" in out
 
 
 def test_angles_leave_the_machine_only_after_a_word(qpeft, recipe_file, tmp_path, is_remote, monkeypatch):

@@ -75,7 +75,7 @@ def settle(
     job: Annotated[str | None, typer.Option(help="The device has it under this job id: fetch it on resume.")] = None,
 ) -> None:
     """Decide about a batch of which nobody can tell whether the device accepted it, or whose job is gone."""
-    if [resubmit, lost, job is not None].count(True) != 1:
+    if [resubmit, lost, job is not None].count(True) != 1 or (job is not None and not job.strip()):
         raise JournalError("Say exactly one of --resubmit, --lost and --job ID.")
     state = BatchState.SUBMITTED if job else BatchState.PLANNED if resubmit else BatchState.LOST
     opened = _open(journal)

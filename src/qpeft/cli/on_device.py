@@ -53,10 +53,14 @@ def answering_on(
     hook = adapted.model.register_forward_pre_hook(_only_what_is_read(evaluator), with_kwargs=True)
     try:
         yield
+    except BaseException:
+        # Not the sum: it is the journal that may have failed, and its message must come through.
+        console.print(f"interrupted; `qpeft jobs list --run {run_id}` shows what was sent", style="dim")
+        raise
     finally:
         hook.remove()
         set_quantum_device(adapted.model, None)
-        console.print(f"sent to {section.name} as run {run_id}: {session.spent(run_id)}", style="dim")
+    console.print(f"sent to {section.name} as run {run_id}: {session.spent(run_id)}", style="dim")
 
 
 def _only_what_is_read(evaluator: DeviceEvaluator) -> Callable[..., None]:

@@ -43,7 +43,8 @@ class Completion:
     failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._keeps_jobs = self.device.capabilities().keeps_jobs
+        capabilities = self.device.capabilities()
+        self._keeps_jobs, self._is_remote = capabilities.keeps_jobs, capabilities.is_remote
 
     def run(self, batches: Sequence[Batch]) -> None:
         """Until every batch is finished.
@@ -137,9 +138,19 @@ class Completion:
         return False
 
     def _is_over_elsewhere(self, batch: Batch) -> bool:
-        """For a job in the memory of a process: wait while that is another one that lives; else plan it anew."""
-        if is_this_process(batch.owner) or not is_alive(batch.owner):
-            self.journal.move(batch, SENT, BatchState.PLANNED, message="its job ended with the process that had it")
+        """For a job in the memory of a process: wait while that is another one that lives; else plan it anew.
+
+        Raises: JournalError if it may have been paid for, since only the user can decide to do so again.
+        """
+        if not is_this_process(batch.owner) and is_alive(batch.owner):
+            return False
+        if self._is_remote:
+            raise JournalError(
+                f"{batch} was with a process that ended or was interrupted; {batch.device} shows no job ids, so its "
+                "results cannot be fetched, and they may be paid for. To send it again: `qpeft jobs settle "
+                f"{batch.number} --resubmit`; the journal is {self.journal.path}."
+            )
+        self.journal.move(batch, SENT, BatchState.PLANNED, message="its job ended with the process that had it")
         return False
 
 

@@ -26,6 +26,7 @@ class FakeDevice(AbstractDevice):
         pause: seconds that pass at every moment at which it can die.
         fail: numbers of jobs that fail.
         keeps_tickets: whether it can say what became of a submission.
+        is_remote: whether somebody may be paid for what it runs.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class FakeDevice(AbstractDevice):
         keeps_jobs=True,
         noise=None,
         keeps_tickets=False,
+        is_remote=True,
     ):
         self.pause = pause
         self.store, self.die_at, self.polls, self.fail = Path(store), die_at, polls, fail
         self.max_circuits, self.name, self.keeps_jobs, self.noise = max_circuits, name, keeps_jobs, noise
-        self.keeps_tickets = keeps_tickets
+        self.keeps_tickets, self.is_remote = keeps_tickets, is_remote
         self.asked = {}
         self.passed = {}
         self.store.touch()
@@ -58,7 +60,7 @@ class FakeDevice(AbstractDevice):
             max_shots=10_000,
             max_circuits=self.max_circuits,
             can_be_exact=False,
-            is_remote=True,
+            is_remote=self.is_remote,
             keeps_jobs=self.keeps_jobs,
         )
 

@@ -154,7 +154,7 @@ def test_settle_decides_about_an_unclear_batch(jobs, started, path, option, stat
 
 def test_settle_wants_one_decision_and_an_existing_batch(jobs, started):
     started()
-    for arguments in (["1"], ["1", "--lost", "--resubmit"]):
+    for arguments in (["1"], ["1", "--lost", "--resubmit"], ["1", "--job", ""]):
         code, _, err = jobs("settle", *arguments)
         assert code == 2
         assert "exactly one of" in err

@@ -138,14 +138,30 @@ def test_a_job_that_the_device_forgot_says_how_to_settle_it(runner, device, circ
 
 
 def test_jobs_that_end_with_their_process_are_sent_again_by_another_device_object(runner, tmp_path, circuits, key):
-    first = FakeDevice(tmp_path / "first", keeps_jobs=False)
+    first = FakeDevice(tmp_path / "first", keeps_jobs=False, is_remote=False)
     first.poll = raiser(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         runner(first, circuits, 1000, key=key)
     # Numbers its jobs from 0 as well: its job-0 must not be taken for the first one's.
-    second = FakeDevice(tmp_path / "second", keeps_jobs=False)
+    second = FakeDevice(tmp_path / "second", keeps_jobs=False, is_remote=False)
     second.submit([rotation(9.0)] * 4, 1000)
     assert runner(second, circuits, 1000, key=key) == expected(circuits, [1, 1, 1, 1, 2, 1])
+
+
+def test_jobs_that_end_with_their_process_and_may_be_paid_for_are_sent_again_by_the_user_alone(
+    runner, journal, tmp_path, circuits, key
+):
+    first = FakeDevice(tmp_path / "store", keeps_jobs=False, max_circuits=8)
+    first.poll = raiser(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        runner(first, circuits, 1000, key=key)
+    second = FakeDevice(tmp_path / "store", keeps_jobs=False, max_circuits=8)
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"may be paid for.*qpeft jobs settle 1 --resubmit"):
+            runner(second, circuits, 1000, key=key)
+    assert len(second.jobs()) == 1
+    journal.settle(journal.batch(1), BatchState.PLANNED, message="test")
+    assert len(runner(second, circuits, 1000, key=key)) == len(circuits)
 
 
 def test_our_simulator_runs_through_the_journal(runner, key):

@@ -170,8 +170,10 @@ class Journal:
         """
         if batch.state is BatchState.INTENDED and self.is_being_sent(batch):
             raise JournalError(f"{batch} is being sent by a process that still runs ({batch.owner}); end it first.")
-        if not self.move(batch, UNSETTLED, state, message=message, job_id=job_id):
-            raise JournalError(f"{batch} is {batch.state.value}: there is nothing to settle. Nothing was changed.")
+        # From the state that was looked at alone: another process may be sending it by now.
+        if not self.move(batch, UNSETTLED & {batch.state}, state, message=message, job_id=job_id):
+            now = self.batch(batch.number).state.value
+            raise JournalError(f"{batch} is {now}: there is nothing to settle. Nothing was changed.")
 
     def is_being_sent(self, batch: Batch) -> bool:
         """Whether whoever wrote the intention to send it is still at it."""
