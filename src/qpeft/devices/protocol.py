@@ -18,8 +18,12 @@ from qpeft.errors import DeviceError, JobError, ShotsError
 from qpeft.simulation.noise import NoiseModel
 
 Distribution: TypeAlias = dict[str, float]
-"""Bit string to share of the shots; leftmost bit is qubit 0, shares sum to 1. What never came out may be missing."""
+"""Bit string to share of the shots; leftmost bit is qubit 0, shares sum to 1. What never came out may be missing.
+
+Where a device corrects readout, single shares may be below 0 and others above 1."""
 TOTAL_TOLERANCE = 1e-3
+LOWEST_SHARE = -1.0
+"""Where readout errors were taken out, single shares may be below 0; to refuse them would strand results paid for."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def check_results(circuits: Sequence[Circuit], results: Sequence[Distribution]) 
         if any(len(bits) != circuit.num_qubits or not set(bits) <= {"0", "1"} for bits in result):
             raise DeviceError(f"Result {number} is not about {circuit.num_qubits} qubit(s): {list(result)[:3]}.")
         total = sum(result.values())
-        if not abs(total - 1) <= TOTAL_TOLERANCE or min(result.values(), default=0.0) < -TOTAL_TOLERANCE:
+        if not abs(total - 1) <= TOTAL_TOLERANCE or min(result.values(), default=0.0) < LOWEST_SHARE:
             raise DeviceError(f"Result {number} is no distribution: its {len(result)} shares sum to {total:.4f}.")
 
 

@@ -131,6 +131,19 @@ def test_results_that_do_not_fit_are_an_error_and_can_be_fetched_later(runner, d
     assert len(device.jobs()) == 2
 
 
+def test_shares_below_0_as_corrected_readout_has_them_are_kept(runner, device, key, monkeypatch):
+    monkeypatch.setattr(device, "fetch", lambda _: [{"00": 1.03, "11": -0.03}])
+    assert runner(device, [rotation(0.0)], 1000, key=key) == [{"00": 1.03, "11": -0.03}]
+
+
+@pytest.mark.parametrize("shares", [{"00": 0.9}, {"00": 2.5, "11": -1.5}, {"00": float("nan")}, {}])
+def test_shares_that_are_no_distribution_are_never_kept(runner, journal, device, key, monkeypatch, shares):
+    monkeypatch.setattr(device, "fetch", lambda _: [shares])
+    with pytest.raises(DeviceError, match="is no distribution"):
+        runner(device, [rotation(0.0)], 1000, key=key)
+    assert journal.batch(1).state is BatchState.SUBMITTED
+
+
 def test_a_job_that_the_device_forgot_says_how_to_settle_it(runner, device, circuits, key, monkeypatch):
     monkeypatch.setattr(device, "poll", raiser(JobError("There is no job 5.")))
     with pytest.raises(JobError, match=r"There is no job 5\. If it is gone for good: `qpeft jobs settle 1 --resubmit"):
