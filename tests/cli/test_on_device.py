@@ -1,13 +1,16 @@
 """Commands that put circuits on a quantum device."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from qpeft.cli import consent
 from qpeft.devices import Capabilities, Journal, LocalDevice
 from qpeft.devices.journal import default_path
-from qpeft.errors import JournalError
+from qpeft.errors import DeviceError, JournalError
+from qpeft.training.bill import Bill
 
 LAYERS = "[layers.1.self_attn.v_proj]"
 
@@ -96,6 +99,17 @@ def test_angles_leave_the_machine_only_after_a_word(qpeft, recipe_file, tmp_path
     code, out, _ = qpeft("generate", str(tmp_path / "run"), "What?", "--max-new-tokens", "1", "--device", "local")
     assert code == 0
     assert "will leave" not in out
+
+
+def test_a_word_for_one_recipient_is_none_for_another_of_the_same_device(is_remote, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    console, shown = Console(quiet=True), LocalDevice().capabilities()
+    for recipient in ("origin at https://one.test", "origin at https://other.test"):
+        bill = Bill(replace(shown, recipient=recipient), 10, {})
+        with pytest.raises(DeviceError, match=recipient):
+            consent.asking(console, yes=False)(bill)
+        consent.asking(console, yes=True)(bill)
+        consent.asking(console, yes=False)(bill)
 
 
 @pytest.mark.parametrize(("answer", "code"), [(True, 0), (False, 2)])

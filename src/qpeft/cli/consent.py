@@ -23,10 +23,10 @@ NOTICE = (
 
 
 def asking(console: Console, *, yes: bool) -> Callable[[Bill], None]:
-    """A function that lets a bill pass if nothing leaves the machine or the user agreed, once for each device."""
+    """A function that lets a bill pass if nothing leaves the machine or the user agreed, once for each recipient."""
 
     def confirm(bill: Bill) -> None:
-        device = bill.capabilities.name
+        device = bill.capabilities.recipient or bill.capabilities.name
         if not bill.capabilities.is_remote or device in _agreed():
             return
         console.print(NOTICE.format(device=device))
@@ -44,7 +44,7 @@ def _path() -> Path:
 
 
 def _agreed() -> dict[str, str]:
-    """Devices that the user agreed to, and when."""
+    """Recipients that the user agreed to, and when."""
     try:
         agreed: dict[str, str] = json.loads(_path().read_text(encoding="utf-8"))
     except FileNotFoundError:

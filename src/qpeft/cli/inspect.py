@@ -86,4 +86,4 @@ def _show_bill(recipe: Recipe, skeleton: nn.Module, training: Split, console: Co
     console.print()
     console.print(bill.table())
     if bill.capabilities.is_remote:
-        console.print(NOTICE.format(device=bill.capabilities.name))
+        console.print(NOTICE.format(device=bill.capabilities.recipient or bill.capabilities.name))

@@ -81,7 +81,7 @@ class PennyLaneDevice(AbstractDevice):
         if num_qubits < 1:
             raise DeviceError(f"A device needs at least 1 qubit; got num_qubits={num_qubits}.")
         keywords = {**(options or {}), **({} if seed is None else {"seed": seed})}
-        self._device = _make(device, num_qubits, keywords)
+        self._name, self._device = device, _make(device, num_qubits, keywords)
         self._num_qubits = num_qubits
         is_ours = device in LOCAL_SIMULATORS
         self._is_remote = not is_ours if is_remote is None else is_remote
@@ -98,6 +98,7 @@ class PennyLaneDevice(AbstractDevice):
             max_circuits=None,
             can_be_exact=self._can_be_exact,
             is_remote=self._is_remote,
+            recipient=f"pennylane's {self._name}",
             keeps_jobs=False,
         )
 

@@ -38,6 +38,7 @@ class Capabilities:
         max_circuits: per job; None for no limit.
         can_be_exact: whether `shots=None` gives exact probabilities.
         is_remote: whether circuits leave this machine.
+        recipient: who gets them then; empty where the name says it.
         keeps_jobs: whether a job outlives the process that sent it and can be fetched by another.
         seconds_per_job: rough, for estimates, without shots and other users' jobs; None if nobody knows.
         seconds_per_shot: the same for one shot of one circuit.
@@ -53,6 +54,7 @@ class Capabilities:
     max_circuits: int | None
     can_be_exact: bool
     is_remote: bool
+    recipient: str = ""
     keeps_jobs: bool = True
     seconds_per_job: float | None = None
     seconds_per_shot: float | None = None
