@@ -91,6 +91,9 @@ class OriginDevice(AbstractDevice):
             max_circuits=MAX_PROGRAMS * beside,
             can_be_exact=False,
             is_remote=not is_loopback(self._url),
+            corrects_readout=bool(self._options["amend"]),
+            simplifies_circuits=bool(self._options["optimization"]),
+            chooses_qubits=bool(self._options["mapping"] or self._side_by_side),
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
