@@ -14,6 +14,8 @@ from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
 from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise
+from qpeft.devices.placement import find_blocks
+from qpeft.devices.preflight import Comparison, Preflight, compare, preflight, suggest
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, run
 from qpeft.devices.registry import DEVICES, load_device
 from qpeft.devices.runner import JournalledRunner
@@ -25,6 +27,7 @@ __all__ = [
     "Budget",
     "CallKey",
     "Capabilities",
+    "Comparison",
     "Cost",
     "DeviceGradients",
     "DeviceValues",
@@ -35,6 +38,7 @@ __all__ = [
     "JournalledRunner",
     "LocalDevice",
     "ParameterShift",
+    "Preflight",
     "ReadoutInversion",
     "Runner",
     "Simulated",
@@ -42,10 +46,14 @@ __all__ = [
     "ZeroNoise",
     "backward_circuits",
     "backward_shots",
+    "compare",
     "device_expectations",
     "device_gradients",
+    "find_blocks",
     "forward_circuits",
     "load_device",
+    "preflight",
     "run",
     "run_now",
+    "suggest",
 ]

@@ -26,8 +26,8 @@ class DeviceGradients(NamedTuple):
         inputs: in the shape of the inputs.
         weights: in the shape of the weights.
         input_errors, weight_errors: standard errors of both, in the same shapes: from the shots of this pass, and for a
-            sample of rows or directions from its spread. NaN where a single one says nothing of a spread. The noise of
-            `grad` itself is not in them, nor is a bias of the gradient's method.
+            sample of rows or directions from its spread. NaN for a single direction of SPSA, which has no spread. The
+            noise of `grad` itself is not in them, nor is a bias of the gradient's method.
     """
 
     inputs: Tensor

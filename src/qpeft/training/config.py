@@ -55,8 +55,7 @@ def parse_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
 
 def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     """The recipe with other values, given as for `load_recipe`. Raises: RecipeError."""
-    # Sections that are left out are None, and have to be absent to get keys.
-    values = {name: value for name, value in recipe.model_dump(mode="json").items() if value is not None}
+    values = recipe.model_dump(mode="json")
     for key, value in _read_overrides(overrides):
         _set(values, key, value)
     return parse_recipe(values, source="command line")
@@ -91,7 +90,8 @@ def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for name in sections:
-        inner = values.setdefault(name, {})
+        # A section that is left out, as run folders write it, is null.
+        inner = values[name] = {} if values.get(name) is None else values[name]
         if not isinstance(inner, dict):
             raise RecipeError(f"--{key}: {name!r} holds {inner!r} and no keys.")
         values = inner

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from torch import nn
 
 from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, set_quantum_device
@@ -15,13 +16,18 @@ from qpeft.adapters.qtha.reachable import reachable_tokens
 from qpeft.devices import AbstractDevice, Budget, Cost, Journal, JournalledRunner, load_device
 from qpeft.devices.gradients import AbstractGradient, find_gradient
 from qpeft.devices.journal import default_path
-from qpeft.errors import RecipeError
+from qpeft.errors import DeviceError, RecipeError
 from qpeft.training.sections import DeviceSection
 
 
 def new_run_id(folder: Path) -> str:
     """A name for a run in the journal that no other run has."""
     return f"{folder.name}-{uuid.uuid4().hex[:8]}"
+
+
+def number_of_processes() -> int:
+    """How many processes train together."""
+    return int(PartialState().num_processes)
 
 
 class DeviceSession:
@@ -38,11 +44,21 @@ class DeviceSession:
     """
 
     def __init__(self, section: DeviceSection, *, seed: int) -> None:
+        if (processes := number_of_processes()) > 1:
+            raise DeviceError(
+                f"Training on a quantum device takes one process, since jobs are told apart by step and layer; this is "
+                f"one of {processes}. Start it without a launcher."
+            )
         self._section = section
         self._gradient = build_gradient(section, seed=seed)
         self._budget = Budget(section.max_circuits, section.max_shots, section.max_seconds)
         self.device: AbstractDevice = load_device(section.name, **section.options)
         self._journal = Journal(Path(section.journal).expanduser() if section.journal else default_path())
+
+    def check(self, model: nn.Module) -> None:
+        """Raises: DeviceError or ShotsError if the device takes no such circuits or shots."""
+        self.attach(model, run_id="")
+        set_quantum_device(model, None)
 
     def spent(self, run_id: str) -> Cost:
         """What a run has sent so far, in all its processes."""

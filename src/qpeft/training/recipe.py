@@ -94,6 +94,7 @@ def train(
         f"{size['layers']} layers, on {device_name(model.device)}"
     )
     if session is not None:
+        session.check(model)
         bill = training_bill(recipe, session.device.capabilities(), model, training.encoded)
         console.print(bill.table())
         confirm(bill)

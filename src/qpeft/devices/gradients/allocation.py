@@ -69,18 +69,17 @@ def allocate(variances: Sequence[float], highest_level: int = HIGHEST_LEVEL) -> 
     From one unit each, the circuit whose variance falls most per further unit is doubled, until the units are gone.
     """
     levels, left = [0] * len(variances), (UNITS - 1) * len(variances)
-    # Doubling n units takes n and lowers variance / n by half: by variance / (2 n**2) per unit.
-    gains = [(-variance, place) for place, variance in enumerate(variances) if highest_level > 0]
+    # Doubling n units takes n and halves variance / n: by variance / (2 n**2) per unit. Of equals, the lowest first.
+    gains = [(-variance, 0, place) for place, variance in enumerate(variances) if highest_level > 0]
     heapq.heapify(gains)
     while gains:
-        gain, place = heapq.heappop(gains)
-        units = 1 << levels[place]
-        if units > left:
+        gain, level, place = heapq.heappop(gains)
+        if 1 << level > left:
             continue
-        levels[place] += 1
-        left -= units
+        left -= 1 << level
+        levels[place] = level + 1
         if levels[place] < highest_level:
-            heapq.heappush(gains, (gain / 4, place))
+            heapq.heappush(gains, (gain / 4, levels[place], place))
     return levels
 
 

@@ -25,7 +25,7 @@ class Products(NamedTuple):
     Attributes:
         inputs: (rows, num_inputs).
         weights: (num_circuits, num_weights), summed over the rows of each circuit.
-        input_errors, weight_errors: standard errors in the same shapes; NaN where one sample says nothing of them.
+        input_errors, weight_errors: standard errors in the same shapes; NaN where nothing is known of them.
     """
 
     inputs: Tensor

@@ -40,18 +40,17 @@ class RowSample:
     def variance(self, numbers: Tensor) -> Tensor:
         """Of the sum of expanded numbers, (rows, n) to (n,), as far as it comes from the choice of rows.
 
-        NaN if one row was drawn and others were not: nothing is known of the spread then.
+        A single row says nothing of the spread; its variance is that of samples whose size is random, which is larger.
         """
         drawn = self.chosen & (self.probabilities < 1)
         size = int(drawn.sum())
         if size == 0:
             return numbers.new_zeros(numbers.shape[1])
+        left_out, expanded = (1 - self.probabilities[drawn])[:, None], self.expand(numbers)[drawn]
         if size == 1:
-            return numbers.new_full(numbers.shape[1:], torch.nan)
-        left_out = (1 - self.probabilities[drawn])[:, None] * size / (size - 1)
-        expanded = self.expand(numbers)[drawn]
+            return (left_out * expanded.square()).sum(0)
         mean = (left_out * expanded).sum(0) / left_out.sum(0)
-        return (left_out * (expanded - mean).square()).sum(0)
+        return (left_out * (expanded - mean).square()).sum(0) * size / (size - 1)
 
 
 def draw_rows(sizes: Tensor, count: int, stream: Stream) -> RowSample:

@@ -56,12 +56,11 @@ class Spsa(AbstractGradient):
         moves = torch.tensor([wanted.inputs] * inputs.shape[1] + [wanted.weights] * weights.shape[1], dtype=torch.bool)
         signs *= moves
         angles = torch.cat([inputs, weights[rows.owners]], dim=1)
-        if moves.any():
-            slopes = self._slopes(call, angles, signs, grad)
-        else:
-            slopes = torch.zeros(signs.shape[:2], dtype=torch.float64)
+        if not moves.any():
+            return Products(*(torch.zeros_like(one) for one in (inputs, weights, inputs, weights)))
+        slopes, noise = self._slopes(call, angles, signs, grad)
         products = slopes[:, :, None] * signs
-        means, variances = products.mean(1), self._variances(products, moves)
+        means, variances = products.mean(1), self._variances(products, signs, noise)
         split = inputs.shape[1]
         return Products(
             means[:, :split],
@@ -70,21 +69,29 @@ class Spsa(AbstractGradient):
             rows.sum_by_owner(variances[:, split:]).sqrt(),
         )
 
-    def _slopes(self, call: DeviceCall, angles: Tensor, signs: Tensor, grad: Tensor) -> Tensor:
-        """Derivatives along the directions, (rows, num_directions)."""
+    def _slopes(self, call: DeviceCall, angles: Tensor, signs: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives along the directions, and their variances from the shots, (rows, num_directions) each."""
         angles = angles[:, None]
         moved = torch.stack([angles + self.step * signs, angles - self.step * signs], dim=2)
         split = call.circuit.num_inputs
         bound = [bind(call.circuit, row[:split], row[split:]).operations for row in moved.flatten(0, 2).tolist()]
-        values = torch.from_numpy(call.values(bound)).reshape(*moved.shape[:3], -1)
-        return ((values[:, :, 0] - values[:, :, 1]) * grad[:, None]).sum(2) / (2 * self.step)
+        values, covariances = (torch.from_numpy(one).unflatten(0, moved.shape[:3]) for one in call.moments(bound))
+        ends = (values * grad[:, None, None]).sum(3)
+        noise = torch.einsum("ro,rdsop,rp->rd", grad, covariances, grad).clamp(min=0)
+        return (ends[:, :, 0] - ends[:, :, 1]) / (2 * self.step), noise / (2 * self.step) ** 2
 
-    def _variances(self, products: Tensor, moves: Tensor) -> Tensor:
+    def _variances(self, products: Tensor, signs: Tensor, noise: Tensor) -> Tensor:
         """Of the means over directions: (rows, num_directions, angles) to (rows, angles)."""
-        if self.num_directions > 1:
-            return products.var(1) / self.num_directions
-        # One direction says nothing of the spread, except that what was not moved has none.
-        return torch.full_like(products[:, 0], math.nan).where(moves, 0.0)
+        count = self.num_directions
+        moved = signs[:, 0] != 0
+        if count == 1:
+            # One direction says nothing of the spread, except that what was not moved has none.
+            return torch.full_like(products[:, 0], math.nan).where(moved, 0.0)
+        # Directions that are equal or opposite have the same circuits, which are sent once: their noise is the same,
+        # and less of it shows in the spread than is in the mean.
+        equal = (signs @ signs.mT).abs() == moved.sum(1)[:, None, None]
+        shared = ((equal.sum(2) - 1) * noise).sum(1) / (count * (count - 1))
+        return products.var(1) / count + shared[:, None] * moved
 
     def _signs(self, call: DeviceCall, num_rows: int) -> Tensor:
         key = SampleKey(self.seed, call.key.step, f"spsa {call.key.module}", call.key.call)

@@ -209,7 +209,7 @@ class OriginDevice(AbstractDevice):
         if time.monotonic() - self._seen_online < SECONDS_ONLINE:
             return
         chips = chips_of(self._cloud)
-        name = ALIASES.get(self._chip_name, self._chip_name)
+        name = self._chip_name if self._chip_name in chips else ALIASES.get(self._chip_name)
         if name not in chips:
             known = ", ".join(sorted(chips)) or "none"
             raise DeviceError(f"Origin's cloud at {self._url} has no chip {self._chip_name!r}; it has {known}.")

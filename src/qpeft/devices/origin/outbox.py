@@ -10,6 +10,7 @@ import hashlib
 import json
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,9 @@ class Outbox:
         """Forget submissions that nobody has asked about for a month."""
         oldest = time.time() - SECONDS_KEPT
         for file in self.folder.glob("*"):
-            if file.stat().st_mtime < oldest:
-                file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process was faster
+                if file.stat().st_mtime < oldest:
+                    file.unlink()
 
     def _may_change(self, ticket: str, note: dict[str, Any]) -> bool:
         """Whether somebody may still write another note in place of this one, or has just done so."""
