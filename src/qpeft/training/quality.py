@@ -10,7 +10,7 @@ from torch import nn
 from qpeft.adapters.qtha.angles import Angles, collect_angles
 from qpeft.data import Encoded
 from qpeft.devices import AbstractDevice
-from qpeft.devices.preflight import Candidate, Preflight, compare, preflight, suggest
+from qpeft.devices.preflight import Preflight, compare, preflight, suggest
 from qpeft.errors import DeviceError, SimulationError
 from qpeft.evaluation import held_out_loss
 from qpeft.simulation.noise import NoiseModel, ReadoutError
@@ -56,9 +56,10 @@ def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, enc
         calibration,
         shots=prediction.shots,
         block=prediction.block,
-        depths=DEPTHS,
+        depths=sorted({*DEPTHS, depth}),
     )
-    return suggest(Candidate(ansatz, depth, prediction), comparison)
+    # Not the prediction above: weights of a fresh adapter are near zero, and those of the others would be anywhere.
+    return f"With weights anywhere, {suggest(comparison.find(ansatz, depth), comparison)}"
 
 
 def _angles(recipe: Recipe, model: nn.Module, encoded: Sequence[Encoded]) -> dict[str, Angles]:
