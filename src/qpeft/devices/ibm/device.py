@@ -117,10 +117,14 @@ class IbmDevice(AbstractDevice):
         self._jobs.cancel(job_id)
 
     def calibration(self) -> NoiseModel | None:
-        """The backend's latest, by qubits of the chip; None for "aer". Raises: DeviceError if it cannot be had."""
+        """The backend's latest, by qubits of the chip; None for "aer". Circuits sent from now on are laid out by it.
+
+        Raises: DeviceError if it cannot be had.
+        """
         try:
             if not self._is_local:
                 self._backend.refresh()
+                self._translator.forget()
             properties = self._backend.properties()
         except Exception as error:
             text, cause = told(error, self._secrets)
