@@ -1,5 +1,7 @@
 """Devices that the contract is tried on. A device joins by a fixture `<name>_contract` and its name in `CONTRACTS`."""
 
+import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,15 +10,38 @@ from pathlib import Path
 import pytest
 
 from qpeft.circuits import Circuit
-from qpeft.devices import AbstractDevice, LocalDevice
+from qpeft.devices import AbstractDevice, LocalDevice, load_device
 
 # The dense matrices and random circuits that the simulator is tested with.
 sys.path.append(str(Path(__file__).parents[1] / "simulation"))
-# The emulator of Origin's cloud.
+# The emulator of Origin's cloud, and the stand-in for IBM's.
 sys.path.append(str(Path(__file__).parent / "emulator"))
+sys.path.append(str(Path(__file__).parent / "ibm"))
 
-CONTRACTS = ["local", "origin"]
+CONTRACTS = ["ibm", "ibm_service", "local", "origin", "pennylane"]
 ORIGIN_KEY = "3041-of-the-tests"
+NEEDED = {"ibm": "qiskit_ibm_runtime"}
+"""Devices with a vendor's package that the test environment may lack. Their tests are under a folder of this name, or
+are contracts of which it is the first word; without the package they are deselected, unless QPEFT_ALL_DEVICES is set,
+as it is where all packages should be there: then they fail."""
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("QPEFT_ALL_DEVICES"):
+        return
+    missing = {device for device, package in NEEDED.items() if importlib.util.find_spec(package) is None}
+    without = [item for item in items if _device(item) in missing]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if _device(item) not in missing]
+
+
+def _device(item):
+    """The device that a test is about, if it is one of those that may be missing."""
+    if item.path.parent.name in NEEDED and item.path.parent.parent == Path(__file__).parent:
+        return item.path.parent.name
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return str(parameters.get("contract", "")).partition("_")[0]
 
 
 @dataclass(frozen=True)
@@ -44,6 +69,28 @@ def contract(request):
 @pytest.fixture
 def local_contract():
     device = LocalDevice(num_qubits=6, seed=1)
+    return Contract(device, unfinished_job=lambda circuit: device.submit([circuit], 10))
+
+
+@pytest.fixture
+def pennylane_contract():
+    device = load_device("pennylane", device="default.qubit", num_qubits=6, seed=1)
+    return Contract(device, unfinished_job=lambda circuit: device.submit([circuit], 10))
+
+
+@pytest.fixture
+def ibm_contract():
+    device = load_device("ibm", backend="aer", seed=1, max_circuits=20)
+    return Contract(device, unfinished_job=lambda circuit: device.submit([circuit], 10))
+
+
+@pytest.fixture
+def ibm_service_contract(monkeypatch, tmp_path):
+    import ibm_cloud
+
+    ibm_cloud.install(monkeypatch.setattr, tmp_path)
+    monkeypatch.setenv("QPEFT_IBM_TOKEN", ibm_cloud.KEY)
+    device = load_device("ibm", backend=ibm_cloud.BACKEND)
     return Contract(device, unfinished_job=lambda circuit: device.submit([circuit], 10))
 
 

@@ -1,8 +1,8 @@
 """Quantum circuits as plain data: what is computed, never how or where. Nothing here needs torch."""
 
 from qpeft.circuits import ansatz
-from qpeft.circuits.binding import bind
+from qpeft.circuits.binding import bind, unbind
 from qpeft.circuits.circuit import Angle, Circuit, Input, Operation, Weight
 from qpeft.circuits.gates import GATES, Gate
 
-__all__ = ["GATES", "Angle", "Circuit", "Gate", "Input", "Operation", "Weight", "ansatz", "bind"]
+__all__ = ["GATES", "Angle", "Circuit", "Gate", "Input", "Operation", "Weight", "ansatz", "bind", "unbind"]

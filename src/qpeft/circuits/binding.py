@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,3 +32,20 @@ def bind(circuit: Circuit, inputs: Sequence[float], weights: Sequence[float]) ->
                 operation = replace(operation, angle=float(weights[index]))  # noqa: PLW2901
         operations.append(operation)
     return replace(circuit, operations=tuple(operations))
+
+
+def unbind(circuit: Circuit) -> tuple[Circuit, list[float]]:
+    """The inverse of `bind`, for machines that prepare a circuit once and run it at many angles.
+
+    Returns:
+        The circuit with an input in place of each number, in the order of its gates, and the numbers, radians.
+        Observables stay, and so do inputs and weights; numbers become the inputs after the last.
+    """
+    numbers = itertools.count(circuit.num_inputs)
+    operations, angles = [], []
+    for operation in circuit.operations:
+        if isinstance(operation.angle, (int, float)):
+            angles.append(float(operation.angle))
+            operation = replace(operation, angle=Input(next(numbers)))  # noqa: PLW2901
+        operations.append(operation)
+    return replace(circuit, operations=tuple(operations)), angles

@@ -13,6 +13,9 @@ from qpeft.devices.evaluation import (
 from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
+from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise
+from qpeft.devices.placement import find_blocks
+from qpeft.devices.preflight import Comparison, Preflight, compare, preflight, suggest
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, run
 from qpeft.devices.registry import DEVICES, load_device
 from qpeft.devices.runner import JournalledRunner
@@ -20,9 +23,11 @@ from qpeft.devices.runner import JournalledRunner
 __all__ = [
     "DEVICES",
     "AbstractDevice",
+    "AbstractMitigation",
     "Budget",
     "CallKey",
     "Capabilities",
+    "Comparison",
     "Cost",
     "DeviceGradients",
     "DeviceValues",
@@ -33,15 +38,22 @@ __all__ = [
     "JournalledRunner",
     "LocalDevice",
     "ParameterShift",
+    "Preflight",
+    "ReadoutInversion",
     "Runner",
     "Simulated",
     "Spsa",
+    "ZeroNoise",
     "backward_circuits",
     "backward_shots",
+    "compare",
     "device_expectations",
     "device_gradients",
+    "find_blocks",
     "forward_circuits",
     "load_device",
+    "preflight",
     "run",
     "run_now",
+    "suggest",
 ]

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Circuit, Operation
+from qpeft.devices.mitigation import AbstractMitigation
+from qpeft.devices.mitigation.reading import read
 from qpeft.devices.protocol import AbstractDevice, Distribution, run
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise.outcomes import TO_Z_BASIS
@@ -27,7 +29,8 @@ class CallKey:
         module: name of the module whose circuit it is; empty outside a model.
         step: of the training.
         call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
-        part: "values" of a forward pass or "gradient" of its backward pass.
+        part: "values" of a forward pass, "gradient" of its backward pass, longer for a part of either, or "readout",
+            which is measured for both.
     """
 
     module: str = ""
@@ -77,6 +80,9 @@ class DeviceCall:
         shots: per circuit sent; None for exact probabilities.
         runner: that does the sending.
         key: of this call.
+        mitigation: of errors, in all values; None for values as they come.
+
+    Raises: DeviceError if the mitigation does not suit the device.
     """
 
     circuit: Circuit
@@ -84,6 +90,11 @@ class DeviceCall:
     shots: int | None
     runner: Runner = run_now
     key: CallKey = ONLY_CALL
+    mitigation: AbstractMitigation | None = None
+
+    def __post_init__(self) -> None:
+        if self.mitigation is not None:
+            self.mitigation.check(self.device.capabilities())
 
     def values(self, bound: Sequence[Operations]) -> Values:
         """Expectation values for the circuit's operations with numbers for angles, (len(bound), num_observables).
@@ -91,6 +102,8 @@ class DeviceCall:
         Each basis in which observables are measured is a circuit of its own. Equal circuits are sent once.
         Raises: what the runner raises; DeviceError if it returns too few or too many results.
         """
+        if self.mitigation is not None:
+            return self.moments(bound)[0]
         if not bound:
             return np.zeros((0, self.circuit.num_observables))
         bases = measurement_bases(self.circuit.observables)
@@ -103,6 +116,16 @@ class DeviceCall:
             values[:, columns] = [_means(results[circuit], observables) for circuit in circuits]
         return values
 
+    def estimates(self, bound: Sequence[Operations]) -> tuple[Values, Values]:
+        """The same values with their standard errors, both (len(bound), num_observables). Raises: as `values`."""
+        if self.mitigation is None:
+            values = self.values(bound)
+            return values, self.standard_errors(values)
+        values, covariances = self.moments(bound)
+        variances = np.diagonal(covariances, axis1=1, axis2=2)
+        # Below 0 only where a device returns shares below 0.
+        return values, np.sqrt(np.maximum(variances, 0))
+
     def moments(self, bound: Sequence[Operations]) -> tuple[Values, Values]:
         """The same values and the covariances of their errors, (len(bound), num_observables, num_observables).
 
@@ -114,20 +137,22 @@ class DeviceCall:
         covariances = np.zeros((*values.shape, self.circuit.num_observables))
         if not bound:
             return values, covariances
+        weights = (1.0,) if self.mitigation is None else self.mitigation.weights
+        readout = None if self.mitigation is None else self.mitigation.readout(self)
         bases = measurement_bases(self.circuit.observables)
-        changes = [_basis_change(basis) for basis in bases]
-        wanted = [[Circuit(self.circuit.num_qubits, operations + change) for operations in bound] for change in changes]
-        results = self._results(circuit for row in wanted for circuit in row)
-        for columns, circuits in zip(bases.values(), wanted, strict=True):
+        wanted = [[self._versions(operations + _basis_change(basis)) for operations in bound] for basis in bases]
+        results = self._results(circuit for rows in wanted for versions in rows for circuit in versions)
+        for columns, rows in zip(bases.values(), wanted, strict=True):
             observables = [self.circuit.observables[column] for column in columns]
-            for row, circuit in enumerate(circuits):
-                means, seconds = _moments(results[circuit], observables)
+            for row, versions in enumerate(rows):
+                found = [results[circuit] for circuit in versions]
+                means, spread = read(found, weights, observables, readout, self.shots)
                 values[row, columns] = means
-                covariances[row][np.ix_(columns, columns)] = self._covariance(means, seconds)
+                covariances[row][np.ix_(columns, columns)] = spread
         return values, covariances
 
     def standard_errors(self, values: Values) -> Values:
-        """Uncertainty of values, from their own samples; 0 for exact values, 1 for a single shot."""
+        """Uncertainty of values without mitigation, from their own samples; 0 for exact values, 1 for a single shot."""
         if self.shots is None:
             return np.zeros_like(values)
         if self.shots == 1:
@@ -136,13 +161,9 @@ class DeviceCall:
         deviations: Values = np.sqrt(np.maximum(1 - values**2, 0) / (self.shots - 1))
         return deviations
 
-    def _covariance(self, means: Values, seconds: Values) -> Values:
-        if self.shots is None:
-            return np.zeros_like(seconds)
-        if self.shots == 1:
-            return np.eye(len(means))
-        covariance: Values = (seconds - np.outer(means, means)) / (self.shots - 1)
-        return covariance
+    def _versions(self, operations: Operations) -> list[Circuit]:
+        versions = (operations,) if self.mitigation is None else self.mitigation.versions(operations)
+        return [Circuit(self.circuit.num_qubits, version) for version in versions]
 
     def _results(self, circuits: Iterable[Circuit]) -> dict[Circuit, Distribution]:
         different = list(dict.fromkeys(circuits))
@@ -157,6 +178,11 @@ def num_bases(circuit: Circuit) -> int:
     return len(measurement_bases(circuit.observables))
 
 
+def num_versions(mitigation: AbstractMitigation | None) -> int:
+    """How many circuits a mitigation sends in place of one."""
+    return 1 if mitigation is None else len(mitigation.weights)
+
+
 def _basis_change(basis: str) -> Operations:
     return tuple(Operation(name, (qubit,)) for qubit, letter in enumerate(basis) for name in TO_Z_BASIS[letter])
 
@@ -165,13 +191,6 @@ def _means(result: Distribution, observables: Sequence[str]) -> Values:
     """Mean of each observable's sign over the bit strings; the letters of its basis have become Z."""
     means: Values = np.fromiter(result.values(), float, len(result)) @ _signs(result, observables)
     return means
-
-
-def _moments(result: Distribution, observables: Sequence[str]) -> tuple[Values, Values]:
-    """Means of the signs, and of their products two by two."""
-    signs = _signs(result, observables).astype(float)
-    weighted = np.fromiter(result.values(), float, len(result))[:, None] * signs
-    return weighted.sum(0), weighted.T @ signs
 
 
 def _signs(result: Distribution, observables: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, run_now
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, Wanted, find_gradient
+from qpeft.devices.mitigation import AbstractMitigation
 from qpeft.devices.protocol import AbstractDevice
 from qpeft.devices.rows import Rows, check_rows
 from qpeft.errors import GradientError
@@ -52,11 +53,12 @@ def device_gradients(
     by_weights: bool = True,
     runner: Runner = run_now,
     key: CallKey = ONLY_CALL,
+    mitigation: AbstractMitigation | None = None,
 ) -> DeviceGradients:
     """Gradients of sum(values * grad) for the values of `device_expectations`, without sending for the values.
 
     Args:
-        circuit, inputs, weights, device, shots, runner, key: as for `device_expectations`.
+        circuit, inputs, weights, device, shots, runner, key, mitigation: as for `device_expectations`.
         grad: from above, one number per value. Rows of zeros send nothing and have gradients of zero.
         gradient: as for `device_expectations`, but not None.
         by_inputs, by_weights: which gradients are wanted; the other is zero.
@@ -75,7 +77,7 @@ def device_gradients(
             f"got {tuple(grad.shape)}."
         )
     flat, upper = (a.reshape(inputs.shape[:-1].numel(), a.shape[-1]) for a in (inputs, grad))
-    call = DeviceCall(circuit, device, shots, runner, key)
+    call = DeviceCall(circuit, device, shots, runner, key, mitigation)
     groups = weights if weights.ndim == 2 else weights[None]
     products = flat_gradients(call, found, flat, groups, upper, Wanted(by_inputs, by_weights))
     shapes = inputs.shape, weights.shape, inputs.shape, weights.shape

@@ -13,8 +13,10 @@ from qpeft.devices.protocol import AbstractDevice
 from qpeft.errors import DeviceError
 
 DEVICES: dict[str, str] = {
+    "ibm": "qpeft.devices.ibm:IbmDevice",
     "local": "qpeft.devices.local:LocalDevice",
     "origin": "qpeft.devices.origin:OriginDevice",
+    "pennylane": "qpeft.devices.pennylane:PennyLaneDevice",
 }
 """Name in a recipe to "module:Class". Modules are imported when a device of theirs is asked for."""
 GROUP = "qpeft.devices"

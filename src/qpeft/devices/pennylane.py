@@ -1,0 +1,193 @@
+"""Any device of PennyLane as a device of ours: its simulators, and through its plugins the clouds that they reach.
+
+PennyLane sends and waits in one call and shows no job ids, so jobs live in memory here and die with the process.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qpeft.circuits import Circuit, Operation
+from qpeft.circuits.decomposition import bound_angle
+from qpeft.devices.memory_jobs import MemoryJobs
+from qpeft.devices.protocol import (
+    AbstractDevice,
+    Capabilities,
+    Distribution,
+    JobStatus,
+    check_request,
+    check_results,
+)
+from qpeft.devices.secrets import told
+from qpeft.errors import DeviceError
+from qpeft.simulation.noise import NoiseModel
+
+if TYPE_CHECKING:
+    from pennylane.devices import Device as VendorDevice
+    from pennylane.operation import Operator
+    from pennylane.tape import QuantumScript
+
+NAMES: dict[str, str] = {
+    name: name for name in ("S", "T", "SX", "CNOT", "CY", "CZ", "SWAP", "RX", "RY", "RZ", "CRX", "CRY", "CRZ")
+} | {
+    "H": "Hadamard",
+    "X": "PauliX",
+    "Y": "PauliY",
+    "Z": "PauliZ",
+    "PHASE": "PhaseShift",
+    "CPHASE": "ControlledPhaseShift",
+    "RXX": "IsingXX",
+    "RYY": "IsingYY",
+    "RZZ": "IsingZZ",
+}
+"""Gates that PennyLane has, our name to its name; it takes apart itself what a wrapped device lacks."""
+ADJOINTS: dict[str, str] = {"SDG": "S", "TDG": "T"}
+"""Gates that PennyLane writes as the adjoint of another."""
+LOCAL_SIMULATORS = frozenset(
+    {"default.qubit", "default.mixed", "default.tensor", "default.clifford", "reference.qubit"}
+    | {"lightning.qubit", "lightning.kokkos", "lightning.gpu", "lightning.tensor"}
+)
+"""Devices known to compute on this machine, and exactly if asked to; all others are taken for remote and sampling."""
+
+
+class PennyLaneDevice(AbstractDevice):
+    """A device of PennyLane, found by the name that `pennylane.device` knows it by.
+
+    A job is sent when it is first polled, all its circuits in one call, and that call waits for the results.
+
+    Args:
+        device: PennyLane's name, such as "lightning.qubit", or that of an installed plugin.
+        num_qubits: largest circuit; becomes the device's wires 0, 1, 2, ...
+        seed: of the samples, for devices that take one; None to leave it to them.
+        options: further keywords of the device. Keys do not belong here: plugins find them in their own files.
+        is_remote: whether circuits leave this machine; by default True for all but PennyLane's own simulators.
+        can_be_exact: whether `shots=None` works; by default only for PennyLane's own simulators.
+
+    Raises: DeviceError if PennyLane is missing, does not know the device, or cannot make it with these options.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        num_qubits: int,
+        seed: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        is_remote: bool | None = None,
+        can_be_exact: bool | None = None,
+    ) -> None:
+        if num_qubits < 1:
+            raise DeviceError(f"A device needs at least 1 qubit; got num_qubits={num_qubits}.")
+        keywords = {**(options or {}), **({} if seed is None else {"seed": seed})}
+        self._device = _make(device, num_qubits, keywords)
+        self._num_qubits = num_qubits
+        is_ours = device in LOCAL_SIMULATORS
+        self._is_remote = not is_ours if is_remote is None else is_remote
+        self._can_be_exact = is_ours if can_be_exact is None else can_be_exact
+        self._jobs = MemoryJobs("pennylane")
+
+    def capabilities(self) -> Capabilities:
+        """All gates; limits of shots and circuits are not known here, and a device that has some fails the job."""
+        return Capabilities(
+            name="pennylane",
+            num_qubits=self._num_qubits,
+            gate_names=frozenset({*NAMES, *ADJOINTS}),
+            max_shots=None,
+            max_circuits=None,
+            can_be_exact=self._can_be_exact,
+            is_remote=self._is_remote,
+            keeps_jobs=False,
+        )
+
+    def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
+        """Keep a job for its first poll. Raises: as `check_request`; nothing was sent then."""
+        check_request(self.capabilities(), circuits, shots)
+        kept = tuple(circuits)
+        return self._jobs.add(lambda: self._run(kept, shots))
+
+    def poll(self, job_id: str) -> JobStatus:
+        """The state after the job was sent and answered, which happens here, once. Raises: JobError if unknown."""
+        return self._jobs.poll(job_id)
+
+    def fetch(self, job_id: str) -> list[Distribution]:
+        """Copies of the results. Raises: JobError if the job is unknown or not finished."""
+        return self._jobs.fetch(job_id)
+
+    def cancel(self, job_id: str) -> None:
+        """Never send this job; nothing happens if it is over. Raises: JobError if it is unknown."""
+        self._jobs.cancel(job_id)
+
+    def calibration(self) -> NoiseModel | None:
+        """None: PennyLane has no common form for what devices say of their errors."""
+        return None
+
+    def _run(self, circuits: Sequence[Circuit], shots: int | None) -> list[Distribution]:
+        import pennylane  # noqa: PLC0415
+
+        scripts = [to_script(circuit, shots) for circuit in circuits]
+        answers = pennylane.execute(scripts, self._device, diff_method=None)
+        if len(answers) != len(circuits):
+            raise DeviceError(f"{len(circuits)} circuits were sent and {len(answers)} results came back.")
+        read = _exact if shots is None else _sampled
+        results = [read(answer, circuit.num_qubits) for answer, circuit in zip(answers, circuits, strict=True)]
+        check_results(circuits, results)
+        return results
+
+
+def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
+    """PennyLane's form of a bound circuit: counts of all qubits, or their probabilities for `shots=None`.
+
+    PennyLane prints wire 0 leftmost, as we do. Raises: DeviceError for a gate that is not in the table.
+    """
+    import pennylane  # noqa: PLC0415
+    from pennylane.tape import QuantumScript  # noqa: PLC0415
+
+    wires = range(circuit.num_qubits)
+    measured = pennylane.probs(wires=wires) if shots is None else pennylane.counts(wires=wires)
+    return QuantumScript([_operator(operation) for operation in circuit.operations], [measured], shots=shots)
+
+
+def _operator(operation: Operation) -> Operator:
+    import pennylane  # noqa: PLC0415
+
+    name, wires, angle = operation.gate_name, list(operation.qubits), bound_angle(operation)
+    if name in ADJOINTS:
+        return pennylane.adjoint(getattr(pennylane, ADJOINTS[name])(wires=wires))
+    if name not in NAMES:
+        raise DeviceError(f"pennylane has no gate {name} in its table; use another ansatz.")
+    kind = getattr(pennylane, NAMES[name])
+    return kind(wires=wires) if angle is None else kind(float(angle), wires=wires)
+
+
+def _sampled(counts: Mapping[str, int], num_qubits: int) -> Distribution:
+    total = sum(int(count) for count in counts.values())
+    if not total:
+        raise DeviceError(f"A circuit on {num_qubits} qubit(s) came back without a single sample.")
+    return {str(bits): int(count) / total for bits, count in counts.items() if count}
+
+
+def _exact(probabilities: Sequence[float], num_qubits: int) -> Distribution:
+    if len(probabilities) != 2**num_qubits:
+        raise DeviceError(f"{num_qubits} qubit(s) have {2**num_qubits} outcomes; {len(probabilities)} came back.")
+    return {f"{outcome:0{num_qubits}b}": float(share) for outcome, share in enumerate(probabilities) if share}
+
+
+def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevice:
+    try:
+        import pennylane  # noqa: PLC0415
+    except ImportError as error:
+        raise DeviceError("PennyLane is not installed: pip install 'qpeft[pennylane]'.") from error
+    if name not in pennylane.plugin_devices:
+        near = difflib.get_close_matches(name, pennylane.plugin_devices, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(pennylane.plugin_devices))}."
+        raise DeviceError(f"PennyLane has no device {name!r}; {hint} Others come with plugins, to be installed first.")
+    try:
+        return pennylane.device(name, wires=num_qubits, **keywords)
+    except Exception as error:
+        # Plugins raise what they like. Names of options only, since a value may be a key.
+        text, cause = told(error, keywords.values())
+        raise DeviceError(
+            f"PennyLane cannot make {name!r} with num_qubits={num_qubits} and options {sorted(keywords)}: {text}"
+        ) from cause
