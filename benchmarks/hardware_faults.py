@@ -1,6 +1,6 @@
 """Kills and faults: whether a run on a quantum computer ends as an undisturbed one, and pays for nothing twice.
 
-    python benchmarks/hardware_faults.py [--kills 20] [--aimed 5] [--save]
+    python benchmarks/hardware_faults.py [--kills 20] [--aimed 5] [--parts random aimed faults] [--save]
 
 A tiny language model is trained by `qpeft train` with one layer on the emulator of the Origin cloud, through the
 vendor's own client. Its results depend on how many jobs came before, so a job too many shows in the trained adapter.
@@ -16,6 +16,7 @@ Every claim is checked; the exit code is 1 if one does not hold.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import random
@@ -60,6 +61,7 @@ class Emulator:
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().split()[-1]
         self._port = int(self.url.rsplit(":", 1)[1])
+        atexit.register(self.stop)
 
     def stop(self) -> None:
         self._process.kill()
@@ -85,12 +87,13 @@ def environment(folder: Path | None = None) -> dict[str, str]:
 class Run:
     """A training run with an emulator of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path, tiny: Path, *, steps: int) -> None:
-        folder.mkdir(parents=True)
-        self.folder, self.cloud = folder, Emulator(folder)
+    def __init__(self, folder: Path, name: str, *, steps: int) -> None:
+        self.folder = folder / name
+        self.folder.mkdir()
+        self.cloud = Emulator(self.folder)
         recipe = {
-            "model": {"name": str(tiny / "model")},
-            "data": {"train": str(tiny / "sums.jsonl"), "hold_out": 4},
+            "model": {"name": str(folder / "model")},
+            "data": {"train": str(folder / "sums.jsonl"), "hold_out": 4},
             "adapter": {"type": "qtha", "rank": 4, "ansatz": "ring_cz", "target_modules": ["q_proj", "v_proj"]},
             "training": {"steps": steps, "batch_size": 2, "checkpoint_every": 1, "learning_rate": 0.01},
             "evaluation": {"before": False},
@@ -102,13 +105,14 @@ class Run:
                 "gradient": "spsa",
                 "gradient_options": {"num_directions": 2},
             },
-            "output": {"folder": str(folder / "run")},
+            "output": {"folder": str(self.folder / "run")},
         }
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        (self.folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
     def start(self) -> subprocess.Popen[str]:
         """`qpeft train --resume`, which begins where there is nothing to resume."""
         command = [*QPEFT, "train", str(self.folder / "recipe.yaml"), "--resume"]
+        CONSOLE.print(f"{time.monotonic() - START:6.0f} s  {self.folder.name} starts", style="dim")
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(self.folder)
         )
@@ -168,7 +172,7 @@ class Findings:
         CONSOLE.print(f"{'ok  ' if holds else 'FAIL'}  {case}: {found}")
 
 
-CONSOLE = Console(highlight=False, soft_wrap=True)
+CONSOLE, START = Console(highlight=False, soft_wrap=True), time.monotonic()
 
 
 def random_kills(run: Run, kills: int, seed: int) -> int:
@@ -204,6 +208,7 @@ def killed_at_random(findings: Findings, run: Run, undisturbed: Run, kills: int)
     assert code == 0 or "is finished" in output, output
     text, holds = same_as(run, undisturbed)
     findings.claim(f"{hits} kills of the trainer at random moments", text, holds and hits == kills)
+    run.cloud.stop()
 
 
 def killed_in_the_window(findings: Findings, run: Run, undisturbed: Run, kills: int) -> None:
@@ -232,6 +237,7 @@ def killed_in_the_window(findings: Findings, run: Run, undisturbed: Run, kills: 
     assert code == 0, output
     text, holds = same_as(run, undisturbed)
     findings.claim("and settled by hand each time", text, holds)
+    run.cloud.stop()
 
 
 FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
@@ -251,10 +257,10 @@ FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
 """What the cloud does, and whether a run must get through it by itself."""
 
 
-def faults(findings: Findings, folder: Path, tiny: Path, steps: int) -> None:
+def faults(findings: Findings, folder: Path) -> None:
     """One run for each, resumed once if it stopped."""
     for number, (name, (fault, must_go_on)) in enumerate(FAULTS.items()):
-        run = Run(folder / f"fault-{number}", tiny, steps=steps)
+        run = Run(folder, f"fault-{number}", steps=2)
         run.cloud.fault(**fault, skip=1)
         code, output = run.finish()
         text = "went on by itself" if code == 0 else "stopped: " + " ".join(output.split("error:")[-1].split())[:160]
@@ -276,23 +282,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--aimed", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", default=["random", "aimed", "faults"])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/hardware_faults.json")
     options = parser.parse_args()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
-        folder, tiny = Path(name), Path(name) / "tiny"
-        tiny.mkdir()
-        make_model(tiny / "model")
-        write_sums(tiny / "sums.jsonl")
-        runs = {name: Run(folder / name, tiny, steps=options.steps) for name in ("undisturbed", "random", "aimed")}
-        code, output = runs["undisturbed"].finish()
-        assert code == 0, output
-        killed_at_random(findings, runs["random"], runs["undisturbed"], options.kills)
-        killed_in_the_window(findings, runs["aimed"], runs["undisturbed"], options.aimed)
-        for run in runs.values():
-            run.cloud.stop()
-        faults(findings, folder, tiny, steps=2)
+        folder = Path(name)
+        make_model(folder / "model")
+        write_sums(folder / "sums.jsonl")
+        if {"random", "aimed"} & set(options.parts):
+            undisturbed = Run(folder, "undisturbed", steps=options.steps)
+            code, output = undisturbed.finish()
+            assert code == 0, output
+            if "random" in options.parts:
+                killed_at_random(findings, Run(folder, "random", steps=options.steps), undisturbed, options.kills)
+            if "aimed" in options.parts:
+                killed_in_the_window(findings, Run(folder, "aimed", steps=options.steps), undisturbed, options.aimed)
+            undisturbed.cloud.stop()
+        if "faults" in options.parts:
+            faults(findings, folder)
     table = Table("case", "found", "holds")
     for case, found, holds in findings.rows:
         table.add_row(case, found, "yes" if holds else "NO")

@@ -14,8 +14,9 @@ from qpeft.errors import QpeftError
 
 if TYPE_CHECKING:
     from qpeft.adapters.qtha.quantum_device import set_quantum_device
+    from qpeft.adapters.qtha.training_noise import set_training_noise
 
-__all__ = ["QpeftError", "QthaConfig", "QthaModel", "set_quantum_device"]
+__all__ = ["QpeftError", "QthaConfig", "QthaModel", "set_quantum_device", "set_training_noise"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from qpeft.adapters.qtha.quantum_device import set_quantum_device  # noqa: PLC0415
 
         return set_quantum_device
+    if name == "set_training_noise":
+        from qpeft.adapters.qtha.training_noise import set_training_noise  # noqa: PLC0415
+
+        return set_training_noise
     raise AttributeError(f"module 'qpeft' has no attribute {name!r}")

@@ -138,16 +138,17 @@ def origin_contract(origin_cloud, origin_device, monkeypatch):
 
 
 class CountingRunner:
-    """Sends as `run_now` does, and remembers every batch and its key."""
+    """Sends as `run_now` does, and remembers every batch, its key and the shots of each of its circuits."""
 
     def __init__(self):
-        self.batches, self.keys = [], []
+        self.batches, self.keys, self.shots = [], [], []
 
     def __call__(self, device, circuits, shots, *, key):
         from qpeft.devices import run_now
 
         self.batches.append(list(circuits))
         self.keys.append(key)
+        self.shots += [shots or 0] * len(circuits)
         return run_now(device, circuits, shots, key=key)
 
     @property

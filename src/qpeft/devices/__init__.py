@@ -2,10 +2,20 @@
 
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.calls import CallKey, Runner, run_now
-from qpeft.devices.evaluation import DeviceValues, backward_circuits, device_expectations, forward_circuits
+from qpeft.devices.differentiation import DeviceGradients, device_gradients
+from qpeft.devices.evaluation import (
+    DeviceValues,
+    backward_circuits,
+    backward_shots,
+    device_expectations,
+    forward_circuits,
+)
 from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
+from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise
+from qpeft.devices.placement import find_blocks
+from qpeft.devices.preflight import Comparison, Preflight, compare, preflight, suggest
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, run
 from qpeft.devices.registry import DEVICES, load_device
 from qpeft.devices.runner import JournalledRunner
@@ -13,10 +23,13 @@ from qpeft.devices.runner import JournalledRunner
 __all__ = [
     "DEVICES",
     "AbstractDevice",
+    "AbstractMitigation",
     "Budget",
     "CallKey",
     "Capabilities",
+    "Comparison",
     "Cost",
+    "DeviceGradients",
     "DeviceValues",
     "Distribution",
     "JobState",
@@ -25,13 +38,22 @@ __all__ = [
     "JournalledRunner",
     "LocalDevice",
     "ParameterShift",
+    "Preflight",
+    "ReadoutInversion",
     "Runner",
     "Simulated",
     "Spsa",
+    "ZeroNoise",
     "backward_circuits",
+    "backward_shots",
+    "compare",
     "device_expectations",
+    "device_gradients",
+    "find_blocks",
     "forward_circuits",
     "load_device",
+    "preflight",
     "run",
     "run_now",
+    "suggest",
 ]

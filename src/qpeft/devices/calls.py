@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Circuit, Operation
+from qpeft.devices.mitigation import AbstractMitigation
+from qpeft.devices.mitigation.reading import read
 from qpeft.devices.protocol import AbstractDevice, Distribution, run
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise.outcomes import TO_Z_BASIS
@@ -27,7 +29,8 @@ class CallKey:
         module: name of the module whose circuit it is; empty outside a model.
         step: of the training.
         call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
-        part: "values" of a forward pass or "gradient" of its backward pass.
+        part: "values" of a forward pass, "gradient" of its backward pass, longer for a part of either, or "readout",
+            which is measured for both.
     """
 
     module: str = ""
@@ -77,6 +80,9 @@ class DeviceCall:
         shots: per circuit sent; None for exact probabilities.
         runner: that does the sending.
         key: of this call.
+        mitigation: of errors, in all values; None for values as they come.
+
+    Raises: DeviceError if the mitigation does not suit the device.
     """
 
     circuit: Circuit
@@ -84,6 +90,11 @@ class DeviceCall:
     shots: int | None
     runner: Runner = run_now
     key: CallKey = ONLY_CALL
+    mitigation: AbstractMitigation | None = None
+
+    def __post_init__(self) -> None:
+        if self.mitigation is not None:
+            self.mitigation.check(self.device.capabilities())
 
     def values(self, bound: Sequence[Operations]) -> Values:
         """Expectation values for the circuit's operations with numbers for angles, (len(bound), num_observables).
@@ -91,25 +102,57 @@ class DeviceCall:
         Each basis in which observables are measured is a circuit of its own. Equal circuits are sent once.
         Raises: what the runner raises; DeviceError if it returns too few or too many results.
         """
+        if self.mitigation is not None:
+            return self.moments(bound)[0]
         if not bound:
             return np.zeros((0, self.circuit.num_observables))
         bases = measurement_bases(self.circuit.observables)
         changes = [_basis_change(basis) for basis in bases]
         wanted = [[Circuit(self.circuit.num_qubits, operations + change) for operations in bound] for change in changes]
-        places: dict[Circuit, int] = {}
-        for circuit in (circuit for row in wanted for circuit in row):
-            places.setdefault(circuit, len(places))
         values = np.empty((len(bound), self.circuit.num_observables))
-        results = self.runner(self.device, list(places), self.shots, key=self.key)
-        if len(results) != len(places):
-            raise DeviceError(f"The runner was given {len(places)} circuits and returned {len(results)} results.")
+        results = self._results(circuit for row in wanted for circuit in row)
         for columns, circuits in zip(bases.values(), wanted, strict=True):
             observables = [self.circuit.observables[column] for column in columns]
-            values[:, columns] = [_means(results[places[circuit]], observables) for circuit in circuits]
+            values[:, columns] = [_means(results[circuit], observables) for circuit in circuits]
         return values
 
+    def estimates(self, bound: Sequence[Operations]) -> tuple[Values, Values]:
+        """The same values with their standard errors, both (len(bound), num_observables). Raises: as `values`."""
+        if self.mitigation is None:
+            values = self.values(bound)
+            return values, self.standard_errors(values)
+        values, covariances = self.moments(bound)
+        variances = np.diagonal(covariances, axis1=1, axis2=2)
+        # Below 0 only where a device returns shares below 0.
+        return values, np.sqrt(np.maximum(variances, 0))
+
+    def moments(self, bound: Sequence[Operations]) -> tuple[Values, Values]:
+        """The same values and the covariances of their errors, (len(bound), num_observables, num_observables).
+
+        Observables that share a basis share their samples, so their errors are correlated; those of different bases are
+        not. Zero for exact values; for a single shot, which says nothing of its spread, 1 and no correlation.
+        Raises: as `values`.
+        """
+        values = np.zeros((len(bound), self.circuit.num_observables))
+        covariances = np.zeros((*values.shape, self.circuit.num_observables))
+        if not bound:
+            return values, covariances
+        weights = (1.0,) if self.mitigation is None else self.mitigation.weights
+        readout = None if self.mitigation is None else self.mitigation.readout(self)
+        bases = measurement_bases(self.circuit.observables)
+        wanted = [[self._versions(operations + _basis_change(basis)) for operations in bound] for basis in bases]
+        results = self._results(circuit for rows in wanted for versions in rows for circuit in versions)
+        for columns, rows in zip(bases.values(), wanted, strict=True):
+            observables = [self.circuit.observables[column] for column in columns]
+            for row, versions in enumerate(rows):
+                found = [results[circuit] for circuit in versions]
+                means, spread = read(found, weights, observables, readout, self.shots)
+                values[row, columns] = means
+                covariances[row][np.ix_(columns, columns)] = spread
+        return values, covariances
+
     def standard_errors(self, values: Values) -> Values:
-        """Uncertainty of values, from their own samples; 0 for exact values, 1 for a single shot."""
+        """Uncertainty of values without mitigation, from their own samples; 0 for exact values, 1 for a single shot."""
         if self.shots is None:
             return np.zeros_like(values)
         if self.shots == 1:
@@ -118,10 +161,26 @@ class DeviceCall:
         deviations: Values = np.sqrt(np.maximum(1 - values**2, 0) / (self.shots - 1))
         return deviations
 
+    def _versions(self, operations: Operations) -> list[Circuit]:
+        versions = (operations,) if self.mitigation is None else self.mitigation.versions(operations)
+        return [Circuit(self.circuit.num_qubits, version) for version in versions]
+
+    def _results(self, circuits: Iterable[Circuit]) -> dict[Circuit, Distribution]:
+        different = list(dict.fromkeys(circuits))
+        results = self.runner(self.device, different, self.shots, key=self.key)
+        if len(results) != len(different):
+            raise DeviceError(f"The runner was given {len(different)} circuits and returned {len(results)} results.")
+        return dict(zip(different, results, strict=True))
+
 
 def num_bases(circuit: Circuit) -> int:
     """How many circuits one set of angles takes: the observables' measurement bases."""
     return len(measurement_bases(circuit.observables))
+
+
+def num_versions(mitigation: AbstractMitigation | None) -> int:
+    """How many circuits a mitigation sends in place of one."""
+    return 1 if mitigation is None else len(mitigation.weights)
 
 
 def _basis_change(basis: str) -> Operations:
@@ -130,8 +189,12 @@ def _basis_change(basis: str) -> Operations:
 
 def _means(result: Distribution, observables: Sequence[str]) -> Values:
     """Mean of each observable's sign over the bit strings; the letters of its basis have become Z."""
+    means: Values = np.fromiter(result.values(), float, len(result)) @ _signs(result, observables)
+    return means
+
+
+def _signs(result: Distribution, observables: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Signs of observables at bit strings, (strings, observables)."""
     bits = np.frombuffer("".join(result).encode(), dtype=np.uint8).reshape(len(result), -1) - ord("0")
     reads = np.array([[letter != "I" for letter in observable] for observable in observables], dtype=np.int64)
-    signs = 1 - 2 * (bits.astype(np.int64) @ reads.T % 2)
-    means: Values = np.fromiter(result.values(), float, len(result)) @ signs
-    return means
+    return 1 - 2 * (bits.astype(np.int64) @ reads.T % 2)

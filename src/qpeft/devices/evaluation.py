@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.circuits import Circuit
-from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_bases, run_now
+from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_bases, num_versions, run_now
+from qpeft.devices.differentiation import OnGradients, flat_gradients
 from qpeft.devices.gradients import GRADIENTS, AbstractGradient, GradientChoice, Wanted, find_gradient
+from qpeft.devices.mitigation import AbstractMitigation
 from qpeft.devices.protocol import AbstractDevice
 from qpeft.devices.rows import Rows, check_rows
 from qpeft.errors import GradientError
@@ -21,8 +22,9 @@ class DeviceValues(NamedTuple):
     """Means over the shots, and how far they are off.
 
     Attributes:
-        values: (*batch, num_observables), in [-1, 1], or a little beyond where a device corrects readout.
-        standard_errors: sqrt((1 - value**2) / (shots - 1)), same shape; 1 for a single shot, 0 for exact values.
+        values: (*batch, num_observables), in [-1, 1], or beyond where readout is corrected or errors are mitigated.
+        standard_errors: sqrt((1 - value**2) / (shots - 1)), same shape; 1 for a single shot, 0 for exact values; with
+            mitigation what becomes of that.
     """
 
     values: Tensor
@@ -39,6 +41,8 @@ def device_expectations(
     gradient: GradientChoice = None,
     runner: Runner = run_now,
     key: CallKey = ONLY_CALL,
+    on_gradients: OnGradients | None = None,
+    mitigation: AbstractMitigation | None = None,
 ) -> DeviceValues:
     """Expectation value of every observable of `circuit`, for every row of `inputs`, as `device` returns it.
 
@@ -54,6 +58,8 @@ def device_expectations(
             values have no influence on what is differentiated send nothing.
         runner: through which everything is sent, forward and backward; by default it stores nothing.
         key: names this call to the runner, and the random directions of 'spsa': calls of equal key have equal ones.
+        on_gradients: is given the gradients of each backward pass with their standard errors, rows flattened.
+        mitigation: of errors, `ReadoutInversion()` or `ZeroNoise()`, in the values and in what gradients are made of.
 
     Returns:
         Values in the order of `circuit.observables` and the type of `inputs`, with their standard errors, which have no
@@ -62,58 +68,94 @@ def device_expectations(
     Raises:
         SimulationError: a shape that does not fit the circuit, NaN or infinite angles.
         GradientError: an unknown gradient; in the backward pass, if `gradient` is None, and for second derivatives.
-        ShotsError, DeviceError: what the device or the runner does not do.
+        ShotsError, DeviceError: what the device or the runner does not do, or a mitigation that the device spoils.
     """
     check_rows(circuit, inputs, weights)
-    call = DeviceCall(circuit, device, shots, runner, key)
+    call = DeviceCall(circuit, device, shots, runner, key, mitigation)
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
     groups = weights if weights.ndim == 2 else weights[None]
-    values, errors = _DeviceExpectations.apply(call, find_gradient(gradient), flat, groups)
+    values, errors = _DeviceExpectations.apply(call, find_gradient(gradient), on_gradients, flat, groups)
     shape = (*inputs.shape[:-1], circuit.num_observables)
     return DeviceValues(values.reshape(shape), errors.reshape(shape))
 
 
-def forward_circuits(circuit: Circuit, num_rows: int = 1) -> int:
-    """Circuits that evaluating `num_rows` rows of inputs sends, if none of them are equal."""
-    return num_rows * num_bases(circuit)
+def forward_circuits(circuit: Circuit, num_rows: int = 1, *, mitigation: AbstractMitigation | None = None) -> int:
+    """Circuits that evaluating `num_rows` rows of inputs sends, if none of them are equal.
+
+    Not in it: `mitigation.num_calibration_circuits`, sent with the first call and not with the others.
+    """
+    return num_rows * num_bases(circuit) * num_versions(mitigation)
 
 
 def backward_circuits(
-    circuit: Circuit, gradient: GradientChoice, num_rows: int = 1, *, inputs: bool = True, weights: bool = True
+    circuit: Circuit,
+    gradient: GradientChoice,
+    num_rows: int = 1,
+    *,
+    inputs: bool = True,
+    weights: bool = True,
+    mitigation: AbstractMitigation | None = None,
 ) -> int:
     """Circuits that differentiating `num_rows` rows sends, if none are equal and every row has influence.
 
     Args:
         circuit: what is evaluated.
         gradient: as for `device_expectations`; None sends nothing, since it raises.
-        num_rows: rows of inputs.
+        num_rows: rows of inputs; for circuits side by side, of each of them, and the answer is that for one.
         inputs, weights: whether their derivatives are asked for.
+        mitigation: as for `device_expectations`.
 
     Raises: GradientError if the gradient is unknown.
     """
     found = find_gradient(gradient)
-    return 0 if found is None else num_rows * found.circuits_per_row(circuit, Wanted(inputs, weights))
+    if found is None:
+        return 0
+    return found.circuits(circuit, Wanted(inputs, weights), num_rows) * num_versions(mitigation)
+
+
+def backward_shots(
+    circuit: Circuit,
+    gradient: GradientChoice,
+    shots: int,
+    num_rows: int = 1,
+    *,
+    inputs: bool = True,
+    weights: bool = True,
+    mitigation: AbstractMitigation | None = None,
+) -> int:
+    """Shots of all `backward_circuits` together, at most, if the call has so many `shots` per circuit."""
+    found = find_gradient(gradient)
+    if found is None:
+        return 0
+    return found.shots(circuit, Wanted(inputs, weights), num_rows, shots) * num_versions(mitigation)
 
 
 class _DeviceExpectations(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, call: DeviceCall, gradient: AbstractGradient | None, inputs: Tensor, weights: Tensor
+        ctx: Any,
+        call: DeviceCall,
+        gradient: AbstractGradient | None,
+        on_gradients: OnGradients | None,
+        inputs: Tensor,
+        weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.call, ctx.gradient = call, gradient
+        ctx.call, ctx.gradient, ctx.on_gradients = call, gradient, on_gradients
         ctx.save_for_backward(inputs, weights)
-        values = call.values(Rows.side_by_side(inputs, weights).bind(call.circuit))
-        found, errors = (inputs.new_tensor(array) for array in (values, call.standard_errors(values)))
+        estimates = call.estimates(Rows.side_by_side(inputs, weights).bind(call.circuit))
+        found, errors = (inputs.new_tensor(array) for array in estimates)
         ctx.mark_non_differentiable(errors)
         return found, errors
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _errors_grad: Tensor) -> tuple[None, None, Tensor, Tensor]:
-        wanted = Wanted(*ctx.needs_input_grad[2:])
+    def backward(ctx: Any, grad: Tensor, _errors_grad: Tensor) -> tuple[None, None, None, Tensor, Tensor]:
+        wanted = Wanted(*ctx.needs_input_grad[3:])
         if ctx.gradient is None:
             raise GradientError(_no_gradient(ctx.call, len(grad), wanted))
-        input_grad, weight_grad = _Products.apply(ctx.call, ctx.gradient, wanted, grad, *ctx.saved_tensors)
-        return None, None, input_grad, weight_grad
+        input_grad, weight_grad = _Products.apply(
+            ctx.call, ctx.gradient, ctx.on_gradients, wanted, grad, *ctx.saved_tensors
+        )
+        return None, None, None, input_grad, weight_grad
 
 
 class _Products(torch.autograd.Function):
@@ -121,19 +163,19 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        _: Any, call: DeviceCall, gradient: AbstractGradient, wanted: Wanted, grad: Tensor, *angles: Tensor
+        _: Any,
+        call: DeviceCall,
+        gradient: AbstractGradient,
+        on_gradients: OnGradients | None,
+        wanted: Wanted,
+        grad: Tensor,
+        inputs: Tensor,
+        weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        inputs, weights = angles
-        call = replace(call, key=replace(call.key, part="gradient"))
-        # Not `grad.abs().sum(1) > 0`, which would drop rows with NaN without a word.
-        matters = (grad != 0).any(1)
-        input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
-        if matters.any():
-            rows = Rows.side_by_side(inputs, weights)[matters]
-            row_grad, weight_sum = gradient.products(call, rows, grad[matters], wanted)
-            input_grad[matters] = row_grad.to(input_grad)
-            weight_grad.copy_(weight_sum)
-        return input_grad, weight_grad
+        found = flat_gradients(call, gradient, inputs, weights, grad, wanted)
+        if on_gradients is not None:
+            on_gradients(found)
+        return found.inputs, found.weights
 
     @staticmethod
     def backward(_: Any, *__: Tensor) -> None:
@@ -152,5 +194,6 @@ def _no_gradient(call: DeviceCall, num_rows: int, wanted: Wanted) -> str:
 
 
 def _cost(name: str, call: DeviceCall, num_rows: int, wanted: Wanted) -> str:
-    per_row = GRADIENTS[name].circuits_per_row(call.circuit, wanted)
-    return f"{per_row} circuits per input, {num_rows * per_row:,} for these" if per_row else "no circuits"
+    versions = num_versions(call.mitigation)
+    one, these = (versions * GRADIENTS[name].circuits(call.circuit, wanted, count) for count in (1, num_rows))
+    return f"{one} circuits per input, {these:,} for these" if one else "no circuits"

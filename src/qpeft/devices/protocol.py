@@ -37,6 +37,9 @@ class Capabilities:
         keeps_jobs: whether a job outlives the process that sent it and can be fetched by another.
         seconds_per_job: rough, for estimates, without shots and other users' jobs; None if nobody knows.
         seconds_per_shot: the same for one shot of one circuit.
+        corrects_readout: whether readout errors are taken out of distributions before they come back.
+        simplifies_circuits: whether gates that undo each other may be left out.
+        chooses_qubits: whether circuits of one width may run on different qubits of a chip.
     """
 
     name: str
@@ -49,6 +52,9 @@ class Capabilities:
     keeps_jobs: bool = True
     seconds_per_job: float | None = None
     seconds_per_shot: float | None = None
+    corrects_readout: bool = False
+    simplifies_circuits: bool = False
+    chooses_qubits: bool = False
 
 
 class JobState(Enum):

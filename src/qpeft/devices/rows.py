@@ -47,6 +47,10 @@ class Rows:
             for row, owner in zip(self.inputs.tolist(), owners, strict=True)
         ]
 
+    def by_owner(self) -> list[Tensor]:
+        """The mask of each circuit's rows, (rows,)."""
+        return [self.owners == owner for owner in range(len(self.weights))]
+
     def sum_by_owner(self, of_rows: Tensor) -> Tensor:
         """(rows, numbers) to (num_circuits, numbers)."""
         sums = of_rows.new_zeros(len(self.weights), *of_rows.shape[1:])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,10 +107,11 @@ def test_without_a_note_or_on_another_host_nothing_can_be_told(outbox, dead):
 def test_notes_are_kept_for_a_month(outbox, dead):
     note(outbox, SENT, dead, job="9A@2x1")
     outbox.prepare("another")
+    outbox.remove_old()
     assert outbox.path("t").exists()
     long_ago = time.time() - 31 * 24 * 3600
     os.utime(outbox.path("t"), (long_ago, long_ago))
-    outbox.prepare("another")
+    outbox.remove_old()
     assert not outbox.path("t").exists()
     assert outbox.path("another").exists()
 
@@ -161,8 +163,10 @@ def test_a_worker_finishes_the_submission_of_a_killed_process(start_cloud, tmp_p
 
 def test_when_the_worker_is_killed_too_it_cannot_be_told(start_cloud, tmp_path):
     cloud = start_cloud(KEY)
-    worker = killed_while(SENDING, cloud, tmp_path)
-    os.kill(worker, signal.SIGKILL)
+    worker = psutil.Process(killed_while(SENDING, cloud, tmp_path))
+    scratch = worker.cwd()
+    worker.kill()
+    shutil.rmtree(scratch)  # nobody is left to do it
     with pytest.raises(JobError, match="worker died"):
         device_for(tmp_path, cloud.url).find_job("t")
 

@@ -163,7 +163,7 @@ def test_a_refused_answer_about_a_job_is_about_the_key_or_the_job():
         task_of({"success": False, "message": "API key is wrong"}, "job")
     with pytest.raises(JobError, match="no such task"):
         task_of({"success": False, "message": "no such task"}, "job")
-    with pytest.raises(DeviceError, match="without saying"):
+    with pytest.raises(JobError, match="without saying"):
         task_of({"success": True, "obj": None}, "job")
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.branch import QthaBranch
-from qpeft.adapters.qtha.layer import QthaLayer
+from qpeft.adapters.qtha.call_numbers import CallNumbers
+from qpeft.adapters.qtha.gradient_record import GradientRecord
 from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
+from qpeft.adapters.qtha.selection import circuits_of, matching, put_elsewhere, qtha_layers
 from qpeft.circuits import Circuit, bind
-from qpeft.devices import AbstractDevice, CallKey, Runner, device_expectations, run_now
+from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
+from qpeft.devices.differentiation import DeviceGradients, OnGradients
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
 from qpeft.devices.protocol import check_request
 from qpeft.errors import AdapterError
@@ -31,27 +30,39 @@ class DeviceEvaluator:
         shots: per circuit; None for exact values.
         gradient: as for `devices.device_expectations`.
         runner: through which everything is sent.
+        mitigation: of errors, None for none.
 
     Attributes:
-        step: of the training, for the keys of calls; set it by `begin_step`.
         tokens: whose output can reach the loss, a mask of the batch shape of the layers' inputs, such as (batch,
             sequence), from `reachable_tokens`; None for all. Others are not sent, and their values are zeros, so what
             the model says at those positions is not to be used. Set it before the forward pass, leave it until the
             backward pass is over (gradient checkpointing repeats the forward pass), and set None before generating.
+        records: by name of the module, its gradients since `begin_step` and their standard errors.
     """
 
     def __init__(
-        self, device: AbstractDevice, shots: int | None, gradient: AbstractGradient | None, runner: Runner
+        self,
+        device: AbstractDevice,
+        shots: int | None,
+        gradient: AbstractGradient | None,
+        runner: Runner,
+        mitigation: AbstractMitigation | None = None,
     ) -> None:
         self.device, self.shots, self.gradient, self.runner = device, shots, gradient, runner
-        self.step = 0
+        self.mitigation = mitigation
         self.tokens: Tensor | None = None
-        self._calls: dict[str, dict[bytes, int]] = {}
+        self.records: dict[str, GradientRecord] = {}
+        self._calls = CallNumbers()
+
+    @property
+    def step(self) -> int:
+        """Of the training, as `begin_step` set it, for the keys of calls."""
+        return self._calls.step
 
     def begin_step(self, step: int) -> None:
-        """Number all further calls within this step, from 0 for every module."""
-        self.step = step
-        self._calls.clear()
+        """Number all further calls within this step, from 0 for every module, and start its records."""
+        self.records = {}
+        self._calls.begin_step(step)
 
     def evaluate(self, module: str, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
         """Expectation values of a module's circuits side by side, in one call of the runner.
@@ -74,11 +85,25 @@ class DeviceEvaluator:
         return values.index_put((chosen,), self._evaluate(module, circuit, angles[chosen], weights))
 
     def _evaluate(self, module: str, circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
-        calls = self._calls.setdefault(module, {})
-        key = CallKey(module, step=self.step, call=calls.setdefault(_digest(angles, weights), len(calls)))
+        key = CallKey(module, step=self.step, call=self._calls.number(module, angles, weights))
         return device_expectations(
-            circuit, angles, weights, self.device, self.shots, gradient=self.gradient, runner=self.runner, key=key
+            circuit,
+            angles,
+            weights,
+            self.device,
+            self.shots,
+            gradient=self.gradient,
+            runner=self.runner,
+            key=key,
+            on_gradients=self._record_as(module),
+            mitigation=self.mitigation,
         ).values
+
+    def _record_as(self, module: str) -> OnGradients:
+        def record(gradients: DeviceGradients) -> None:
+            self.records.setdefault(module, GradientRecord.empty(gradients)).add(gradients)
+
+        return record
 
 
 def set_quantum_device(
@@ -89,6 +114,7 @@ def set_quantum_device(
     gradient: GradientChoice = None,
     layers: Iterable[str] | None = None,
     runner: Runner = run_now,
+    mitigation: AbstractMitigation | None = None,
 ) -> DeviceEvaluator | None:
     """Let QTHA layers evaluate their circuits on `device`, and all other QTHA layers of the model on the simulator.
 
@@ -103,30 +129,32 @@ def set_quantum_device(
         layers: names of linear layers, or their last parts, such as 'layers.29.self_attn.v_proj' or 'v_proj'; None for
             every QTHA layer.
         runner: through which everything is sent to the device.
+        mitigation: of errors, `ReadoutInversion()` or `ZeroNoise()` of `qpeft.devices`; None for none.
 
     Returns:
         What the layers call, whose `begin_step` numbers training steps; None if they use the simulator.
 
     Raises:
         AdapterError: the model has no QTHA layer, a name fits none (naming the nearest), or one that has no circuit.
-        GradientError: unknown gradient. ShotsError, DeviceError: the device takes no such circuits or shots.
+        GradientError: unknown gradient. ShotsError, DeviceError: the device takes no such circuits or shots, or does
+            something that spoils the mitigation.
         In each case every layer stays as it was.
     """
-    found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
-    if not found:
-        raise AdapterError("The model has no QTHA layer; add an adapter first: get_peft_model(model, QthaConfig(...)).")
+    found = qtha_layers(model)
     if device is None:
-        _put_on({}, found.values())
+        put_elsewhere({}, found.values())
         return None
     if not isinstance(device, AbstractDevice):
         raise AdapterError(f"device is an object, as qpeft.devices.load_device(name) makes them; got {device!r}.")
-    chosen = dict(_circuits(found if layers is None else _matching(found, layers)))
-    evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner)
+    chosen = device_circuits(model, layers)
+    evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner, mitigation)
+    if mitigation is not None:
+        mitigation.check(device.capabilities())
     for middle in chosen.values():
         circuit = middle.circuit
         bound = bind(circuit, [0.0] * circuit.num_inputs, [0.0] * circuit.num_weights)
         check_request(device.capabilities(), [bound], shots)
-    _put_on({middle: _evaluate_as(name, evaluator) for name, middle in chosen.items()}, found.values())
+    put_elsewhere({middle: _evaluate_as(name, evaluator) for name, middle in chosen.items()}, found.values())
     return evaluator
 
 
@@ -143,22 +171,8 @@ def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
 
 def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitMiddle]:
     """Circuits that `set_quantum_device` would put on a device, by module. Raises: AdapterError as there."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
-    if not found:
-        raise AdapterError("The model has no QTHA layer; add an adapter first: get_peft_model(model, QthaConfig(...)).")
-    return dict(_circuits(found if layers is None else _matching(found, layers)))
-
-
-def _digest(*tensors: Tensor) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().double().numpy().tobytes())
-    return digest.digest()
-
-
-def _put_on(chosen: Mapping[CircuitMiddle, Evaluate], layers: Iterable[QthaLayer]) -> None:
-    for _, middle in itertools.chain.from_iterable(_middles("", layer) for layer in layers):
-        middle.evaluate_elsewhere(chosen.get(middle))
+    found = qtha_layers(model)
+    return dict(circuits_of(found if layers is None else matching(found, layers)))
 
 
 def _evaluate_as(name: str, evaluator: DeviceEvaluator) -> Evaluate:
@@ -168,39 +182,3 @@ def _evaluate_as(name: str, evaluator: DeviceEvaluator) -> Evaluate:
     # Compilers cannot look into jobs: they leave their graph here, or refuse if they were asked for one graph.
     outside_graphs: Evaluate = torch.compiler.disable(evaluate)
     return outside_graphs
-
-
-def _middles(name: str, layer: QthaLayer) -> Iterator[tuple[str, CircuitMiddle]]:
-    for adapter, branch in layer.qtha_branch.items():
-        assert isinstance(branch, QthaBranch)
-        if isinstance(branch.middle, CircuitMiddle):
-            yield f"{name}.{adapter}", branch.middle
-
-
-def _circuits(layers: Mapping[str, QthaLayer]) -> Iterator[tuple[str, CircuitMiddle]]:
-    for name, layer in layers.items():
-        middles = list(_middles(name, layer))
-        if not middles:
-            raise AdapterError(f"Layer {name!r} has no circuit: its adapters have middle='mlp' or 'none'.")
-        yield from middles
-
-
-def _matching(layers: Mapping[str, QthaLayer], wanted: Iterable[str]) -> dict[str, QthaLayer]:
-    if isinstance(wanted, str):
-        raise AdapterError(f"layers is a list of names; got the string {wanted!r}. Write layers=[{wanted!r}].")
-    chosen: dict[str, QthaLayer] = {}
-    for name in wanted:
-        fits = {full: layer for full, layer in layers.items() if full == name or full.endswith(f".{name}")}
-        if not fits:
-            raise AdapterError(f"No QTHA layer is called {name!r}{_nearest(name, layers)}")
-        chosen |= fits
-    if not chosen:
-        raise AdapterError("layers names no layer; leave it out for every QTHA layer, or pass device None for none.")
-    return chosen
-
-
-def _nearest(name: str, layers: Iterable[str]) -> str:
-    parts = [full.split(".") for full in layers]
-    suffixes = sorted({".".join(part[first:]) for part in parts for first in range(len(part))}, key=len)
-    near = difflib.get_close_matches(name, suffixes, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f". QTHA layers: {', '.join(layers)}."

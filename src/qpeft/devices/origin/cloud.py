@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,11 @@ class Cloud:
         Returns: the id.
         Raises: RefusedError or CredentialsError if it is certain that there is no job; else DeviceError.
         """
-        with self._lock:
+        with self._lock, self._given_up_on_errors():
             worker = self._running()
             note = hand_over(worker.pid, worker.started)
-            answer = self._ask(worker, "submit", {**arguments, "note": note and str(note)})
-            outcome = self._value(answer)
+            answer = worker.ask("submit", {**arguments, "note": note and str(note)}, self.seconds_per_answer)
+        outcome = self._value(answer)
         if outcome["kind"]:
             raise self._error(outcome["kind"], outcome["why"], is_submission=True)
         return str(outcome["job"])
@@ -82,18 +83,19 @@ class Cloud:
 
     def _read(self, action: str, arguments: Mapping[str, Any]) -> Any:
         for pause in (*PAUSES, None):
-            with self._lock:
-                answer = self._ask(self._running(), action, arguments)
+            with self._lock, self._given_up_on_errors():
+                answer = self._running().ask(action, arguments, self.seconds_per_answer)
             if pause is None or answer.get("error") not in ("unclear", "unreachable"):
                 break
             time.sleep(pause)
         return self._value(answer)
 
-    def _ask(self, worker: WorkerProcess, action: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    @contextmanager
+    def _given_up_on_errors(self) -> Iterator[None]:
+        """Ends a worker that is dead, late or interrupted: it must not be asked again, and its notes are final then."""
         try:
-            return worker.ask(action, arguments, self.seconds_per_answer)
+            yield
         except BaseException:
-            # Dead, late or interrupted: it must not be asked again, and must end so that its notes are final.
             self.close()
             raise
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,12 @@ class Outbox:
         return self.folder / f"{hashlib.sha256(ticket.encode()).hexdigest()[:40]}.json"
 
     def prepare(self, ticket: str | None) -> None:
-        """Note that this process is about to hand a submission over; old notes are removed.
+        """Note that this process is about to hand a submission over.
 
         Raises: RefusedError if that cannot be written: nothing is sent without.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._remove_old()
         except OSError as error:
             raise RefusedError(f"The outbox {self.folder} cannot be used, so nothing was sent: {error}.") from error
         self._write(ticket, PREPARING, this_process())
@@ -86,6 +86,14 @@ class Outbox:
         why = f": {note['why']}" if note["why"] else ""
         raise JobError(f"Its worker died while it was sent, or the cloud gave no answer that says what it did{why}.")
 
+    def remove_old(self) -> None:
+        """Forget submissions that nobody has asked about for a month."""
+        oldest = time.time() - SECONDS_KEPT
+        for file in self.folder.glob("*"):
+            with suppress(FileNotFoundError):  # another process was faster
+                if file.stat().st_mtime < oldest:
+                    file.unlink()
+
     def _may_change(self, ticket: str, note: dict[str, Any]) -> bool:
         """Whether somebody may still write another note in place of this one, or has just done so."""
         host = note["owner"].rsplit(" ", 2)[0]
@@ -112,9 +120,3 @@ class Outbox:
             write_note(self.path(ticket), note, outlives_power_cut=False)
         except OSError as error:
             raise RefusedError(f"The outbox {self.folder} cannot be written, so nothing was sent: {error}.") from error
-
-    def _remove_old(self) -> None:
-        oldest = time.time() - SECONDS_KEPT
-        for file in self.folder.glob("*"):
-            if file.stat().st_mtime < oldest:
-                file.unlink(missing_ok=True)

@@ -105,7 +105,7 @@ def _write(pipe: IO[str], questions: queue.SimpleQueue[str | None]) -> None:
             while (line := questions.get()) is not None:
                 pipe.write(line)
                 pipe.flush()
-    except (BrokenPipeError, OSError):
+    except OSError:
         return  # it died; the reader says so
 
 

@@ -35,7 +35,7 @@ _KEY = re.compile(r"0x[0-9a-fA-F]+|[01]+")
 def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
     """What the reply says of the task.
 
-    Raises: CredentialsError or JobError if the cloud refuses to tell; DeviceError if this is no such reply.
+    Raises: CredentialsError if the cloud refuses the key; JobError if it tells nothing of the job.
     """
     if reply.get("success") is not True:
         said = reply.get("message") or "no reason"
@@ -44,7 +44,7 @@ def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
         raise JobError(f"Origin's cloud tells nothing about job {job_id}: {said}")
     task = reply.get("obj")
     if not isinstance(task, dict):
-        raise DeviceError(f"Origin's cloud answered about job {job_id} without saying anything of it.")
+        raise JobError(f"Origin's cloud answered about job {job_id} without saying anything of it.")
     return task
 
 

@@ -217,7 +217,8 @@ def _serve(opening: Json, answers: TextIO) -> None:
             client = client or Client(opening["key"], opening["url"])
             answer = {"answer": getattr(client, question["do"])(**question["with"])}
         except Exception as error:
-            kind = kind_of(error) if client else "missing"
+            # To make a client takes an installed package and a key that it can read; the cloud is not asked yet.
+            kind = kind_of(error) if client else "missing" if isinstance(error, ImportError) else "credentials"
             answer = {"error": kind, "message": words_of(error, opening["key"])}
         text = json.dumps({"number": question["number"], **answer})
         if not _is_told(text, answers):

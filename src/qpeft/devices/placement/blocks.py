@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import numpy as np
+from dataclasses import replace
 
 from qpeft.circuits import Circuit
 from qpeft.circuits.native import gate_counts
@@ -13,7 +12,7 @@ from qpeft.devices.placement.embeddings import Graph, embeddings, graph
 from qpeft.devices.placement.packing import pack
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel, QubitNoise
-from qpeft.simulation.noise.channels import RealMatrix, gate_noise
+from qpeft.simulation.noise.channels import average_fidelity, gate_noise
 
 LEAST_FIDELITY = 1e-12
 """A readout that is always wrong counts as this."""
@@ -67,7 +66,8 @@ def block_calibration(calibration: NoiseModel, block: Sequence[int]) -> NoiseMod
     place = {qubit: index for index, qubit in enumerate(block)}
     qubits = {index: calibration.qubit(qubit) for qubit, index in place.items()}
     inside = [(edge, noise) for edge, noise in calibration.edges if set(edge) <= set(place)]
-    return NoiseModel.from_mappings(qubits, {(place[a], place[b]): noise for (a, b), noise in inside})
+    edges = {(place[a], place[b]): noise for (a, b), noise in inside}
+    return replace(NoiseModel.from_mappings(qubits, edges), free_gates=calibration.free_gates)
 
 
 class _Score:
@@ -75,9 +75,11 @@ class _Score:
 
     def __init__(self, calibration: NoiseModel, pulses: dict[int, int], flips: dict[tuple[int, int], int]) -> None:
         self._pulses, self._flips = pulses, flips
-        self._pulse = {qubit: math.log(_fidelity(gate_noise(calibration, (qubit,)))) for qubit, _ in calibration.qubits}
+        self._pulse = {
+            qubit: math.log(average_fidelity(gate_noise(calibration, (qubit,)))) for qubit, _ in calibration.qubits
+        }
         self._readout = {qubit: math.log(_readout_fidelity(noise)) for qubit, noise in calibration.qubits}
-        self._flip = {edge: math.log(_fidelity(gate_noise(calibration, edge))) for edge, _ in calibration.edges}
+        self._flip = {edge: math.log(average_fidelity(gate_noise(calibration, edge))) for edge, _ in calibration.edges}
 
     def __call__(self, block: Sequence[int]) -> float:
         alone = sum(self._readout[block[q]] + count * self._pulse[block[q]] for q, count in self._pulses.items())
@@ -94,12 +96,6 @@ def _best_by_place(wanted: Graph, given: Graph, score: _Score) -> dict[tuple[int
         if key not in best or found[0] > best[key][0]:
             best[key] = found
     return {block: value for value, block in best.values()}
-
-
-def _fidelity(channel: RealMatrix) -> float:
-    """Average gate fidelity of a channel given as a Pauli transfer matrix. Source: Nielsen, arXiv:quant-ph/0205035."""
-    dimension = math.isqrt(len(channel))
-    return float((np.trace(channel) / dimension + 1) / (dimension + 1))
 
 
 def _readout_fidelity(noise: QubitNoise) -> float:

@@ -59,6 +59,15 @@ def readout_row(readout: ReadoutError, letter: str) -> npt.NDArray[np.float64]:
     return row
 
 
+def average_fidelity(channel: RealMatrix) -> float:
+    """Average gate fidelity of noise, (4**num_qubits, 4**num_qubits), against doing nothing.
+
+    Source: as `depolarising_from_fidelity`, whose inverse it is.
+    """
+    dimension = math.isqrt(len(channel))
+    return float((np.trace(channel) / dimension + 1) / (dimension + 1))
+
+
 def depolarising_from_fidelity(fidelity: float, damping: Sequence[Damping]) -> float:
     """The depolarising probability with which a gate reaches an average gate fidelity, its damping being counted in.
 

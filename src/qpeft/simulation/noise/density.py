@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qpeft.circuits import Angle, Circuit, Input, Weight
+from qpeft.circuits import Angle, Circuit, Input, Operation, Weight
 from qpeft.errors import SimulationError
 from qpeft.simulation.checks import check_angles
 from qpeft.simulation.noise import gates
@@ -43,8 +43,8 @@ def noisy_expectations(
 ) -> Float[Tensor, "*batch num_observables"]:
     """Expectation value of every observable of `circuit` on a machine with this noise, for every row of `inputs`.
 
-    Noise follows every gate as it stands in the circuit, none is fused or left out; readout errors act on the qubits on
-    which an observable has X, Y or Z. The values are means of infinitely many shots.
+    Noise follows every gate as it stands in the circuit, but for the model's free ones; none is fused. Readout errors
+    act on the qubits on which an observable has X, Y or Z. The values are means of infinitely many shots.
 
     Args:
         circuit: what to evaluate, on at most `MAX_QUBITS` qubits.
@@ -185,13 +185,14 @@ def _read_coefficients(observable: str, noise: NoiseModel) -> Iterator[tuple[int
 @lru_cache(maxsize=128)
 def _steps(circuit: Circuit, noise: NoiseModel) -> tuple[_Step, ...]:
     return tuple(
-        _Step(
-            gates.on_pauli_coefficients(operation.gate_name).followed_by(gate_noise(noise, operation.qubits)),
-            operation.qubits,
-            operation.angle,
-        )
-        for operation in circuit.operations
+        _Step(_noisy_gate(operation, noise), operation.qubits, operation.angle) for operation in circuit.operations
     )
+
+
+def _noisy_gate(operation: Operation, noise: NoiseModel) -> gates.TrigonometricMatrix:
+    gate = gates.on_pauli_coefficients(operation.gate_name)
+    free = operation.gate_name in noise.free_gates
+    return gate if free else gate.followed_by(gate_noise(noise, operation.qubits))
 
 
 def _ground_state(circuit: Circuit, inputs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TypeAlias
 
-from qpeft.circuits import Circuit
+from qpeft.circuits import GATES, Circuit
 from qpeft.errors import NoiseError
 
 Edge: TypeAlias = tuple[int, int]
@@ -124,17 +124,22 @@ class NoiseModel:
     Attributes:
         qubits: pairs of a qubit and its noise.
         edges: pairs of an edge and its noise. Edges have no direction: (2, 1) is stored as (1, 2), its damping swapped.
+        free_gates: gates that take no time and make no error; RZ where a rotation about Z is a change of later phases.
 
-    Raises: NoiseError if a qubit or edge comes twice, or an edge names a qubit that is not there.
+    Raises: NoiseError if a qubit or edge comes twice, an edge names a qubit that is not there, or a free gate is none.
     """
 
     qubits: tuple[tuple[int, QubitNoise], ...]
     edges: tuple[tuple[Edge, EdgeNoise], ...] = ()
+    free_gates: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "qubits", tuple(sorted(self.qubits, key=lambda pair: pair[0])))
         edges = sorted((_sorted_edge(*pair) for pair in self.edges), key=lambda pair: pair[0])
         object.__setattr__(self, "edges", tuple(edges))
+        object.__setattr__(self, "free_gates", frozenset(self.free_gates))
+        if unknown := self.free_gates - GATES.keys():
+            raise NoiseError(f"There is no gate {', '.join(sorted(unknown))} to be free; known: {', '.join(GATES)}.")
         known = [qubit for qubit, _ in self.qubits]
         _check_once("qubit", known)
         _check_once("edge", [edge for edge, _ in self.edges])
@@ -197,7 +202,7 @@ class NoiseModel:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.qubits, self.edges))
+        return hash((self.qubits, self.edges, self.free_gates))
 
     @cached_property
     def _qubits(self) -> dict[int, QubitNoise]:

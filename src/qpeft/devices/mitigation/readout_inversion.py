@@ -1,0 +1,149 @@
+"""Readout errors taken out of expectation values, qubit by qubit, without a matrix over all bit strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qpeft.circuits import Circuit, Operation
+from qpeft.devices.mitigation.abstract import AbstractMitigation
+from qpeft.devices.mitigation.reading import Readout, signs
+from qpeft.devices.protocol import AbstractDevice, Capabilities
+from qpeft.errors import DeviceError, ShotsError
+from qpeft.simulation.noise import NoiseModel, ReadoutError
+
+if TYPE_CHECKING:
+    from qpeft.devices.calls import DeviceCall, Runner
+
+
+@dataclass(frozen=True, eq=False)
+class ReadoutInversion(AbstractMitigation):
+    """Each qubit's 2x2 matrix of readout errors inverted, on the qubits that an observable reads.
+
+    A qubit's sign z is read as slope * z + offset on average, so (sign - offset) / slope takes its place in every bit
+    string: products of signs stay right however the qubits are correlated, if their readout errors are not. Values are
+    unbiased, may leave [-1, 1], and their standard errors grow by 1 / slope per qubit read.
+
+    Without `errors` they are measured: the circuit's qubits all prepared as 0 and all as 1, two circuits, through the
+    call's own device and runner and under a key of their own. What the X gates of the second do wrong counts as
+    readout.
+
+    Args:
+        errors: one per qubit of the circuits, qubit 0 first; None to measure them.
+        shots: of each of the two circuits; where a call has exact values, so do they.
+        steps_between: training steps after which they are measured again, since readout drifts; None for once.
+
+    Raises: ShotsError if `shots` is below 2; DeviceError if `steps_between` is below 1.
+    Source: Bravyi et al., Mitigating measurement errors in multiqubit experiments, arXiv:2006.14044: tensor products.
+    """
+
+    errors: tuple[ReadoutError, ...] | None = None
+    shots: int = 10_000
+    steps_between: int | None = None
+    _measured: dict[tuple[int, ...], _Measured] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.errors is not None:
+            object.__setattr__(self, "errors", tuple(self.errors))
+        if self.shots < 2:
+            raise ShotsError(f"Readout errors are measured with at least 2 shots; got {self.shots}.")
+        if self.steps_between is not None and self.steps_between < 1:
+            raise DeviceError(f"steps_between is at least 1, or None to measure once; got {self.steps_between}.")
+
+    @classmethod
+    def from_calibration(cls, calibration: NoiseModel | None, qubits: Sequence[int]) -> ReadoutInversion:
+        """With the errors that a device states.
+
+        Args:
+            calibration: as `device.calibration()` returns it.
+            qubits: of the chip, one per qubit of the circuits, in their order: where the device runs them.
+
+        Raises: DeviceError if there is no calibration; NoiseError if it lacks one of the qubits.
+        """
+        if calibration is None:
+            raise DeviceError("The device states no calibration. Leave the errors out: two circuits then measure them.")
+        return cls(tuple(calibration.qubit(qubit).readout for qubit in qubits))
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """One version."""
+        return (1.0,)
+
+    @property
+    def num_calibration_circuits(self) -> int:
+        """Two, or none if the errors are given."""
+        return 2 if self.errors is None else 0
+
+    def check(self, capabilities: Capabilities) -> None:
+        """Raises: DeviceError if the device corrects readout itself, or chooses qubits anew for each circuit."""
+        if capabilities.corrects_readout:
+            raise DeviceError(
+                f"{capabilities.name} corrects readout errors itself, and twice is once too often. Switch its own "
+                "correction off (for origin: amend=False), or leave ReadoutInversion out."
+            )
+        if capabilities.chooses_qubits:
+            raise DeviceError(
+                f"{capabilities.name} chooses qubits for each circuit, so nobody knows whose readout errors to invert. "
+                "Say which ones (for origin: mapping=False; for ibm: qubits=[...]), or do without ReadoutInversion."
+            )
+
+    def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:
+        """The circuit as it is."""
+        return (operations,)
+
+    def readout(self, call: DeviceCall) -> Readout:
+        """Of the circuit's qubits, from the errors given or measured.
+
+        Raises: DeviceError if errors are given for another number of qubits, or a qubit hardly tells 0 from 1; when
+            measuring, what the runner raises.
+        """
+        if self.errors is None:
+            return self._measure_or_recall(call)
+        if len(self.errors) != call.circuit.num_qubits:
+            raise DeviceError(
+                f"ReadoutInversion has the errors of {len(self.errors)} qubit(s); the circuit has "
+                f"{call.circuit.num_qubits}. Give one per qubit of the circuit, in its order."
+            )
+        return Readout.of(self.errors)
+
+    def _measure_or_recall(self, call: DeviceCall) -> Readout:
+        step = 0 if self.steps_between is None else call.key.step // self.steps_between * self.steps_between
+        shots = None if call.shots is None else self.shots
+        place = (id(call.device), id(call.runner), call.circuit.num_qubits, shots or 0)
+        known = self._measured.get(place)
+        if known is None or known.step != step:
+            known = _Measured(step, measured_readout(call, shots, step), call.device, call.runner)
+            self._measured[place] = known
+        return known.readout
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Keeps the device and the runner alive, so that no others get their ids."""
+
+    step: int
+    readout: Readout
+    device: AbstractDevice
+    runner: Runner
+
+
+def measured_readout(call: DeviceCall, shots: int | None, step: int) -> Readout:
+    """Readout of as many qubits as the call's circuit has, from two circuits sent with its device and runner.
+
+    Their key is a function of device, width, shots and step, so that a resumed run finds them again.
+    Raises: what the runner raises; DeviceError if it does not return two results.
+    """
+    num_qubits, name = call.circuit.num_qubits, call.device.capabilities().name
+    flips = tuple(Operation("X", (qubit,)) for qubit in range(num_qubits))
+    module = f"{num_qubits} qubit(s) of {name}, {shots} shots"
+    key = replace(call.key, module=module, step=step, call=0, part="readout")
+    circuits = [Circuit(num_qubits, ()), Circuit(num_qubits, flips)]
+    results = call.runner(call.device, circuits, shots, key=key)
+    if len(results) != len(circuits):
+        raise DeviceError(f"The runner was given {len(circuits)} circuits and returned {len(results)} results.")
+    means = np.stack([np.fromiter(result.values(), float, len(result)) @ signs(result) for result in results])
+    spread = np.zeros_like(means) if shots is None else np.maximum(1 - means**2, 0) / (shots - 1)
+    return Readout(means, spread)
