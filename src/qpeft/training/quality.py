@@ -10,7 +10,7 @@ from torch import nn
 from qpeft.adapters.qtha.angles import Angles, collect_angles
 from qpeft.data import Encoded
 from qpeft.devices import AbstractDevice
-from qpeft.devices.preflight import Preflight, compare, preflight, suggest
+from qpeft.devices.preflight import Preflight, compare, depolarising_only, preflight, suggest
 from qpeft.errors import DeviceError, SimulationError
 from qpeft.evaluation import held_out_loss
 from qpeft.simulation.noise import NoiseModel, ReadoutError
@@ -78,8 +78,11 @@ def _predict(recipe: Recipe, angles: Angles, calibration: NoiseModel) -> Preflig
 
 
 def _calibration(device: AbstractDevice) -> NoiseModel | None:
-    """What the device says of itself, without readout errors that it corrects."""
-    found = device.calibration()
-    if found is None or not device.capabilities().corrects_readout:
+    """What the device says of itself, read with caution, and without readout errors that it corrects."""
+    listed = device.calibration()
+    if listed is None:
+        return None
+    found = depolarising_only(listed)
+    if not device.capabilities().corrects_readout:
         return found
     return replace(found, qubits=tuple((one, replace(noise, readout=ReadoutError())) for one, noise in found.qubits))

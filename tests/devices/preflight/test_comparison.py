@@ -98,6 +98,8 @@ def test_unknown_candidates_are_errors(inputs, clean, comparison):
         compare(4, inputs, clean, shots=10, ansatze=[])
     with pytest.raises(DeviceError, match=r"nothing to compare.*draws=0"):
         compare(4, inputs, clean, shots=10, draws=0)
+    with pytest.raises(DeviceError, match=r"weights for \[\('ring_cz', 2\)\]"):
+        compare(4, inputs, clean, shots=10, ansatze=["ring_cz"], depths=[1], weights={("ring_cz", 2): torch.zeros(16)})
     with pytest.raises(CircuitError, match="depth must be at least 1"):
         compare(4, inputs, clean, shots=10, depths=[0])
     with pytest.raises(DeviceError, match="ring_cz of depth 7 is not among"):

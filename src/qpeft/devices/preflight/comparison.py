@@ -120,8 +120,8 @@ def compare(
         draws: of such angles, since one draw can be lucky; each has its share of `max_rows`, and at least 4 rows.
         seed: of the angles drawn.
 
-    Raises: as `preflight`; DeviceError for an unknown ansatz, naming the nearest, or nothing to compare;
-        CircuitError for a depth below 1.
+    Raises: as `preflight`; DeviceError for an unknown ansatz, naming the nearest, or nothing to compare,
+        or weights for what is not compared; CircuitError for a depth below 1.
     """
     pairs = [(name, depth) for name in ansatze for depth in depths]
     if not pairs or draws < 1:
@@ -129,6 +129,8 @@ def compare(
             "There is nothing to compare: give at least one ansatz, one depth and one draw of weights; got "
             f"{len(pairs)} circuit(s) and draws={draws}."
         )
+    if strangers := set(weights or {}) - set(pairs):
+        raise DeviceError(f"There are weights for {sorted(strangers)}, which is not among what is compared: {pairs}.")
     circuits = {pair: _circuit(pair[0], num_qubits, pair[1]) for pair in pairs}
     place = find_blocks(circuits[pairs[0]], calibration, most=1)[0] if block is None else tuple(block)
     candidates = []
