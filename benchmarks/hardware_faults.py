@@ -16,6 +16,7 @@ Every claim is checked; the exit code is 1 if one does not hold.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import random
@@ -60,6 +61,7 @@ class Emulator:
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().split()[-1]
         self._port = int(self.url.rsplit(":", 1)[1])
+        atexit.register(self.stop)
 
     def stop(self) -> None:
         self._process.kill()
@@ -110,6 +112,7 @@ class Run:
     def start(self) -> subprocess.Popen[str]:
         """`qpeft train --resume`, which begins where there is nothing to resume."""
         command = [*QPEFT, "train", str(self.folder / "recipe.yaml"), "--resume"]
+        CONSOLE.print(f"{time.monotonic() - START:6.0f} s  {self.folder.name} starts", style="dim")
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(self.folder)
         )
@@ -169,7 +172,7 @@ class Findings:
         CONSOLE.print(f"{'ok  ' if holds else 'FAIL'}  {case}: {found}")
 
 
-CONSOLE = Console(highlight=False, soft_wrap=True)
+CONSOLE, START = Console(highlight=False, soft_wrap=True), time.monotonic()
 
 
 def random_kills(run: Run, kills: int, seed: int) -> int:
@@ -228,7 +231,8 @@ def killed_in_the_window(findings: Findings, run: Run, undisturbed: Run, kills: 
             stopped and not silent,
         )
         # As a user does who looks at the cloud's own list.
-        batch = next(line.split()[1] for line in run.jobs("list", "--state", "intended").splitlines() if "run" in line)
+        rows = [line.split() for line in run.jobs("list", "--state", "intended").splitlines() if line.startswith("│")]
+        [batch] = [row[1] for row in rows]
         run.jobs("settle", batch, "--job", f"{list(run.cloud.stats()['per_job'])[-1]}")
     code, output = run.finish()
     assert code == 0, output

@@ -129,6 +129,25 @@ def test_unknown_devices_count_as_remote_and_sampling_unless_told(cloud):
     assert (capabilities.is_remote, capabilities.can_be_exact) == (False, True)
 
 
+def test_a_device_without_a_name_is_found_by_its_class():
+    device = load_device("pennylane", device=f"{__name__}:Cloud", num_qubits=2)
+    assert run(device, [Circuit(2, ())], 10) == [{"00": 1.0}]
+    assert device.capabilities().is_remote
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("no_such_plugin:Device", "no_such_plugin cannot be imported.*installed"),
+        ("qpeft.devices.local:LocalDevice", "no class of PennyLane's devices"),
+        ("qpeft.devices.local:Nothing", "no class of PennyLane's devices"),
+    ],
+)
+def test_a_class_that_is_no_device_is_an_error(device, message):
+    with pytest.raises(DeviceError, match=message):
+        load_device("pennylane", device=device, num_qubits=2)
+
+
 def test_what_a_cloud_says_fails_the_job(cloud):
     device = cloud(options={"answers": RuntimeError("at most 100 shots")})
     job = device.submit([Circuit(1, ())], 10)
