@@ -113,7 +113,7 @@ def test_a_sample_of_rows_is_unbiased_over_its_draws_with_honest_standard_errors
 
 def test_the_variance_of_allocated_shots_is_that_of_a_fixed_mix_of_two_parts(runner):
     circuit = Circuit(1, (Operation("RY", (0,), Input(0)),))
-    inputs, weights = torch.tensor([[0.4], [1.5]]).double(), torch.zeros(0, dtype=torch.float64)
+    inputs, weights = torch.tensor([[0.4], [0.5]]).double(), torch.zeros(0, dtype=torch.float64)
     grad = torch.tensor([[1.0], [0.05]]).double()
     shift = ParameterShift(allocate="variance", pilot=0.3)
     found = device_gradients(circuit, inputs, weights, grad, LocalDevice(), 8000, gradient=shift, runner=runner)
