@@ -4,9 +4,9 @@
     QPEFT_ORIGIN_KEY=emulator python benchmarks/chip_gradients.py runs/word_problems_on_chip --chip 72
 
 FOLDER is a trained adapter with one layer on the device of its recipe (examples/word_problems_on_chip.yaml): a fresh
-one has zero gradients, since its update starts at zero. The step is one sequence of which 8 tokens or fewer reach the loss.
-Gradients are those of the circuit's weights and of the down factor before it, which gets its own through the circuit's
-inputs and, always exact, through the classical path. Circuits are counted before and after.
+one has zero gradients, since its update starts at zero. The step is one sequence, of which at most 8 tokens reach the
+loss. Gradients are those of the circuit's weights and of the down factor before it, which gets its own through the
+circuit's inputs and, always exact, through the classical path. Circuits are counted before and after.
 """
 
 from __future__ import annotations
