@@ -271,13 +271,14 @@ def faults(findings: Findings, folder: Path) -> None:
         text = "went on by itself" if code == 0 else "stopped: " + " ".join(output.split("error:")[-1].split())[:160]
         if code != 0:
             accepted = run.cloud.stats()["jobs"]
-            code, output = run.finish()
+            code, again = run.finish()
+            output += again
             more = run.cloud.stats()["jobs"] - accepted
             text += f" | resumed: {'finished' if code == 0 else 'stopped again'}, {more} more jobs"
         if code == 0:
             text += f" | adapter {'as' if run.adapter() == undisturbed.adapter() else 'not as'} without the fault"
         twice = sum(count - 1 for count in run.sent().values())
-        clear = "Traceback" not in output and "stopped" in text or "went on" in text
+        clear = ("Traceback" not in output and "stopped" in text) or "went on" in text
         # A job that failed has to be sent again; nothing else may be.
         once = twice == 0 or fault["kind"] == "fail_job"
         findings.claim(name, f"{text} | programs accepted twice: {twice}", clear and once)
