@@ -4,7 +4,7 @@
     QPEFT_ORIGIN_KEY=emulator python benchmarks/chip_gradients.py runs/word_problems_on_chip --chip 72
 
 FOLDER is a trained adapter with one layer on the device of its recipe (examples/word_problems_on_chip.yaml): a fresh
-one has zero gradients, since its update starts at zero. The step is one sequence of which 8 tokens reach the loss.
+one has zero gradients, since its update starts at zero. The step is one sequence of which 8 tokens or fewer reach the loss.
 Gradients are those of the circuit's weights and of the down factor before it, which gets its own through the circuit's
 inputs and, always exact, through the classical path. Circuits are counted before and after.
 """
@@ -83,10 +83,11 @@ def main() -> None:
     device = load_device("origin", url=options.url, chip=options.chip)
     [middle] = device_circuits(model, [layer]).values()
     tokens = reachable_tokens(batch["attention_mask"], labels)
+    num_rows = int(tokens.sum())
     table = Table("gradient", "stated", "sent", *(f"{part}: {what}" for part in exact for what in ("cosine", "error")))
     rows = []
     for name, method in METHODS.items():
-        stated = forward_circuits(middle.circuit, TOKENS) + backward_circuits(middle.circuit, method, TOKENS)
+        stated = forward_circuits(middle.circuit, num_rows) + backward_circuits(middle.circuit, method, num_rows)
         with tempfile.TemporaryDirectory() as folder:
             journal = Journal(Path(folder) / "journal.sqlite")
             runner = JournalledRunner(journal, "step")
@@ -105,8 +106,8 @@ def main() -> None:
             row[f"{part}: error"] = round(((values - exact[part]).norm() / exact[part].norm()).item(), 3)
         rows.append(row)
         table.add_row(*map(str, row.values()))
-    Console().print(
-        f"chip {options.chip}, {options.shots} shots, {int(tokens.sum())} tokens; errors are relative", table
+    Console(width=140).print(
+        f"chip {options.chip}, {options.shots} shots, {num_rows} tokens; errors are relative", table
     )
     if options.save:
         save(f"chip_gradients_{options.chip}", rows)

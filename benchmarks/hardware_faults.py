@@ -231,7 +231,8 @@ def killed_in_the_window(findings: Findings, run: Run, undisturbed: Run, kills: 
             stopped and not silent,
         )
         # As a user does who looks at the cloud's own list.
-        batch = next(line.split()[1] for line in run.jobs("list", "--state", "intended").splitlines() if "run" in line)
+        rows = [line.split() for line in run.jobs("list", "--state", "intended").splitlines() if line.startswith("│")]
+        [batch] = [row[1] for row in rows]
         run.jobs("settle", batch, "--job", f"{list(run.cloud.stats()['per_job'])[-1]}")
     code, output = run.finish()
     assert code == 0, output

@@ -113,16 +113,18 @@ def test_a_sample_of_rows_is_unbiased_over_its_draws_with_honest_standard_errors
 
 def test_the_variance_of_allocated_shots_is_that_of_a_fixed_mix_of_two_parts(runner):
     circuit = Circuit(1, (Operation("RY", (0,), Input(0)),))
-    inputs, weights = torch.tensor([[0.4], [1.5]]).double(), torch.zeros(0, dtype=torch.float64)
+    inputs, weights = torch.tensor([[0.4], [0.5]]).double(), torch.zeros(0, dtype=torch.float64)
     grad = torch.tensor([[1.0], [0.05]]).double()
     shift = ParameterShift(allocate="variance", pilot=0.3)
     found = device_gradients(circuit, inputs, weights, grad, LocalDevice(), 8000, gradient=shift, runner=runner)
     pilot = runner.shots[0]
-    few, many = sorted(set(runner.shots[4:]))
-    assert runner.shots == [pilot] * 4 + [few] * 2 + [many] * 2
+    later = dict(zip(itertools.chain(*runner.batches[1:]), runner.shots[4:], strict=True))
+    shots = torch.tensor([later[circuit] for circuit in runner.batches[0]]).reshape(2, 2)
+    assert shots[0].min() > shots[1].max()
     # Either circuit of a row has a value of -+ sin(angle), so a sign of variance cos(angle)^2, and coefficient 1/2.
-    share, shots = pilot / 8000, torch.tensor([[many], [few]])
-    expected = (grad * inputs.cos()).square() / 2 * (share**2 / pilot + (1 - share) ** 2 / shots)
+    share = pilot / 8000
+    parts = share**2 / pilot + (1 - share) ** 2 / shots
+    expected = (grad * inputs.cos()).square() / 4 * parts.sum(1, keepdim=True)
     assert_close(found.input_errors.square(), expected, rtol=0.05, atol=0)
 
 

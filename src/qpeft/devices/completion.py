@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from qpeft.devices import jobs
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.journal import Batch, BatchState, Journal, Request
-from qpeft.devices.journal.owner import is_alive, this_process
+from qpeft.devices.journal.owner import is_alive, is_this_process
 from qpeft.devices.protocol import AbstractDevice, JobState, check_request
 from qpeft.errors import JobError, JournalError
 
@@ -138,7 +138,7 @@ class Completion:
 
     def _is_over_elsewhere(self, batch: Batch) -> bool:
         """For a job in the memory of a process: wait while that is another one that lives; else plan it anew."""
-        if batch.owner == this_process() or not is_alive(batch.owner):
+        if is_this_process(batch.owner) or not is_alive(batch.owner):
             self.journal.move(batch, SENT, BatchState.PLANNED, message="its job ended with the process that had it")
         return False
 

@@ -34,36 +34,42 @@ def send(
             if not job_id:
                 raise JobError(f"{batch.device} took a job and gave it no id.")
         except (RefusedError, CredentialsError) as error:
-            journal.refused(batch, str(error))
+            journal.refused(batch, str(error), ticket=ticket)
             raise
         except BaseException as error:
-            _note_doubt(journal, batch, error, may_exist=keeps_jobs)
+            _note_doubt(journal, batch, error, ticket=ticket, may_exist=keeps_jobs)
             raise
-        _note_id(journal, batch, job_id)
+        _note_id(journal, batch, job_id, ticket=ticket)
     return True
 
 
-def _note_doubt(journal: Journal, batch: Batch, error: BaseException, *, may_exist: bool) -> None:
+def _note_doubt(journal: Journal, batch: Batch, error: BaseException, *, ticket: str, may_exist: bool) -> None:
     if not may_exist:
-        journal.refused(batch, str(error))
+        journal.refused(batch, str(error), ticket=ticket)
         return
-    journal.unclear(batch, f"{type(error).__name__}: {error}")
+    journal.unclear(batch, f"{type(error).__name__}: {error}", ticket=ticket)
     if isinstance(error, Exception):
         raise JournalError(f"{ambiguity(journal, batch)} The device's error: {error}") from error
 
 
-def _note_id(journal: Journal, batch: Batch, job_id: str) -> None:
+def _note_id(journal: Journal, batch: Batch, job_id: str, *, ticket: str) -> None:
     try:
-        journal.submitted(batch, job_id)
+        is_noted = journal.submitted(batch, job_id, ticket=ticket)
     except JournalError as error:
         raise JournalError(
             f"{error} {batch} is at the device as job {job_id}. End this process, and once the journal can be written "
             f"say `qpeft jobs settle {batch.number} --job {job_id}`; nothing is lost then."
         ) from error
-    except BaseException:
+    except (KeyboardInterrupt, SystemExit):
         # An interrupt in just this moment must not cost the id.
-        journal.submitted(batch, job_id)
+        _note_id(journal, batch, job_id, ticket=ticket)
         raise
+    if not is_noted:
+        raise JournalError(
+            f"{batch} is at the device as job {job_id}, but was settled or sent by somebody else while this process "
+            f"sent it, so the journal {journal.path} does not have that job; `qpeft jobs show {batch.number}` shows "
+            "what it has. Cancel one of the two at the device, or both are paid for."
+        )
 
 
 def recover(journal: Journal, device: AbstractDevice, batch: Batch) -> None:
@@ -77,10 +83,11 @@ def recover(journal: Journal, device: AbstractDevice, batch: Batch) -> None:
         job_id = device.find_job(batch.ticket)
     except JobError as error:
         raise JournalError(f"{ambiguity(journal, batch)} {error}") from error
+    # By ticket: another process may have recovered the batch and be sending it again by now.
     if job_id is None:
-        journal.refused(batch, "the device has no job for it")
+        journal.refused(batch, "the device has no job for it", ticket=batch.ticket)
     else:
-        journal.submitted(batch, job_id)
+        journal.submitted(batch, job_id, ticket=batch.ticket)
 
 
 def look(device: AbstractDevice, batch: Batch) -> JobStatus:

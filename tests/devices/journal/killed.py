@@ -53,7 +53,7 @@ def die_before_intention(folder):
 
 def die_before_id_is_written(folder):
     """Dies between the device's answer and the journal."""
-    Journal.submitted = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    Journal.submitted = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
     whole_run(folder)
 
 

@@ -118,20 +118,29 @@ class Journal:
             _spend(connection, batch, batch.cost)
             return True
 
-    def refused(self, batch: Batch, reason: str) -> None:
-        """Take an intention back: it is certain that no job exists."""
+    def refused(self, batch: Batch, reason: str, *, ticket: str) -> None:
+        """Take the intention of this ticket back: it is certain that no job exists. Nothing, if it stands no more."""
         with self.database.transaction() as connection:
-            if _move(connection, batch, {BatchState.INTENDED}, BatchState.PLANNED, message=reason):
+            if _move(connection, batch, {BatchState.INTENDED}, BatchState.PLANNED, sent_as=ticket, message=reason):
                 _spend(connection, batch, Cost(-batch.cost.circuits, -batch.cost.shots))
 
-    def unclear(self, batch: Batch, reason: str) -> None:
-        """Write down that sending ended without a job id, though a job may exist."""
+    def unclear(self, batch: Batch, reason: str, *, ticket: str) -> None:
+        """Write down that sending under this ticket ended without a job id, though a job may exist."""
         with self.database.transaction() as connection:
-            _move(connection, batch, {BatchState.INTENDED}, BatchState.INTENDED, message=reason, owner=None)
+            intended = BatchState.INTENDED
+            _move(connection, batch, {intended}, intended, sent_as=ticket, message=reason, owner=None)
 
-    def submitted(self, batch: Batch, job_id: str) -> None:
-        """Write down under which id the device has the batch."""
-        self.move(batch, {BatchState.INTENDED}, BatchState.SUBMITTED, job_id=job_id, message="")
+    def submitted(self, batch: Batch, job_id: str, *, ticket: str) -> bool:
+        """Write down under which id the device has what was sent under this ticket.
+
+        Returns: whether the journal has it so now; not, if somebody settled or sent the batch meanwhile.
+        """
+        with self.database.transaction() as connection:
+            if _move(connection, batch, {BatchState.INTENDED}, BatchState.SUBMITTED, sent_as=ticket, job_id=job_id):
+                return True
+            query = "SELECT ticket, job_id FROM batches WHERE number = ?"
+            known: tuple[str, str] = connection.execute(query, (batch.number,)).fetchone()
+            return known == (ticket, job_id)
 
     def finish(self, batch: Batch, distributions: Sequence[Distribution]) -> None:
         """Keep the results, checked by the caller; those of a batch that is finished already stay as they are."""
@@ -203,16 +212,22 @@ def _move(
     batch: Batch,
     allowed: set[BatchState] | frozenset[BatchState],
     state: BatchState,
+    *,
+    sent_as: str | None = None,
     **columns: str | None,
 ) -> bool:
-    """Whether the batch was in an allowed state; then it is in the new one, and its history says so."""
+    """Whether the batch was in an allowed state; then it is in the new one, and its history says so.
+
+    With `sent_as`, only if that is still the ticket of its last submission: another process may have sent it meanwhile.
+    """
     columns = {"state": state.value, "message": "", **columns}
     changes = ", ".join(f"{name} = ?" for name in columns)
     states = ", ".join(f"'{one.value}'" for one in sorted(allowed, key=lambda one: one.value))
     now = time.time()
     changed = connection.execute(
-        f"UPDATE batches SET {changes}, changed_at = ? WHERE number = ? AND state IN ({states})",
-        (*columns.values(), now, batch.number),
+        f"""UPDATE batches SET {changes}, changed_at = ? WHERE number = ? AND state IN ({states})
+        AND (? IS NULL OR ticket = ?)""",
+        (*columns.values(), now, batch.number, sent_as, sent_as),
     )
     if changed.rowcount == 0:
         return False
