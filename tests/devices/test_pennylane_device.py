@@ -78,6 +78,7 @@ def test_simulators_are_local_and_exact(name):
     capabilities = load_device("pennylane", device=name, num_qubits=2).capabilities()
     assert name in LOCAL_SIMULATORS
     assert (capabilities.is_remote, capabilities.can_be_exact, capabilities.keeps_jobs) == (False, True, False)
+    assert (capabilities.simplifies_circuits, capabilities.chooses_qubits) == (False, False)
 
 
 class Cloud(Device):
@@ -123,6 +124,7 @@ def test_options_reach_the_device_and_its_counts_become_shares(cloud):
 def test_unknown_devices_count_as_remote_and_sampling_unless_told(cloud):
     capabilities = cloud().capabilities()
     assert (capabilities.is_remote, capabilities.can_be_exact) == (True, False)
+    assert (capabilities.simplifies_circuits, capabilities.chooses_qubits) == (True, True)
     with pytest.raises(ShotsError, match="use 'local'"):
         cloud().submit([Circuit(1, ())], None)
     capabilities = cloud(is_remote=False, can_be_exact=True).capabilities()

@@ -86,9 +86,9 @@ class PennyLaneDevice(AbstractDevice):
         keywords = {**(options or {}), **({} if seed is None else {"seed": seed})}
         self._device = _make(device, num_qubits, keywords)
         self._num_qubits = num_qubits
-        is_ours = device in LOCAL_SIMULATORS
-        self._is_remote = not is_ours if is_remote is None else is_remote
-        self._can_be_exact = is_ours if can_be_exact is None else can_be_exact
+        self._is_ours = device in LOCAL_SIMULATORS
+        self._is_remote = not self._is_ours if is_remote is None else is_remote
+        self._can_be_exact = self._is_ours if can_be_exact is None else can_be_exact
         self._jobs = MemoryJobs("pennylane", secrets=keywords.values())
 
     def capabilities(self) -> Capabilities:
@@ -102,6 +102,9 @@ class PennyLaneDevice(AbstractDevice):
             can_be_exact=self._can_be_exact,
             is_remote=self._is_remote,
             keeps_jobs=False,
+            # What becomes of a circuit behind a plugin is not known, so the worse is taken.
+            simplifies_circuits=not self._is_ours,
+            chooses_qubits=not self._is_ours,
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
