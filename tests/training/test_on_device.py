@@ -7,9 +7,10 @@ from rich.console import Console
 
 from qpeft.devices import Journal, LocalDevice
 from qpeft.devices.journal import BatchState
-from qpeft.errors import AdapterError, BudgetError, DeviceError, GradientError, OutputError, RecipeError
+from qpeft.errors import AdapterError, BudgetError, DeviceError, GradientError, JournalError, OutputError, RecipeError
 from qpeft.training import train
 from qpeft.training.bill import Price, reachable
+from qpeft.training.sections import AdapterSection
 
 LAYER = "layers.1.self_attn.v_proj"
 
@@ -143,6 +144,33 @@ def test_resuming_with_another_device_option_is_refused(on_device):
         train(on_device(max_circuits=1))
     with pytest.raises(OutputError, match=r"device\.shots"):
         train(on_device(shots=7), resume=True)
+
+
+def test_a_resumed_run_goes_on_with_the_journal_that_it_began_with_wherever_it_is_started(
+    on_device, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    recipe = on_device(max_circuits=1, journal="paid.sqlite")
+    with pytest.raises(BudgetError):
+        train(recipe)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(BudgetError):
+        train(recipe, resume=True)
+    assert not (tmp_path / "elsewhere" / "paid.sqlite").exists()
+    (tmp_path / "paid.sqlite").unlink()
+    with pytest.raises(JournalError, match=r"no journal at .*paid\.sqlite"):
+        train(recipe, resume=True)
+
+
+def test_resuming_without_the_device_or_an_option_of_the_adapter_is_refused(on_device):
+    recipe = on_device(max_circuits=1)
+    with pytest.raises(BudgetError):
+        train(recipe)
+    with pytest.raises(OutputError, match=r"device\.layers"):
+        train(recipe.model_copy(update={"device": None}), resume=True)
+    with pytest.raises(OutputError, match=r"adapter\.rank"):
+        train(recipe.model_copy(update={"adapter": AdapterSection(target_modules=["q_proj", "v_proj"])}), resume=True)
 
 
 @pytest.mark.parametrize(

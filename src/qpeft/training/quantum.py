@@ -46,14 +46,16 @@ class DeviceSession:
     Args:
         section: of the recipe.
         seed: of what is drawn for gradients, unless the recipe's gradient options have their own.
+        journal: that a resumed run began with, which must be there still; None for the one of the section.
 
     Attributes:
         device: the device.
+        journal_path: absolute.
 
     Raises: DeviceError, JournalError or GradientError if the device, the journal or the gradient cannot be had.
     """
 
-    def __init__(self, section: DeviceSection, *, seed: int) -> None:
+    def __init__(self, section: DeviceSection, *, seed: int, journal: Path | None = None) -> None:
         if (processes := number_of_processes()) > 1:
             raise DeviceError(
                 f"Training on a quantum device takes one process, since jobs are told apart by step and layer; this is "
@@ -63,7 +65,9 @@ class DeviceSession:
         self._gradient, self._mitigation = build_gradient(section, seed=seed), build_mitigation(section)
         self._budget = Budget(section.max_circuits, section.max_shots, section.max_seconds)
         self.device: AbstractDevice = load_device(section.name, **section.options)
-        self._journal = Journal(Path(section.journal).expanduser() if section.journal else default_path())
+        # As the run began with it: a path may mean another file where the folder or the environment is another.
+        self.journal_path = journal or _journal_path(section)
+        self._journal = Journal(self.journal_path, create=journal is None)
 
     def check(self, model: nn.Module) -> None:
         """Raises: DeviceError or ShotsError if the device takes no such circuits or shots."""
@@ -122,6 +126,10 @@ def build_mitigation(section: DeviceSection) -> AbstractMitigation | None:
     """What the recipe asks for; readout errors are measured."""
     readout = ReadoutInversion() if "readout" in section.mitigation else None
     return ZeroNoise(readout_inversion=readout) if "zero_noise" in section.mitigation else readout
+
+
+def _journal_path(section: DeviceSection) -> Path:
+    return (Path(section.journal).expanduser() if section.journal else default_path()).resolve()
 
 
 def build_gradient(section: DeviceSection, *, seed: int) -> AbstractGradient:

@@ -77,7 +77,7 @@ def train(
     started = _continue_folder(folder, recipe) if resume else None
     if started is None:
         require_empty_folder(folder)
-    session = DeviceSession(recipe.device, seed=recipe.seed) if recipe.device else None
+    session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
     tokenizer = load_tokenizer(
         recipe.model.name,
@@ -110,7 +110,7 @@ def train(
             "environment": environment() | {"device": device_name(model.device)},
             "data": _hashes(recipe),
             "adapter": size,
-            "device": {"run": new_run_id(folder)} if session else None,
+            "device": {"run": new_run_id(folder), "journal": str(session.journal_path)} if session else None,
             "before": _measure(recipe, model, tokenizer, held_out, console, "before") if before else None,
         }
         write_record(folder, started)
@@ -165,8 +165,8 @@ def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     wanted, stored = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
     differing = [
         name
-        for name, value in wanted.items()
-        if value != stored.get(name) and name not in MAY_DIFFER and not name.startswith("output.")
+        for name in sorted(wanted.keys() | stored.keys())
+        if wanted.get(name) != stored.get(name) and name not in MAY_DIFFER and not name.startswith("output.")
     ]
     if differing:
         raise OutputError(
@@ -177,6 +177,12 @@ def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         changed = [name for name, value in found.items() if record["data"].get(name) != value]
         raise OutputError(f"The data changed since the run in {folder} was started: {', '.join(changed)}.")
     return record
+
+
+def _journal_of(started: dict[str, Any] | None) -> Path | None:
+    """Where the run that is continued wrote down what it paid for; None for a new run."""
+    device = (started or {}).get("device")
+    return Path(device["journal"]) if device else None
 
 
 MAY_DIFFER = {"device.max_circuits", "device.max_shots", "device.max_seconds"}

@@ -16,6 +16,7 @@ from qpeft.circuits import Circuit, Operation
 from qpeft.devices import CallKey, JobState, Journal, JournalledRunner, load_device
 from qpeft.devices.ibm import service_jobs
 from qpeft.devices.ibm.service_jobs import STATES, tag_of
+from qpeft.devices.journal import BatchState
 from qpeft.devices.protocol import check_results
 from qpeft.errors import CredentialsError, DeviceError, JobError, JournalError, RefusedError
 
@@ -64,7 +65,13 @@ def test_every_state_of_the_vendor_has_one_of_ours():
 def test_a_job_carries_its_ticket_and_is_found_by_it(device, cloud):
     jobs = [device.submit(COINS, 10, ticket=ticket) for ticket in ("ticket-1", "ticket-2")]
     assert stored(cloud, jobs[0])["tags"] == ["qpeft", tag_of("ticket-1")]
-    assert [device.find_job(ticket) for ticket in ("ticket-2", "ticket-1", "ticket-3")] == [jobs[1], jobs[0], None]
+    assert [device.find_job(ticket) for ticket in ("ticket-2", "ticket-1")] == [jobs[1], jobs[0]]
+
+
+def test_a_list_without_the_job_is_no_proof_that_there_is_none(device):
+    device.submit(COINS, 10, ticket="ticket-1")
+    with pytest.raises(JobError, match=f"no job with tag {tag_of('ticket-2')}.*account"):
+        device.find_job("ticket-2")
 
 
 def test_a_tag_is_short_and_plain_whatever_the_ticket():
@@ -115,15 +122,27 @@ def test_a_job_whose_answer_was_lost_is_found_again(device, cloud):
     assert len(device.fetch(job)) == 2
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_the_journal_recovers_a_lost_answer_and_sends_nothing_twice(device, cloud, tmp_path, when):
+def test_the_journal_recovers_a_lost_answer_and_sends_nothing_twice(device, cloud, tmp_path):
     runner = JournalledRunner(Journal(tmp_path / "journal.sqlite"), "a-run", seconds_between_polls=0.01)
-    cloud.fault = (when, api_error(504))
+    cloud.fault = ("after", api_error(504))
     with pytest.raises(JournalError):
         runner(device, COINS, 100, key=CallKey())
     cloud.fault = None
-    results = runner(device, COINS, 100, key=CallKey())
-    assert len(results) == 2
+    assert len(runner(device, COINS, 100, key=CallKey())) == 2
+    assert len(list(cloud.folder.glob("*.json"))) == 1
+
+
+def test_a_lost_answer_without_a_job_in_the_list_is_sent_again_by_the_user_alone(device, cloud, tmp_path):
+    journal = Journal(tmp_path / "journal.sqlite")
+    runner = JournalledRunner(journal, "a-run", seconds_between_polls=0.01)
+    cloud.fault = ("before", api_error(504))
+    with pytest.raises(JournalError):
+        runner(device, COINS, 100, key=CallKey())
+    cloud.fault = None
+    with pytest.raises(JournalError, match="lists no job"):
+        runner(device, COINS, 100, key=CallKey())
+    journal.settle(journal.batch(1), BatchState.PLANNED, message="test")
+    assert len(runner(device, COINS, 100, key=CallKey())) == 2
     assert len(list(cloud.folder.glob("*.json"))) == 1
 
 

@@ -259,6 +259,18 @@ def test_the_key_is_nowhere_to_be_seen(start_cloud, make_device, tmp_path, caplo
     assert not scratch.exists()
 
 
+def test_the_key_is_not_in_what_the_cloud_says_of_a_job(start_cloud, make_device):
+    key = "c0ffee-c0ffee-c0ffee"
+    cloud = start_cloud(key)
+    device = make_device(cloud)
+    cloud.fault(kind="fail_job", message=f"{key} ran out of credit")
+    job_id = finished(device, FLIPS)
+    assert device.poll(job_id).message == "<key> ran out of credit"
+    cloud.fault(kind="refuse", endpoint="detail", message=f"{key} may not see this")
+    with pytest.raises(JobError, match="<key> may not see this"):
+        device.poll(job_id)
+
+
 # Submissions that go wrong
 
 

@@ -116,6 +116,16 @@ def test_notes_are_kept_for_a_month(outbox, dead):
     assert outbox.path("another").exists()
 
 
+def test_other_files_of_the_folder_are_not_touched(outbox):
+    long_ago = time.time() - 31 * 24 * 3600
+    others = [outbox.folder / name for name in ("thesis.json", "notes", "abc.1")]
+    for path in (*others, outbox.path("t"), outbox.path("t").with_suffix(".123")):
+        path.mkdir(parents=True) if path.name == "notes" else path.parent.mkdir(exist_ok=True) or path.touch()
+        os.utime(path, (long_ago, long_ago))
+    outbox.remove_old()
+    assert sorted(outbox.folder.iterdir()) == sorted(others)
+
+
 def test_an_outbox_that_cannot_be_written_sends_nothing(tmp_path, origin_cloud, make_device):
     (tmp_path / "file").touch()
     before = origin_cloud.stats()["jobs"]

@@ -189,6 +189,18 @@ def test_a_refused_answer_about_a_job_is_about_the_key_or_the_job():
         ("value is not object (which is 0)", "unclear"),
         ("unknown error.", "unclear"),
         ("", "unclear"),
+        ("Shots are from 1 to 10: at most 10.", "refused"),
+        ("余额不足", "refused"),
+        ("job_id is null.", "unclear"),
+        ("Missing a comma or } after an object member.", "unclear"),
+        ("words of a client or of a cloud that nobody has seen yet", "unclear"),
+        ("The system is busy", "unclear"),
+        ("Time limit exceeded while the task was created", "unclear"),
+        ("context deadline exceeded", "unclear"),
+        ("This task was submitted already; quota is left", "unclear"),
+        ("Permission check: connection to the authentication server was lost", "unclear"),
+        ("任务提交超时", "unclear"),
+        ("Unexpected token < in a message", "unclear"),
     ],
 )
 def test_what_the_client_says_is_certain_or_not(words, kind):

@@ -101,7 +101,7 @@ class IbmDevice(AbstractDevice):
         return self._jobs.submit(self._translator.pubs(circuits), shots, ticket)
 
     def find_job(self, ticket: str) -> str | None:
-        """Id of the job tagged with this ticket. Raises: JobError on simulators, or if the service cannot tell."""
+        """Id of the job tagged with this ticket. Raises: JobError on simulators, and if the service lists none."""
         return self._jobs.find(ticket) if isinstance(self._jobs, ServiceJobs) else super().find_job(ticket)
 
     def poll(self, job_id: str) -> JobStatus:

@@ -71,8 +71,12 @@ class ServiceJobs:
         self._open[job.job_id()] = job
         return str(job.job_id())
 
-    def find(self, ticket: str) -> str | None:
-        """Id of the job with this ticket's tag; None if the service lists none. Raises: JobError if it cannot tell."""
+    def find(self, ticket: str) -> str:
+        """Id of the job with this ticket's tag.
+
+        Raises: JobError if the service lists none: that it made none is not certain, since a request may still be on
+            its way or in no list yet, and another account or instance has a list of its own.
+        """
         tag = tag_of(ticket)
         try:
             jobs = self._service.jobs(limit=None, job_tags=[tag], instance=self._instance)
@@ -82,7 +86,12 @@ class ServiceJobs:
         found = [job.job_id() for job in jobs if tag in job.tags]
         if len(found) > 1:
             raise JobError(f"IBM's service has {len(found)} jobs with tag {tag}: {', '.join(found)}. Keep one of them.")
-        return str(found[0]) if found else None
+        if not found:
+            raise JobError(
+                f"IBM's service lists no job with tag {tag}. If that is so some minutes after the submission, and the "
+                "account and the instance are those that it was made with, there is none."
+            )
+        return str(found[0])
 
     def poll(self, job_id: str) -> JobStatus:
         """The state of a job. Raises: JobError if the service does not know it; DeviceError if it does not answer."""

@@ -116,7 +116,7 @@ def _make_file(path: Path, *, create: bool) -> None:
     if path.exists():
         return
     if not create:
-        raise JournalError(f"There is no journal at {path}. Say which one with --journal.")
+        raise JournalError(f"There is no journal at {path}. Put it back, or say which one with --journal.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Results are derived from the user's data, so nobody else may read them.
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))

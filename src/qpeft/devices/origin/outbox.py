@@ -24,6 +24,8 @@ PREPARING, HANDED_OVER = "preparing", "handed over"
 UNDER_WAY = (PREPARING, HANDED_OVER, SENDING)
 SECONDS_KEPT = 30 * 24 * 3600.0
 PAUSE = 0.05
+LETTERS = 40
+"""In the name of a note."""
 
 
 def default_folder() -> Path:
@@ -45,7 +47,7 @@ class Outbox:
 
     def path(self, ticket: str) -> Path:
         """Of the note. The name is a hash: a ticket may have any characters."""
-        return self.folder / f"{hashlib.sha256(ticket.encode()).hexdigest()[:40]}.json"
+        return self.folder / f"{hashlib.sha256(ticket.encode()).hexdigest()[:LETTERS]}.json"
 
     def prepare(self, ticket: str | None) -> None:
         """Note that this process is about to hand a submission over.
@@ -87,9 +89,10 @@ class Outbox:
         raise JobError(f"Its worker died while it was sent, or the cloud gave no answer that says what it did{why}.")
 
     def remove_old(self) -> None:
-        """Forget submissions that nobody has asked about for a month."""
+        """Forget submissions that are more than a month old."""
         oldest = time.time() - SECONDS_KEPT
-        for file in self.folder.glob("*"):
+        # Notes and what a killed writer left of one, nothing else: the user may have files of his own in the folder.
+        for file in self.folder.glob(f"{'[0-9a-f]' * LETTERS}.*"):
             with suppress(FileNotFoundError):  # another process was faster
                 if file.stat().st_mtime < oldest:
                     file.unlink()

@@ -24,44 +24,30 @@ SENDING, SENT, REFUSED, UNCLEAR = "sending", "sent", "refused", "unclear"
 
 NEVER_SENT = ("resolve host", "resolve proxy", "connect to server", "SSL certificate problem")
 """Parts of what libcurl says when no request has left the machine."""
-PARSER_WORDS = (
-    "",
-    "unknown error.",
-    "job_id is null.",
-    "Incorrect hex digit after \\u escape in string.",
-    "Invalid encoding in string.",
-    "Invalid escape character in string.",
-    "Invalid value.",
-    "Miss exponent in number.",
-    "Miss fraction part in number.",
-    "Missing a closing quotation mark in string.",
-    "Missing a colon after a name of object member.",
-    "Missing a comma or ']' after an array element.",
-    "Missing a comma or '}' after an object member.",
-    "Missing a comma or ] after an array element.",
-    "Missing a comma or } after an object member.",
-    "Missing a name for object member.",
-    "Number too big to be stored in double.",
-    "Terminate parsing due to Handler error.",
-    "The document is empty.",
-    "The document root must not be followed by other values.",
-    "The surrogate pair in string is invalid.",
-    "Unknown error.",
-    "Unspecific syntax error.",
+REFUSALS = re.compile(
+    r"offline|maintenance|not support|unsupported|at most|exceed|too (?:many|large|long)|quota|credit|balance"
+    r"|insufficient|permission|not allowed|no chip|离线|维护|不支持|超出|超过|上限|余额|不足|权限",
+    re.IGNORECASE,
 )
-"""What the client says of a reply that it cannot read; every other text without a prefix is the cloud's own."""
+"""What a cloud says that took no job."""
+DOUBTS = re.compile(
+    r"\btime|timed|deadline|connect|server|gateway|internal|exception|already|duplicate|unexpected|response|curl|http|parse"
+    r"|超时|连接|服务器|网关|内部|异常|重复|已提交|已存在",
+    re.IGNORECASE,
+)
+"""What a message says that leaves it open, whatever else it says."""
 ABOUT_KEYS = re.compile(r"api.?key|unauthori|authenticat|credential|\btoken\b|密钥|鉴权|认证|未授权", re.IGNORECASE)
 
 
-def words_of(error: Exception, key: str) -> str:
-    """What an error says, never with the key in it."""
+def words_of(error: object, key: str) -> str:
+    """What an error says, or a message, never with the key in it."""
     return str(error).replace(key, "<key>")
 
 
 def kind_of(error: Exception) -> str:
     """What an error of the client means.
 
-    Returns: "refused" or "credentials" if the cloud answered that it will not; "unreachable" if no request was sent;
+    Returns: "refused" or "credentials" if words say that the cloud will not; "unreachable" if no request was sent;
         "rejected" for an HTTP error that will come again; "unclear" for everything else: the request may have had its
         effect.
     """
@@ -75,9 +61,10 @@ def kind_of(error: Exception) -> str:
         return "rejected" if 400 <= code < 500 and code not in (408, 429) else "unclear"
     if message.startswith("curl_easy_perform failed"):
         return "unreachable" if any(words.lower() in message.lower() for words in NEVER_SENT) else "unclear"
-    if message in PARSER_WORDS or message.startswith("value is not "):
-        return "unclear"
-    return "credentials" if ABOUT_KEYS.search(message) else "refused"
+    # The client raises the cloud's own message without anything around it, and gives its own the same form: only words
+    # tell them apart. Those that nobody knows are no refusal, since one of them would pay for a job twice.
+    known = "" if DOUBTS.search(message) else message
+    return "credentials" if ABOUT_KEYS.search(known) else "refused" if REFUSALS.search(known) else "unclear"
 
 
 def write_note(path: Path, note: Mapping[str, Any], *, outlives_power_cut: bool) -> None:
@@ -141,6 +128,10 @@ class Client:
         reply = json.loads(self._qcloud.QCloudJob(job).query().origin_data())
         if not isinstance(reply, dict):
             raise RuntimeError("value is not an object")
+        # What is shown and written down; not the results, in which a short key would hit what is none.
+        for part, name in ((reply, "message"), (reply.get("obj"), "errInfo")):
+            if isinstance(part, dict) and part.get(name):
+                part[name] = words_of(part[name], self._key)
         return reply
 
     def cancel(self, job: str) -> bool:
