@@ -75,9 +75,10 @@ class _Expectations(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        inputs, weights = ctx.saved_tensors
         # Only a backward pass that is itself differentiated needs the Function that refuses to be.
         compute = _Gradients.apply if torch.is_grad_enabled() else _gradients
-        return None, *compute(ctx.circuit, *ctx.saved_tensors, grad)
+        return None, *compute(ctx.circuit, inputs, weights, grad)
 
 
 class _Gradients(torch.autograd.Function):
