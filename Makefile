@@ -15,7 +15,7 @@ test: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
-	$(BIN)/python -m pytest
+	QPEFT_ALL_DEVICES=1 $(BIN)/python -m pytest
 
 format: $(VENV)/.ready-test
 	$(BIN)/ruff format .
@@ -32,7 +32,7 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS) Makefile
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[demo,docs,origin,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[demo,docs,ibm,origin,test]'
 	@touch $@
 
 clean:

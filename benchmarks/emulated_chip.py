@@ -59,7 +59,7 @@ class EmulatedChip(AbstractDevice):
             corrects_readout=self._amend,
         )
 
-    def submit(self, circuits: Sequence[Circuit], shots: int | None) -> str:
+    def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
         """Keep a job. Raises: as `check_request`."""
         check_request(self.capabilities(), circuits, shots)
         self._jobs.append((list(circuits), shots))

@@ -16,6 +16,7 @@ Every claim is checked; the exit code is 1 if one does not hold.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import random
@@ -60,6 +61,7 @@ class Emulator:
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().split()[-1]
         self._port = int(self.url.rsplit(":", 1)[1])
+        atexit.register(self.stop)
 
     def stop(self) -> None:
         self._process.kill()
@@ -110,6 +112,7 @@ class Run:
     def start(self) -> subprocess.Popen[str]:
         """`qpeft train --resume`, which begins where there is nothing to resume."""
         command = [*QPEFT, "train", str(self.folder / "recipe.yaml"), "--resume"]
+        CONSOLE.print(f"{time.monotonic() - START:6.0f} s  {self.folder.name} starts", style="dim")
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(self.folder)
         )
@@ -169,7 +172,7 @@ class Findings:
         CONSOLE.print(f"{'ok  ' if holds else 'FAIL'}  {case}: {found}")
 
 
-CONSOLE = Console(highlight=False, soft_wrap=True)
+CONSOLE, START = Console(highlight=False, soft_wrap=True), time.monotonic()
 
 
 def random_kills(run: Run, kills: int, seed: int) -> int:
@@ -228,7 +231,8 @@ def killed_in_the_window(findings: Findings, run: Run, undisturbed: Run, kills: 
             stopped and not silent,
         )
         # As a user does who looks at the cloud's own list.
-        batch = next(line.split()[1] for line in run.jobs("list", "--state", "intended").splitlines() if "run" in line)
+        rows = [line.split() for line in run.jobs("list", "--state", "intended").splitlines() if line.startswith("│")]
+        [batch] = [row[1] for row in rows]
         run.jobs("settle", batch, "--job", f"{list(run.cloud.stats()['per_job'])[-1]}")
     code, output = run.finish()
     assert code == 0, output
@@ -249,6 +253,7 @@ FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
     "connection closed while waiting": ({"kind": "drop", "endpoint": "detail"}, True),
     "half an answer while waiting": ({"kind": "spoil", "endpoint": "detail"}, True),
     "a result too few": ({"kind": "short"}, False),
+    # Nothing in a reply names its circuit: docs/origin.md says that this cannot be noticed.
     "results turned round": ({"kind": "reorder"}, False),
     "a job that fails": ({"kind": "fail_job"}, False),
 }
@@ -257,21 +262,29 @@ FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
 
 def faults(findings: Findings, folder: Path) -> None:
     """One run for each, resumed once if it stopped."""
+    undisturbed = Run(folder, "without-fault", steps=2)
+    assert undisturbed.finish()[0] == 0
+    undisturbed.cloud.stop()
     for number, (name, (fault, must_go_on)) in enumerate(FAULTS.items()):
         run = Run(folder, f"fault-{number}", steps=2)
         run.cloud.fault(**fault, skip=1)
         code, output = run.finish()
         text = "went on by itself" if code == 0 else "stopped: " + " ".join(output.split("error:")[-1].split())[:160]
-        if code == 2:
+        if code != 0:
             accepted = run.cloud.stats()["jobs"]
             code, again = run.finish()
-            text += f" | resumed: {'finished' if code == 0 else 'stopped again'}"
-            text += f", {run.cloud.stats()['jobs'] - accepted} more jobs" if code == 0 else ""
-            assert "Traceback" not in again, again
+            output += again
+            more = run.cloud.stats()["jobs"] - accepted
+            text += f" | resumed: {'finished' if code == 0 else 'stopped again'}, {more} more jobs"
+        if code == 0:
+            text += f" | adapter {'as' if run.adapter() == undisturbed.adapter() else 'not as'} without the fault"
         twice = sum(count - 1 for count in run.sent().values())
-        findings.claim(name, f"{text}; programs accepted twice: {twice}", "Traceback" not in output)
+        clear = ("Traceback" not in output and "stopped" in text) or "went on" in text
+        # A job that failed has to be sent again; nothing else may be.
+        once = twice == 0 or fault["kind"] == "fail_job"
+        findings.claim(name, f"{text} | programs accepted twice: {twice}", clear and once)
         if must_go_on:
-            findings.claim(f"{name}: needs nobody", "went on" if code == 0 else text, code == 0 and twice == 0)
+            findings.claim(f"{name}: needs nobody", text, "went on" in text and "not as" not in text)
         run.cloud.stop()
 
 

@@ -67,7 +67,7 @@ class Point:
 
     @property
     def circuit(self) -> str:
-        return f"{self.ansatz} {self.num_qubits} x {self.depth}"
+        return f"{self.ansatz} {self.num_qubits} {self.depth}"
 
 
 @contextmanager
@@ -152,18 +152,14 @@ def observe(
 
 
 def circuit_table(title: str, points: Sequence[Point]) -> Table:
-    """Per circuit, means over blocks; what is predicted from the calibration, with depolarising alone, and seen."""
-    columns = [
-        f"{quantity}\n{kind}" for quantity in ("slope", "offset", "corr.", "SNR") for kind in ("", "depol.", "seen")
-    ]
-    table = Table("ansatz,\nqubits x depth", *columns, "of slope,\nby shots", title=title)
+    """Per circuit, means over blocks: predicted from the calibration, predicted with depolarising alone, and seen."""
+    table = Table("ansatz, qubits, depth", *QUANTITIES, "slope by shots", title=title)
     for circuit in dict.fromkeys(point.circuit for point in points):
         own = [point for point in points if point.circuit == circuit]
-        cells = [
-            f"{np.mean([getattr(point, kind)[quantity] for point in own]):.{1 if quantity == 'snr' else 3}f}"
-            for quantity in QUANTITIES
-            for kind in KINDS
-        ]
+        cells = []
+        for quantity in QUANTITIES:
+            means = [np.mean([getattr(point, kind)[quantity] for point in own]) for kind in KINDS]
+            cells.append(" ".join(f"{mean:.{1 if quantity == 'snr' else 3}f}" for mean in means))
         table.add_row(circuit, *cells, f"{rms([point.slope_error for point in own]):.3f}")
     return table
 
@@ -224,7 +220,7 @@ def one_chip(chip: str, url: str, folder: Path, options: argparse.Namespace) -> 
                 points += measure(device, calibration, setting, num_rows, blocks, options.shots)
     num_side_by_side = len(find_blocks(ansatz.ring_cz(8), calibration))
     facts = {"8-qubit rings side by side": num_side_by_side, **summary(points)}
-    console.print(circuit_table(f"{chip}: predicted and seen, {options.shots:,} shots", points))
+    console.print(circuit_table(f"{chip}, {options.shots:,} shots: as listed, depolarising alone, seen", points))
     for name, value in facts.items():
         console.print(f"{name}: {value}")
     console.print(f"{time.perf_counter() - start:.0f} s\n")

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 import qpeft
 from qpeft.circuits import ansatz
-from qpeft.devices import LocalDevice, Spsa, device_expectations, run_now
+from qpeft.devices import LocalDevice, Spsa, device_expectations, device_gradients, run_now
 from qpeft.errors import SimulationError
 from qpeft.simulation import expectations
 
@@ -50,13 +50,13 @@ def test_each_circuit_has_its_own_weights_in_values_and_gradients(gradient, with
 
 
 def test_spsa_moves_each_circuits_own_weights():
-    inputs, weights, grad = problem()
+    inputs, weights, grad = problem(num_circuits=2, rows=1)
     exact = simulated(inputs, weights, grad)[1:]
-    spsa = Spsa(num_directions=3000, step=1e-3)
-    values = device_expectations(CIRCUIT, inputs, weights, LocalDevice(), None, gradient=spsa).values
-    for one, other in zip(torch.autograd.grad(values, (inputs, weights), grad), exact, strict=True):
-        assert_close(one, other, atol=0.3, rtol=0)
-        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98
+    spsa = Spsa(num_directions=400, step=1e-3)
+    found = device_gradients(CIRCUIT, inputs, weights, grad, LocalDevice(), None, gradient=spsa)
+    for one, other, error in zip(found[:2], exact, found[2:], strict=True):
+        assert ((one - other) / error).abs().max() < 4
+        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.95
 
 
 def test_one_circuit_side_by_side_is_the_same_as_weights_without_an_axis():

@@ -111,6 +111,35 @@ def test_a_sample_of_rows_is_unbiased_over_its_draws_with_honest_standard_errors
     assert_close(variances.sum(), estimates.var(0).sum(), rtol=0.2, atol=0)
 
 
+def test_the_variance_of_allocated_shots_is_that_of_a_fixed_mix_of_two_parts(runner):
+    circuit = Circuit(1, (Operation("RY", (0,), Input(0)),))
+    inputs, weights = torch.tensor([[0.4], [0.5]]).double(), torch.zeros(0, dtype=torch.float64)
+    grad = torch.tensor([[1.0], [0.05]]).double()
+    shift = ParameterShift(allocate="variance", pilot=0.3)
+    found = device_gradients(circuit, inputs, weights, grad, LocalDevice(), 8000, gradient=shift, runner=runner)
+    pilot = runner.shots[0]
+    later = dict(zip(itertools.chain(*runner.batches[1:]), runner.shots[4:], strict=True))
+    shots = torch.tensor([later[circuit] for circuit in runner.batches[0]]).reshape(2, 2)
+    assert shots[0].min() > shots[1].max()
+    # Either circuit of a row has a value of -+ sin(angle), so a sign of variance cos(angle)^2, and coefficient 1/2.
+    share = pilot / 8000
+    parts = share**2 / pilot + (1 - share) ** 2 / shots
+    expected = (grad * inputs.cos()).square() / 4 * parts.sum(1, keepdim=True)
+    assert_close(found.input_errors.square(), expected, rtol=0.05, atol=0)
+
+
+def test_the_variance_of_a_sample_of_equal_rows_is_that_of_their_shots():
+    circuit = Circuit(1, (Operation("RY", (0,), Input(0)), Operation("RY", (0,), Weight(0))))
+    # Told apart by 1e-9, because equal circuits would be sent once.
+    inputs = 0.4 + 1e-9 * torch.arange(8 * 80, dtype=torch.float64).reshape(8, 80, 1)
+    weights, grad = torch.full((80, 1), 0.3, dtype=torch.float64), torch.ones(8, 80, 1, dtype=torch.float64)
+    shift = ParameterShift(weight_rows=4)
+    found = device_gradients(circuit, inputs, weights, grad, LocalDevice(), 50, gradient=shift, by_inputs=False)
+    # Four rows that count twice, each of two circuits with coefficient 1/2.
+    expected = 4 * 2**2 * math.cos(0.7) ** 2 / (2 * 50)
+    assert found.weight_errors.square().mean().item() == pytest.approx(expected, rel=0.15)
+
+
 def enumerated(circuit, row, weights, grad, step):
     """What SPSA returns on average over all signs, from dense states."""
     angles = torch.cat([row, weights])

@@ -75,3 +75,8 @@ def test_names_of_other_jobs_are_unknown(jobs, job_id):
     jobs.add(Work([]))
     with pytest.raises(JobError, match="cloudy has no job"):
         jobs.poll(job_id)
+
+
+def test_a_key_in_an_error_is_not_passed_on():
+    jobs = MemoryJobs("cloudy", secrets=["k3y-0f-t3sts", 3])
+    assert jobs.poll(jobs.add(Work(ValueError("401 for k3y-0f-t3sts")))).message == "ValueError: 401 for ..."

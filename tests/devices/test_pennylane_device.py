@@ -78,6 +78,7 @@ def test_simulators_are_local_and_exact(name):
     capabilities = load_device("pennylane", device=name, num_qubits=2).capabilities()
     assert name in LOCAL_SIMULATORS
     assert (capabilities.is_remote, capabilities.can_be_exact, capabilities.keeps_jobs) == (False, True, False)
+    assert (capabilities.simplifies_circuits, capabilities.chooses_qubits) == (False, False)
 
 
 class Cloud(Device):
@@ -123,10 +124,30 @@ def test_options_reach_the_device_and_its_counts_become_shares(cloud):
 def test_unknown_devices_count_as_remote_and_sampling_unless_told(cloud):
     capabilities = cloud().capabilities()
     assert (capabilities.is_remote, capabilities.can_be_exact) == (True, False)
+    assert (capabilities.simplifies_circuits, capabilities.chooses_qubits) == (True, True)
     with pytest.raises(ShotsError, match="use 'local'"):
         cloud().submit([Circuit(1, ())], None)
     capabilities = cloud(is_remote=False, can_be_exact=True).capabilities()
     assert (capabilities.is_remote, capabilities.can_be_exact) == (False, True)
+
+
+def test_a_device_without_a_name_is_found_by_its_class():
+    device = load_device("pennylane", device=f"{__name__}:Cloud", num_qubits=2)
+    assert run(device, [Circuit(2, ())], 10) == [{"00": 1.0}]
+    assert device.capabilities().is_remote
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("no_such_plugin:Device", "no_such_plugin cannot be imported.*installed"),
+        ("qpeft.devices.local:LocalDevice", "no class of PennyLane's devices"),
+        ("qpeft.devices.local:Nothing", "no class of PennyLane's devices"),
+    ],
+)
+def test_a_class_that_is_no_device_is_an_error(device, message):
+    with pytest.raises(DeviceError, match=message):
+        load_device("pennylane", device=device, num_qubits=2)
 
 
 def test_what_a_cloud_says_fails_the_job(cloud):

@@ -47,6 +47,23 @@ def test_double_precision_throughout_passes_gradcheck():
     assert torch.autograd.gradcheck(lambda *tensors: expectations(CIRCUIT, *tensors), (inputs, weights))
 
 
+@pytest.mark.parametrize("num_observables", [1, 4, 5, 6, 8, 9])
+@pytest.mark.parametrize("letters", ["Z", "ZZ", "ZX"])
+def test_any_number_of_observables_agrees_with_double_precision(num_observables, letters):
+    """Four bits of the state are measured at once, so that every remainder of four is a case of its own."""
+    num_qubits = 9
+    ring = [letters[:1].ljust(num_qubits, "I"), *(letters.rjust(k + 2, "I").ljust(num_qubits, "I") for k in range(8))]
+    observables = tuple(dict.fromkeys(ring[:num_observables]))
+    circuit = Circuit(num_qubits, ansatz.ring_crz(num_qubits).operations, observables)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        inputs, weights = angles(17, 9).to(dtype).requires_grad_(), angles(36, seed=1).to(dtype).requires_grad_()
+        values = expectations(circuit, inputs, weights)
+        values.backward(angles(*values.shape, seed=2).to(dtype))
+        results.append([tensor.double() for tensor in (values.detach(), inputs.grad, weights.grad)])
+    assert_close(results[0], results[1], rtol=1e-5, atol=2e-5)
+
+
 def test_a_circuit_without_inputs_or_without_rows():
     circuit = Circuit(2, (Operation("RY", (0,), Weight(0)), Operation("CNOT", (0, 1))))
     weights = torch.tensor([0.7], requires_grad=True)

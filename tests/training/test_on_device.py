@@ -73,7 +73,7 @@ def test_the_bill_counts_values_and_gradients_of_every_token_that_reaches_the_lo
     bill = bill_of(recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"ansatz": "ring_cz"})}))
     # 18 questions of one length: every step is the largest.
     assert bill.prices["a step of average length"].circuits % (1 + per_row) == 0
-    assert bill.prices["a generated token"] == Price(1, 1)
+    assert bill.prices["a generated token"] == Price(circuits=1, shots=100, jobs=1)
     rows = bill.prices["a step of average length"].circuits // (1 + per_row)
     assert bill.prices["an epoch"].circuits == pytest.approx(9 * rows * (1 + per_row), rel=0.2)
 
@@ -113,6 +113,21 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one_and_pays_once(on_device, 
     assert undisturbed["circuits"] < record["circuits"] < 2 * undisturbed["circuits"]
     finished = Journal(tmp_path / "journal.sqlite").batches(run=record["run"], state=BatchState.FINISHED)
     assert sum(batch.num_circuits for batch in finished) == undisturbed["circuits"]
+
+
+@pytest.mark.parametrize(
+    ("mitigation", "times"), [(["readout"], 1), (["zero_noise"], 3), (["readout", "zero_noise"], 3)]
+)
+def test_mitigation_is_in_the_bill_and_in_what_is_sent(on_device, tmp_path, mitigation, times):
+    plain = bill_of(on_device(shots=50)).prices
+    recipe = on_device(shots=50, mitigation=mitigation)
+    prices = bill_of(recipe).prices
+    assert prices["an epoch"].circuits == times * plain["an epoch"].circuits
+    assert prices["an epoch"].shots == times * plain["an epoch"].shots
+    sent = train(recipe).record["device"]["circuits"]
+    at_most = prices["this run, 4 steps, at most"]
+    assert at_most.circuits - 4 * times * plain["the largest step"].circuits == 2 * ("readout" in mitigation)
+    assert 0.5 * at_most.circuits < sent <= at_most.circuits
 
 
 def test_a_budget_stops_a_run_and_a_higher_one_lets_it_go_on(on_device):

@@ -23,7 +23,8 @@ def inspect(
 ) -> None:
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask.
 
-    With a quantum device, in the recipe or by --device, also what it would be sent.
+    With a quantum device, in the recipe or by --device, also what it would be sent and, from its calibration, what it
+    would make of the circuits.
     """
     from qpeft.adapters.build import build_config  # noqa: PLC0415  (takes seconds to import)
     from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
@@ -72,13 +73,19 @@ def inspect(
             console.print("first example; what is marked is trained on:\n")
             console.print(render_sample(tokenizer, split.encoded[0]))
     if parsed.device is not None:
-        _show_bill(parsed, skeleton, splits[0], console)
+        _show_device(parsed, skeleton, splits[0], console)
 
 
-def _show_bill(recipe: Recipe, skeleton: nn.Module, training: Split, console: Console) -> None:
-    from qpeft.cli.consent import NOTICE  # noqa: PLC0415  (takes seconds to import)
+def _show_device(recipe: Recipe, skeleton: nn.Module, training: Split, console: Console) -> None:
+    """The bill, and the quality to be expected of a fresh adapter."""
+    from transformers import set_seed  # noqa: PLC0415  (takes seconds to import)
+
+    from qpeft.adapters.build import build_config  # noqa: PLC0415
+    from qpeft.cli.consent import NOTICE  # noqa: PLC0415
     from qpeft.devices import load_device  # noqa: PLC0415
     from qpeft.training.bill import training_bill  # noqa: PLC0415
+    from qpeft.training.quality import better_circuit, expected_quality  # noqa: PLC0415
+    from qpeft.training.setup import adapted_model  # noqa: PLC0415
 
     assert recipe.device is not None
     device = load_device(recipe.device.name, **recipe.device.options)
@@ -87,3 +94,11 @@ def _show_bill(recipe: Recipe, skeleton: nn.Module, training: Split, console: Co
     console.print(bill.table())
     if bill.capabilities.is_remote:
         console.print(NOTICE.format(device=bill.capabilities.recipient or bill.capabilities.name))
+    if device.calibration() is None:
+        console.print(f"{recipe.device.name} says nothing of its errors, so nothing is predicted.")
+        return
+    set_seed(recipe.seed)
+    model = adapted_model(recipe, build_config(recipe.adapter.type, recipe.adapter.options))
+    for layer, quality in expected_quality(recipe, device, model, training.encoded).items():
+        console.print(f"\nexpected of {layer}: {quality}")
+    console.print(better_circuit(recipe, device, model, training.encoded))

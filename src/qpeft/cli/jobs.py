@@ -24,6 +24,7 @@ jobs = typer.Typer(
 JournalFile = Annotated[
     Path | None, typer.Option("--journal", help="Journal file; by default journal.sqlite in your data folder.")
 ]
+WIDTH_OF_PIPES = 400
 Number = Annotated[int, typer.Argument(metavar="BATCH", help="Number of the batch, as `qpeft jobs list` shows it.")]
 Run = Annotated[str | None, typer.Option(help="Only this run.")]
 
@@ -168,7 +169,8 @@ def _is_fetched(journal: Journal, batch: Batch, console: Console) -> bool:
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True, markup=False)
+    # Piped to another program, a table must not be cut to 80 columns.
+    return Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else WIDTH_OF_PIPES)
 
 
 def _shots(batch: Batch) -> str:

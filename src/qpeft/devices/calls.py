@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Circuit, Operation
-from qpeft.devices.mitigation import AbstractMitigation
+from qpeft.devices.mitigation import AbstractMitigation, check_suits
 from qpeft.devices.mitigation.reading import read
 from qpeft.devices.protocol import AbstractDevice, Distribution, run
 from qpeft.errors import DeviceError
@@ -94,7 +94,7 @@ class DeviceCall:
 
     def __post_init__(self) -> None:
         if self.mitigation is not None:
-            self.mitigation.check(self.device.capabilities())
+            check_suits(self.mitigation, self.device.capabilities())
 
     def values(self, bound: Sequence[Operations]) -> Values:
         """Expectation values for the circuit's operations with numbers for angles, (len(bound), num_observables).

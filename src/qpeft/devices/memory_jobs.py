@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
+from qpeft.devices.secrets import told
 from qpeft.errors import JobError
 
 KEPT_OUTCOMES = 2**22
@@ -29,10 +30,11 @@ class MemoryJobs:
 
     Args:
         device: name of the device, for ids and messages.
+        secrets: that no message may hold.
     """
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, device: str, *, secrets: Iterable[object] = ()) -> None:
+        self._device, self._secrets = device, tuple(secrets)
         self._jobs: list[_Job | None] = []
         self._finished: deque[int] = deque()
         self._kept_outcomes = 0
@@ -55,7 +57,7 @@ class MemoryJobs:
             try:
                 job.results = work()
             except Exception as error:  # vendors raise what they like
-                job.message = f"{type(error).__name__}: {error}"
+                job.message = told(error, self._secrets)[0]
             else:
                 job.state, job.message = JobState.FINISHED, ""
                 self._keep(number, job)

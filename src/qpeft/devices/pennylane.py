@@ -6,7 +6,9 @@ PennyLane sends and waits in one call and shows no job ids, so jobs live in memo
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qpeft.circuits import Circuit, Operation
@@ -58,7 +60,8 @@ class PennyLaneDevice(AbstractDevice):
     A job is sent when it is first polled, all its circuits in one call, and that call waits for the results.
 
     Args:
-        device: PennyLane's name, such as "lightning.qubit", or that of an installed plugin.
+        device: PennyLane's name, such as "lightning.qubit" or that of an installed plugin, or "module:Class" of one
+            that has no name.
         num_qubits: largest circuit; becomes the device's wires 0, 1, 2, ...
         seed: of the samples, for devices that take one; None to leave it to them.
         options: further keywords of the device. Keys do not belong here: plugins find them in their own files.
@@ -83,10 +86,10 @@ class PennyLaneDevice(AbstractDevice):
         keywords = {**(options or {}), **({} if seed is None else {"seed": seed})}
         self._name, self._device = device, _make(device, num_qubits, keywords)
         self._num_qubits = num_qubits
-        is_ours = device in LOCAL_SIMULATORS
-        self._is_remote = not is_ours if is_remote is None else is_remote
-        self._can_be_exact = is_ours if can_be_exact is None else can_be_exact
-        self._jobs = MemoryJobs("pennylane")
+        self._is_ours = device in LOCAL_SIMULATORS
+        self._is_remote = not self._is_ours if is_remote is None else is_remote
+        self._can_be_exact = self._is_ours if can_be_exact is None else can_be_exact
+        self._jobs = MemoryJobs("pennylane", secrets=keywords.values())
 
     def capabilities(self) -> Capabilities:
         """All gates; limits of shots and circuits are not known here, and a device that has some fails the job."""
@@ -100,6 +103,9 @@ class PennyLaneDevice(AbstractDevice):
             is_remote=self._is_remote,
             recipient=f"pennylane's {self._name}",
             keeps_jobs=False,
+            # What becomes of a circuit behind a plugin is not known, so the worse is taken.
+            simplifies_circuits=not self._is_ours,
+            chooses_qubits=not self._is_ours,
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
@@ -180,15 +186,32 @@ def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevi
         import pennylane  # noqa: PLC0415
     except ImportError as error:
         raise DeviceError("PennyLane is not installed: pip install 'qpeft[pennylane]'.") from error
-    if name not in pennylane.plugin_devices:
+    make = _found_class(name) if ":" in name else functools.partial(pennylane.device, name)
+    if ":" not in name and name not in pennylane.plugin_devices:
         near = difflib.get_close_matches(name, pennylane.plugin_devices, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(pennylane.plugin_devices))}."
         raise DeviceError(f"PennyLane has no device {name!r}; {hint} Others come with plugins, to be installed first.")
     try:
-        return pennylane.device(name, wires=num_qubits, **keywords)
+        return make(wires=num_qubits, **keywords)
     except Exception as error:
         # Plugins raise what they like. Names of options only, since a value may be a key.
         text, cause = told(error, keywords.values())
         raise DeviceError(
             f"PennyLane cannot make {name!r} with num_qubits={num_qubits} and options {sorted(keywords)}: {text}"
         ) from cause
+
+
+def _found_class(path: str) -> type[VendorDevice]:
+    """The class "module:Class", for plugins that give PennyLane no name."""
+    from pennylane.devices import Device as VendorDevice  # noqa: PLC0415
+
+    module, _, class_name = path.partition(":")
+    try:
+        found = getattr(import_module(module), class_name, None)
+    except ImportError as error:
+        raise DeviceError(
+            f"{module} cannot be imported for device {path!r}: {error}. Is the plugin installed?"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, VendorDevice)):
+        raise DeviceError(f"{path!r} is no class of PennyLane's devices.")
+    return found

@@ -75,8 +75,10 @@ class _Expectations(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
-        input_grad, weight_grad = _Gradients.apply(ctx.circuit, *ctx.saved_tensors, grad)
-        return None, input_grad, weight_grad
+        inputs, weights = ctx.saved_tensors
+        # Only a backward pass that is itself differentiated needs the Function that refuses to be.
+        compute = _Gradients.apply if torch.is_grad_enabled() else _gradients
+        return None, *compute(ctx.circuit, inputs, weights, grad)
 
 
 class _Gradients(torch.autograd.Function):
@@ -84,8 +86,7 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gradients: tuple[Tensor, Tensor] = _path(circuit, inputs).gradients(circuit, inputs, weights, grad)
-        return gradients
+        return _gradients(circuit, inputs, weights, grad)
 
     @staticmethod
     def backward(_: Any, *__: Tensor) -> None:
@@ -95,6 +96,11 @@ class _Gradients(torch.autograd.Function):
         )
 
 
+def _gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    gradients: tuple[Tensor, Tensor] = _path(circuit, inputs).gradients(circuit, inputs, weights, grad)
+    return gradients
+
+
 def _within_range(angles: Tensor, name: str) -> Tensor:
     """Angles as they are, or modulo 4 pi if some are large.
 
@@ -102,7 +108,7 @@ def _within_range(angles: Tensor, name: str) -> Tensor:
     """
     if angles.device.type != "cpu" or not angles.numel():
         return angles
-    low, high = torch.aminmax(angles.detach())
+    low, high = (bound.item() for bound in torch.aminmax(angles.detach()))
     if low >= -LARGE_ANGLE and high <= LARGE_ANGLE:  # false for NaN
         return angles
     if bad := int((~angles.isfinite()).sum()):

@@ -8,62 +8,97 @@ from dataclasses import dataclass
 from rich.table import Table
 from torch import nn
 
-from qpeft.adapters.qtha.middle import CircuitMiddle
 from qpeft.adapters.qtha.quantum_device import device_circuits
 from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
-from qpeft.devices import Capabilities, backward_circuits, forward_circuits
+from qpeft.devices import Capabilities, ReadoutInversion, backward_circuits, backward_shots, forward_circuits
 from qpeft.devices.gradients import GradientChoice
-from qpeft.training.quantum import build_gradient
+from qpeft.training.quantum import build_gradient, build_mitigation
 from qpeft.training.sections import DeviceSection, Recipe
 
 
 @dataclass(frozen=True)
 class Price:
-    """Circuits and the jobs that they take."""
+    """Circuits, their shots in all (0 if exact), and the jobs that they take."""
 
-    circuits: int
-    jobs: int
+    circuits: int = 0
+    shots: int = 0
+    jobs: int = 0
 
     def __add__(self, other: Price) -> Price:
-        return Price(self.circuits + other.circuits, self.jobs + other.jobs)
+        return Price(self.circuits + other.circuits, self.shots + other.shots, self.jobs + other.jobs)
 
     def __mul__(self, times: int) -> Price:
-        return Price(self.circuits * times, self.jobs * times)
+        return Price(self.circuits * times, self.shots * times, self.jobs * times)
 
 
 @dataclass(frozen=True)
 class Bill:
-    """Prices of parts of the work, by name. No price is exceeded; equal circuits of one call are sent once.
+    """Prices of parts of the work, by name. Equal circuits of one call are sent once, which no price counts on.
 
     Attributes:
         capabilities: of the device.
-        shots: per circuit; None for exact values.
         prices: what is named.
     """
 
     capabilities: Capabilities
-    shots: int | None
     prices: dict[str, Price]
 
     def seconds(self, price: Price) -> float | None:
         """Rough time on the device, without other users' jobs; None if the device does not know."""
         job, shot = self.capabilities.seconds_per_job, self.capabilities.seconds_per_shot
-        if job is None or shot is None:
-            return None
-        return price.jobs * job + price.circuits * (self.shots or 0) * shot
+        return None if job is None or shot is None else price.jobs * job + price.shots * shot
 
     def table(self) -> Table:
         """For printing."""
         table = Table(f"on {self.capabilities.name}", "circuits", "shots", "jobs", "about")
         for name, price in self.prices.items():
-            shots = "exact" if self.shots is None else f"{price.circuits * self.shots:,}"
+            shots = f"{price.shots:,}" if price.shots else "exact"
             table.add_row(name, f"{price.circuits:,}", shots, f"{price.jobs:,}", _duration(self.seconds(price)))
         return table
 
 
+class PriceList:
+    """Prices of forward and backward passes of a model whose circuits run as a recipe says.
+
+    Args:
+        section: of the recipe.
+        capabilities: of the device.
+        model: with the adapter; weights are not looked at.
+
+    Raises: AdapterError if the section's layers are not there.
+    """
+
+    def __init__(self, section: DeviceSection, capabilities: Capabilities, model: nn.Module) -> None:
+        self._shots, self._max_circuits = section.shots, capabilities.max_circuits
+        self._middles = device_circuits(model, section.layers).values()
+        self._mitigation = build_mitigation(section)
+
+    def price(self, num_rows: int, gradient: GradientChoice = None) -> Price:
+        """Of one forward pass and, with a gradient, its backward pass; each is a call per layer."""
+        total, mitigation = Price(), self._mitigation
+        for middle in self._middles if num_rows else ():
+            beside = middle.num_circuits  # all in one call
+            circuits = beside * forward_circuits(middle.circuit, num_rows, mitigation=mitigation)
+            total += self._call(circuits, circuits * (self._shots or 0))
+            circuits = beside * backward_circuits(middle.circuit, gradient, num_rows, mitigation=mitigation)
+            shots = backward_shots(middle.circuit, gradient, self._shots or 0, num_rows, mitigation=mitigation)
+            total += self._call(circuits, beside * shots)
+        return total
+
+    def calibration(self) -> Price:
+        """Of what mitigation measures, once."""
+        circuits = self._mitigation.num_calibration_circuits if self._mitigation else 0
+        widths = {middle.circuit.num_qubits for middle in self._middles}
+        return self._call(circuits, circuits * ReadoutInversion.shots) * len(widths)
+
+    def _call(self, circuits: int, shots: int) -> Price:
+        jobs = -(-circuits // self._max_circuits) if self._max_circuits else min(circuits, 1)
+        return Price(circuits, shots if self._shots else 0, jobs)
+
+
 def training_bill(recipe: Recipe, capabilities: Capabilities, model: nn.Module, encoded: Sequence[Encoded]) -> Bill:
-    """What the steps of a run send at most, if all angles of all tokens differ.
+    """What the steps of a run send at most.
 
     Args:
         recipe: with a device.
@@ -74,27 +109,20 @@ def training_bill(recipe: Recipe, capabilities: Capabilities, model: nn.Module, 
     Raises: AdapterError if the device's layers are not there.
     """
     assert recipe.device is not None
-    training, gradient = recipe.training, build_gradient(recipe.device, seed=recipe.seed)
-    middles = device_circuits(model, recipe.device.layers).values()
-    num_steps = training.num_steps(len(encoded))
+    prices, gradient = PriceList(recipe.device, capabilities, model), build_gradient(recipe.device, seed=recipe.seed)
     rows = sorted((reachable(one) for one in encoded), reverse=True)
-    size, micro = training.batch_size, training.gradient_accumulation
-
-    def price(num_rows: int) -> Price:
-        return _price(capabilities, middles, gradient, num_rows)
-
-    batches = [price(sum(rows[first : first + size])) for first in range(0, len(rows), size)]
-    largest = sum(batches[:micro], Price(0, 0))
-    typical = price(-(-sum(rows) * size // len(rows))) * micro
+    size, micro = recipe.training.batch_size, recipe.training.gradient_accumulation
+    batches = [prices.price(sum(rows[first : first + size]), gradient) for first in range(0, len(rows), size)]
+    largest = sum(batches[:micro], Price())
+    num_steps = recipe.training.num_steps(len(encoded))
     return Bill(
         capabilities,
-        recipe.device.shots,
         {
-            "a step of average length": typical,
+            "a step of average length": prices.price(-(-sum(rows) * size // len(rows)), gradient) * micro,
             "the largest step": largest,
-            "an epoch": sum(batches, Price(0, 0)),
-            f"this run, {num_steps} steps, at most": largest * num_steps,
-            "a generated token": _price(capabilities, middles, None, 1),
+            "an epoch": sum(batches, Price()),
+            f"this run, {num_steps} steps, at most": largest * num_steps + prices.calibration(),
+            "a generated token": prices.price(1),
         },
     )
 
@@ -107,37 +135,18 @@ def generation_bill(
     max_new_tokens: int,
 ) -> Bill:
     """What answering prompts of so many tokens sends at most."""
-    middles = device_circuits(model, section.layers).values()
-    lengths = list(prompt_lengths)
-    prompts = _price(capabilities, middles, None, sum(lengths))
-    token = _price(capabilities, middles, None, len(lengths))
+    prices, lengths = PriceList(section, capabilities, model), list(prompt_lengths)
+    questions, token = prices.price(sum(lengths)), prices.price(len(lengths))
     # The last token of an answer is never read.
-    everything = prompts + token * (max_new_tokens - 1)
+    everything = questions + token * (max_new_tokens - 1) + prices.calibration()
     return Bill(
-        capabilities,
-        section.shots,
-        {"the questions": prompts, "a token of each answer": token, "all of it, at most": everything},
+        capabilities, {"the questions": questions, "a token of each answer": token, "all of it, at most": everything}
     )
 
 
 def reachable(encoded: Encoded) -> int:
     """Tokens of an example that can influence its loss: those before its last trained token."""
     return max((place for place, label in enumerate(encoded.labels) if label != IGNORED), default=0)
-
-
-def _price(
-    capabilities: Capabilities, middles: Iterable[CircuitMiddle], gradient: GradientChoice, num_rows: int
-) -> Price:
-    """Of one forward pass with its backward pass, each of which is a call per layer."""
-    size, total = capabilities.max_circuits, Price(0, 0)
-    for middle in middles:
-        parts = (
-            forward_circuits(middle.circuit, num_rows),
-            backward_circuits(middle.circuit, gradient, num_rows) if num_rows else 0,
-        )
-        for circuits in (part * middle.num_circuits for part in parts):
-            total += Price(circuits, -(-circuits // size) if size else min(circuits, 1))
-    return total
 
 
 def _duration(seconds: float | None) -> str:

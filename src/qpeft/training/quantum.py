@@ -13,7 +13,17 @@ from torch import nn
 
 from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, set_quantum_device
 from qpeft.adapters.qtha.reachable import reachable_tokens
-from qpeft.devices import AbstractDevice, Budget, Cost, Journal, JournalledRunner, load_device
+from qpeft.devices import (
+    AbstractDevice,
+    AbstractMitigation,
+    Budget,
+    Cost,
+    Journal,
+    JournalledRunner,
+    ReadoutInversion,
+    ZeroNoise,
+    load_device,
+)
 from qpeft.devices.gradients import AbstractGradient, find_gradient
 from qpeft.devices.journal import default_path
 from qpeft.errors import DeviceError, RecipeError
@@ -52,7 +62,7 @@ class DeviceSession:
                 f"one of {processes}. Start it without a launcher."
             )
         self._section = section
-        self._gradient = build_gradient(section, seed=seed)
+        self._gradient, self._mitigation = build_gradient(section, seed=seed), build_mitigation(section)
         self._budget = Budget(section.max_circuits, section.max_shots, section.max_seconds)
         self.device: AbstractDevice = load_device(section.name, **section.options)
         # As the run began with it: a path may mean another file where the folder or the environment is another.
@@ -75,7 +85,13 @@ class DeviceSession:
             self._journal, run_id, budget=self._budget, options=section.options, cache=section.cache
         )
         evaluator = set_quantum_device(
-            model, self.device, shots=section.shots, gradient=self._gradient, layers=section.layers, runner=runner
+            model,
+            self.device,
+            shots=section.shots,
+            gradient=self._gradient,
+            layers=section.layers,
+            runner=runner,
+            mitigation=self._mitigation,
         )
         assert evaluator is not None
         return evaluator
@@ -104,6 +120,12 @@ class DeviceSteps:
     def spent(self) -> Cost:
         """What the run has sent so far."""
         return self._session.spent(self._run_id)
+
+
+def build_mitigation(section: DeviceSection) -> AbstractMitigation | None:
+    """What the recipe asks for; readout errors are measured."""
+    readout = ReadoutInversion() if "readout" in section.mitigation else None
+    return ZeroNoise(readout_inversion=readout) if "zero_noise" in section.mitigation else readout
 
 
 def _journal_path(section: DeviceSection) -> Path:

@@ -34,6 +34,7 @@ from qpeft.training.bill import Bill, training_bill
 from qpeft.training.card import model_card
 from qpeft.training.checkpoints import checkpoints
 from qpeft.training.figure import save_loss_curve
+from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
 from qpeft.training.sections import Recipe
 from qpeft.training.setup import adapted_model, make_trainer
@@ -97,6 +98,8 @@ def train(
         session.check(model)
         bill = training_bill(recipe, session.device.capabilities(), model, training.encoded)
         console.print(bill.table())
+        for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
+            console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
         confirm(bill)
     if started is None:
         make_folder(folder)

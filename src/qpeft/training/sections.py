@@ -124,6 +124,9 @@ class DeviceSection(Section):
     shots: PositiveInt | None = Field(1000, description="Per circuit; None for exact values, which only 'local' has.")
     gradient: str = Field("simulated", description="'simulated', 'parameter-shift' or 'spsa'.")
     gradient_options: dict[str, Any] = Field(default_factory=dict, description="Such as num_directions of 'spsa'.")
+    mitigation: list[Literal["readout", "zero_noise"]] = Field(
+        default_factory=list, description="Errors taken out of values: of readout, of gates, or of both."
+    )
     max_circuits: NonNegativeInt | None = Field(None, description="The most that the run may send.")
     max_shots: NonNegativeInt | None = Field(None, description="The most that the run may send, over all circuits.")
     max_seconds: NonNegativeFloat | None = Field(None, description="Time with the device after which nothing is sent.")

@@ -83,6 +83,13 @@ def test_listed_t2_beyond_2_t1_is_cut_to_it(torino):
     assert any(noise.damping.phase > 0 for noise in present.values())
 
 
+def test_turns_about_z_are_free_where_the_listing_gives_rz_no_time_and_no_error(manila):
+    _, gates = listing("manila")
+    assert all(entry == {"gate_error": 0, "gate_length": 0} for key, entry in gates.items() if key[0] == "rz")
+    assert manila.free_gates == {"RZ", "PHASE", "Z", "S", "SDG", "T", "TDG"}
+    assert noise_model(chip(), None).free_gates == frozenset()
+
+
 def test_a_perfect_simulator_lists_nothing():
     assert load_device("ibm", backend="aer").calibration() is None
 

@@ -12,7 +12,7 @@ COIN = Circuit(1, (Operation("RY", (0,), 1.0),))
 
 def native(*operations):
     """A circuit that the chip's own gates make one to one, so that each has its listed error and no more."""
-    return Circuit(3, tuple(Operation(name, qubits) for name, qubits in operations))
+    return Circuit(3, tuple(Operation(name, qubits, *angle) for name, qubits, *angle in operations))
 
 
 NATIVE = [
@@ -20,6 +20,7 @@ NATIVE = [
     native(("X", (0,)), ("X", (1,)), ("X", (2,))),
     native(("SX", (0,)), ("CNOT", (0, 1)), ("CNOT", (1, 2)), ("SX", (1,))),
     native(*[("SX", (0,)), ("CNOT", (0, 1)), ("CNOT", (1, 2))] * 6),
+    native(("SX", (1,)), ("S", (1,)), ("RZ", (1,), 0.3), ("SX", (1,)), ("T", (1,)), ("PHASE", (1,), 0.2), ("SX", (1,))),
 ]
 
 

@@ -215,6 +215,40 @@ def test_calibration_is_that_of_the_service_and_asked_for_anew(device, cloud, mo
     assert [qubit for qubit, _ in device.calibration().qubits] == [0, 1, 3, 4]
 
 
+def test_a_new_calibration_lays_circuits_out_anew(device, cloud, monkeypatch):
+    before = _qubits_used(stored(cloud, device.submit(COINS, 10)))
+    monkeypatch.setattr(cloud, "backend_properties", _with_dead_qubits(cloud.backend_properties, before))
+    device.calibration()
+    assert not before & _qubits_used(stored(cloud, device.submit(COINS, 10)))
+
+
+def _with_dead_qubits(listed, dead):
+    """What the service lists, with gates of these qubits given up."""
+
+    def properties(self, name, **others):
+        found = listed(self, name, **others)
+        for gate in found["gates"]:
+            if dead & set(gate["qubits"]):
+                gate["parameters"] = [{**entry, "value": 1.0} for entry in gate["parameters"]]
+        return found
+
+    return properties
+
+
+def _qubits_used(job):
+    """Of the chip, by all gates but measurements."""
+    from qiskit_ibm_runtime.json import RuntimeDecoder
+
+    pubs = json.loads(job["params"], cls=RuntimeDecoder)["pubs"]
+    return {
+        circuit.find_bit(qubit).index
+        for circuit, *_ in pubs
+        for instruction in circuit.data
+        if instruction.operation.name not in ("barrier", "measure", "delay")
+        for qubit in instruction.qubits
+    }
+
+
 OTHER_PROCESS = """
     import json, sys
     from pathlib import Path

@@ -94,6 +94,15 @@ def test_results_are_in_order_although_structures_alternate():
     assert results == [{format(int(np.argmax(dense(circuit))), f"0{circuit.num_qubits}b"): 1.0} for circuit in circuits]
 
 
+def test_angles_stay_with_their_gates_when_an_earlier_gate_is_dropped():
+    # The transpiler drops the RZ, which no measurement sees.
+    circuits = [
+        Circuit(2, (Operation("RY", (0,), turn), Operation("RZ", (0,), 1.0), Operation("RY", (1,), np.pi - turn)))
+        for turn in (0.0, np.pi)
+    ]
+    assert run(load_device("ibm", backend="aer", seed=3), circuits, 50) == [{"01": 1.0}, {"10": 1.0}]
+
+
 def test_results_of_another_program_are_refused():
     from qiskit import QuantumCircuit
     from qiskit.primitives import StatevectorSampler

@@ -106,7 +106,7 @@ def test_given_errors_unbiased_and_standard_errors_are_the_spread():
 
 
 def test_measured_errors_unbiased_and_standard_errors_contain_their_uncertainty():
-    repeats, shots, few = 400, 2000, 150
+    repeats, shots, few = 250, 2000, 150
     circuit, inputs, weights = correlated(1)
     exact = expectations(circuit, inputs, weights)[0, :-1]
     device = LocalDevice(seed=4, noise=MISREADS)
@@ -118,7 +118,7 @@ def test_measured_errors_unbiased_and_standard_errors_contain_their_uncertainty(
     # Dividing by an uncertain slope has a bias of the order of its variance, 1 / few.
     bias = (values.mean(0) - exact).abs()
     assert (bias < 4 * values.std(0) / repeats**0.5 + 1 / few).all()
-    torch.testing.assert_close(errors.mean(0), values.std(0), rtol=0.15, atol=0)
+    torch.testing.assert_close(errors.mean(0), values.std(0), rtol=0.19, atol=0)
     with_given = device_expectations(
         circuit, inputs, weights, device, shots, mitigation=ReadoutInversion(ERRORS)
     ).standard_errors[0, :-1]

@@ -135,7 +135,7 @@ def test_richardson_weights_are_those_of_the_literature():
 
 @pytest.mark.parametrize("readout_inversion", [None, ReadoutInversion(shots=3000)], ids=["alone", "over readout"])
 def test_standard_errors_are_the_spread_and_values_those_of_infinite_shots_on_average(readout_inversion):
-    repeats, shots = 250, 400
+    repeats, shots = 150, 400
     circuit = Circuit(2, ansatz.ring_cz(2).operations, ("ZI", "ZZ", "XX"))
     inputs, weights = angles(circuit, 1)
     noise = NoiseModel.uniform(2, qubit=QubitNoise(0.01, readout=ReadoutError(0.03, 0.08)), edge=EdgeNoise(0.03))
@@ -151,8 +151,8 @@ def test_standard_errors_are_the_spread_and_values_those_of_infinite_shots_on_av
     values, errors = (torch.cat(part) for part in zip(*found, strict=True))
     z = (values.mean(0) - limit) / (values.std(0) / repeats**0.5)
     assert z.abs().max() < 4
-    # A sample deviation of 250 is off by 4.5 %.
-    torch.testing.assert_close(errors.mean(0), values.std(0), rtol=0.18, atol=0)
+    # A sample deviation of 150 is off by 6 %.
+    torch.testing.assert_close(errors.mean(0), values.std(0), rtol=0.22, atol=0)
 
 
 def test_readout_errors_need_readout_inversion_inside():
@@ -287,3 +287,10 @@ def test_a_device_that_simplifies_circuits_is_refused_before_anything_is_sent(ru
         device_expectations(CIRCUIT, inputs, weights, Simplifying(), 10, runner=runner, mitigation=ZeroNoise())
     assert runner.batches == []
     device_expectations(CIRCUIT, inputs, weights, Simplifying(), 10, mitigation=ReadoutInversion())
+
+
+@pytest.mark.parametrize("wrong", [ZeroNoise, "zero-noise"])
+def test_what_is_no_mitigation_is_refused(wrong):
+    inputs, weights = angles(CIRCUIT, 1)
+    with pytest.raises(DeviceError, match=r"such as ReadoutInversion\(\) or ZeroNoise\(\), or None; got"):
+        device_expectations(CIRCUIT, inputs, weights, LocalDevice(), 10, mitigation=wrong)

@@ -29,16 +29,16 @@ def comparison(inputs, clean):
 def test_every_candidate_is_predicted_on_the_same_qubits_best_first(comparison):
     found = comparison.candidates
     assert {(c.ansatz, c.depth) for c in found} == {(name, depth) for name in ansatz.ANSATZE for depth in (1, 2)}
-    assert len({c.prediction.block for c in found}) == 1
-    assert [c.prediction.verdict.rank for c in found] == sorted(c.prediction.verdict.rank for c in found)
-    ratios = [c.prediction.signal_to_noise for c in found if c.prediction.verdict is comparison.best.prediction.verdict]
+    assert len({prediction.block for c in found for prediction in c.predictions}) == 1
+    assert [c.verdict.rank for c in found] == sorted(c.verdict.rank for c in found)
+    ratios = [c.signal_to_noise for c in found if c.verdict is comparison.best.verdict]
     assert ratios == sorted(ratios, reverse=True)
 
 
 def test_fewer_gates_on_two_qubits_keep_more(comparison):
-    slopes = {(c.ansatz, c.depth): c.prediction.slope for c in comparison.candidates}
+    slopes = {(c.ansatz, c.depth): c.slope for c in comparison.candidates}
     assert slopes["ring_cz", 1] > slopes["ring_crz", 1] > slopes["ring_crz", 2]
-    flips = {(c.ansatz, c.depth): c.prediction.flips for c in comparison.candidates}
+    flips = {(c.ansatz, c.depth): c.flips for c in comparison.candidates}
     assert (flips["ring_cz", 1], flips["ring_crz", 1], flips["ring_cnot", 2]) == (4, 16, 8)
 
 
@@ -46,7 +46,7 @@ def test_ring_cz_is_suggested_for_a_deep_ring_crz(inputs):
     poor = NoiseModel.uniform(4, edge=EdgeNoise(depolarising=0.1))
     found = compare(4, inputs, poor, shots=1000, depths=(1, 4), ansatze=("ring_crz", "ring_cz"))
     current = found.find("ring_crz", 4)
-    assert current.prediction.verdict is Verdict.UNUSABLE
+    assert current.verdict is Verdict.UNUSABLE
     sentence = suggest(current, found)
     assert sentence.startswith("ring_crz of depth 4 is unusable")
     assert "ring_cz of depth 1 is better: usable" in sentence
@@ -63,8 +63,18 @@ def test_the_best_one_can_stay_and_a_hopeless_one_says_what_else_helps(inputs, c
 def test_trained_weights_are_used_where_given(inputs, clean):
     weights = torch.linspace(-1, 1, 8)
     found = compare(4, inputs, clean, shots=50, ansatze=["ring_cz"], depths=[1], weights={("ring_cz", 1): weights})
-    block = found.best.prediction.block
-    assert found.best.prediction == preflight(ansatz.ring_cz(4), inputs, weights, clean, shots=50, block=block)
+    block = found.best.predictions[0].block
+    own = preflight(ansatz.ring_cz(4), inputs, weights, clean, shots=50, block=block)
+    assert found.best.predictions == (own,)
+    assert (found.best.slope, found.best.verdict) == (own.slope, own.verdict)
+
+
+def test_one_lucky_draw_does_not_decide(inputs, clean):
+    found = compare(4, inputs, clean, shots=50, ansatze=["ring_cz"], depths=[1], draws=3).best
+    ratios = [prediction.signal_to_noise for prediction in found.predictions]
+    assert len(set(ratios)) == 3
+    assert found.signal_to_noise == pytest.approx(sum(ratios) / 3)
+    assert [prediction.rows for prediction in found.predictions] == [21] * 3
 
 
 def test_drawn_weights_follow_the_seed(inputs, clean):
@@ -86,6 +96,10 @@ def test_unknown_candidates_are_errors(inputs, clean, comparison):
         compare(4, inputs, clean, shots=10, ansatze=["ring_cry"])
     with pytest.raises(DeviceError, match="nothing to compare"):
         compare(4, inputs, clean, shots=10, ansatze=[])
+    with pytest.raises(DeviceError, match=r"nothing to compare.*draws=0"):
+        compare(4, inputs, clean, shots=10, draws=0)
+    with pytest.raises(DeviceError, match=r"weights for \[\('ring_cz', 2\)\]"):
+        compare(4, inputs, clean, shots=10, ansatze=["ring_cz"], depths=[1], weights={("ring_cz", 2): torch.zeros(16)})
     with pytest.raises(CircuitError, match="depth must be at least 1"):
         compare(4, inputs, clean, shots=10, depths=[0])
     with pytest.raises(DeviceError, match="ring_cz of depth 7 is not among"):

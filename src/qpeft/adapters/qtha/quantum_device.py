@@ -15,6 +15,7 @@ from qpeft.circuits import Circuit, bind
 from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
 from qpeft.devices.differentiation import DeviceGradients, OnGradients
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
+from qpeft.devices.mitigation import check_suits
 from qpeft.devices.protocol import check_request
 from qpeft.errors import AdapterError
 
@@ -148,8 +149,7 @@ def set_quantum_device(
         raise AdapterError(f"device is an object, as qpeft.devices.load_device(name) makes them; got {device!r}.")
     chosen = device_circuits(model, layers)
     evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner, mitigation)
-    if mitigation is not None:
-        mitigation.check(device.capabilities())
+    check_suits(mitigation, device.capabilities())
     for middle in chosen.values():
         circuit = middle.circuit
         bound = bind(circuit, [0.0] * circuit.num_inputs, [0.0] * circuit.num_weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qpeft.errors import DeviceError
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 ONE_QUBIT_GATES = ("sx", "x", "u2", "r")
 TWO_QUBIT_GATES = ("cz", "ecr", "cx")
 """The first that the backend has speaks for all its gates of that size."""
+TURNS_ABOUT_Z = frozenset({"RZ", "PHASE", "Z", "S", "SDG", "T", "TDG"})
+"""Free where RZ is: such a chip does them by counting later phases from another zero."""
 WORST = 0.5
 """Errors above this are taken for dead: IBM lists dead gates with 1, and a coin reads a bit as well."""
 
@@ -53,7 +56,13 @@ def noise_model(target: Target, properties: Any) -> NoiseModel | None:
         if first in qubits and second in qubits:
             both = (_damping(times[first], gate), _damping(times[second], gate))
             edges[first, second] = EdgeNoise(depolarising_from_fidelity(1 - gate.error, both), both)
-    return NoiseModel.from_mappings(qubits, edges)
+    return replace(NoiseModel.from_mappings(qubits, edges), free_gates=_free_gates(target))
+
+
+def _free_gates(target: Target) -> frozenset[str]:
+    listed = target["rz"].values() if "rz" in target.operation_names else ()
+    takes_nothing = all(entry is not None and not entry.duration and not entry.error for entry in listed)
+    return TURNS_ABOUT_Z if listed and takes_nothing else frozenset()
 
 
 def _times(target: Target) -> dict[int, tuple[float, float]]:

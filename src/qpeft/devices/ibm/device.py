@@ -58,6 +58,7 @@ class IbmDevice(AbstractDevice):
             )
         _check_installed()
         self._is_local, self._max_circuits = is_local(backend), max_circuits
+        self._optimization_level, self._qubits = optimization_level, qubits
         self._secrets: list[object] = []
         self._jobs: LocalJobs | ServiceJobs
         if self._is_local:
@@ -81,6 +82,8 @@ class IbmDevice(AbstractDevice):
             can_be_exact=False,
             is_remote=not self._is_local,
             keeps_jobs=not self._is_local,
+            simplifies_circuits=self._optimization_level > 0,
+            chooses_qubits=self._qubits is None,
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
@@ -114,10 +117,14 @@ class IbmDevice(AbstractDevice):
         self._jobs.cancel(job_id)
 
     def calibration(self) -> NoiseModel | None:
-        """The backend's latest, by qubits of the chip; None for "aer". Raises: DeviceError if it cannot be had."""
+        """The backend's latest, by qubits of the chip; None for "aer". Circuits sent from now on are laid out by it.
+
+        Raises: DeviceError if it cannot be had.
+        """
         try:
             if not self._is_local:
                 self._backend.refresh()
+                self._translator.forget()
             properties = self._backend.properties()
         except Exception as error:
             text, cause = told(error, self._secrets)

@@ -92,6 +92,10 @@ class Translator:
                 blocs += [(prepared,)] * len(angles)
         return blocs
 
+    def forget(self) -> None:
+        """Prepare everything anew from now on, since the backend has changed."""
+        self._prepared.cache_clear()
+
     def _prepare(self, structure: Circuit) -> QuantumCircuit:
         from qiskit.exceptions import QiskitError  # noqa: PLC0415
         from qiskit.transpiler import generate_preset_pass_manager  # noqa: PLC0415

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qpeft.circuits import Operation
 from qpeft.devices.mitigation.reading import Readout
 from qpeft.devices.protocol import Capabilities
+from qpeft.errors import DeviceError
 
 if TYPE_CHECKING:
     from qpeft.devices.calls import DeviceCall
@@ -45,3 +46,14 @@ class AbstractMitigation(ABC):
 
         Raises: what the call's runner raises, if it has to be measured.
         """
+
+
+def check_suits(mitigation: object, capabilities: Capabilities) -> None:
+    """Raises: DeviceError if this is neither None nor a mitigation, or one that the device spoils."""
+    if mitigation is None:
+        return
+    if not isinstance(mitigation, AbstractMitigation):
+        raise DeviceError(
+            f"mitigation is an object such as ReadoutInversion() or ZeroNoise(), or None; got {mitigation!r}."
+        )
+    mitigation.check(capabilities)

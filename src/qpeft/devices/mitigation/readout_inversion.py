@@ -87,7 +87,7 @@ class ReadoutInversion(AbstractMitigation):
         if capabilities.chooses_qubits:
             raise DeviceError(
                 f"{capabilities.name} chooses qubits for each circuit, so nobody knows whose readout errors to invert. "
-                "Say which qubits to use (for origin: mapping=False), or leave ReadoutInversion out."
+                "Say which ones (for origin: mapping=False; for ibm: qubits=[...]), or do without ReadoutInversion."
             )
 
     def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:

@@ -72,7 +72,8 @@ class ZeroNoise(AbstractMitigation):
         if capabilities.simplifies_circuits:
             raise DeviceError(
                 f"{capabilities.name} simplifies circuits, which undoes the folding of ZeroNoise, so nothing could be "
-                "extrapolated. Switch that off (for origin: optimization=False), or leave ZeroNoise out."
+                "extrapolated. Switch that off (for origin: optimization=False; for ibm: optimization_level=0), or do "
+                "without ZeroNoise."
             )
         if self.readout_inversion:
             self.readout_inversion.check(capabilities)

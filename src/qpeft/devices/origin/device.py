@@ -14,7 +14,7 @@ from qpeft.devices.origin.cloud import Cloud
 from qpeft.devices.origin.layout import split_id, suffix_of
 from qpeft.devices.origin.listing import SECONDS_PER_ANSWER, chips_of
 from qpeft.devices.origin.outbox import Outbox, default_folder
-from qpeft.devices.origin.programs import Program, Structure, one_each, side_by_side, structure_of
+from qpeft.devices.origin.programs import Program, Structure, check_places, one_each, side_by_side, structure_of
 from qpeft.devices.origin.replies import distributions_of, status_of, task_of
 from qpeft.devices.placement import find_blocks
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, check_request
@@ -27,6 +27,8 @@ MAX_SHOTS = 100_000
 """Our own guard against a typing error; the vendor states no limit."""
 SECONDS_ONLINE = 30.0
 """For how long the word of the cloud is taken that a chip is online."""
+SECONDS_PER_JOB, SECONDS_PER_SHOT = 2.8, 1.6e-4
+"""From an example that the vendor printed: 3.4 s with its queue for a job of 1,000 shots, 0.16 s of it measuring."""
 ALIASES = {"origin_wukong": "72"}
 """Names that the client replaces by others, under which the chip is listed."""
 
@@ -41,6 +43,8 @@ class OriginDevice(AbstractDevice):
         mapping: let the cloud choose qubits and insert SWAPs; without, qubit k of a circuit is qubit k of the chip.
         optimization: let the cloud simplify circuits.
         block: qubits of the chip that mapping may use; empty for all.
+        qubits: of the chip, on which every circuit runs, its qubit k on the k-th of them; takes no mapping.
+            `devices.find_blocks` names the best. Needed wherever one must know them, as readout inversion must.
         side_by_side: put several circuits that differ in nothing but angles into each program, on the best blocks of
             the chip: True for as many as there are places for, a number for exactly that many. It takes no mapping,
             and needs amend=False.
@@ -60,13 +64,15 @@ class OriginDevice(AbstractDevice):
         mapping: bool = True,
         optimization: bool = True,
         block: Sequence[int] = (),
+        qubits: Sequence[int] = (),
         side_by_side: bool | int = False,
         outbox: str | None = None,
         seconds_per_answer: float = SECONDS_PER_ANSWER,
     ) -> None:
         self._url, self._chip_name = checked_url(url), chip
-        _check_options(chip, amend, mapping, block, side_by_side)
-        self._side_by_side, mapping = side_by_side, mapping and not side_by_side
+        _check_options(chip, amend, mapping, block, qubits, side_by_side)
+        self._side_by_side, self._qubits = side_by_side, tuple(qubits)
+        mapping = mapping and not side_by_side and not qubits
         self._options = {"amend": amend, "mapping": mapping, "optimization": optimization, "block": list(block)}
         self._outbox = Outbox(default_folder() if outbox is None else Path(outbox))
         self._cloud = Cloud(self._url, seconds_per_answer)
@@ -92,6 +98,8 @@ class OriginDevice(AbstractDevice):
             can_be_exact=False,
             is_remote=not is_loopback(self._url),
             recipient=f"origin at {self._url}",
+            seconds_per_job=SECONDS_PER_JOB,
+            seconds_per_shot=SECONDS_PER_SHOT,
             corrects_readout=bool(self._options["amend"]),
             simplifies_circuits=bool(self._options["optimization"]),
             chooses_qubits=bool(self._options["mapping"] or self._side_by_side),
@@ -181,7 +189,9 @@ class OriginDevice(AbstractDevice):
 
     def _programs(self, circuits: Sequence[Circuit]) -> list[Program]:
         if not self._side_by_side:
-            return one_each(circuits)
+            if not self._options["mapping"]:
+                check_places(circuits, self._qubits, self._known_chip())
+            return one_each(circuits, self._qubits)
         structure = structure_of(circuits)
         if structure not in self._blocks:
             most = None if self._side_by_side is True else self._side_by_side
@@ -220,7 +230,9 @@ class OriginDevice(AbstractDevice):
             raise DeviceError(f"Chip {self._chip_name!r} is offline, so nothing was sent; try again later.")
 
 
-def _check_options(chip: str, amend: bool, mapping: bool, block: Sequence[int], side_by_side: bool | int) -> None:
+def _check_options(
+    chip: str, amend: bool, mapping: bool, block: Sequence[int], qubits: Sequence[int], side_by_side: bool | int
+) -> None:
     """Raises: DeviceError for options that contradict each other."""
     if not chip or not chip.isprintable():
         raise DeviceError(f"The chip is a name as `qpeft devices chips` lists it; got {chip!r}.")
@@ -231,5 +243,9 @@ def _check_options(chip: str, amend: bool, mapping: bool, block: Sequence[int], 
             "side_by_side fills a program with more bits than the cloud can correct together; pass amend=False, and "
             "correct each circuit's own bits."
         )
-    if block and (side_by_side or not mapping):
+    if len(set(qubits)) != len(qubits) or any(qubit < 0 for qubit in qubits):
+        raise DeviceError(f"qubits are different qubits of the chip; got {list(qubits)}.")
+    if qubits and side_by_side:
+        raise DeviceError("qubits says where every circuit runs, and side_by_side finds places itself; give one.")
+    if block and (side_by_side or qubits or not mapping):
         raise DeviceError("block says which qubits mapping may use, and there is no mapping here; leave it out.")

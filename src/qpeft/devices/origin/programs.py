@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from qpeft.circuits import Circuit
 from qpeft.circuits.origin_ir import to_origin_ir
+from qpeft.devices.origin.chip import Chip
 from qpeft.devices.origin.layout import Contents
 from qpeft.errors import DeviceError
 
@@ -21,9 +22,32 @@ class Program:
     contents: Contents
 
 
-def one_each(circuits: Sequence[Circuit]) -> list[Program]:
-    """Every circuit in a program of its own, on qubits 0, 1, 2, ..."""
-    return [Program(to_origin_ir(circuit), Contents(circuit.num_qubits)) for circuit in circuits]
+def one_each(circuits: Sequence[Circuit], qubits: Sequence[int] = ()) -> list[Program]:
+    """Every circuit in a program of its own, on the first of these qubits, by default 0, 1, 2, ..."""
+    return [
+        Program(to_origin_ir(circuit, qubits[: circuit.num_qubits] or None), Contents(circuit.num_qubits))
+        for circuit in circuits
+    ]
+
+
+def check_places(circuits: Sequence[Circuit], qubits: Sequence[int], chip: Chip) -> None:
+    """Raises: DeviceError if a circuit has more qubits than are given, or a gate where the chip has no living part."""
+    for circuit in circuits:
+        places = qubits or range(circuit.num_qubits)
+        if circuit.num_qubits > len(places):
+            raise DeviceError(f"The circuit has {circuit.num_qubits} qubits, and qubits names {list(places)}.")
+        used = set(places[: circuit.num_qubits])
+        if dead := sorted(used - set(chip.qubits)):
+            raise DeviceError(
+                f"Qubit(s) {dead} of chip {chip.name} are not alive; `find_blocks` names places that are."
+            )
+        for operation in circuit.operations:
+            edge = tuple(sorted(places[qubit] for qubit in operation.qubits))
+            if len(edge) == 2 and edge not in chip.edges:
+                raise DeviceError(
+                    f"{operation.gate_name} would need a living coupler between qubits {edge[0]} and {edge[1]} of chip "
+                    f"{chip.name}. Name other qubits (`find_blocks` finds some), or let the cloud map the circuit."
+                )
 
 
 def structure_of(circuits: Sequence[Circuit]) -> Structure:

@@ -20,6 +20,7 @@ from qpeft.simulation.kernel.lanes import (
     LANES,
     VECTOR,
     element,
+    lanes,
     load_vector,
     multiply_add,
     multiply_subtract,
@@ -67,10 +68,10 @@ class _Emitter:
         )
 
 
-def _emits(body: Callable[[_Emitter], None]) -> Callable[[Any, Any, Any, Any], Any]:
+def _emits(body: Callable[[_Emitter], Any]) -> Callable[[Any, Any, Any, Any], Any]:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        body(_Emitter(context, builder, signature, arguments))
-        return context.get_dummy_value()
+        result = body(_Emitter(context, builder, signature, arguments))
+        return context.get_dummy_value() if result is None else result
 
     return generate
 
@@ -167,36 +168,48 @@ def add_slopes(
     return types.void(state, costate, types.intp, index, types.intp, sums, types.intp), _emits(body)
 
 
+def _z(*, is_complex: bool) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def add_z(typing_context: Any, state: Any, size: Any, index: Any, group: Any, sums: Any) -> Any:
+        """sums[bit] += Z of the four bits; returns the norm of the group. The state's parts are `size` numbers long."""
+
+        def body(emit: _Emitter) -> Any:
+            builder = emit.builder
+            _, size, _, group, _ = emit.arguments
+            offsets = emit.members(2, group)
+            values = [load_vector(builder, emit.pointer(0, offset)) for offset in offsets]
+            values = [builder.fmul(value, value, flags=FLAGS) for value in values]
+            if is_complex:
+                others = [load_vector(builder, emit.pointer(0, builder.add(size, offset))) for offset in offsets]
+                values = [multiply_add(builder, b, b, a) for a, b in zip(values, others, strict=True)]
+            for bit in range(BITS):
+                slot = emit.vector(4, _constant(0), bit)
+                sum_ = load_vector(builder, slot)
+                halves = [values[2 * k : 2 * k + 2] for k in range(len(values) // 2)]
+                for low, high in halves:
+                    sum_ = builder.fadd(sum_, builder.fsub(low, high, flags=FLAGS), flags=FLAGS)
+                store_vector(builder, sum_, slot)
+                values = [builder.fadd(low, high, flags=FLAGS) for low, high in halves]
+            return values[0]
+
+        return lanes(state, types.intp, index, types.intp, sums), _emits(body)
+
+    return add_z
+
+
+add_z_real = _z(is_complex=False)
+add_z_complex = _z(is_complex=True)
+
+
 @intrinsic  # type: ignore[untyped-decorator]
-def add_z(typing_context: Any, state: Any, part: Any, index: Any, group: Any, sums: Any) -> Any:
-    """sums[bit] += Z of the four bits."""
+def add_half_x(typing_context: Any, state: Any, part: Any, index: Any, group: Any, sums: Any, start: Any) -> Any:
+    """sums[bit] += half of X of the four bits."""
 
     def body(emit: _Emitter) -> None:
         builder = emit.builder
-        _, part, _, group, _ = emit.arguments
+        _, part, _, group, _, start = emit.arguments
         values = [load_vector(builder, emit.amplitude(0, part, offset)) for offset in emit.members(2, group)]
-        values = [builder.fmul(value, value, flags=FLAGS) for value in values]
-        for bit in range(BITS):
-            slot = emit.vector(4, _constant(0), bit)
-            sum_ = load_vector(builder, slot)
-            halves = [values[2 * k : 2 * k + 2] for k in range(len(values) // 2)]
-            for low, high in halves:
-                sum_ = builder.fadd(sum_, builder.fsub(low, high, flags=FLAGS), flags=FLAGS)
-            store_vector(builder, sum_, slot)
-            values = [builder.fadd(low, high, flags=FLAGS) for low, high in halves]
-
-    return types.void(state, types.intp, index, types.intp, sums), _emits(body)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def add_half_x(typing_context: Any, state: Any, part: Any, index: Any, group: Any, sums: Any) -> Any:
-    """sums[4 + bit] += half of X of the four bits."""
-
-    def body(emit: _Emitter) -> None:
-        builder = emit.builder
-        _, part, _, group, _ = emit.arguments
-        values = [load_vector(builder, emit.amplitude(0, part, offset)) for offset in emit.members(2, group)]
-        slots = [emit.vector(4, _constant(0), BITS + bit) for bit in range(BITS)]
+        slots = [emit.vector(4, start, bit) for bit in range(BITS)]
         sums_ = [load_vector(builder, slot) for slot in slots]
         for pair in range(SIZE // 2):
             for bit in range(BITS):
@@ -205,38 +218,42 @@ def add_half_x(typing_context: Any, state: Any, part: Any, index: Any, group: An
         for sum_, slot in zip(sums_, slots, strict=True):
             store_vector(builder, sum_, slot)
 
-    return types.void(state, types.intp, index, types.intp, sums), _emits(body)
+    return types.void(state, types.intp, index, types.intp, sums, types.intp), _emits(body)
 
 
-def _costate(*, accumulate: bool, with_x: bool) -> Any:
+def _costate(*, with_z: bool, with_x: bool) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
-    def costate_of(typing_context: Any, state: Any, costate: Any, part: Any, index: Any, group: Any, table: Any) -> Any:
-        """costate = (or +=) (diagonal + sum of x[bit] X) state; table: 16 vectors of the diagonal, then 4 of x."""
+    def costate_of(
+        typing_context: Any, state: Any, costate: Any, part: Any, index: Any, group: Any, table: Any, shift: Any
+    ) -> Any:
+        """costate = (diagonal + shift + sum of x[bit] X) state, without Z: costate += (sum of x[bit] X) state.
+
+        table: 16 vectors of the diagonal, then 4 of x; shift: a vector.
+        """
 
         def body(emit: _Emitter) -> None:
             builder = emit.builder
-            _, _, part, _, group, _ = emit.arguments
+            _, _, part, _, group, _, shift = emit.arguments
             offsets = emit.members(3, group)
             values = [load_vector(builder, emit.amplitude(0, part, offset)) for offset in offsets]
             factors = [load_vector(builder, emit.vector(5, _constant(0), SIZE + bit)) for bit in range(BITS)]
             for k, offset in enumerate(offsets):
                 place = emit.amplitude(1, part, offset)
-                diagonal = load_vector(builder, emit.vector(5, _constant(0), k))
-                if accumulate:
-                    result = multiply_add(builder, diagonal, values[k], load_vector(builder, place))
-                else:
+                if with_z:
+                    diagonal = builder.fadd(load_vector(builder, emit.vector(5, _constant(0), k)), shift, flags=FLAGS)
                     result = builder.fmul(diagonal, values[k], flags=FLAGS)
+                else:
+                    result = load_vector(builder, place)
                 if with_x:
                     for bit in range(BITS):
                         result = multiply_add(builder, factors[bit], values[k ^ 1 << bit], result)
                 store_vector(builder, result, place)
 
-        return types.void(state, costate, types.intp, index, types.intp, table), _emits(body)
+        return types.void(state, costate, types.intp, index, types.intp, table, lanes), _emits(body)
 
     return costate_of
 
 
-set_costate_zx = _costate(accumulate=False, with_x=True)
-add_costate_zx = _costate(accumulate=True, with_x=True)
-set_costate_z = _costate(accumulate=False, with_x=False)
-add_costate_z = _costate(accumulate=True, with_x=False)
+set_costate_zx = _costate(with_z=True, with_x=True)
+set_costate_z = _costate(with_z=True, with_x=False)
+add_costate_x = _costate(with_z=False, with_x=True)

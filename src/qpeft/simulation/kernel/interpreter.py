@@ -82,7 +82,8 @@ def run(code, index, coefficients, state, cosines, table, first, last, parts):
         row = row_of(code, INSTRUCTIONS, k)
         op, a, b = code[row], code[row + 1], code[row + 2]
         if op == ROTATIONS:
-            rotate(code, index, coefficients, state, cosines, table, row, False)
+            for part in range(code[row + 3]):
+                rotate(code, index, coefficients, state, cosines, table, row, part, False)
         elif op == PHASES:
             steps.phases(state, size, coefficients, a)
         elif op == PROMOTE:
@@ -98,9 +99,10 @@ def run(code, index, coefficients, state, cosines, table, first, last, parts):
 
 
 @inline
-def rotate(code, index, coefficients, state, cosines, table, row, backwards):
-    """One layer of rotations, or its inverse."""
-    size, parts = 1 << code[STATE_QUBITS], code[row + 3]
+def rotate(code, index, coefficients, state, cosines, table, row, part, backwards):
+    """One layer of rotations, or its inverse, on one part of the state."""
+    size = 1 << code[STATE_QUBITS]
+    first = part * size * LANES
     for chunk in range(code[row + 1], code[row + 1] + code[row + 2]):
         at = row_of(code, CHUNKS, chunk)
         if code[at] == 0:
@@ -108,10 +110,10 @@ def rotate(code, index, coefficients, state, cosines, table, row, backwards):
             swap = int(coefficients[here + 2 * (GROUP_BITS + GROUP_SIZE)])
             if backwards:
                 here += GROUP_BITS + GROUP_SIZE
-            steps.rotations(state, parts, size, index, code[at + 1], coefficients, here, swap)
+            steps.rotations(state, first, size, index, code[at + 1], coefficients, here, swap)
         else:
             gather_token_rotations(code, at, cosines, table, -1 if backwards else 1)
-            steps.token_rotations(state, parts, size, index, code[at + 1], table)
+            steps.token_rotations(state, first, size, index, code[at + 1], table)
 
 
 @inline
@@ -140,7 +142,7 @@ def forward(code, index, numbers, angles, coefficients, inputs, values, first, l
             observables.measure_product(code, cosines, levels, expectations)
         else:
             parts = evolve(code, index, coefficients, levels, state, cosines, table, code[2 * INSTRUCTIONS + 1])
-            observables.measure(code, index, state, parts, table, expectations)
+            observables.measure(code, index, state, parts, expectations)
         k = 0
         for observable in range(code[NUM_OBSERVABLES]):
             value = splat(nb.float32(0))
@@ -184,7 +186,7 @@ def backward(code, index, numbers, angles, coefficients, inputs, grads, input_gr
         else:
             parts = evolve(code, index, coefficients, levels, state, cosines, table, num_instructions)
             if code[TRAINS_FOLDED]:
-                observables.measure(code, index, state, parts, table, expectations)
+                observables.measure(code, index, state, parts, expectations)
             observables.dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
             observables.costate_of(code, index, state, costate, parts, table, duals)
             for k in range(num_instructions - 1, -1, -1):
@@ -203,13 +205,16 @@ def run_backward(code, index, coefficients, levels, state, costate, cosines, tab
     row = row_of(code, INSTRUCTIONS, k)
     op, a, b = code[row], code[row + 1], code[row + 2]
     if op == ROTATIONS:
-        rotate(code, index, coefficients, costate, cosines, table, row, True)
-        if k == code[FIRST_ROTATIONS]:
-            # Nothing but phases stands between here and the encoding: rebuilding costs less than rotating back.
+        # Nothing but phases stands between the first layer and the encoding: rebuilding costs less than rotating back.
+        rebuilt = k == code[FIRST_ROTATIONS]
+        if rebuilt:
             evolve(code, index, coefficients, levels, state, cosines, table, k)
-        else:
-            rotate(code, index, coefficients, state, cosines, table, row, True)
-        rotation_slopes(code, index, state, costate, table, slopes, sums, row)
+        # All that one part needs before the other, since one may fit the first cache where two do not.
+        for part in range(code[row + 3]):
+            rotate(code, index, coefficients, costate, cosines, table, row, part, True)
+            if not rebuilt:
+                rotate(code, index, coefficients, state, cosines, table, row, part, True)
+            rotation_slopes(code, index, state, costate, table, slopes, sums, row, part)
     elif op == SIGNS:
         steps.scale(state, code[row + 5], size, coefficients, a)
         steps.scale(costate, code[row + 5], size, coefficients, a)
@@ -223,18 +228,19 @@ def run_backward(code, index, coefficients, levels, state, costate, cosines, tab
 
 
 @inline
-def rotation_slopes(code, index, state, costate, table, slopes, sums, row):
-    """Adds derivatives by the angles of one layer of rotations."""
-    size, parts = 1 << code[STATE_QUBITS], code[row + 3]
+def rotation_slopes(code, index, state, costate, table, slopes, sums, row, part):
+    """Adds what one part of the state contributes to the derivatives by the angles of one layer of rotations."""
+    size = 1 << code[STATE_QUBITS]
+    first = part * size * LANES
     for chunk in range(code[row + 1], code[row + 1] + code[row + 2]):
         at = row_of(code, CHUNKS, chunk)
         if code[at] == 0:
             if code[at + 3] >= 0:
-                steps.rotation_slopes(state, costate, parts, size, index, code[at + 1], sums, code[at + 3] * LANES)
+                steps.rotation_slopes(state, costate, first, size, index, code[at + 1], sums, code[at + 3] * LANES)
             continue
         for bit in range(GROUP_BITS):
             store(table, bit * LANES, splat(nb.float32(0)))
-        steps.rotation_slopes(state, costate, parts, size, index, code[at + 1], table, 0)
+        steps.rotation_slopes(state, costate, first, size, index, code[at + 1], table, 0)
         for bit in range(GROUP_BITS):
             place = code[at + 4 + bit] * LANES
             store(slopes, place, plus_product(load(slopes, place), load(table, bit * LANES), splat(nb.float32(1))))

@@ -48,6 +48,9 @@ def element(context: Any, builder: Any, array_type: Any, array: Any, offset: Any
 
 def load_vector(builder: Any, pointer: Any) -> Any:
     """The vector at `pointer`, which need not be aligned."""
+    # Vectors that find no register go to the stack, and there they must not straddle two cache lines.
+    builder.function.attributes.add("nounwind")
+    builder.function.attributes.alignstack = 64
     return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 

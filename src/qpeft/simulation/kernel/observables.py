@@ -22,43 +22,79 @@ from qpeft.simulation.kernel.program import GROUP_BITS, GROUP_SIZE
 
 
 @inline
-def measure_group(state, parts, size, index, groups_at, with_x, sums, expectations, slot):
-    """Z and X of four bits into expectations[slot : slot + 8]."""
-    for k in range(2 * GROUP_BITS):
-        store(sums, k * LANES, splat(nb.float32(0)))
-    for part in range(parts):
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            groups.add_z(state, part * size * LANES, index, start, sums)
-            if with_x:
-                groups.add_half_x(state, part * size * LANES, index, start, sums)
-    for k in range(2 * GROUP_BITS):
-        factor = splat(nb.float32(1 if k < GROUP_BITS else 2))
-        store(expectations, (slot + k) * LANES, multiply(load(sums, k * LANES), factor))
+def outer_sign(code, group, bit):
+    """Sign of the measured bit 4 + `bit` throughout a group of the first row."""
+    return splat(nb.float32(-1 if group >> (code[STATE_QUBITS] - GROUP_BITS - 1 - bit) & 1 else 1))
 
 
 @inline
-def measure_group_backward(state, costate, parts, size, index, groups_at, with_x, table, grads, slot, is_first):
-    """costate (+)= (sum of grads * Z and X of four bits) state."""
+def measure_z(code, index, state, parts, expectations):
+    """Z of all measured bits, in one pass: four of them within groups, the others from the groups' norms."""
+    size, rows = 1 << code[STATE_QUBITS], code[2 * MEASURED + 1]
+    for k in range(rows):
+        for bit in range(GROUP_BITS):
+            store(expectations, (2 * GROUP_BITS * k + bit) * LANES, splat(nb.float32(0)))
+    for group in range(size // GROUP_SIZE):
+        start = code[row_of(code, MEASURED, 0)] + group * GROUP_SIZE
+        if parts == 2:
+            norm = groups.add_z_complex(state, size * LANES, index, start, expectations)
+        else:
+            norm = groups.add_z_real(state, size * LANES, index, start, expectations)
+        for k in range(1, rows):
+            for bit in range(code[row_of(code, MEASURED, k) + 2]):
+                slot = (2 * GROUP_BITS * k + bit) * LANES
+                sign = outer_sign(code, group, GROUP_BITS * (k - 1) + bit)
+                store(expectations, slot, plus_product(load(expectations, slot), norm, sign))
+
+
+@inline
+def measure_x(state, parts, size, index, groups_at, expectations, slot):
+    """X of four bits into expectations[slot : slot + 4]."""
+    for bit in range(GROUP_BITS):
+        store(expectations, (slot + bit) * LANES, splat(nb.float32(0)))
+    for part in range(parts):
+        for start in range(groups_at, groups_at + size, GROUP_SIZE):
+            groups.add_half_x(state, part * size * LANES, index, start, expectations, slot * LANES)
+    for bit in range(GROUP_BITS):
+        at = (slot + bit) * LANES
+        store(expectations, at, multiply(load(expectations, at), splat(nb.float32(2))))
+
+
+@inline
+def measure_z_backward(code, index, state, costate, parts, table, duals):
+    """costate = (sum of duals * Z of all measured bits, and X of those of the first row) state."""
+    size, first_row = 1 << code[STATE_QUBITS], row_of(code, MEASURED, 0)
     for k in range(GROUP_SIZE):
         diagonal = splat(nb.float32(0))
         for bit in range(GROUP_BITS):
             sign = splat(nb.float32(-1 if k >> bit & 1 else 1))
-            diagonal = plus_product(diagonal, load(grads, (slot + bit) * LANES), sign)
+            diagonal = plus_product(diagonal, load(duals, bit * LANES), sign)
         store(table, k * LANES, diagonal)
     for bit in range(GROUP_BITS):
-        store(table, (GROUP_SIZE + bit) * LANES, load(grads, (slot + GROUP_BITS + bit) * LANES))
-    for part in range(parts):
-        first = part * size * LANES
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            if is_first:
-                if with_x:
-                    groups.set_costate_zx(state, costate, first, index, start, table)
-                else:
-                    groups.set_costate_z(state, costate, first, index, start, table)
-            elif with_x:
-                groups.add_costate_zx(state, costate, first, index, start, table)
+        store(table, (GROUP_SIZE + bit) * LANES, load(duals, (GROUP_BITS + bit) * LANES))
+    for group in range(size // GROUP_SIZE):
+        start = code[first_row] + group * GROUP_SIZE
+        shift = splat(nb.float32(0))
+        for k in range(1, code[2 * MEASURED + 1]):
+            for bit in range(code[row_of(code, MEASURED, k) + 2]):
+                sign = outer_sign(code, group, GROUP_BITS * (k - 1) + bit)
+                shift = plus_product(shift, load(duals, (2 * GROUP_BITS * k + bit) * LANES), sign)
+        for part in range(parts):
+            if code[first_row + 1]:
+                groups.set_costate_zx(state, costate, part * size * LANES, index, start, table, shift)
             else:
-                groups.add_costate_z(state, costate, first, index, start, table)
+                groups.set_costate_z(state, costate, part * size * LANES, index, start, table, shift)
+
+
+@inline
+def measure_x_backward(state, costate, parts, size, index, groups_at, table, duals, slot):
+    """costate += (sum of duals * X of four bits) state."""
+    for bit in range(GROUP_BITS):
+        store(table, (GROUP_SIZE + bit) * LANES, load(duals, (slot + bit) * LANES))
+    for part in range(parts):
+        for start in range(groups_at, groups_at + size, GROUP_SIZE):
+            zero = splat(nb.float32(0))
+            groups.add_costate_x(state, costate, part * size * LANES, index, start, table, zero)
 
 
 @inline
@@ -146,12 +182,15 @@ def product_string_backward(qubits, cosines, x, z, grad, factors, changes, slope
 
 
 @inline
-def measure(code, index, state, parts, table, expectations):
+def measure(code, index, state, parts, expectations):
     """Expectations of all measured Pauli strings, one vector each."""
     size = 1 << code[STATE_QUBITS]
+    if code[2 * MEASURED + 1]:
+        measure_z(code, index, state, parts, expectations)
     for k in range(code[2 * MEASURED + 1]):
         row = row_of(code, MEASURED, k)
-        measure_group(state, parts, size, index, code[row], code[row + 1], table, expectations, 2 * GROUP_BITS * k)
+        if code[row + 1]:
+            measure_x(state, parts, size, index, code[row], expectations, 2 * GROUP_BITS * k + GROUP_BITS)
     for k in range(code[2 * STRINGS + 1]):
         row = row_of(code, STRINGS, k)
         slot = 2 * GROUP_BITS * code[2 * MEASURED + 1] + k
@@ -199,14 +238,16 @@ def dual_expectations(code, coefficients, grads, start, count, expectations, dua
 def costate_of(code, index, state, costate, parts, table, duals):
     """costate = sum of duals * measured Pauli strings * state."""
     size = 1 << code[STATE_QUBITS]
-    if code[2 * MEASURED + 1] == 0:
+    if code[2 * MEASURED + 1]:
+        measure_z_backward(code, index, state, costate, parts, table, duals)
+    else:
         for p in range(parts * size):
             store(costate, p * LANES, splat(nb.float32(0)))
-    for k in range(code[2 * MEASURED + 1]):
+    for k in range(1, code[2 * MEASURED + 1]):
         row = row_of(code, MEASURED, k)
-        slot = 2 * GROUP_BITS * k
-        with_x = code[row + 1]
-        measure_group_backward(state, costate, parts, size, index, code[row], with_x, table, duals, slot, k == 0)
+        if code[row + 1]:
+            slot = 2 * GROUP_BITS * k + GROUP_BITS
+            measure_x_backward(state, costate, parts, size, index, code[row], table, duals, slot)
     for k in range(code[2 * STRINGS + 1]):
         row = row_of(code, STRINGS, k)
         slot = 2 * GROUP_BITS * code[2 * MEASURED + 1] + k

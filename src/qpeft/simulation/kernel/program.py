@@ -5,7 +5,7 @@ The state has at least 4 qubits, idle ones staying |0>, so that groups of 16 amp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -263,15 +263,19 @@ class _Assembler:
                 self._unscaled = True
         self._instruction(Op.ROTATIONS, first, len(chunks) - first, parts)
 
-    def _groups(self, bits: list[tuple[int, int]]) -> int:
+    def _groups(self, bits: list[tuple[int, int]], outer: Sequence[int] = ()) -> int:
         """Offset of the index table in which the first bits of a group are the given (direction, row)."""
-        table = group_table(self._qubits, bits)
+        table = group_table(self._qubits, bits, outer)
         self._index.append(table)
         self._index_size += len(table)
         return self._index_size - len(table)
 
     def _measurements(self, terms: tuple[Term, ...]) -> int:
-        """Fills MEASURED (Z and X of four bits a row), STRINGS (any Pauli) and COMBINATIONS; returns their number."""
+        """Fills MEASURED, STRINGS (any Pauli) and COMBINATIONS; returns the number of expectations.
+
+        A row of MEASURED has four bits, Z and X of each: where its groups are, whether X is wanted, number of bits.
+        Groups of the first row are in the order of the other rows' bits, so that it serves for every Z.
+        """
         # Bits that can be measured in groups: pairs of a Z string and an X string that meet in one bit only.
         shift = self._padding
         locals_ = _local_bits([term.pauli for term in terms])
@@ -284,7 +288,8 @@ class _Assembler:
             wanted = {(term.pauli.x, term.pauli.z) for term in terms}
             with_x = any((direction, 0) in wanted for direction, _ in chunk)
             bits = [(direction << shift, row << shift) for direction, row in chunk]
-            self._sections[Section.MEASURED].append([self._groups(bits), with_x])
+            outer = [] if start else [row << shift for _, row in locals_[GROUP_BITS:]]
+            self._sections[Section.MEASURED].append([self._groups(bits, outer), with_x, len(chunk)])
             for place, (direction, row) in enumerate(chunk):
                 slots[0, row] = base + place
                 slots[direction, 0] = base + GROUP_BITS + place
@@ -332,12 +337,14 @@ def _local_bits(paulis: list[Pauli]) -> list[tuple[int, int]]:
     return list(zip(directions, rows, strict=True))
 
 
-def group_table(num_qubits: int, bits: list[tuple[int, int]]) -> npt.NDArray[np.int32]:
+def group_table(num_qubits: int, bits: list[tuple[int, int]], outer: Sequence[int] = ()) -> npt.NDArray[np.int32]:
     """Positions of all amplitudes in groups of 16: entry k of a group has bits (parities by row) equal to those of k.
 
     Args:
         num_qubits: of the state, at least 4.
         bits: up to 4 (direction, row) with parity(direction_i & row_j) = (i == j); missing ones are made up.
+        outer: further rows, independent and even in all directions: their parities are the leading bits of a group's
+            number, the first row's the most significant.
     """
     directions = completed(bits, num_qubits, GROUP_BITS)
     bases = np.arange(2**num_qubits, dtype=np.int64)
@@ -345,5 +352,7 @@ def group_table(num_qubits: int, bits: list[tuple[int, int]]) -> npt.NDArray[np.
         bases ^= direction * parities(bases & row)
     orbit = np.stack([bases ^ shift for shift in combinations(directions[len(bits) :])])
     starts = np.unique(orbit.min(0))
+    leading = sum((parities(starts & row) << place for place, row in enumerate(reversed(outer))), np.zeros_like(starts))
+    starts = starts[np.argsort(leading, kind="stable")]
     members = combinations(directions[::-1])  # entry k: the first direction belongs to bit 0 of k
     return (starts[:, None] ^ members[None, :]).astype(np.int32).ravel()

@@ -168,27 +168,24 @@ def token_phase_slope(state, costate, size, mask, slopes, row):
 
 
 @inline
-def rotations(state, parts, size, index, groups_at, coefficients, table, swap):
-    """One chunk of up to four uniform rotations."""
-    for part in range(parts):
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            if swap:
-                groups.rotate_swapped(state, part * size * LANES, index, start, coefficients, table, swap)
-            else:
-                groups.rotate(state, part * size * LANES, index, start, coefficients, table)
+def rotations(state, first, size, index, groups_at, coefficients, table, swap):
+    """One chunk of up to four uniform rotations, on the part of the state that starts at `first`."""
+    for start in range(groups_at, groups_at + size, GROUP_SIZE):
+        if swap:
+            groups.rotate_swapped(state, first, index, start, coefficients, table, swap)
+        else:
+            groups.rotate(state, first, index, start, coefficients, table)
 
 
 @inline
-def token_rotations(state, parts, size, index, groups_at, table):
+def token_rotations(state, first, size, index, groups_at, table):
     """One chunk of four rotations by the tokens' own angles: 4 vectors of cos, then 4 of sin in `table`."""
-    for part in range(parts):
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            groups.rotate_per_token(state, part * size * LANES, index, start, table)
+    for start in range(groups_at, groups_at + size, GROUP_SIZE):
+        groups.rotate_per_token(state, first, index, start, table)
 
 
 @inline
-def rotation_slopes(state, costate, parts, size, index, groups_at, sums, sums_at):
+def rotation_slopes(state, costate, first, size, index, groups_at, sums, sums_at):
     """Adds derivatives by the four angles of a chunk, state and costate being in front of it."""
-    for part in range(parts):
-        for start in range(groups_at, groups_at + size, GROUP_SIZE):
-            groups.add_slopes(state, costate, part * size * LANES, index, start, sums, sums_at)
+    for start in range(groups_at, groups_at + size, GROUP_SIZE):
+        groups.add_slopes(state, costate, first, index, start, sums, sums_at)
