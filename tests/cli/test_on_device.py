@@ -105,7 +105,7 @@ def test_a_word_for_one_recipient_is_none_for_another_of_the_same_device(is_remo
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     console, shown = Console(quiet=True), LocalDevice().capabilities()
     for recipient in ("origin at https://one.test", "origin at https://other.test"):
-        bill = Bill(replace(shown, recipient=recipient), 10, {})
+        bill = Bill(replace(shown, recipient=recipient), {})
         with pytest.raises(DeviceError, match=recipient):
             consent.asking(console, yes=False)(bill)
         consent.asking(console, yes=True)(bill)

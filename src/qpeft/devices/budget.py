@@ -62,6 +62,6 @@ class Budget:
             problems.append(f"max_seconds={self.max_seconds:,}: {spent.seconds:,.2f} spent, 0 left")
         if problems:
             raise BudgetError(
-                f"The budget does not allow the next submission ({'; '.join(problems)}). Nothing was sent. "
+                f"The budget does not allow the next submission ({'; '.join(problems)}). It was not sent. "
                 "Raise the limit and resume: what is paid for is kept."
             )

@@ -26,7 +26,8 @@ def find_call(connection: sqlite3.Connection, run: str, key: CallKey, request: R
     if stored != request.hash:
         raise JournalError(
             f"Run {run} made the call ({describe(key)}) before with other circuits, shots, device or options, so its "
-            "results do not answer this one. Take the same recipe and seed, or start a new run; nothing was sent."
+            "results do not answer this one. Take the same recipe and seed, on the same kind of machine with as many "
+            "threads, which change the last bits of angles; or start a new run. Nothing was sent."
         )
     return int(call_id)
 
