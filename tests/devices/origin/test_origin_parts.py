@@ -60,22 +60,34 @@ def test_the_key_comes_from_the_environment_then_from_the_keyring_and_else_both_
     ring.get_password = lambda service, user: keys.get((service, user))
     ring.__spec__ = types.SimpleNamespace(name="keyring")
     monkeypatch.setitem(sys.modules, "keyring", ring)
-    assert find_key().reveal() == "from-the-ring"
+    assert find_key(DEFAULT_URL).reveal() == "from-the-ring"
     monkeypatch.setenv("QPEFT_ORIGIN_KEY", "from-the-environment")
-    key = find_key()
+    key = find_key(DEFAULT_URL)
     assert key.reveal() == "from-the-environment"
     assert "from" not in f"{key} {key!r} {vars(key).keys()}"
     monkeypatch.delenv("QPEFT_ORIGIN_KEY")
     keys.clear()
     with pytest.raises(CredentialsError, match=r"QPEFT_ORIGIN_KEY.*keyring set qpeft origin"):
-        find_key()
+        find_key(DEFAULT_URL)
+
+
+def test_a_key_goes_to_no_address_that_its_owner_did_not_name(monkeypatch):
+    monkeypatch.setenv("QPEFT_ORIGIN_KEY", "real-key")
+    other = "https://recipe.example"
+    with pytest.raises(CredentialsError, match=r"recipe\.example.*QPEFT_ORIGIN_URL"):
+        OriginDevice(chip="72", url=f"{other}/").capabilities()
+    monkeypatch.setenv("QPEFT_ORIGIN_URL", f"{other}/")
+    for url in (other, DEFAULT_URL, "http://127.0.0.1:1"):
+        assert find_key(url).reveal() == "real-key"
+    with pytest.raises(CredentialsError):
+        find_key(f"{other}.test")
 
 
 @pytest.mark.parametrize("key", ["two words", "schlüssel"])
 def test_a_key_that_cannot_be_one_is_refused_without_showing_it(monkeypatch, key):
     monkeypatch.setenv("QPEFT_ORIGIN_KEY", key)
     with pytest.raises(CredentialsError) as error:
-        find_key()
+        find_key(DEFAULT_URL)
     assert key not in str(error.value)
 
 

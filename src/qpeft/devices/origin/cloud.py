@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qpeft.devices.origin.credentials import WAYS, Secret, find_key
+from qpeft.devices.origin.credentials import WAYS, find_key
 from qpeft.devices.origin.process import WorkerProcess
 from qpeft.errors import CredentialsError, DeviceError, RefusedError
 
@@ -101,12 +101,8 @@ class Cloud:
 
     def _running(self) -> WorkerProcess:
         if self._worker is None or self._pid != os.getpid():
-            self._worker, self._pid = WorkerProcess(self._key(), self.url), os.getpid()
+            self._worker, self._pid = WorkerProcess(find_key(self.url), self.url), os.getpid()
         return self._worker
-
-    @staticmethod
-    def _key() -> Secret:
-        return find_key()
 
     def _value(self, answer: dict[str, Any]) -> Any:
         if "error" in answer:

@@ -6,9 +6,12 @@ import importlib.util
 import os
 from importlib import import_module
 
+from qpeft.devices.origin.address import DEFAULT_URL, is_loopback
 from qpeft.errors import CredentialsError
 
 VARIABLE = "QPEFT_ORIGIN_KEY"
+ADDRESS_VARIABLE = "QPEFT_ORIGIN_URL"
+"""Where the key belongs if not to the usual address. In the environment alone: a recipe may come from somebody else."""
 SERVICE, USER = "qpeft", "origin"
 """Under which the keyring has it."""
 WAYS = (
@@ -35,11 +38,16 @@ class Secret:
         return "<key>"
 
 
-def find_key() -> Secret:
-    """The key from the environment, else from the keyring.
+def find_key(url: str) -> Secret:
+    """The key for this address from the environment, else from the keyring.
 
-    Raises: CredentialsError if neither has one, or it cannot be a key.
+    Raises: CredentialsError if neither has one, it cannot be a key, or it may belong elsewhere.
     """
+    if not is_loopback(url) and url not in (DEFAULT_URL, os.environ.get(ADDRESS_VARIABLE, "").rstrip("/")):
+        raise CredentialsError(
+            f"Your key for Origin's cloud goes to {DEFAULT_URL} alone, and the device is at {url}, as its options or a "
+            f"recipe say. If your key belongs there, set the environment variable {ADDRESS_VARIABLE} to that address."
+        )
     key = os.environ.get(VARIABLE, "").strip()
     source = f"environment variable {VARIABLE}"
     if not key and importlib.util.find_spec("keyring") is not None:
