@@ -18,6 +18,7 @@ from qpeft.devices import JobState, run
 from qpeft.devices.emulator import parse_origin_ir, replies
 from qpeft.devices.emulator.cloud import Timing
 from qpeft.devices.origin import list_chips, worker
+from qpeft.devices.origin.cloud import Cloud
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
 
 FLIPS = [Circuit(size, (Operation("RX", (size - 1,), math.pi),)) for size in (2, 1, 3)]
@@ -289,6 +290,23 @@ def test_an_unclear_answer_to_a_submission_is_no_refusal_and_nothing_is_sent_aga
         origin_device.find_job(ticket)
     happened = after or fault["kind"] == "spoil"  # a spoilt answer is one to a job that was taken
     assert origin_cloud.stats()["jobs"] == before + happened
+
+
+def test_an_interrupt_before_a_worker_has_the_job_is_certain(start_cloud, make_device, monkeypatch):
+    device = make_device(start_cloud())
+    device.capabilities()
+    device.close()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cloud, "_running", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            device.submit(FLIPS, 10, ticket="interrupted")
+    start = time.monotonic()
+    assert device.find_job("interrupted") is None
+    assert time.monotonic() - start < 10
 
 
 def test_a_refusal_is_certain(origin_device, origin_cloud):

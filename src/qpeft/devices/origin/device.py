@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from qpeft.circuits import GATES, Circuit
@@ -113,15 +112,18 @@ class OriginDevice(AbstractDevice):
         """
         self._tidy()
         self._outbox.prepare(ticket)
+        notes: list[Path | None] = []
+
+        def hand_over(pid: int, started: float) -> Path | None:
+            notes.append(self._outbox.hand_over(ticket, pid, started))
+            return notes[0]
+
         try:
-            arguments = self._arguments(circuits, shots)
-        except BaseException as error:  # an interrupt too: nothing has been handed over yet
-            self._outbox.refuse(ticket, str(error))
-            raise
-        try:
-            return self._cloud.submit(arguments, partial(self._outbox.hand_over, ticket))
-        except (RefusedError, CredentialsError) as error:
-            self._outbox.refuse(ticket, str(error))
+            return self._cloud.submit(self._arguments(circuits, shots), hand_over)
+        except BaseException as error:
+            # Before it is handed over, an interrupt is as certain as a refusal.
+            if not notes or isinstance(error, (RefusedError, CredentialsError)):
+                self._outbox.refuse(ticket, str(error))
             raise
 
     def find_job(self, ticket: str) -> str | None:
