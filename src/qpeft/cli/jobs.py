@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,9 +150,15 @@ def _open(path: Path | None) -> Journal:
 
 
 def _device(batch: Batch) -> AbstractDevice:
+    return _opened(batch.device, batch.options)
+
+
+@cache
+def _opened(name: str, options: str) -> AbstractDevice:
+    """Once for all batches: some devices start a process each time, or ask their cloud."""
     from qpeft.devices.registry import load_device  # noqa: PLC0415
 
-    return load_device(batch.device, **json.loads(batch.options))
+    return load_device(name, **json.loads(options))
 
 
 def _is_fetched(journal: Journal, batch: Batch, console: Console) -> bool:

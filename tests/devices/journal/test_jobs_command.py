@@ -106,11 +106,14 @@ def test_export_writes_a_file(jobs, started, tmp_path):
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 6
 
 
-def test_resume_fetches_without_the_run_and_the_run_then_needs_no_device(jobs, started, path):
+def test_resume_fetches_without_the_run_and_the_run_then_needs_no_device(jobs, started, path, monkeypatch):
     with pytest.raises(DeviceError, match="the line is dead"):
         started("poll")
     assert states(path) == [BatchState.SUBMITTED] * 2
+    opened, load = [], registry.load_device
+    monkeypatch.setattr(registry, "load_device", lambda name, **options: opened.append(name) or load(name, **options))
     code, out, _ = jobs("resume")
+    assert opened == ["fake"]
     assert (code, out) == (0, "batch 1: finished\nbatch 2: finished\n")
     assert len(started("submit")) == 6
     assert "No batch is at a device" in jobs("resume")[1]
