@@ -93,6 +93,27 @@ def test_what_is_measured_stays_on_the_simulator(on_device, tmp_path):
     assert len(batches) == 4
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")
+def test_passes_that_checkpointing_repeats_are_answered_and_accumulated_batches_are_calls_of_their_own(
+    on_device, tmp_path
+):
+    recipe = on_device(shots=20, gradient="spsa")
+    training = {
+        "steps": 2,
+        "batch_size": 1,
+        "gradient_accumulation": 2,
+        "gradient_checkpointing": True,
+        "eval_every": 1,
+    }
+    adapter = recipe.adapter.model_copy(update={"dropout": 0.1})
+    train(recipe.model_copy(update={"training": recipe.training.model_copy(update=training), "adapter": adapter}))
+    keys = [batch.key for batch in Journal(tmp_path / "journal.sqlite").batches()]
+    found = sorted((key.step, key.call, key.part.split(":")[0]) for key in keys)
+    # A fresh layer's values do not matter yet, so the first step has no gradient.
+    parts = [(0, "values"), (1, "gradient"), (1, "values")]
+    assert found == sorted((step, call, part) for step, part in parts for call in (0, 1))
+
+
 @pytest.mark.parametrize("gradient", ["parameter-shift", "spsa"])
 def test_an_interrupted_run_ends_as_an_undisturbed_one_and_pays_once(on_device, tmp_path, monkeypatch, gradient):
     options = {"shots": 50, "gradient": gradient, "options": {"seed": 3}}

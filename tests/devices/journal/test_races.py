@@ -101,3 +101,18 @@ def test_a_clock_that_is_set_does_not_make_a_process_take_itself_for_another(mon
     assert not owners.is_sending(owner, tmp_path / "journal.sqlite", 1)
     with owners.sending(tmp_path / "journal.sqlite", 1):
         assert owners.is_sending(owner, tmp_path / "journal.sqlite", 1)
+
+
+@pytest.mark.parametrize("was_accepted", [True, False])
+def test_a_recovered_batch_counts_once_if_the_device_has_it_and_not_at_all_if_not(
+    journal, device, runner, circuits, key, interrupted, was_accepted
+):
+    assert journal.spent("run").circuits == 5
+    if was_accepted:
+        device.submit([], 1000, ticket=interrupted.ticket)
+    for _ in range(2):
+        recover(journal, device, interrupted)
+        assert journal.spent("run").circuits == (5 if was_accepted else 0)
+    if not was_accepted:
+        runner(device, circuits, 1000, key=key)
+        assert (journal.spent("run").circuits, journal.spent("run").shots) == (5, 5000)
