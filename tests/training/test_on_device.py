@@ -1,8 +1,10 @@
 """Training with circuits on a quantum device: what is sent, what it costs, and what stays on the simulator."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 
 from qpeft.devices import Journal, LocalDevice
@@ -11,6 +13,7 @@ from qpeft.errors import AdapterError, BudgetError, DeviceError, GradientError, 
 from qpeft.training import train
 from qpeft.training.bill import Price, reachable
 from qpeft.training.sections import AdapterSection
+from qpeft.training.trainer import CheckpointingTrainer
 
 LAYER = "layers.1.self_attn.v_proj"
 
@@ -215,6 +218,12 @@ def test_several_processes_are_refused(on_device, monkeypatch):
     monkeypatch.setattr("qpeft.training.quantum.number_of_processes", lambda: 2)
     with pytest.raises(DeviceError, match="one process"):
         train(on_device())
+
+
+def test_a_batch_that_is_divided_among_gpus_is_refused():
+    trainer = SimpleNamespace(_device_steps=object())
+    with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES=0"):
+        CheckpointingTrainer.training_step(trainer, torch.nn.DataParallel(torch.nn.Linear(1, 1)), {})
 
 
 def test_circuits_and_prices_are_shown_before_and_after(on_device):

@@ -15,6 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
 from qpeft.data import Encoded
+from qpeft.errors import DeviceError
 from qpeft.evaluation import held_out_loss
 from qpeft.runs.files import staged
 from qpeft.training.checkpoints import checkpoints
@@ -57,8 +58,13 @@ class CheckpointingTrainer(SFTTrainer):
                 self._device_steps.pause()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's, for one batch."""
+        """As the Trainer's, for one batch. Raises: DeviceError if GPUs share it and it is for a quantum device."""
         if self._device_steps is not None:
+            if isinstance(model, nn.DataParallel):
+                raise DeviceError(
+                    "Training on a quantum device takes one GPU or none, since calls are numbered in their order, and "
+                    "here all GPUs that are seen share a batch. Show one, as CUDA_VISIBLE_DEVICES=0 does."
+                )
             self._device_steps.begin(self.state.global_step, inputs)
         return super().training_step(model, inputs, *args, **kwargs)
 
