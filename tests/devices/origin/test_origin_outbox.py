@@ -66,6 +66,30 @@ def test_what_a_dead_process_never_began_to_send_was_not_sent(outbox, state, dea
     assert outbox.find("t") is None
 
 
+def test_a_sender_that_was_taken_for_dead_does_not_send_after_all(outbox, alive, monkeypatch):
+    outbox.prepare("t")
+    with monkeypatch.context() as patch:
+        patch.setattr(outboxes, "is_alive", lambda _: False)
+        assert outbox.find("t") is None
+    with pytest.raises(RefusedError, match="given this submission up"):
+        outbox.hand_over("t", *alive)
+
+
+def test_a_worker_that_was_taken_for_dead_does_not_send_after_all(origin_cloud, make_device, monkeypatch):
+    before, hand_over = origin_cloud.stats()["jobs"], Outbox.hand_over
+
+    def then_given_up(outbox, ticket, *worker):
+        path = hand_over(outbox, ticket, *worker)
+        monkeypatch.setattr(outboxes, "is_alive", lambda _: False)
+        assert outbox.find(ticket) is None
+        return path
+
+    monkeypatch.setattr(Outbox, "hand_over", then_given_up)
+    with pytest.raises(RefusedError, match="given this submission up"):
+        make_device(origin_cloud).submit([CIRCUIT], 10, ticket="t")
+    assert origin_cloud.stats()["jobs"] == before
+
+
 def test_what_a_dead_worker_was_sending_cannot_be_told(outbox, dead):
     note(outbox, SENDING, dead)
     with pytest.raises(JobError, match="worker died"):

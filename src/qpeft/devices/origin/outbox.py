@@ -17,10 +17,10 @@ from typing import Any
 
 from qpeft.devices.journal import default_path
 from qpeft.devices.journal.owner import is_alive, this_process
-from qpeft.devices.origin.worker import REFUSED, SENDING, SENT, write_note
+from qpeft.devices.origin.worker import HANDED_OVER, REFUSED, SENDING, SENT, write_note
 from qpeft.errors import JobError, RefusedError
 
-PREPARING, HANDED_OVER = "preparing", "handed over"
+PREPARING = "preparing"
 UNDER_WAY = (PREPARING, HANDED_OVER, SENDING)
 SECONDS_KEPT = 30 * 24 * 3600.0
 PAUSE = 0.05
@@ -61,7 +61,12 @@ class Outbox:
         self._write(ticket, PREPARING, this_process())
 
     def hand_over(self, ticket: str | None, pid: int, started: float) -> Path | None:
-        """Note which worker gets it, before it does, and say where. Raises: as `prepare`."""
+        """Note which worker gets it, before it does, and say where.
+
+        Raises: as `prepare`; RefusedError also if another process took this one for dead and gave the submission up.
+        """
+        if ticket is not None and self._read(ticket)["state"] != PREPARING:
+            raise RefusedError("Another process has given this submission up, so it was not sent.")
         self._write(ticket, HANDED_OVER, f"{socket.gethostname()} {pid} {started:.2f}")
         return None if ticket is None else self.path(ticket)
 
@@ -72,7 +77,7 @@ class Outbox:
     def find(self, ticket: str) -> str | None:
         """The job of a ticket; None if it is certain that there is none.
 
-        Raises: JobError if it cannot be told, or the submission is under way for longer than `patience`.
+        Raises: JobError if it cannot be told, or the submission is under way for longer than `patience`; as `prepare`.
         """
         deadline = time.monotonic() + self.patience
         while (note := self._read(ticket))["state"] in UNDER_WAY and self._may_change(ticket, note):
@@ -83,7 +88,11 @@ class Outbox:
             time.sleep(PAUSE)
         if note["state"] == SENT:
             return str(note["job"])
-        if note["state"] in (PREPARING, HANDED_OVER, REFUSED):
+        if note["state"] in (PREPARING, HANDED_OVER):
+            # Should its owner live after all, where it cannot be seen from here, it finds this and does not send.
+            self.refuse(ticket, f"given up by {this_process()}")
+            return None
+        if note["state"] == REFUSED:
             return None
         why = f": {note['why']}" if note["why"] else ""
         raise JobError(f"Its worker died while it was sent, or the cloud gave no answer that says what it did{why}.")

@@ -19,6 +19,8 @@ from typing import Any, TextIO
 
 Json = dict[str, Any]
 
+HANDED_OVER = "handed over"
+"""State of a submission that this process may send."""
 SENDING, SENT, REFUSED, UNCLEAR = "sending", "sent", "refused", "unclear"
 """States of a submission, as noted here; "refused" is certain."""
 
@@ -145,6 +147,8 @@ class Client:
             sender = self._sender(chip, programs, shots, options)
             base = json.loads(path.read_text()) if path else {}
             if path:
+                if base["state"] != HANDED_OVER:
+                    raise RuntimeError("another process has given this submission up")
                 write_note(path, {**base, "state": SENDING}, outlives_power_cut=True)
         except Exception as error:
             return {"state": REFUSED, "job": None, "why": words_of(error, self._key), "kind": "refused"}
