@@ -163,7 +163,7 @@ def test_a_file_that_cannot_grow_names_the_job_that_exists(journal, runner, devi
 def test_an_interrupt_while_the_job_id_is_written_does_not_cost_it(journal, runner, device, circuits, key, monkeypatch):
     submitted = journal.submitted
 
-    def interrupted(batch, job_id):
+    def interrupted(batch, job_id, *, ticket):
         monkeypatch.setattr(journal, "submitted", submitted)
         raise KeyboardInterrupt
 
