@@ -168,20 +168,20 @@ def token_phase_slope(state, costate, size, mask, slopes, row):
 
 
 @inline
-def rotations(state, first, size, index, groups_at, coefficients, table, swap):
-    """One chunk of up to four uniform rotations, on the part of the state that starts at `first`."""
+def rotations(state, source, first, size, index, groups_at, coefficients, table, swap):
+    """One chunk of up to four uniform rotations: from the part of the state at `source` to that at `first`."""
     for start in range(groups_at, groups_at + size, GROUP_SIZE):
         if swap:
-            groups.rotate_swapped(state, first, index, start, coefficients, table, swap)
+            groups.rotate_swapped(state, source, first, index, start, coefficients, table, swap)
         else:
-            groups.rotate(state, first, index, start, coefficients, table)
+            groups.rotate(state, source, first, index, start, coefficients, table)
 
 
 @inline
-def token_rotations(state, first, size, index, groups_at, table):
+def token_rotations(state, source, first, size, index, groups_at, table):
     """One chunk of four rotations by the tokens' own angles: 4 vectors of cos, then 4 of sin in `table`."""
     for start in range(groups_at, groups_at + size, GROUP_SIZE):
-        groups.rotate_per_token(state, first, index, start, table)
+        groups.rotate_per_token(state, source, first, index, start, table)
 
 
 @inline
