@@ -36,22 +36,7 @@ from qpeft.simulation.kernel.layout import (
     row_of,
 )
 from qpeft.simulation.kernel.program import GROUP_BITS, GROUP_SIZE
-
-
-@inline
-def token_angles(code, numbers, angles, inputs, start, count, cosines):
-    """cos and sin of half the lane rows' angles of one block; lanes beyond `count` hold the angle at zero inputs."""
-    full = np.empty(LANES)
-    for row in range(code[LANE_ROWS]):
-        at = row_of(code, ANGLES, row)
-        for lane in range(LANES):
-            full[lane] = angles[row]
-        for part in range(code[at + 3], code[at + 3] + code[at + 4]):
-            place = row_of(code, INPUT_PARTS, part)
-            column, coefficient = code[place], numbers[code[place + 1]]
-            for lane in range(count):
-                full[lane] += coefficient * inputs[start + lane, column]
-        steps.half_angles(full, cosines, 2 * row * LANES)
+from qpeft.simulation.kernel.token_angles import token_angles
 
 
 @inline
