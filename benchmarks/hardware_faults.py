@@ -246,6 +246,7 @@ FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
     "rate limit (429) on submit": ({"kind": "status", "endpoint": "submit", "status": 429}, False),
     "HTTP 503 on submit, accepted": ({"kind": "status", "endpoint": "submit", "after": True}, False),
     "connection closed after acceptance": ({"kind": "drop", "endpoint": "submit", "after": True}, False),
+    "half an answer to a submission, accepted": ({"kind": "spoil", "endpoint": "submit", "after": True}, False),
     "submission refused": ({"kind": "refuse", "endpoint": "submit", "message": "no credit left"}, False),
     "an answer of unknown words to a submission": ({"kind": "refuse", "endpoint": "submit"}, False),
     "wrong key on submit": ({"kind": "wrong_key", "endpoint": "submit"}, False),
