@@ -35,7 +35,8 @@ REFUSALS = re.compile(
 )
 """What a cloud says that took no job."""
 DOUBTS = re.compile(
-    r"\btime|timed|deadline|connect|server|gateway|internal|exception|already|duplicate|unexpected|response|curl|http|parse|json|in string|document"
+    r"\btime|timed|deadline|connect|server|gateway|internal|exception|already|duplicate|unexpected|response"
+    r"|curl|http|parse|json|in string|document"
     r"|超时|连接|服务器|网关|内部|异常|重复|已提交|已存在",
     re.IGNORECASE,
 )
