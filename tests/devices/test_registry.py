@@ -1,5 +1,8 @@
 """Devices by name."""
 
+import re
+from collections.abc import Sequence
+
 import pytest
 
 from qpeft.devices import AbstractDevice, LocalDevice, load_device, registry
@@ -46,16 +49,30 @@ def test_an_unknown_option_is_an_error_that_names_the_nearest():
 
 
 class NeedyDevice(LocalDevice):
-    def __init__(self, *, chip):
+    def __init__(self, *, chip: str, block: Sequence[int] = (), amend: bool = True):
         super().__init__()
-        self.chip = chip
+        self.chip, self.block, self.amend = chip, block, amend
 
 
 def test_a_missing_option_is_an_error(install):
     install(("needy", f"{__name__}:NeedyDevice"))
-    with pytest.raises(DeviceError, match=r"'needy' cannot be made.*chip"):
+    with pytest.raises(DeviceError, match=r"'needy' needs the option 'chip'.*options\.chip="):
         load_device("needy")
     assert load_device("needy", chip="72").chip == "72"
+
+
+def test_options_are_read_in_the_types_that_the_class_names(install):
+    install(("needy", f"{__name__}:NeedyDevice"))
+    device = load_device("needy", chip=72, amend="no")
+    assert (device.chip, device.amend) == ("72", False)
+
+
+@pytest.mark.parametrize("options", [{"block": "61"}, {"block": [1.5]}, {"block": 5}, {"amend": "perhaps"}])
+def test_an_option_of_another_type_is_an_error_that_names_it(install, options):
+    install(("needy", f"{__name__}:NeedyDevice"))
+    [(name, value)] = options.items()
+    with pytest.raises(DeviceError, match=f"Option '{name}' of device 'needy'.*got {re.escape(repr(value))}"):
+        load_device("needy", chip="72", **options)
 
 
 def test_other_packages_add_devices_by_entry_points(install):

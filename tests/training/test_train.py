@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from qpeft.errors import AdapterError, DataError, ModelError, OutputError
 from qpeft.models import load_model
+from qpeft.runs.files import used_alone
 from qpeft.training import train
 from qpeft.training.checkpoints import checkpoints
 from qpeft.training.trainer import CheckpointingTrainer
@@ -181,6 +182,12 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_an_output_error(recipe, t
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not any((tmp_path / "run/checkpoints").iterdir())
+
+
+def test_a_folder_that_another_process_writes_to_is_left_alone(recipe, tmp_path):
+    with used_alone(tmp_path / "run"), pytest.raises(OutputError, match="Another process is writing"):
+        train(recipe())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_run_again(recipe):

@@ -66,9 +66,8 @@ def inspect(
     splits = load_splits(parsed.data, tokenizer)
     for split in splits:
         if split is not None:
-            summary = summarize(split.encoded)
-            console.print(f"\n{split.source}: {summary}")
-            for note, examples in summary.notes.items():
+            console.print(f"\n{split.source}: {split}")
+            for note, examples in summarize(split.encoded).notes.items():
                 console.print(f"note on {examples:,} examples: {note}")
             console.print("first example; what is marked is trained on:\n")
             console.print(render_sample(tokenizer, split.encoded[0]))

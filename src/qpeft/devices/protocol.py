@@ -116,6 +116,13 @@ class AbstractDevice(ABC):
         """
         raise JobError(f"{self.capabilities().name} cannot tell what became of a submission.")
 
+    def place(self, circuit: Circuit) -> tuple[int, ...] | None:  # noqa: ARG002
+        """The chip's qubit for every qubit of the circuit, where the user said which; None if the device chooses.
+
+        Raises: DeviceError if the circuit cannot run there.
+        """
+        return None
+
     @abstractmethod
     def poll(self, job_id: str) -> JobStatus:
         """The state of a job, without waiting. Raises: JobError if the device does not know it."""

@@ -7,7 +7,9 @@ import inspect
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from qpeft.devices.protocol import AbstractDevice
 from qpeft.errors import DeviceError
@@ -33,11 +35,28 @@ def load_device(name: str, **options: Any) -> AbstractDevice:
     for option in options:
         if option not in signature.parameters:
             raise DeviceError(f"Device {name!r} has no option {option!r}{_nearest(option, signature.parameters)}")
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        raise DeviceError(f"Device {name!r} cannot be made with options {sorted(options)}: {error}.") from error
-    return device_class(**options)
+    needed = [key for key, one in signature.parameters.items() if one.default is one.empty and key not in options]
+    if needed:
+        raise DeviceError(
+            f"Device {name!r} needs the option {needed[0]!r}; in a recipe it stands under device.options, and after a "
+            f"command as --device.options.{needed[0]} or --device-option options.{needed[0]}=..."
+        )
+    return device_class(**_checked(name, device_class, options))
+
+
+def _checked(name: str, device_class: type[AbstractDevice], options: dict[str, Any]) -> dict[str, Any]:
+    """Options in the types that the class names; a number where it wants a name becomes one, as chip 72 in YAML."""
+    types = get_type_hints(device_class.__init__)
+    lenient = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
+
+    def check(option: str, value: Any) -> Any:
+        try:
+            return TypeAdapter(types.get(option, Any), config=lenient).validate_python(value)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise DeviceError(f"Option {option!r} of device {name!r}: {problem['msg']}; got {value!r}.") from error
+
+    return {option: check(option, value) for option, value in options.items()}
 
 
 def known_devices() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import os
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from qpeft.errors import OutputError
@@ -67,6 +69,26 @@ def staged(folder: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+@contextmanager
+def used_alone(folder: Path) -> Iterator[None]:
+    """Keep other processes of this user on this machine from writing to a folder, which need not exist.
+
+    Raises: OutputError if one does.
+    """
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"qpeft-{getpass.getuser()}-{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"Another process is writing to {folder}. Wait for it or end it, or choose another --output.folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def require_empty_folder(folder: Path) -> None:

@@ -27,8 +27,14 @@ def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
 def _loading(recipe: Recipe) -> str:
     ours = recipe.adapter.type == "qtha"
     first = "import qpeft  # first: it makes the adapter type known to PEFT\n" if ours else ""
+    where = (
+        f"In training, circuits of {', '.join(recipe.device.layers or ['all layers'])} ran on the quantum device "
+        f"`{recipe.device.name}`; what was measured, and what loads here, runs on an exact simulator; "
+        if recipe.device
+        else "The circuit runs on an exact simulator; "
+    )
     note = (
-        "Without `import qpeft`, PEFT stops with `KeyError: 'QTHA'`. The circuit runs on an exact simulator; "
+        f"Without `import qpeft`, PEFT stops with `KeyError: 'QTHA'`. {where}"
         "the adapter cannot be merged into the base weights, since its update depends on the input.\n\n"
         if ours
         else ""

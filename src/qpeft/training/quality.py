@@ -25,7 +25,9 @@ DEPTHS = (1, 2)
 def expected_quality(
     recipe: Recipe, device: AbstractDevice, model: nn.Module, encoded: Sequence[Encoded]
 ) -> dict[str, Preflight | str]:
-    """Prediction for the first circuit of every layer on the device, or why there is none; empty without calibration.
+    """Prediction for the first circuit of every layer, on the qubits that the device names or else the best ones.
+
+    Or why there is none; empty without calibration. Raises: DeviceError if a circuit cannot run where it is to run.
 
     Args:
         recipe: with a device.
@@ -36,7 +38,8 @@ def expected_quality(
     calibration = _calibration(device)
     if calibration is None:
         return {}
-    return {name: _predict(recipe, one, calibration) for name, one in _angles(recipe, model, encoded).items()}
+    found = _angles(recipe, model, encoded)
+    return {name: _predict(recipe, one, device.place(one.circuit), calibration) for name, one in found.items()}
 
 
 def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, encoded: Sequence[Encoded]) -> str:
@@ -45,7 +48,7 @@ def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, enc
     angles = next(iter(_angles(recipe, model, encoded).values()), None)
     if calibration is None or angles is None:
         return ""
-    prediction = _predict(recipe, angles, calibration)
+    prediction = _predict(recipe, angles, device.place(angles.circuit), calibration)
     if isinstance(prediction, str):
         return ""
     assert recipe.device is not None
@@ -67,12 +70,14 @@ def _angles(recipe: Recipe, model: nn.Module, encoded: Sequence[Encoded]) -> dic
     return collect_angles(model, lambda: held_out_loss(model, encoded[:EXAMPLES]), layers=recipe.device.layers)
 
 
-def _predict(recipe: Recipe, angles: Angles, calibration: NoiseModel) -> Preflight | str:
+def _predict(recipe: Recipe, angles: Angles, block: tuple[int, ...] | None, calibration: NoiseModel) -> Preflight | str:
     assert recipe.device is not None
     if recipe.device.shots is None:
         return "exact values have no shots to predict"
     try:
-        return preflight(angles.circuit, angles.inputs[:, 0], angles.weights[0], calibration, shots=recipe.device.shots)
+        return preflight(
+            angles.circuit, angles.inputs[:, 0], angles.weights[0], calibration, shots=recipe.device.shots, block=block
+        )
     except (DeviceError, SimulationError) as error:
         return str(error)
 

@@ -6,11 +6,13 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate import PartialState
 from peft import PeftConfig, PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
@@ -29,7 +31,7 @@ from qpeft.runs import (
     write_atomically,
     write_record,
 )
-from qpeft.runs.files import disk_errors
+from qpeft.runs.files import disk_errors, used_alone
 from qpeft.training.bill import Bill, training_bill
 from qpeft.training.card import model_card
 from qpeft.training.checkpoints import checkpoints
@@ -71,7 +73,13 @@ def train(
     Raises:
         QpeftError: of the kind that fits; nothing has then been overwritten, and checkpoints stay.
     """
-    console = console or Console(quiet=True)
+    # Processes that train together have one folder, and the first of them writes.
+    alone = used_alone(Path(recipe.output.folder)) if PartialState().is_main_process else nullcontext()
+    with alone:
+        return _train(recipe, resume, console or Console(quiet=True), confirm)
+
+
+def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bill], None]) -> TrainedRun:
     folder = Path(recipe.output.folder)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
     started = _continue_folder(folder, recipe) if resume else None
@@ -141,10 +149,8 @@ def train(
 def _show_data(training: Split, held_out: Split | None, console: Console) -> None:
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:
-            summary = summarize(split.encoded)
-            left_out = f", {split.too_long:,} longer ones left out" if split.too_long else ""
-            console.print(f"{name} data: {summary}{left_out}")
-            for note, examples in summary.notes.items():
+            console.print(f"{name} data: {split}")
+            for note, examples in summarize(split.encoded).notes.items():
                 console.print(f"  note on {examples:,} examples: {note}")
 
 

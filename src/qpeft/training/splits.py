@@ -8,7 +8,7 @@ from functools import partial
 
 from transformers import PreTrainedTokenizerBase
 
-from qpeft.data import Encoded, Example, encode_all, hold_out, load_examples
+from qpeft.data import Encoded, Example, encode_all, hold_out, load_examples, summarize
 from qpeft.errors import DataError
 from qpeft.training.sections import DataSection
 
@@ -21,6 +21,10 @@ class Split:
     examples: Sequence[Example]
     encoded: Sequence[Encoded]
     too_long: int = 0
+
+    def __str__(self) -> str:
+        left_out = f", {self.too_long:,} longer ones left out" if self.too_long else ""
+        return f"{summarize(self.encoded)}{left_out}"
 
 
 def load_splits(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> tuple[Split, Split | None]:
@@ -46,7 +50,7 @@ def _encode(data: DataSection, tokenizer: PreTrainedTokenizerBase, source: str, 
     if not kept:
         shortest = min(len(encoded.input_ids) for _, encoded in pairs)
         raise DataError(
-            f"{source}: every example is longer than max_length = {data.max_length} tokens, the shortest has "
-            f"{shortest}. Raise max_length, or cut them off with drop_longer: false."
+            f"{source}: each of the {len(pairs):,} examples read is longer than max_length = {data.max_length} tokens; "
+            f"the shortest has {shortest}. Raise max_length or the limit, or cut them off with drop_longer: false."
         )
     return Split(source, [one for one, _ in kept], [encoded for _, encoded in kept], too_long=len(pairs) - len(kept))

@@ -16,6 +16,8 @@ def test_qubit_k_of_a_circuit_runs_on_the_k_th_qubit_named(start_cloud, make_dev
     smaller = Circuit(1, (Operation("X", (0,)),))
     assert run(device, [one, smaller], 20, seconds_between_polls=0.01) == [{"0110": 1.0}, {"1": 1.0}]
     assert not device.capabilities().chooses_qubits
+    assert (device.place(one), device.place(smaller)) == ((13, 12, 18, 19), (13,))
+    assert make_device(device._url).place(one) is None
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,8 @@ def test_a_place_where_a_circuit_cannot_run_is_refused_before_anything_is_sent(
     cloud = start_cloud()
     with pytest.raises(RefusedError, match=message):
         make_device(cloud, **options).submit([circuit], 10)
+    with pytest.raises(DeviceError, match=message):
+        make_device(cloud, **options).place(circuit)
     assert cloud.stats()["jobs"] == 0
 
 

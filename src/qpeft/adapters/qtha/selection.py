@@ -17,7 +17,10 @@ def qtha_layers(model: nn.Module) -> dict[str, QthaLayer]:
     """Every QTHA layer by its full name. Raises: AdapterError if there is none."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
     if not found:
-        raise AdapterError("The model has no QTHA layer; add an adapter first: get_peft_model(model, QthaConfig(...)).")
+        raise AdapterError(
+            "The model has no QTHA layer, and only QTHA adapters have circuits. In a recipe: adapter.type qtha, or no "
+            "device section; in Python: get_peft_model(model, QthaConfig(...)) first."
+        )
     return found
 
 

@@ -155,6 +155,13 @@ class OriginDevice(AbstractDevice):
         elif not (status := self.poll(job_id)).state.is_final:
             raise DeviceError(f"Origin's cloud does not cancel job {job_id}, which is {status.state.value}.")
 
+    def place(self, circuit: Circuit) -> tuple[int, ...] | None:
+        """Without mapping, the qubits named or the first ones; None with mapping or side by side."""
+        if self._options["mapping"] or self._side_by_side:
+            return None
+        check_places([circuit], self._qubits, self._known_chip())
+        return tuple(self._qubits or range(circuit.num_qubits))[: circuit.num_qubits]
+
     def calibration(self) -> NoiseModel:
         """What the cloud lists of the chip now, on the chip's own qubit numbers; see docs/origin.md."""
         self._chip, self._blocks = chip_from(self._cloud.chip(self._chip_name)), {}
