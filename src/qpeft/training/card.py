@@ -7,7 +7,14 @@ from typing import Any
 
 import yaml
 
+from qpeft.adapters import ADAPTERS
 from qpeft.training.sections import Recipe
+
+_NOTES = {
+    "qtha": "The circuit runs on an exact simulator; the adapter cannot be merged into the base weights, since its "
+    "update depends on the input.",
+    "tt_lora": "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft.",
+}
 
 
 def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
@@ -25,13 +32,10 @@ def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
 
 
 def _loading(recipe: Recipe) -> str:
-    ours = recipe.adapter.type == "qtha"
-    first = "import qpeft  # first: it makes the adapter type known to PEFT\n" if ours else ""
+    method = recipe.adapter.type
+    first = "import qpeft  # first: it makes the adapter type known to PEFT\n" if method in ADAPTERS else ""
     note = (
-        "Without `import qpeft`, PEFT stops with `KeyError: 'QTHA'`. The circuit runs on an exact simulator; "
-        "the adapter cannot be merged into the base weights, since its update depends on the input.\n\n"
-        if ours
-        else ""
+        f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {_NOTES[method]}\n\n" if first else ""
     )
     return (
         f"## Use\n\n{note}```python\n{first}from peft import PeftModel\nfrom qpeft.models import load_model, "
