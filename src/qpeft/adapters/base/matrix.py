@@ -25,8 +25,8 @@ class AbstractMatrixLayer(AbstractAdapterLayer):
 
         y = base(x) + sum over active adapters of x matrix^T
 
-    Raises: NotMergeableError from `merge` if the base weight is quantized or sharded; AdapterError from `merge(safe_merge=True)`
-    if the merged weight would not be finite, and for rows of a mixed batch that do not fit.
+    Raises: NotMergeableError from `merge` if the base weight is quantized or sharded; AdapterError from
+    `merge(safe_merge=True)` if the merged weight would not be finite, and for rows of a mixed batch that do not fit.
     """
 
     def __init__(self, base_layer: nn.Module, name: str, adapter_name: str) -> None:
@@ -58,8 +58,8 @@ class AbstractMatrixLayer(AbstractAdapterLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the matrices of the active adapters, or of those named, to the base weight.
 
-        Raises: NotMergeableError for a quantized or sharded base weight; AdapterError with safe_merge for one that would not be
-        finite. The weight is then as it was.
+        Raises: NotMergeableError for a quantized or sharded base weight; AdapterError with safe_merge for a sum that
+        is not finite. The weight is then as it was.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.branches]
         if not names:
@@ -93,8 +93,8 @@ class AbstractMatrixLayer(AbstractAdapterLayer):
         weight = self._linear().weight.data
         if type(weight) is not Tensor or not weight.is_floating_point():
             raise NotMergeableError(
-                f"The base weight of {self.name!r} is a {type(weight).__name__} of {weight.dtype}; qpeft merges into plain "
-                "floating-point weights only. Load the base model without quantization and in one piece, then merge."
+                f"The base weight of {self.name!r} is a {type(weight).__name__} of {weight.dtype}; qpeft merges into "
+                "plain floating-point weights only. Load the base model without quantization and in one piece, then merge."
             )
         total = sum(self.get_delta_weight(name).to(torch.promote_types(weight.dtype, torch.float32)) for name in names)
         # Rounded once, after all have been added.
