@@ -22,14 +22,12 @@ def recipe_table() -> str:
 
 
 def adapter_table(config_class: type[PeftConfig]) -> str:
-    """Every option of an adapter of ours with its default and its description."""
+    """Every option of an adapter of ours with its default and its description, the method's own options first."""
     defaults = config_class()
     of_peft = {field.name for field in dataclasses.fields(PeftConfig)}
-    rows = [
-        _row(field.name, getattr(defaults, field.name), field.metadata["help"])
-        for field in dataclasses.fields(config_class)
-        if field.name not in of_peft
-    ]
+    options = [field for field in dataclasses.fields(config_class) if field.name not in of_peft]
+    options.sort(key=lambda field: field.name not in config_class.__annotations__)
+    rows = [_row(field.name, getattr(defaults, field.name), field.metadata["help"]) for field in options]
     return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 

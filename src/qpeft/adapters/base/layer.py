@@ -54,8 +54,7 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
     @property
     def branches(self) -> nn.ModuleDict:
         """Branches by the names of their adapters."""
-        branches = self.get_submodule(self.adapter_layer_names[0])
-        assert isinstance(branches, nn.ModuleDict)
+        branches: nn.ModuleDict = getattr(self, self.adapter_layer_names[0])
         return branches
 
     def branch(self, adapter_name: str) -> AbstractBranch:
@@ -75,8 +74,9 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         result: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return result
+        branches = self.branches
         for adapter_name in self.active_adapters:
-            if adapter_name in self.branches:
+            if adapter_name in branches:
                 result = result + self.update(adapter_name, x).to(result.dtype)
         return result
 

@@ -94,7 +94,7 @@ class AbstractMatrixLayer(AbstractAdapterLayer):
         if type(weight) is not Tensor or not weight.is_floating_point():
             raise NotMergeableError(
                 f"The base weight of {self.name!r} is a {type(weight).__name__} of {weight.dtype}; qpeft merges into "
-                "plain floating-point weights only. Load the base model without quantization and in one piece, then merge."
+                "plain floating-point weights only. Load the base model without quantization, in one piece, then merge."
             )
         total = sum(self.get_delta_weight(name).to(torch.promote_types(weight.dtype, torch.float32)) for name in names)
         # Rounded once, after all have been added.
