@@ -246,6 +246,7 @@ FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
     "rate limit (429) on submit": ({"kind": "status", "endpoint": "submit", "status": 429}, False),
     "HTTP 503 on submit, accepted": ({"kind": "status", "endpoint": "submit", "after": True}, False),
     "connection closed after acceptance": ({"kind": "drop", "endpoint": "submit", "after": True}, False),
+    "half an answer to a submission, accepted": ({"kind": "spoil", "endpoint": "submit", "after": True}, False),
     "submission refused": ({"kind": "refuse", "endpoint": "submit", "message": "no credit left"}, False),
     "an answer of unknown words to a submission": ({"kind": "refuse", "endpoint": "submit"}, False),
     "wrong key on submit": ({"kind": "wrong_key", "endpoint": "submit"}, False),
@@ -254,7 +255,7 @@ FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
     "half an answer while waiting": ({"kind": "spoil", "endpoint": "detail"}, True),
     "a result too few": ({"kind": "short"}, False),
     # Nothing in a reply names its circuit: docs/origin.md says that this cannot be noticed.
-    "results turned round": ({"kind": "reorder"}, False),
+    "results turned round, which cannot be noticed": ({"kind": "reorder"}, False),
     "a job that fails": ({"kind": "fail_job"}, False),
 }
 """What the cloud does, and whether a run must get through it by itself."""
@@ -318,10 +319,7 @@ def main() -> int:
         table.add_row(case, found, "yes" if holds else "NO")
     CONSOLE.print(table)
     if options.save:
-        save(
-            options.output,
-            {"findings": [dict(zip(("case", "found", "holds"), row, strict=True)) for row in findings.rows]},
-        )
+        save("hardware_faults", [dict(zip(("case", "found", "holds"), row, strict=True)) for row in findings.rows])
     return 0 if all(holds for _, _, holds in findings.rows) else 1
 
 

@@ -205,6 +205,8 @@ def test_a_refused_answer_about_a_job_is_about_the_key_or_the_job():
         ("余额不足", "refused"),
         ("job_id is null.", "unclear"),
         ("Missing a comma or } after an object member.", "unclear"),
+        ("Missing a closing quotation mark in string.", "unclear"),
+        ("Number too large in JSON.", "unclear"),
         ("words of a client or of a cloud that nobody has seen yet", "unclear"),
         ("The system is busy", "unclear"),
         ("Time limit exceeded while the task was created", "unclear"),

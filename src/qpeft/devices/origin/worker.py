@@ -27,13 +27,16 @@ SENDING, SENT, REFUSED, UNCLEAR = "sending", "sent", "refused", "unclear"
 NEVER_SENT = ("resolve host", "resolve proxy", "connect to server", "SSL certificate problem")
 """Parts of what libcurl says when no request has left the machine."""
 REFUSALS = re.compile(
-    r"offline|maintenance|not support|unsupported|at most|exceed|too (?:many|large|long)|quota|credit|balance"
-    r"|insufficient|permission|not allowed|no chip|离线|维护|不支持|超出|超过|上限|余额|不足|权限",
+    # Whole words: a reply that is cut off lacks a "quotation mark", and that is no quota.
+    r"\b(?:offline|maintenance|not support(?:ed)?|unsupported|at most|exceed(?:s|ed)?|too (?:many|large|long)|quota"
+    r"|credits?|balance|insufficient|permission|not allowed|no chip)\b"
+    r"|离线|维护|不支持|超出|超过|上限|余额|不足|权限",
     re.IGNORECASE,
 )
 """What a cloud says that took no job."""
 DOUBTS = re.compile(
-    r"\btime|timed|deadline|connect|server|gateway|internal|exception|already|duplicate|unexpected|response|curl|http|parse"
+    r"\btime|timed|deadline|connect|server|gateway|internal|exception|already|duplicate|unexpected|response"
+    r"|curl|http|parse|json|in string|document"
     r"|超时|连接|服务器|网关|内部|异常|重复|已提交|已存在",
     re.IGNORECASE,
 )

@@ -77,37 +77,43 @@ def _emits(body: Callable[[_Emitter], Any]) -> Callable[[Any, Any, Any, Any], An
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def rotate(typing_context: Any, state: Any, part: Any, index: Any, group: Any, table: Any, start: Any) -> Any:
+def rotate(
+    typing_context: Any, state: Any, source: Any, part: Any, index: Any, group: Any, table: Any, start: Any
+) -> Any:
     """Four rotations by tangents: (x, y) -> (x - t y, t x + y), the common factor cos being left to a later step.
+
+    Amplitudes are read from the part of the state at `source`, and written to that at `part`.
 
     table[start : start + 4] are the tangents t of half the angles.
     """
 
     def body(emit: _Emitter) -> None:
-        _, part, _, group, _, start = emit.arguments
-        places = [emit.amplitude(0, part, offset) for offset in emit.members(2, group)]
-        _rotate_by_tangents(emit, [load_vector(emit.builder, place) for place in places], places, 4, start)
+        _, source, part, _, group, _, start = emit.arguments
+        offsets = emit.members(3, group)
+        values = [load_vector(emit.builder, emit.amplitude(0, source, offset)) for offset in offsets]
+        _rotate_by_tangents(emit, values, [emit.amplitude(0, part, offset) for offset in offsets], 5, start)
 
-    return types.void(state, types.intp, index, types.intp, table, types.intp), _emits(body)
+    return types.void(state, types.intp, types.intp, index, types.intp, table, types.intp), _emits(body)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def rotate_swapped(
-    typing_context: Any, state: Any, part: Any, index: Any, group: Any, table: Any, start: Any, swap: Any
+    typing_context: Any, state: Any, source: Any, part: Any, index: Any, group: Any, table: Any, start: Any, swap: Any
 ) -> Any:
     """As `rotate`, after rotations by pi of the bits of `swap`: values trade places with signs table[start + 4 + k]."""
 
     def body(emit: _Emitter) -> None:
-        _, part, _, group, _, start, swap = emit.arguments
-        places = [emit.amplitude(0, part, offset) for offset in emit.members(2, group)]
-        sources = [emit.amplitude(0, part, offset) for offset in emit.members(2, group, swap=swap)]
+        _, source, part, _, group, _, start, swap = emit.arguments
+        places = [emit.amplitude(0, part, offset) for offset in emit.members(3, group)]
+        origins = [emit.amplitude(0, source, offset) for offset in emit.members(3, group, swap=swap)]
         values = [
-            emit.builder.fmul(load_vector(emit.builder, source), emit.scalar(4, start, BITS + k), flags=FLAGS)
-            for k, source in enumerate(sources)
+            emit.builder.fmul(load_vector(emit.builder, origin), emit.scalar(5, start, BITS + k), flags=FLAGS)
+            for k, origin in enumerate(origins)
         ]
-        _rotate_by_tangents(emit, values, places, 4, start)
+        _rotate_by_tangents(emit, values, places, 5, start)
 
-    return types.void(state, types.intp, index, types.intp, table, types.intp, types.intp), _emits(body)
+    numbers = (types.intp, types.intp)
+    return types.void(state, *numbers, index, types.intp, table, *numbers), _emits(body)
 
 
 def _rotate_by_tangents(emit: _Emitter, values: list[Any], places: list[Any], table: int, start: Any) -> None:
@@ -122,25 +128,27 @@ def _rotate_by_tangents(emit: _Emitter, values: list[Any], places: list[Any], ta
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def rotate_per_token(typing_context: Any, state: Any, part: Any, index: Any, group: Any, table: Any) -> Any:
+def rotate_per_token(
+    typing_context: Any, state: Any, source: Any, part: Any, index: Any, group: Any, table: Any
+) -> Any:
     """Four rotations whose cos and sin differ from token to token: table holds 4 vectors of cos, then 4 of sin."""
 
     def body(emit: _Emitter) -> None:
         builder = emit.builder
-        _, part, _, group, _ = emit.arguments
-        places = [emit.amplitude(0, part, offset) for offset in emit.members(2, group)]
-        values = [load_vector(builder, place) for place in places]
+        _, source, part, _, group, _ = emit.arguments
+        offsets = emit.members(3, group)
+        values = [load_vector(builder, emit.amplitude(0, source, offset)) for offset in offsets]
         for bit in range(BITS):
-            cos = load_vector(builder, emit.vector(4, _constant(0), bit))
-            sin = load_vector(builder, emit.vector(4, _constant(0), BITS + bit))
+            cos = load_vector(builder, emit.vector(5, _constant(0), bit))
+            sin = load_vector(builder, emit.vector(5, _constant(0), BITS + bit))
             for low, high in _PAIRS[bit]:
                 x, y = values[low], values[high]
                 values[low] = multiply_subtract(builder, sin, y, builder.fmul(cos, x, flags=FLAGS))
                 values[high] = multiply_add(builder, sin, x, builder.fmul(cos, y, flags=FLAGS))
-        for value, place in zip(values, places, strict=True):
-            store_vector(builder, value, place)
+        for value, offset in zip(values, offsets, strict=True):
+            store_vector(builder, value, emit.amplitude(0, part, offset))
 
-    return types.void(state, types.intp, index, types.intp, table), _emits(body)
+    return types.void(state, types.intp, types.intp, index, types.intp, table), _emits(body)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -36,22 +36,7 @@ from qpeft.simulation.kernel.layout import (
     row_of,
 )
 from qpeft.simulation.kernel.program import GROUP_BITS, GROUP_SIZE
-
-
-@inline
-def token_angles(code, numbers, angles, inputs, start, count, cosines):
-    """cos and sin of half the lane rows' angles of one block; lanes beyond `count` hold the angle at zero inputs."""
-    full = np.empty(LANES)
-    for row in range(code[LANE_ROWS]):
-        at = row_of(code, ANGLES, row)
-        for lane in range(LANES):
-            full[lane] = angles[row]
-        for part in range(code[at + 3], code[at + 3] + code[at + 4]):
-            place = row_of(code, INPUT_PARTS, part)
-            column, coefficient = code[place], numbers[code[place + 1]]
-            for lane in range(count):
-                full[lane] += coefficient * inputs[start + lane, column]
-        steps.half_angles(full, cosines, 2 * row * LANES)
+from qpeft.simulation.kernel.token_angles import token_angles
 
 
 @inline
@@ -64,26 +49,36 @@ def gather_token_rotations(code, at, cosines, table, sign):
 
 
 @inline
-def evolve(code, index, coefficients, levels, state, cosines, table, last):
-    """From |0...0> through the encoding and the instructions up to `last`; returns the parts of the state."""
+def evolve(code, index, coefficients, levels, state, early, cosines, table):
+    """From |0...0> through the encoding and all instructions; returns the parts of the state.
+
+    The state before the first rotations is made behind `levels`, at state[early:], and stays there if `early` is not 0.
+    """
     qubits, row = code[STATE_QUBITS], row_of(code, INSTRUCTIONS, 0)
+    rotations, last = code[FIRST_ROTATIONS], code[2 * INSTRUCTIONS + 1]
+    first, parts = 0, 1
     if last > 0 and code[row] == PROMOTE:
-        steps.encode_with_phases(levels, state, qubits, cosines, coefficients, code[row + 1])
-        return run(code, index, coefficients, state, cosines, table, 1, last, 2)
-    steps.encode(levels, qubits, qubits, cosines)
-    return run(code, index, coefficients, state, cosines, table, 0, last, 1)
+        steps.encode_with_phases(levels, state[early:], qubits, cosines, coefficients, code[row + 1])
+        first, parts = 1, 2
+    else:
+        steps.encode(levels, qubits, qubits, cosines)
+    if rotations > first:
+        parts = run(code, index, coefficients, state[early:], 0, cosines, table, first, rotations, parts)
+        first = rotations
+    return run(code, index, coefficients, state, early, cosines, table, first, last, parts)
 
 
 @inline
-def run(code, index, coefficients, state, cosines, table, first, last, parts):
+def run(code, index, coefficients, state, early, cosines, table, first, last, parts):
     """Instructions `first` up to `last` on a state of so many parts, 1 real or 2 complex; returns their new number."""
     size = 1 << code[STATE_QUBITS]
     for k in range(first, last):
         row = row_of(code, INSTRUCTIONS, k)
         op, a, b = code[row], code[row + 1], code[row + 2]
         if op == ROTATIONS:
+            distance = early if k == code[FIRST_ROTATIONS] else 0
             for part in range(code[row + 3]):
-                rotate(code, index, coefficients, state, cosines, table, row, part, False)
+                rotate(code, index, coefficients, state, distance, cosines, table, row, part, False)
         elif op == PHASES:
             steps.phases(state, size, coefficients, a)
         elif op == PROMOTE:
@@ -99,8 +94,8 @@ def run(code, index, coefficients, state, cosines, table, first, last, parts):
 
 
 @inline
-def rotate(code, index, coefficients, state, cosines, table, row, part, backwards):
-    """One layer of rotations, or its inverse, on one part of the state."""
+def rotate(code, index, coefficients, state, distance, cosines, table, row, part, backwards):
+    """One layer of rotations, or its inverse, on one part of the state, which is read from state[distance:]."""
     size = 1 << code[STATE_QUBITS]
     first = part * size * LANES
     for chunk in range(code[row + 1], code[row + 1] + code[row + 2]):
@@ -110,17 +105,18 @@ def rotate(code, index, coefficients, state, cosines, table, row, part, backward
             swap = int(coefficients[here + 2 * (GROUP_BITS + GROUP_SIZE)])
             if backwards:
                 here += GROUP_BITS + GROUP_SIZE
-            steps.rotations(state, first, size, index, code[at + 1], coefficients, here, swap)
+            steps.rotations(state, first + distance, first, size, index, code[at + 1], coefficients, here, swap)
         else:
             gather_token_rotations(code, at, cosines, table, -1 if backwards else 1)
-            steps.token_rotations(state, first, size, index, code[at + 1], table)
+            steps.token_rotations(state, first + distance, first, size, index, code[at + 1], table)
+        distance = 0
 
 
 @inline
 def workspace_vectors(code):
     """Vectors of float32 that one worker of `backward` needs; `forward` needs fewer."""
     size = 1 << code[STATE_QUBITS]
-    return 6 * size + 3 * code[LANE_ROWS] + 2 * code[NUM_EXPECTATIONS] + 2 * GROUP_SIZE + code[NUM_SUMS]
+    return 7 * size + 3 * code[LANE_ROWS] + 2 * code[NUM_EXPECTATIONS] + 2 * GROUP_SIZE + code[NUM_SUMS]
 
 
 @inline
@@ -141,7 +137,7 @@ def forward(code, index, numbers, angles, coefficients, inputs, values, first, l
         if code[CLOSED_FORM]:
             observables.measure_product(code, cosines, levels, expectations)
         else:
-            parts = evolve(code, index, coefficients, levels, state, cosines, table, code[2 * INSTRUCTIONS + 1])
+            parts = evolve(code, index, coefficients, levels, state, 0, cosines, table)
             observables.measure(code, index, state, parts, expectations)
         k = 0
         for observable in range(code[NUM_OBSERVABLES]):
@@ -162,9 +158,11 @@ def backward(code, index, numbers, angles, coefficients, inputs, grads, input_gr
     """Input gradients of rows `first` to `last`, and their sums for the weights in `partial`, double precision."""
     qubits = code[STATE_QUBITS]
     size = 1 << qubits
-    levels = work[: 3 * size * LANES]
-    state = levels[size * LANES :]
-    costate = work[3 * size * LANES :]
+    # The state before the first rotations is kept at state[early:], since making it again would take longer.
+    early = 3 * size * LANES if code[FIRST_ROTATIONS] >= 0 else 0
+    levels = work[2 * size * LANES :]
+    state = work[3 * size * LANES - early :]
+    costate = work[5 * size * LANES :]
     cosines = costate[2 * size * LANES :]
     slopes = cosines[2 * code[LANE_ROWS] * LANES :]
     expectations = slopes[code[LANE_ROWS] * LANES :]
@@ -184,13 +182,15 @@ def backward(code, index, numbers, angles, coefficients, inputs, grads, input_gr
             observables.dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
             observables.slopes_of_product(code, cosines, levels, duals, slopes)
         else:
-            parts = evolve(code, index, coefficients, levels, state, cosines, table, num_instructions)
+            parts = evolve(code, index, coefficients, levels, state, early, cosines, table)
             if code[TRAINS_FOLDED]:
                 observables.measure(code, index, state, parts, expectations)
             observables.dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
             observables.costate_of(code, index, state, costate, parts, table, duals)
-            for k in range(num_instructions - 1, -1, -1):
-                run_backward(code, index, coefficients, levels, state, costate, cosines, table, slopes, sums, k)
+            for k in range(num_instructions - 1, code[FIRST_ROTATIONS], -1):
+                run_backward(code, index, coefficients, state, costate, cosines, table, slopes, sums, k)
+            for k in range(code[FIRST_ROTATIONS], -1, -1):
+                run_backward(code, index, coefficients, state[early:], costate, cosines, table, slopes, sums, k)
             steps.encode_backward(levels, costate, qubits, cosines, slopes)
         for row in range(code[LANE_ROWS]):
             scatter_slope(code, numbers, row, slopes, start, count, input_grads, sums)
@@ -199,21 +199,18 @@ def backward(code, index, numbers, angles, coefficients, inputs, grads, input_gr
 
 
 @inline
-def run_backward(code, index, coefficients, levels, state, costate, cosines, table, slopes, sums, k):
+def run_backward(code, index, coefficients, state, costate, cosines, table, slopes, sums, k):
     """Takes state and costate back through instruction k, and collects the derivatives by its angles."""
     size = 1 << code[STATE_QUBITS]
     row = row_of(code, INSTRUCTIONS, k)
     op, a, b = code[row], code[row + 1], code[row + 2]
     if op == ROTATIONS:
-        # Nothing but phases stands between the first layer and the encoding: rebuilding costs less than rotating back.
-        rebuilt = k == code[FIRST_ROTATIONS]
-        if rebuilt:
-            evolve(code, index, coefficients, levels, state, cosines, table, k)
         # All that one part needs before the other, since one may fit the first cache where two do not.
         for part in range(code[row + 3]):
-            rotate(code, index, coefficients, costate, cosines, table, row, part, True)
-            if not rebuilt:
-                rotate(code, index, coefficients, state, cosines, table, row, part, True)
+            rotate(code, index, coefficients, costate, 0, cosines, table, row, part, True)
+            # In front of the first rotations there is a state that was kept.
+            if k != code[FIRST_ROTATIONS]:
+                rotate(code, index, coefficients, state, 0, cosines, table, row, part, True)
             rotation_slopes(code, index, state, costate, table, slopes, sums, row, part)
     elif op == SIGNS:
         steps.scale(state, code[row + 5], size, coefficients, a)

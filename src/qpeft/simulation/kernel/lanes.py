@@ -59,11 +59,11 @@ def store_vector(builder: Any, value: Any, pointer: Any) -> None:
     builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 
-def splat_scalar(builder: Any, value: Any) -> Any:
+def splat_scalar(builder: Any, value: Any, vector: Any = VECTOR) -> Any:
     """The vector with `value` in every lane."""
-    first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(first, ir.Constant(VECTOR, ir.Undefined), zeros)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
 
 def multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:

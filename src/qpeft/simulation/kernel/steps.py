@@ -9,10 +9,7 @@ Derivatives are Im <costate| G |state> for gates exp(-i angle G / 2).
 
 from __future__ import annotations
 
-import math
-
 import numba as nb
-import numpy as np
 
 from qpeft.simulation.kernel import groups
 from qpeft.simulation.kernel.lanes import LANES, load, minus_product, multiply, plus_product, splat, store
@@ -21,28 +18,6 @@ from qpeft.simulation.kernel.layout import (
     parity,
 )
 from qpeft.simulation.kernel.program import GROUP_SIZE
-
-
-@inline
-def half_angles(angles, cosines, at):
-    """cos and sin of half of `LANES` angles, to float32 precision, for |angle| up to 1e6.
-
-    Cody-Waite reduction in double precision, then Taylor series on [-pi/4, pi/4]: no call and no branch, so the loop
-    runs in vectors.
-    """
-    for lane in range(LANES):
-        x = 0.5 * angles[lane]
-        turns = np.floor(x * (2 / math.pi) + 0.5)
-        x = (x - turns * 1.5707963267341256) - turns * 6.077100506506192e-11
-        square = x * x
-        sin = x * (1 + square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square / 362880))))
-        cos = 1 + square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320 - square / 3628800))))
-        # turns modulo 4: odd ones exchange cos and sin, 1 and 2 negate cos, 2 and 3 negate sin.
-        odd = turns - 2 * np.floor(0.5 * turns)
-        late = np.floor(0.5 * turns) - 2 * np.floor(0.25 * turns)
-        flip = odd + late - 2 * odd * late
-        cosines[at + lane] = (1 - 2 * flip) * (odd * sin + (1 - odd) * cos)
-        cosines[at + LANES + lane] = (1 - 2 * late) * (odd * cos + (1 - odd) * sin)
 
 
 @inline
@@ -168,20 +143,20 @@ def token_phase_slope(state, costate, size, mask, slopes, row):
 
 
 @inline
-def rotations(state, first, size, index, groups_at, coefficients, table, swap):
-    """One chunk of up to four uniform rotations, on the part of the state that starts at `first`."""
+def rotations(state, source, first, size, index, groups_at, coefficients, table, swap):
+    """One chunk of up to four uniform rotations: from the part of the state at `source` to that at `first`."""
     for start in range(groups_at, groups_at + size, GROUP_SIZE):
         if swap:
-            groups.rotate_swapped(state, first, index, start, coefficients, table, swap)
+            groups.rotate_swapped(state, source, first, index, start, coefficients, table, swap)
         else:
-            groups.rotate(state, first, index, start, coefficients, table)
+            groups.rotate(state, source, first, index, start, coefficients, table)
 
 
 @inline
-def token_rotations(state, first, size, index, groups_at, table):
+def token_rotations(state, source, first, size, index, groups_at, table):
     """One chunk of four rotations by the tokens' own angles: 4 vectors of cos, then 4 of sin in `table`."""
     for start in range(groups_at, groups_at + size, GROUP_SIZE):
-        groups.rotate_per_token(state, first, index, start, table)
+        groups.rotate_per_token(state, source, first, index, start, table)
 
 
 @inline
