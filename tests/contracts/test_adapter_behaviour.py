@@ -45,6 +45,20 @@ def test_what_is_not_linear_is_refused_by_name_and_nothing_changes(base, config,
     assert [name for name, _ in model.named_modules()] == names
 
 
+def test_conv1d_is_refused_by_name(config):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=32, n_positions=16))
+    with pytest.raises(AdapterError, match=r"'transformer.h.0.attn.c_attn' is a Conv1D"):
+        get_peft_model(model, config(target_modules=["c_attn"]))
+
+
+def test_unloading_gives_the_base_model_back(base, trained, tokens):
+    unloaded = trained().unload()
+    assert torch.equal(logits(unloaded, tokens), logits(base(), tokens))
+    assert not any(isinstance(module, BaseTunerLayer) for module in unloaded.modules())
+
+
 def test_two_active_adapters_add(config):
     torch.manual_seed(0)
     model = get_peft_model(OneLinear(), config(target_modules=["layer"], task_type=None))

@@ -106,6 +106,9 @@ def test_other_methods_and_the_published_preset_train_by_the_same_recipe(recipe,
     run = train(type(recipe()).model_validate(values))
     assert run.record["adapter"]["layers"] == 2
     assert run.record["after"]["loss"] < run.record["before"]["loss"]
+    card = (Path(recipe().output.folder) / "README.md").read_text()
+    assert ("import qpeft" in card) == (options["type"] != "lora")
+    assert ("merge_and_unload" in card) == (options["type"] == "tt_lora")
 
 
 def test_only_the_latest_checkpoints_stay_and_nothing_half_written(recipe, tmp_path):

@@ -8,13 +8,8 @@ from typing import Any
 import yaml
 
 from qpeft.adapters import ADAPTERS
+from qpeft.adapters.base import AbstractMatrixModel
 from qpeft.training.sections import Recipe
-
-_NOTES = {
-    "qtha": "The circuit runs on an exact simulator; the adapter cannot be merged into the base weights, since its "
-    "update depends on the input.",
-    "tt_lora": "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft.",
-}
 
 
 def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
@@ -32,15 +27,23 @@ def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
 
 
 def _loading(recipe: Recipe) -> str:
-    method = recipe.adapter.type
-    first = "import qpeft  # first: it makes the adapter type known to PEFT\n" if method in ADAPTERS else ""
-    note = (
-        f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {_NOTES[method]}\n\n" if first else ""
-    )
+    first = note = ""
+    if (method := recipe.adapter.type) in ADAPTERS:
+        first = "import qpeft  # first: it makes the adapter type known to PEFT\n"
+        note = f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {_merging(method)}\n\n"
     return (
         f"## Use\n\n{note}```python\n{first}from peft import PeftModel\nfrom qpeft.models import load_model, "
         f'load_tokenizer\n\ntokenizer = load_tokenizer("{recipe.model.name}")\n'
         f'model = PeftModel.from_pretrained(load_model("{recipe.model.name}"), "path/to/this/folder")\n```'
+    )
+
+
+def _merging(method: str) -> str:
+    if issubclass(ADAPTERS[method][1], AbstractMatrixModel):
+        return "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft."
+    return (
+        "The circuit runs on an exact simulator; the adapter cannot be merged into the base weights, since its update "
+        "depends on the input."
     )
 
 
