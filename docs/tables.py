@@ -2,9 +2,9 @@
 
 import dataclasses
 
+from peft import PeftConfig
 from pydantic_core import PydanticUndefined
 
-from qpeft import QthaConfig
 from qpeft.training.config import section_of
 from qpeft.training.sections import Recipe
 
@@ -21,14 +21,13 @@ def recipe_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def qtha_table() -> str:
-    """Every option of a QTHA adapter with its default and its description."""
-    defaults = QthaConfig()
-    rows = [
-        _row(field.name, getattr(defaults, field.name), field.metadata["help"])
-        for field in dataclasses.fields(QthaConfig)
-        if field.name in QthaConfig.__annotations__
-    ]
+def adapter_table(config_class: type[PeftConfig]) -> str:
+    """Every option of an adapter of ours with its default and its description, the method's own options first."""
+    defaults = config_class()
+    of_peft = {field.name for field in dataclasses.fields(PeftConfig)}
+    options = [field for field in dataclasses.fields(config_class) if field.name not in of_peft]
+    options.sort(key=lambda field: field.name not in config_class.__annotations__)
+    rows = [_row(field.name, getattr(defaults, field.name), field.metadata["help"]) for field in options]
     return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 

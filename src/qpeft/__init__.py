@@ -9,14 +9,22 @@ Importing registers the adapters with PEFT and does nothing else.
 
 from typing import TYPE_CHECKING, Any
 
-from qpeft.adapters import QthaConfig, QthaModel
+from qpeft.adapters import QthaConfig, QthaModel, TtLoraConfig, TtLoraModel
 from qpeft.errors import QpeftError
 
 if TYPE_CHECKING:
     from qpeft.adapters.qtha.quantum_device import set_quantum_device
     from qpeft.adapters.qtha.training_noise import set_training_noise
 
-__all__ = ["QpeftError", "QthaConfig", "QthaModel", "set_quantum_device", "set_training_noise"]
+__all__ = [
+    "QpeftError",
+    "QthaConfig",
+    "QthaModel",
+    "TtLoraConfig",
+    "TtLoraModel",
+    "set_quantum_device",
+    "set_training_noise",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from qpeft.adapters.qtha.config import CHOICES
 from qpeft.errors import AdapterError
 
 EVERYTHING = {
+    "format_version": 1,
     "rank": 8,
     "alpha": 12.5,
     "dropout": 0.1,

@@ -62,7 +62,7 @@ def test_layer_adds_alpha_over_rank_times_the_branch(equations):
     config = QthaConfig(rank=4, alpha=6.0)
     base = torch.nn.Linear(12, 10)
     layer = QthaLayer(base, "layer", "default")
-    layer.update_layer("default", config, rank=4, alpha=6.0)
+    layer.update_layer("default", config)
     branch = _randomize(layer.qtha_branch["default"])
     x = torch.randn(2, 3, 12)
     update = equations(branch, config, x.double().numpy().reshape(6, 12)).reshape(2, 3, 10)

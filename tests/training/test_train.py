@@ -93,13 +93,23 @@ def test_batches_by_length_are_padded_less(recipe, tmp_path, monkeypatch):
     assert padding(grouped=True) < 0.75 * padding(grouped=False)
 
 
-@pytest.mark.parametrize("options", [{"type": "lora", "r": 4}, {"type": "qtha", "preset": "paper", "rank": 4}])
-def test_lora_and_the_published_preset_train_by_the_same_recipe(recipe, options):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "lora", "r": 4},
+        {"type": "qtha", "preset": "paper", "rank": 4},
+        {"type": "tt_lora", "rank": 4, "bond_dimension": 4},
+    ],
+)
+def test_other_methods_and_the_published_preset_train_by_the_same_recipe(recipe, options):
     adapter = {"type": options["type"], "target_modules": ["q_proj"]}
     values = recipe().model_dump() | {"adapter": adapter | options}
     run = train(type(recipe()).model_validate(values))
     assert run.record["adapter"]["layers"] == 2
     assert run.record["after"]["loss"] < run.record["before"]["loss"]
+    card = (Path(recipe().output.folder) / "README.md").read_text()
+    assert ("import qpeft" in card) == (options["type"] != "lora")
+    assert ("merge_and_unload" in card) == (options["type"] == "tt_lora")
 
 
 def test_only_the_latest_checkpoints_stay_and_nothing_half_written(recipe, tmp_path):

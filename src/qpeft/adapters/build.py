@@ -21,7 +21,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     """The PEFT config of a method, from its name and fields.
 
     Args:
-        method: 'qtha' or any method that PEFT knows, in lower case.
+        method: one of `ADAPTERS` or any method that PEFT knows, in lower case.
         options: fields of its config; `preset` names one of `PRESETS` to start from.
 
     Raises: AdapterError for an unknown method, field or preset, naming the nearest, or for values the config refuses.
@@ -83,6 +83,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def default_learning_rate(method: str) -> float:
     """Peak learning rate for AdamW where a recipe names none.
 
-    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 1e-3 for all others, unmeasured.
+    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 1e-3 for all others, TT-LoRA among
+    them, unmeasured.
     """
     return {"qtha": 1e-2, "lora": 3e-3}.get(method, 1e-3)

@@ -9,8 +9,10 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+from qpeft.adapters import ADAPTERS
 from qpeft.errors import AdapterError
 
+OURS = "|".join(config_class.__name__ for config_class, _ in ADAPTERS.values())
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -28,6 +30,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         with warnings.catch_warnings():
             # PEFT only warns when weights that the model expects are not in the file.
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            # And when a config holds options that ours do not have, as those of a newer qpeft may.
+            warnings.filterwarnings("error", message=f"Unexpected keyword arguments .* for class ({OURS}),")
             adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError, TypeError, KeyError, UserWarning, SafetensorError) as error:
         reason = " ".join(str(error).split())

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from qpeft.adapters import ADAPTERS
+from qpeft.adapters.base import AbstractMatrixModel
 from qpeft.training.sections import Recipe
 
 
@@ -25,25 +27,28 @@ def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
 
 
 def _loading(recipe: Recipe) -> str:
-    ours = recipe.adapter.type == "qtha"
-    first = "import qpeft  # first: it makes the adapter type known to PEFT\n" if ours else ""
-    where = (
-        f"In training, circuits of {', '.join(recipe.device.layers or ['all layers'])} ran on the quantum device "
-        f"`{recipe.device.name}`; what was measured, and what loads here, runs on an exact simulator; "
-        if recipe.device
-        else "The circuit runs on an exact simulator; "
-    )
-    note = (
-        f"Without `import qpeft`, PEFT stops with `KeyError: 'QTHA'`. {where}"
-        "the adapter cannot be merged into the base weights, since its update depends on the input.\n\n"
-        if ours
-        else ""
-    )
+    first = note = ""
+    if (method := recipe.adapter.type) in ADAPTERS:
+        first = "import qpeft  # first: it makes the adapter type known to PEFT\n"
+        note = f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {_merging(recipe)}\n\n"
     return (
         f"## Use\n\n{note}```python\n{first}from peft import PeftModel\nfrom qpeft.models import load_model, "
         f'load_tokenizer\n\ntokenizer = load_tokenizer("{recipe.model.name}")\n'
         f'model = PeftModel.from_pretrained(load_model("{recipe.model.name}"), "path/to/this/folder")\n```'
     )
+
+
+def _merging(recipe: Recipe) -> str:
+    if issubclass(ADAPTERS[recipe.adapter.type][1], AbstractMatrixModel):
+        return "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft."
+    where = "The circuit runs on an exact simulator"
+    if recipe.device:
+        layers = ", ".join(recipe.device.layers or ["all layers"])
+        where = (
+            f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was measured, and "
+            "what loads here, runs on an exact simulator"
+        )
+    return f"{where}; the adapter cannot be merged into the base weights, since its update depends on the input."
 
 
 def _results(record: Mapping[str, Any]) -> str:

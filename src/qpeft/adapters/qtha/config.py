@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft import PeftConfig
-
+from qpeft.adapters.base import AdapterConfig, check_counts, option
+from qpeft.adapters.base.config import check_numbers, is_number
 from qpeft.adapters.bridge import peft_type
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import AdapterError
@@ -28,16 +28,8 @@ CHOICES = {
 }
 
 
-def _option(default: Any, description: str) -> Any:
-    return field(default=default, metadata={"help": description})
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 @dataclass
-class QthaConfig(PeftConfig):
+class QthaConfig(AdapterConfig):
     """Configuration of a QTHA adapter.
 
         h = down(dropout(x));   z = fusion(middle(h), classical(h));   y = base(x) + alpha / rank * up(z)
@@ -50,16 +42,8 @@ class QthaConfig(PeftConfig):
     Source: arXiv:2503.12790. `QthaConfig.paper()` is the published form; docs/qtha.md lists where defaults depart.
     """
 
-    rank: int = _option(8, "Width of the bottleneck.")
-    alpha: float = _option(16.0, "The update is multiplied by alpha / rank.")
-    dropout: float = _option(0.0, "Probability with which entries of x are dropped before `down`, in training.")
-    target_modules: list[str] | str | None = _option(
-        None, "Names (or endings, or one regular expression) of the linear layers to adapt; 'all-linear' for all."
-    )
-    exclude_modules: list[str] | str | None = _option(None, "Modules to leave out, in the same notation.")
-    layers_to_transform: list[int] | int | None = _option(None, "Indices of the transformer layers to adapt.")
-    layers_pattern: list[str] | str | None = _option(None, "Name of the list of layers, where PEFT does not know it.")
-    modules_to_save: list[str] | None = _option(None, "Further modules to train in full and save with the adapter.")
+    rank: int = option(8, "Width of the bottleneck.")
+    alpha: float = option(16.0, "The update is multiplied by alpha / rank.")
     rank_pattern: dict[str, int] = field(
         default_factory=dict, metadata={"help": "Ranks of single modules: name or regular expression to rank."}
     )
@@ -67,42 +51,37 @@ class QthaConfig(PeftConfig):
         default_factory=dict, metadata={"help": "Alphas of single modules, in the same notation."}
     )
 
-    down: str = _option("mpo", "'mpo' (matrix product operator) or 'dense' (a rank x in_features matrix).")
-    up: str = _option("mpo", "'mpo' or 'dense' (an out_features x rank matrix).")
-    num_cores: int = _option(3, "Cores of each matrix product operator.")
-    inner_features: int | None = _option(
+    down: str = option("mpo", "'mpo' (matrix product operator) or 'dense' (a rank x in_features matrix).")
+    up: str = option("mpo", "'mpo' or 'dense' (an out_features x rank matrix).")
+    num_cores: int = option(3, "Cores of each matrix product operator.")
+    inner_features: int | None = option(
         None, "Width between bottleneck and operator; None for a power of two, at least rank."
     )
-    bond_dimension: int | None = _option(
+    bond_dimension: int | None = option(
         None, "Bond dimension of each operator; None for the largest within parameter_share."
     )
-    parameter_share: float = _option(0.22, "Share of LoRA's parameters that sizes left at None aim at.")
-    factor_init: str = _option(
+    parameter_share: float = option(0.22, "Share of LoRA's parameters that sizes left at None aim at.")
+    factor_init: str = option(
         "orthogonal", "'orthogonal' (unit inputs give angles of variance 1/3) or 'kaiming' (as published)."
     )
 
-    middle: str = _option("circuit", "'circuit', or a control in its place: 'frozen_circuit', 'mlp' or 'none'.")
-    ansatz: str = _option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
-    num_qubits: int | None = _option(None, "Qubits of one circuit; None for rank. rank / num_qubits run side by side.")
-    depth: int = _option(1, "Layers of the circuit.")
-    reupload: bool = _option(True, "Whether data enter in every layer of the circuit or only in the first.")
-    input_scaling: str = _option("none", "Angles from h: 'none' (h itself) or 'tanh' (pi/2 tanh h).")
-    encoding_offset: float = _option(
+    middle: str = option("circuit", "'circuit', or a control in its place: 'frozen_circuit', 'mlp' or 'none'.")
+    ansatz: str = option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
+    num_qubits: int | None = option(None, "Qubits of one circuit; None for rank. rank / num_qubits run side by side.")
+    depth: int = option(1, "Layers of the circuit.")
+    reupload: bool = option(True, "Whether data enter in every layer of the circuit or only in the first.")
+    input_scaling: str = option("none", "Angles from h: 'none' (h itself) or 'tanh' (pi/2 tanh h).")
+    encoding_offset: float = option(
         math.pi / 2, "Added to every input angle, radians. At 0 the circuit is even in h and has no slope there."
     )
-    angle_init: str = _option("near_zero", "Trained angles start 'near_zero' (normal, 0.1) or 'uniform' in [-pi, pi].")
+    angle_init: str = option("near_zero", "Trained angles start 'near_zero' (normal, 0.1) or 'uniform' in [-pi, pi].")
 
-    classical_path: bool = _option(True, "Whether h also passes a trained rank x rank matrix beside the circuit.")
-    fusion: str = _option("linear", "'linear': W_q q + W_c h; 'hadamard': their elementwise product.")
-    init_seed: int | None = _option(None, "Seed of the initial weights; None takes them from torch's global generator.")
+    classical_path: bool = option(True, "Whether h also passes a trained rank x rank matrix beside the circuit.")
+    fusion: str = option("linear", "'linear': W_q q + W_c h; 'hadamard': their elementwise product.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = peft_type("QTHA")
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
-        if isinstance(self.exclude_modules, list):
-            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
         self._check_choices()
         self._check_numbers()
         self._check_combinations()
@@ -163,23 +142,15 @@ class QthaConfig(PeftConfig):
         sizes = {name: getattr(self, name) for name in ("num_qubits", "inner_features", "bond_dimension")}
         given |= {name: value for name, value in sizes.items() if value is not None}
         given |= {f"rank_pattern[{pattern!r}]": rank for pattern, rank in self.rank_pattern.items()}
-        for name, value in given.items():
-            if type(value) is not int or value < 1:
-                raise AdapterError(f"{name} must be a whole number of at least 1; got {value!r}.")
+        check_counts(given)
         factors = {"alpha": self.alpha, "encoding_offset": self.encoding_offset}
         factors |= {f"alpha_pattern[{pattern!r}]": alpha for pattern, alpha in self.alpha_pattern.items()}
-        for name, value in factors.items():
-            if not _is_number(value):
-                raise AdapterError(f"{name} must be a finite number; got {value!r}.")
-        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
-            raise AdapterError(f"dropout must be at least 0 and below 1; got {self.dropout!r}.")
-        if not _is_number(self.parameter_share) or not 0 < self.parameter_share <= 1:
+        check_numbers(factors)
+        if not is_number(self.parameter_share) or not 0 < self.parameter_share <= 1:
             raise AdapterError(f"parameter_share must be above 0 and at most 1; got {self.parameter_share!r}.")
         for name in ("reupload", "classical_path"):
             if not isinstance(getattr(self, name), bool):
                 raise AdapterError(f"{name} must be true or false; got {getattr(self, name)!r}.")
-        if self.init_seed is not None and type(self.init_seed) is not int:
-            raise AdapterError(f"init_seed must be a whole number or left unset; got {self.init_seed!r}.")
 
     def _check_combinations(self) -> None:
         if self.middle == "none" and not self.classical_path:
@@ -190,7 +161,3 @@ class QthaConfig(PeftConfig):
             raise AdapterError(
                 "inner_features and bond_dimension belong to 'mpo'; with dense factors leave them unset."
             )
-        if isinstance(self.target_modules, str) and (self.layers_to_transform is not None or self.layers_pattern):
-            raise AdapterError("layers_to_transform and layers_pattern need target_modules as a list, not as a string.")
-        if self.layers_pattern and self.layers_to_transform is None:
-            raise AdapterError("layers_pattern names where layers_to_transform counts; set layers_to_transform too.")

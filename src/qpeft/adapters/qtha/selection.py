@@ -61,7 +61,7 @@ def matching(layers: Mapping[str, QthaLayer], wanted: Iterable[str]) -> dict[str
 
 
 def _middles(name: str, layer: QthaLayer) -> Iterator[tuple[str, CircuitMiddle]]:
-    for adapter, branch in layer.qtha_branch.items():
+    for adapter, branch in layer.branches.items():
         assert isinstance(branch, QthaBranch)
         if isinstance(branch.middle, CircuitMiddle):
             yield f"{name}.{adapter}", branch.middle

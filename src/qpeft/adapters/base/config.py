@@ -1,0 +1,78 @@
+"""Options that every adapter of ours has, as PEFT stores them in adapter_config.json, and their checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import PeftConfig
+
+from qpeft.errors import AdapterError
+
+FORMAT_VERSION = 1
+"""Raised when a saved adapter would mean something else to an older qpeft. Files without one are of version 1."""
+
+
+def option(default: Any, description: str) -> Any:
+    """A field of a config, with the sentence that tables of options show."""
+    return field(default=default, metadata={"help": description})
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number and no truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_counts(counts: Mapping[str, Any]) -> None:
+    """Raises: AdapterError for a value that is no whole number of at least 1, by its name."""
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise AdapterError(f"{name} must be a whole number of at least 1; got {value!r}.")
+
+
+def check_numbers(numbers: Mapping[str, Any]) -> None:
+    """Raises: AdapterError for a value that is no finite number, by its name."""
+    for name, value in numbers.items():
+        if not is_number(value):
+            raise AdapterError(f"{name} must be a finite number; got {value!r}.")
+
+
+@dataclass
+class AdapterConfig(PeftConfig):
+    """Where an adapter stands and how it starts; each method adds its own options.
+
+    Raises: AdapterError for a value out of range or at odds with another, and for a format this qpeft does not know.
+    """
+
+    dropout: float = option(0.0, "Probability with which entries of x are dropped before the adapter, in training.")
+    target_modules: list[str] | str | None = option(
+        None, "Names (or endings, or one regular expression) of the linear layers to adapt; 'all-linear' for all."
+    )
+    exclude_modules: list[str] | str | None = option(None, "Modules to leave out, in the same notation.")
+    layers_to_transform: list[int] | int | None = option(None, "Indices of the transformer layers to adapt.")
+    layers_pattern: list[str] | str | None = option(None, "Name of the list of layers, where PEFT does not know it.")
+    modules_to_save: list[str] | None = option(None, "Further modules to train in full and save with the adapter.")
+    init_seed: int | None = option(None, "Seed of the initial weights; None takes them from torch's global generator.")
+    format_version: int = option(FORMAT_VERSION, "Format of the saved adapter; qpeft sets it.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format_version != FORMAT_VERSION:
+            raise AdapterError(
+                f"This adapter is of format {self.format_version!r}; this qpeft knows {FORMAT_VERSION}. "
+                "Load it with the qpeft that saved it, or a newer one."
+            )
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
+        if isinstance(self.exclude_modules, list):
+            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise AdapterError(f"dropout must be at least 0 and below 1; got {self.dropout!r}.")
+        if self.init_seed is not None and type(self.init_seed) is not int:
+            raise AdapterError(f"init_seed must be a whole number or left unset; got {self.init_seed!r}.")
+        if isinstance(self.target_modules, str) and (self.layers_to_transform is not None or self.layers_pattern):
+            raise AdapterError("layers_to_transform and layers_pattern need target_modules as a list, not as a string.")
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise AdapterError("layers_pattern names where layers_to_transform counts; set layers_to_transform too.")

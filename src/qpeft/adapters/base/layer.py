@@ -1,0 +1,105 @@
+"""A linear layer with adapters of one method beside it, written once for all methods."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from qpeft.adapters.base.branch import AbstractBranch
+from qpeft.adapters.base.config import AdapterConfig
+from qpeft.adapters.bridge import BaseTunerLayer
+from qpeft.errors import AdapterError
+
+
+class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
+    """A linear layer plus the updates of its active adapters.
+
+        y = base(x) + sum over active adapters of branch(x)
+
+    Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
+    A method names its dictionary of branches in `adapter_layer_names` ("<method>_branch",) and makes them.
+    Raises: AdapterError if the base layer is not linear.
+    """
+
+    adapter_layer_names: ClassVar[tuple[str]]
+
+    # Inherited from BaseTunerLayer, which has no type information.
+    active_adapters: list[str]
+    disable_adapters: bool
+    merged: bool
+    set_adapter: Callable[..., None]
+    _cast_input_dtype: Callable[[Tensor, torch.dtype], Tensor]
+    _move_adapter_to_device_of_base_layer: Callable[[str], None]
+
+    def __init__(self, base_layer: nn.Module, name: str, adapter_name: str) -> None:
+        super().__init__()
+        layer = require_linear(base_layer, name)
+        self.base_layer = base_layer
+        self.name = name
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
+        self._active_adapter: str | list[str] = adapter_name
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+
+    @abstractmethod
+    def make_branch(self, config: Any) -> AbstractBranch:
+        """A branch of this config for this layer, initialised so that it changes nothing yet."""
+
+    @property
+    def branches(self) -> nn.ModuleDict:
+        """Branches by the names of their adapters."""
+        branches: nn.ModuleDict = getattr(self, self.adapter_layer_names[0])
+        return branches
+
+    def branch(self, adapter_name: str) -> AbstractBranch:
+        """The branch of one adapter of this layer."""
+        branch = self.branches[adapter_name]
+        assert isinstance(branch, AbstractBranch)
+        return branch
+
+    def update_layer(self, adapter_name: str, config: AdapterConfig) -> None:
+        """Add an adapter, initialised so that it changes nothing yet."""
+        self.branches[adapter_name] = self.make_branch(config)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The base layer's output plus the active updates."""
+        result: Tensor = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters:
+            return result
+        branches = self.branches
+        for adapter_name in self.active_adapters:
+            if adapter_name in branches:
+                result = result + self.update(adapter_name, x).to(result.dtype)
+        return result
+
+    def update(self, adapter_name: str, x: Tensor) -> Tensor:
+        """What one adapter adds for inputs x, in the type of its weights."""
+        branch = self.branch(adapter_name)
+        update: Tensor = branch(self._cast_input_dtype(x, branch.dtype))
+        return update
+
+
+def require_linear(module: nn.Module, name: str) -> nn.Linear:
+    """The linear layer that `module` is, below any adapters on it. Raises: AdapterError if it is none."""
+    layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    if not isinstance(layer, nn.Linear):
+        raise AdapterError(
+            f"qpeft adapts linear layers (torch.nn.Linear); {name!r} is a {type(layer).__name__}. "
+            "Leave it out of target_modules, or name it in exclude_modules."
+        )
+    return layer
+
+
+def generator(seed: int | None, name: str) -> torch.Generator | None:
+    """Random numbers for one layer, the same whatever was drawn or adapted before it; None for torch's global ones."""
+    if seed is None:
+        return None
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))

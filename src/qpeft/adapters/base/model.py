@@ -1,0 +1,85 @@
+"""The tuner: puts layers of one method into a model, the way PEFT asks its methods to."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+from torch import nn
+
+from qpeft.adapters.base.config import AdapterConfig
+from qpeft.adapters.base.layer import AbstractAdapterLayer, require_linear
+from qpeft.adapters.bridge import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, BaseTuner, BaseTunerLayer
+from qpeft.errors import AdapterError
+
+
+class AbstractAdapterModel(BaseTuner):
+    """Made by `get_peft_model`; without target_modules, PEFT's usual ones for LoRA are taken.
+
+    A method names its `prefix` ("<method>_") and its layer class.
+    Raises: AdapterError for a target that is not linear, and for `adapter_names` in a forward pass (mixed batches).
+    """
+
+    prefix: str
+    tuner_layer_cls: ClassVar[type[AbstractAdapterLayer]]
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def _prepare_model(self, peft_config: AdapterConfig, model: nn.Module) -> None:
+        # Before the first layer is replaced, so that a refused target leaves the model as it was.
+        modules = dict(model.named_modules())
+        inside = tuple(f"{name}." for name, module in modules.items() if isinstance(module, BaseTunerLayer))
+        for name, module in modules.items():
+            if name and not name.startswith(inside) and self._check_target_module_exists(peft_config, name):
+                require_linear(module, name)
+
+    def _post_injection_hook(self, model: nn.Module, config: AdapterConfig, adapter_name: str) -> None:
+        super()._post_injection_hook(model, config, adapter_name)
+        # PEFT's models take adapter_names out before they call this one; transformers' own would drop it unread.
+        if _refuse_adapter_names not in model._forward_pre_hooks.values():
+            model.register_forward_pre_hook(_refuse_adapter_names, with_kwargs=True)
+
+    def _create_and_replace(
+        self,
+        peft_config: AdapterConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
+        if isinstance(target, self.tuner_layer_cls):
+            target.update_layer(adapter_name, peft_config)
+            return
+        layer = self.tuner_layer_cls(target, current_key, adapter_name)
+        layer.update_layer(adapter_name, peft_config)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT's own rule knows the name only in the last two places of a key. Files must not hold it at all: they are
+        # loaded under other names, and transformers puts the name right behind the dictionary of branches.
+        (branches,) = cls.tuner_layer_cls.adapter_layer_names
+        layer, mark, rest = key.rpartition(f".{branches}.{adapter_name}.")
+        name: str = f"{layer}.{branches}.{rest}" if mark else super()._remove_adapter_name_from_key(key, adapter_name)
+        return name
+
+    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> AbstractContextManager[None]:
+        if kwargs.get("adapter_names") is not None:
+            raise AdapterError(
+                f"{self.prefix.strip('_').upper()} has no mixed batches: adapter_names would be ignored. Run one batch "
+                "per adapter, with model.set_adapter(name) before each."
+            )
+        return nullcontext()
+
+
+def _refuse_adapter_names(model: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if kwargs.get("adapter_names") is None:
+        return
+    if any(isinstance(module, AbstractAdapterLayer) for module in model.modules()):
+        raise AdapterError(
+            f"{type(model).__name__} would ignore adapter_names: mixed batches need PEFT's own model, as of "
+            "PeftModel.from_pretrained(model, folder). Here, set_adapter(name) before each batch."
+        )

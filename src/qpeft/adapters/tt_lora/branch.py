@@ -1,0 +1,54 @@
+"""One TT-LoRA adapter beside one linear layer: two tensor trains."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch, MpoFactor
+from qpeft.adapters.tt_lora.config import TtLoraConfig
+from qpeft.tensor_networks import Modes, factorize
+
+
+class TtLoraBranch(FactoredBranch, AbstractMatrixBranch):
+    """The update that one TT-LoRA adapter adds to one linear layer.
+
+        update = scaling * x down^T up;   down, up: T[i, (j_1..j_K)] = R[i] G_1[j_1] ... G_K[j_K]
+
+    Shapes: x (..., in_features); down (rank, in_features); up (rank, out_features); R (rank, b); G_k[j] (b, b), the
+    last (b, 1); b is the bond dimension. A width w_1 ... w_K takes b (rank + b (w_1 + ... + w_(K-1)) + w_K) parameters.
+    Source: LoRETTA's reparametrised form, arXiv:2402.11417.
+    """
+
+    def __init__(self, config: TtLoraConfig, in_features: int, out_features: int) -> None:
+        down, up = _train(config, in_features), _train(config, out_features)
+        super().__init__(down, up, scaling=config.alpha / config.rank, dropout=config.dropout)
+        self.rank, self.in_features = config.rank, in_features
+
+    def matrix(self) -> Float[Tensor, "out_features in_features"]:
+        """scaling up^T down, of rank `rank` at most."""
+        down, up = self.effective_factors()
+        with self.without_autocast():
+            return self.scaling * (up.T @ down)
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator | None) -> None:
+        """Orthogonal cores, `up` zero through its last: the update starts at zero. Does nothing on the meta device.
+
+        Inputs of unit variance give h of variance 1/3, as in LoRA.
+        """
+        if next(self.parameters()).is_meta:
+            return
+        variance = 1 / (3 * self.in_features)
+        self.down.initialize("orthogonal", reads="wide", variance=variance, generator=generator)
+        self.up.initialize("orthogonal", reads="narrow", variance=1 / self.rank, generator=generator)
+        self.up.zero()
+
+
+def _train(config: TtLoraConfig, width: int) -> MpoFactor:
+    # A tensor train is a matrix product operator with one row of modes: R is the factor's bottleneck, and the first
+    # core's narrow mode is the bond between them.
+    bond = config.bond_dimension
+    link = Modes(bond, (bond, *[1] * (config.num_modes - 1)))
+    return MpoFactor(config.rank, link, factorize(width, config.num_modes), bond_dimension=bond)
