@@ -45,8 +45,8 @@ def _merging(recipe: Recipe) -> str:
     if recipe.device:
         layers = ", ".join(recipe.device.layers or ["all layers"])
         where = (
-            f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was measured, and "
-            "what loads here, runs on an exact simulator"
+            f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was measured, "
+            "and what loads here, runs on an exact simulator"
         )
     return f"{where}; the adapter cannot be merged into the base weights, since its update depends on the input."
 
