@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qpeft.circuits import Circuit, Operation, ansatz, bind
-from qpeft.devices import Capabilities, LocalDevice, run
+from qpeft.devices import Capabilities, LocalDevice, memory_jobs, run
 from qpeft.devices import local as local_module
 from qpeft.devices.protocol import check_request
 from qpeft.errors import DeviceError, JobError, NoiseError, SimulationError
@@ -99,7 +99,7 @@ def test_a_seed_out_of_range_is_refused():
 
 
 def test_results_beyond_those_kept_are_forgotten_with_a_message(monkeypatch):
-    monkeypatch.setattr(local_module, "KEPT_OUTCOMES", 5)
+    monkeypatch.setattr(memory_jobs, "KEPT_OUTCOMES", 5)
     device = LocalDevice()
     jobs = [device.submit([COIN] * size, 10_000) for size in (1, 1, 1, 4)]  # two outcomes a circuit
     for job in jobs[:3]:

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from qpeft.circuits import GATES, Circuit, Input
-from qpeft.devices.protocol import (
-    AbstractDevice,
-    Capabilities,
-    Distribution,
-    JobState,
-    JobStatus,
-    check_request,
-)
-from qpeft.errors import DeviceError, JobError, NoiseError
+from qpeft.devices.memory_jobs import MemoryJobs
+from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobStatus, check_request
+from qpeft.errors import DeviceError, NoiseError
 from qpeft.simulation.noise import NoiseModel, SampleKey, density
 from qpeft.simulation.noise.counter import Stream
 from qpeft.simulation.noise.outcomes import MAX_QUBITS, outcome_probabilities
 
-KEPT_OUTCOMES = 2**22
-"""Results of so many bit strings stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
 NUMBERS_PER_BLOCK = 2**20
 """Circuits are simulated in blocks of this many float64 numbers, 8 MiB."""
-
-
-@dataclass
-class _Job:
-    circuits: tuple[Circuit, ...]
-    shots: int | None
-    state: JobState = JobState.WAITING
-    results: list[Distribution] = field(default_factory=list)
 
 
 class LocalDevice(AbstractDevice):
@@ -61,9 +44,7 @@ class LocalDevice(AbstractDevice):
         if noise is not None:
             noise.check_covers(Circuit(self._num_qubits, ()))
         self._seed, self._noise = SampleKey(seed).seed, noise
-        self._jobs: list[_Job | None] = []
-        self._finished: deque[tuple[int, int]] = deque()  # number of a job, number of its outcomes
-        self._kept_outcomes = 0
+        self._jobs, self._numbers = MemoryJobs("local"), itertools.count()
 
     def capabilities(self) -> Capabilities:
         """All gates, any number of shots and circuits, and exact probabilities."""
@@ -83,63 +64,33 @@ class LocalDevice(AbstractDevice):
         check_request(self.capabilities(), circuits, shots)
         if self._noise is not None:
             _check_all(self._noise, circuits)
-        self._jobs.append(_Job(tuple(circuits), shots))
-        return f"local-{len(self._jobs) - 1}"
+        kept, number = tuple(circuits), next(self._numbers)
+        return self._jobs.add(lambda: self._run(number, kept, shots))
 
     def poll(self, job_id: str) -> JobStatus:
         """The state after the job was run, which happens here, once. Raises: JobError if it is unknown."""
-        number, job = self._find(job_id)
-        if not job.state.is_final:
-            job.results, job.circuits, job.state = self._run(number, job), (), JobState.FINISHED
-            self._keep(number, sum(map(len, job.results)))
-        return JobStatus(job.state)
+        return self._jobs.poll(job_id)
 
     def fetch(self, job_id: str) -> list[Distribution]:
         """Copies of the results. Raises: JobError if the job is unknown, cancelled or was never polled."""
-        _, job = self._find(job_id)
-        if job.state is not JobState.FINISHED:
-            raise JobError(f"Job {job_id} is {job.state.value}, so it has no results; poll it until it is finished.")
-        return [dict(result) for result in job.results]
+        return self._jobs.fetch(job_id)
 
     def cancel(self, job_id: str) -> None:
         """Never run this job; nothing happens if it is over. Raises: JobError if it is unknown."""
-        _, job = self._find(job_id)
-        if not job.state.is_final:
-            job.circuits, job.state = (), JobState.CANCELLED
+        self._jobs.cancel(job_id)
 
     def calibration(self) -> NoiseModel | None:
         """The noise model that it was made with."""
         return self._noise
 
-    def _find(self, job_id: str) -> tuple[int, _Job]:
-        prefix, _, digits = job_id.partition("-")
-        number = int(digits) if prefix == "local" and digits.isdecimal() else len(self._jobs)
-        if number >= len(self._jobs):
-            raise JobError(f"local has no job {job_id!r}; jobs live as long as the device object that took them.")
-        job = self._jobs[number]
-        if job is None:
-            raise JobError(
-                f"local has forgotten job {job_id!r}: it keeps the last {KEPT_OUTCOMES:,} bit strings that came out. "
-                "Fetch sooner, or in smaller jobs."
-            )
-        return number, job
-
-    def _keep(self, number: int, outcomes: int) -> None:
-        self._finished.append((number, outcomes))
-        self._kept_outcomes += outcomes
-        while self._kept_outcomes > KEPT_OUTCOMES and len(self._finished) > 1:
-            oldest, outcomes = self._finished.popleft()
-            self._jobs[oldest] = None
-            self._kept_outcomes -= outcomes
-
-    def _run(self, number: int, job: _Job) -> list[Distribution]:
-        results: list[Distribution] = [{}] * len(job.circuits)
-        for places, probabilities in _simulated(job.circuits, self._noise):
+    def _run(self, number: int, circuits: Sequence[Circuit], shots: int | None) -> list[Distribution]:
+        results: list[Distribution] = [{}] * len(circuits)
+        for places, probabilities in _simulated(circuits, self._noise):
             for place, row in zip(places, probabilities, strict=True):
-                if job.shots is not None:
+                if shots is not None:
                     key = SampleKey(self._seed, step=number, module="local", call=place)
-                    row = _shares(row, Stream(key).uniforms(job.shots))  # noqa: PLW2901
-                results[place] = _distribution(row, job.circuits[place].num_qubits)
+                    row = _shares(row, Stream(key).uniforms(shots))  # noqa: PLW2901
+                results[place] = _distribution(row, circuits[place].num_qubits)
         return results
 
 
