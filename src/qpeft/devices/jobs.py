@@ -26,6 +26,7 @@ def send(
     """
     keeps_jobs = device.capabilities().keeps_jobs
     ticket = uuid.uuid4().hex
+    device.prepare(ticket)
     with sending(journal.path, batch.number):
         if not journal.intend(batch, budget, asked, ticket=ticket):
             return False

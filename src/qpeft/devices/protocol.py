@@ -109,6 +109,12 @@ class AbstractDevice(ABC):
         Raises: RefusedError or CredentialsError if it is certain that no job exists; any other DeviceError if one may.
         """
 
+    def prepare(self, ticket: str) -> None:  # noqa: B027
+        """Note that a submission under this ticket will be made, before the journal says that it may have been.
+
+        Nothing by default, for devices that keep no tickets here. Raises: RefusedError if that cannot be noted.
+        """
+
     def find_job(self, ticket: str) -> str | None:  # noqa: ARG002
         """Id of the job that was sent under this ticket by a process that died in the call; None if there is none.
 

@@ -278,3 +278,11 @@ def test_call_keys_of_gradients_and_values_are_told_apart(runner, device, key):
     runner(device, [rotation(0.0)], 10, key=key)
     runner(device, [rotation(1.0)], 10, key=CallKey(key.module, key.step, key.call, "gradient"))
     assert len(device.jobs()) == 2
+
+
+def test_a_ticket_is_noted_before_the_journal_intends_to_send(runner, journal, device, circuits, key, monkeypatch):
+    noted = {}
+    monkeypatch.setattr(device, "prepare", lambda ticket: noted.setdefault(ticket, journal.batches()[len(noted)].state))
+    runner(device, circuits, 1000, key=key)
+    assert set(noted.values()) == {BatchState.PLANNED}
+    assert [job["ticket"] for job in device.jobs()] == list(noted)

@@ -110,8 +110,9 @@ class OriginDevice(AbstractDevice):
         Raises: as the base class; all that is found before anything is sent is a RefusedError, a CredentialsError or,
             for a number of shots that no chip takes, a ShotsError.
         """
-        self._tidy()
-        self._outbox.prepare(ticket)
+        # Not again: the note may say by now that another process took this one for dead and gave the submission up.
+        if ticket is not None and not self._outbox.has(ticket):
+            self.prepare(ticket)
         notes: list[Path | None] = []
 
         def hand_over(pid: int, started: float) -> Path | None:
@@ -125,6 +126,11 @@ class OriginDevice(AbstractDevice):
             if not notes or isinstance(error, (RefusedError, CredentialsError)):
                 self._outbox.refuse(ticket, str(error))
             raise
+
+    def prepare(self, ticket: str) -> None:
+        """The first note of a submission. Raises: RefusedError if the outbox cannot be written."""
+        self._tidy()
+        self._outbox.prepare(ticket)
 
     def find_job(self, ticket: str) -> str | None:
         """Id of the job of a submission whose sender died; None if it is certain that there is none.

@@ -49,6 +49,10 @@ class Outbox:
         """Of the note. The name is a hash: a ticket may have any characters."""
         return self.folder / f"{hashlib.sha256(ticket.encode()).hexdigest()[:LETTERS]}.json"
 
+    def has(self, ticket: str) -> bool:
+        """Whether there is a note on this ticket."""
+        return self.path(ticket).exists()
+
     def prepare(self, ticket: str | None) -> None:
         """Note that this process is about to hand a submission over.
 
