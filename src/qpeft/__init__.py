@@ -9,7 +9,7 @@ Importing registers the adapters with PEFT and does nothing else.
 
 from typing import TYPE_CHECKING, Any
 
-from qpeft.adapters import QthaConfig, QthaModel, TtLoraConfig, TtLoraModel
+from qpeft.adapters import LorettaConfig, LorettaModel, QthaConfig, QthaModel
 from qpeft.errors import QpeftError
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from qpeft.adapters.qtha.training_noise import set_training_noise
 
 __all__ = [
+    "LorettaConfig",
+    "LorettaModel",
     "QpeftError",
     "QthaConfig",
     "QthaModel",
-    "TtLoraConfig",
-    "TtLoraModel",
     "set_quantum_device",
     "set_training_noise",
 ]

@@ -5,11 +5,11 @@ from torch import nn
 
 SMALL = {
     "qtha": {"rank": 4},
-    "tt_lora": {"rank": 4, "bond_dimension": 5, "num_modes": 2},
+    "loretta": {"rank": 4, "bond_dimension": 5, "num_modes": 2},
 }
 """Options of a small adapter. A new method adds its row here, and all contracts run for it."""
 
-MATRICES = {"tt_lora"}
+MATRICES = {"loretta"}
 """Methods whose update is a matrix: they merge, convert to LoRA and take mixed batches; the others refuse all three."""
 
 TARGETS = ["q_proj", "v_proj"]

@@ -98,7 +98,7 @@ def test_batches_by_length_are_padded_less(recipe, tmp_path, monkeypatch):
     [
         {"type": "lora", "r": 4},
         {"type": "qtha", "preset": "paper", "rank": 4},
-        {"type": "tt_lora", "rank": 4, "bond_dimension": 4},
+        {"type": "loretta", "rank": 4, "bond_dimension": 4},
     ],
 )
 def test_other_methods_and_the_published_preset_train_by_the_same_recipe(recipe, options):
@@ -109,7 +109,7 @@ def test_other_methods_and_the_published_preset_train_by_the_same_recipe(recipe,
     assert run.record["after"]["loss"] < run.record["before"]["loss"]
     card = (Path(recipe().output.folder) / "README.md").read_text()
     assert ("import qpeft" in card) == (options["type"] != "lora")
-    assert ("merge_and_unload" in card) == (options["type"] == "tt_lora")
+    assert ("merge_and_unload" in card) == (options["type"] == "loretta")
 
 
 def test_only_the_latest_checkpoints_stay_and_nothing_half_written(recipe, tmp_path):

@@ -83,7 +83,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def default_learning_rate(method: str) -> float:
     """Peak learning rate for AdamW where a recipe names none.
 
-    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 1e-3 for all others, TT-LoRA among
+    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 1e-3 for all others, LoRETTA among
     them, unmeasured.
     """
     return {"qtha": 1e-2, "lora": 3e-3}.get(method, 1e-3)

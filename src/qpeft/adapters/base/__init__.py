@@ -1,7 +1,7 @@
 """What all our adapters share: options, the layer and the tuner, matrices as updates, tensor networks as factors."""
 
 from qpeft.adapters.base.branch import AbstractBranch, AbstractMatrixBranch, FactoredBranch
-from qpeft.adapters.base.config import AdapterConfig, check_counts, option
+from qpeft.adapters.base.config import AdapterConfig, RankedConfig, check_counts, option
 from qpeft.adapters.base.factors import Factor, MpoFactor, build_factor
 from qpeft.adapters.base.layer import AbstractAdapterLayer, generator, require_linear
 from qpeft.adapters.base.matrix import AbstractMatrixLayer, AbstractMatrixModel
@@ -18,6 +18,7 @@ __all__ = [
     "Factor",
     "FactoredBranch",
     "MpoFactor",
+    "RankedConfig",
     "build_factor",
     "check_counts",
     "generator",

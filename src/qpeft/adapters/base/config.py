@@ -9,6 +9,7 @@ from typing import Any
 
 from peft import PeftConfig
 
+from qpeft.adapters.bridge import get_pattern_key
 from qpeft.errors import AdapterError
 
 FORMAT_VERSION = 1
@@ -76,3 +77,42 @@ class AdapterConfig(PeftConfig):
             raise AdapterError("layers_to_transform and layers_pattern need target_modules as a list, not as a string.")
         if self.layers_pattern and self.layers_to_transform is None:
             raise AdapterError("layers_pattern names where layers_to_transform counts; set layers_to_transform too.")
+
+
+@dataclass
+class RankedConfig(AdapterConfig):
+    """Options of a method whose update has a rank and is multiplied by alpha / rank, as LoRA's is.
+
+    Raises: AdapterError for ranks below 1 and alphas that are no finite number, those of patterns included.
+    """
+
+    rank: int = option(8, "Width of the bottleneck.")
+    alpha: float = option(16.0, "The update is multiplied by alpha / rank.")
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "Ranks of single modules: name or regular expression to rank."}
+    )
+    alpha_pattern: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Alphas of single modules, in the same notation."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts({"rank": self.rank, **_named("rank_pattern", self.rank_pattern)})
+        check_numbers({"alpha": self.alpha, **_named("alpha_pattern", self.alpha_pattern)})
+
+    @property
+    def ranks(self) -> list[int]:
+        """Every rank that some layer may get."""
+        return [self.rank, *self.rank_pattern.values()]
+
+    def rank_of(self, name: str) -> int:
+        """Rank of the layer called `name`."""
+        return self.rank_pattern.get(get_pattern_key(self.rank_pattern, name), self.rank)
+
+    def scaling_of(self, name: str) -> float:
+        """alpha / rank of the layer called `name`."""
+        return self.alpha_pattern.get(get_pattern_key(self.alpha_pattern, name), self.alpha) / self.rank_of(name)
+
+
+def _named(option_name: str, pattern: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{option_name}[{key!r}]": value for key, value in pattern.items()}

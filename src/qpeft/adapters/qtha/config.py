@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from qpeft.adapters.base import AdapterConfig, check_counts, option
+from qpeft.adapters.base import RankedConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
 from qpeft.adapters.bridge import peft_type
 from qpeft.circuits.ansatz import ANSATZE
@@ -29,7 +29,7 @@ CHOICES = {
 
 
 @dataclass
-class QthaConfig(AdapterConfig):
+class QthaConfig(RankedConfig):
     """Configuration of a QTHA adapter.
 
         h = down(dropout(x));   z = fusion(middle(h), classical(h));   y = base(x) + alpha / rank * up(z)
@@ -41,15 +41,6 @@ class QthaConfig(AdapterConfig):
     Raises: AdapterError for a value that is unknown, out of range or at odds with another, naming the way out.
     Source: arXiv:2503.12790. `QthaConfig.paper()` is the published form; docs/qtha.md lists where defaults depart.
     """
-
-    rank: int = option(8, "Width of the bottleneck.")
-    alpha: float = option(16.0, "The update is multiplied by alpha / rank.")
-    rank_pattern: dict[str, int] = field(
-        default_factory=dict, metadata={"help": "Ranks of single modules: name or regular expression to rank."}
-    )
-    alpha_pattern: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "Alphas of single modules, in the same notation."}
-    )
 
     down: str = option("mpo", "'mpo' (matrix product operator) or 'dense' (a rank x in_features matrix).")
     up: str = option("mpo", "'mpo' or 'dense' (an out_features x rank matrix).")
@@ -85,7 +76,7 @@ class QthaConfig(AdapterConfig):
         self._check_choices()
         self._check_numbers()
         self._check_combinations()
-        for rank in (self.rank, *self.rank_pattern.values()):
+        for rank in self.ranks:
             self.qubits_per_circuit(rank)
 
     @classmethod
@@ -138,14 +129,11 @@ class QthaConfig(AdapterConfig):
                 raise AdapterError(f"{name} must be one of {', '.join(known)}; got {value!r}{hint}")
 
     def _check_numbers(self) -> None:
-        given = {name: getattr(self, name) for name in ("rank", "num_cores", "depth")}
+        given = {name: getattr(self, name) for name in ("num_cores", "depth")}
         sizes = {name: getattr(self, name) for name in ("num_qubits", "inner_features", "bond_dimension")}
         given |= {name: value for name, value in sizes.items() if value is not None}
-        given |= {f"rank_pattern[{pattern!r}]": rank for pattern, rank in self.rank_pattern.items()}
         check_counts(given)
-        factors = {"alpha": self.alpha, "encoding_offset": self.encoding_offset}
-        factors |= {f"alpha_pattern[{pattern!r}]": alpha for pattern, alpha in self.alpha_pattern.items()}
-        check_numbers(factors)
+        check_numbers({"encoding_offset": self.encoding_offset})
         if not is_number(self.parameter_share) or not 0 < self.parameter_share <= 1:
             raise AdapterError(f"parameter_share must be above 0 and at most 1; got {self.parameter_share!r}.")
         for name in ("reupload", "classical_path"):

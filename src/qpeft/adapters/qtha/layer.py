@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from qpeft.adapters.base import AbstractAdapterLayer, generator
-from qpeft.adapters.bridge import get_pattern_key
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.config import QthaConfig
 from qpeft.errors import NotMergeableError
@@ -22,9 +21,8 @@ class QthaLayer(AbstractAdapterLayer):
 
     def make_branch(self, config: QthaConfig) -> QthaBranch:
         """A branch of the rank and alpha that the config's patterns give this layer."""
-        rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, self.name), config.rank)
-        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, self.name), config.alpha)
-        branch = QthaBranch(config, self.in_features, self.out_features, rank=rank, scaling=alpha / rank)
+        rank, scaling = config.rank_of(self.name), config.scaling_of(self.name)
+        branch = QthaBranch(config, self.in_features, self.out_features, rank=rank, scaling=scaling)
         branch.initialize(config, generator(config.init_seed, self.name))
         return branch
 

@@ -1,4 +1,4 @@
-"""One TT-LoRA adapter beside one linear layer: two tensor trains."""
+"""One LoRETTA adapter beside one linear layer: two tensor trains."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch, MpoFactor
-from qpeft.adapters.tt_lora.config import TtLoraConfig
+from qpeft.adapters.loretta.config import LorettaConfig
 from qpeft.tensor_networks import Modes, factorize
 
 
-class TtLoraBranch(FactoredBranch, AbstractMatrixBranch):
-    """The update that one TT-LoRA adapter adds to one linear layer.
+class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
+    """The update that one LoRETTA adapter adds to one linear layer.
 
         update = scaling * x down^T up;   down, up: T[i, (j_1..j_K)] = R[i] G_1[j_1] ... G_K[j_K]
 
@@ -21,10 +21,12 @@ class TtLoraBranch(FactoredBranch, AbstractMatrixBranch):
     Source: LoRETTA's reparametrised form, arXiv:2402.11417.
     """
 
-    def __init__(self, config: TtLoraConfig, in_features: int, out_features: int) -> None:
-        down, up = _train(config, in_features), _train(config, out_features)
-        super().__init__(down, up, scaling=config.alpha / config.rank, dropout=config.dropout)
-        self.rank, self.in_features = config.rank, in_features
+    def __init__(
+        self, config: LorettaConfig, in_features: int, out_features: int, *, rank: int, scaling: float
+    ) -> None:
+        down, up = _train(config, rank, in_features), _train(config, rank, out_features)
+        super().__init__(down, up, scaling=scaling, dropout=config.dropout)
+        self.rank, self.in_features = rank, in_features
 
     def matrix(self) -> Float[Tensor, "out_features in_features"]:
         """scaling up^T down, of rank `rank` at most."""
@@ -46,9 +48,9 @@ class TtLoraBranch(FactoredBranch, AbstractMatrixBranch):
         self.up.zero()
 
 
-def _train(config: TtLoraConfig, width: int) -> MpoFactor:
+def _train(config: LorettaConfig, rank: int, width: int) -> MpoFactor:
     # A tensor train is a matrix product operator with one row of modes: R is the factor's bottleneck, and the first
     # core's narrow mode is the bond between them.
     bond = config.bond_dimension
     link = Modes(bond, (bond, *[1] * (config.num_modes - 1)))
-    return MpoFactor(config.rank, link, factorize(width, config.num_modes), bond_dimension=bond)
+    return MpoFactor(rank, link, factorize(width, config.num_modes), bond_dimension=bond)

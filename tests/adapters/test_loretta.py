@@ -1,4 +1,4 @@
-"""TT-LoRA: its equations, sizes and start, and what a matrix for an update allows and refuses."""
+"""LoRETTA: its equations, sizes and start, and what a matrix for an update allows and refuses."""
 
 import numpy as np
 import pytest
@@ -7,18 +7,18 @@ from peft import convert_to_lora, get_peft_model
 from torch import nn
 from torch.testing import assert_close
 
-from qpeft import TtLoraConfig
+from qpeft import LorettaConfig
 from qpeft.adapters.count import count_layers
-from qpeft.adapters.tt_lora import TtLoraLayer
-from qpeft.adapters.tt_lora.branch import TtLoraBranch
+from qpeft.adapters.loretta import LorettaLayer
+from qpeft.adapters.loretta.branch import LorettaBranch
 from qpeft.errors import AdapterError, NotMergeableError
 
 
 @pytest.mark.parametrize(("in_features", "out_features"), [(24, 30), (31, 64), (7, 6)])
 @pytest.mark.parametrize("num_modes", [1, 2, 3])
 def test_the_update_is_the_product_of_two_trains(in_features, out_features, num_modes):
-    config = TtLoraConfig(rank=3, alpha=6.0, bond_dimension=4, num_modes=num_modes)
-    branch = _random(TtLoraBranch(config, in_features, out_features))
+    config = LorettaConfig(rank=3, alpha=6.0, bond_dimension=4, num_modes=num_modes)
+    branch = _random(LorettaBranch(config, in_features, out_features, rank=3, scaling=2.0))
     expected = 6.0 / 3 * dense_train(branch.up, out_features).T @ dense_train(branch.down, in_features)
     assert_close(branch.matrix(), torch.from_numpy(expected), atol=1e-12, rtol=1e-10)
     x = torch.randn(5, in_features, dtype=torch.float64)
@@ -37,12 +37,12 @@ def test_the_update_is_the_product_of_two_trains(in_features, out_features, num_
 def test_a_train_has_one_core_for_the_rank_and_one_for_each_mode(one_linear, width, options, parameters):
     with torch.device("meta"):
         model = one_linear(width, width)
-    (kind,) = count_layers(model, TtLoraConfig(target_modules=["layer"], **options))
+    (kind,) = count_layers(model, LorettaConfig(target_modules=["layer"], **options))
     assert kind.parameters == 2 * parameters
 
 
 def test_h_starts_with_the_variance_that_lora_has():
-    branch = TtLoraBranch(TtLoraConfig(rank=8), 768, 768)
+    branch = LorettaBranch(LorettaConfig(), 768, 768, rank=8, scaling=2.0)
     branch.initialize(torch.Generator().manual_seed(0))
     down, up = branch.effective_factors()
     x = torch.randn(2000, 768, generator=torch.Generator().manual_seed(1))
@@ -51,7 +51,7 @@ def test_h_starts_with_the_variance_that_lora_has():
 
 
 def test_all_cores_learn_once_the_last_has_moved(one_linear):
-    model = get_peft_model(one_linear(), TtLoraConfig(target_modules=["layer"], init_seed=0))
+    model = get_peft_model(one_linear(), LorettaConfig(target_modules=["layer"], init_seed=0))
     x, wanted = torch.randn(40, 12), torch.randn(40, 10)
     optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=0.02)
     losses = []
@@ -66,7 +66,7 @@ def test_all_cores_learn_once_the_last_has_moved(one_linear):
 
 
 def test_a_lora_of_its_rank_is_exact_and_of_less_is_not(one_linear):
-    model = _random(get_peft_model(one_linear(), TtLoraConfig(rank=4, target_modules=["layer"])))
+    model = _random(get_peft_model(one_linear(), LorettaConfig(rank=4, target_modules=["layer"])))
     delta = model.base_model.model.layer.get_delta_weight("default")
     for rank, exact in ((4, True), (3, False)):
         _, weights = convert_to_lora(model, rank=rank)
@@ -77,7 +77,7 @@ def test_a_lora_of_its_rank_is_exact_and_of_less_is_not(one_linear):
 
 def test_a_rank_above_the_bond_dimension_is_refused():
     with pytest.raises(AdapterError, match="set rank to 4 or bond_dimension to 6"):
-        TtLoraConfig(rank=6, bond_dimension=4)
+        LorettaConfig(rank=6, bond_dimension=4)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_rank_above_the_bond_dimension_is_refused():
 )
 def test_values_out_of_range_are_refused_by_name(options):
     with pytest.raises(AdapterError, match=next(iter(options))):
-        TtLoraConfig(**options)
+        LorettaConfig(**options)
 
 
 def test_merging_two_into_bfloat16_rounds_once():
@@ -128,12 +128,12 @@ def test_a_quantized_weight_is_not_merged_into():
 @pytest.fixture
 def two(make_model):
     """A small Llama with adapters "one" on q and v, and "two" on q."""
-    model = get_peft_model(make_model(), TtLoraConfig(target_modules=["q_proj", "v_proj"]), adapter_name="one")
-    model.add_adapter("two", TtLoraConfig(target_modules=["q_proj"]))
+    model = get_peft_model(make_model(), LorettaConfig(target_modules=["q_proj", "v_proj"]), adapter_name="one")
+    model.add_adapter("two", LorettaConfig(target_modules=["q_proj"]))
     torch.manual_seed(5)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "tt_lora_" in name:
+            if "loretta_" in name:
                 weight.normal_(std=0.5)
     return model.eval()
 
@@ -181,9 +181,9 @@ def dense_train(factor, width):
 
 
 def _layer(linear, *names):
-    layer = TtLoraLayer(linear, "some.layer", names[0])
+    layer = LorettaLayer(linear, "some.layer", names[0])
     for name in names:
-        layer.update_layer(name, TtLoraConfig(rank=2, bond_dimension=3, target_modules=["layer"]))
+        layer.update_layer(name, LorettaConfig(rank=2, bond_dimension=3, target_modules=["layer"]))
         branch = layer.branch(name)
         branch.float()
         nn.init.normal_(branch.up.operator.cores[-1])
