@@ -1,0 +1,29 @@
+"""The code and YAML blocks of a documentation page, by the heading they stand under."""
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs/integrations.md"
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The model that the page names; tests put the tiny one in its place."""
+
+
+def blocks(heading, language):
+    """The text of every block of a language in the section of that heading, in order."""
+    _, found, rest = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
+    assert found, f"{PAGE.name} has no section {heading!r}"
+    section = rest.partition("\n## ")[0]
+    texts = re.findall(rf"^```{language}\n(.*?)^```$", section, flags=re.DOTALL | re.MULTILINE)
+    assert texts, f"the section {heading!r} of {PAGE.name} has no {language} block"
+    return texts
+
+
+def run(heading, replace, names=None):
+    """Execute the Python blocks of a section as one program; the names that it leaves behind."""
+    namespace = dict(names or {})
+    for text in blocks(heading, "python"):
+        for old, new in replace.items():
+            assert any(old in other for other in blocks(heading, "python")), f"{old!r} is not in {heading!r}"
+            text = text.replace(old, new)
+        exec(compile(text, f"{PAGE.name}: {heading}", "exec"), namespace)
+    return namespace
