@@ -21,7 +21,7 @@ class BasePlugin:
         return []
 
     def load_adapter(self, model, cfg, inference=False, config_only=False):
-        return None
+        """None: an adapter of somebody else."""
 
 
 class DictDefault(dict):

@@ -18,12 +18,12 @@ def blocks(heading, language):
     return texts
 
 
-def run(heading, replace, names=None):
+def run(heading, replace):
     """Execute the Python blocks of a section as one program; the names that it leaves behind."""
-    namespace = dict(names or {})
-    for text in blocks(heading, "python"):
-        for old, new in replace.items():
-            assert any(old in other for other in blocks(heading, "python")), f"{old!r} is not in {heading!r}"
-            text = text.replace(old, new)
-        exec(compile(text, f"{PAGE.name}: {heading}", "exec"), namespace)
+    program = "\n".join(blocks(heading, "python"))
+    for old, new in replace.items():
+        assert old in program, f"the section {heading!r} of {PAGE.name} has no {old!r}"
+        program = program.replace(old, new)
+    namespace = {}
+    exec(compile(program, f"{PAGE.name}: {heading}", "exec"), namespace)
     return namespace

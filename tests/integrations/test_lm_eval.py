@@ -38,6 +38,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda _: None)  # runs `pip list` each time
     return tmp_path
 
 
@@ -97,6 +98,8 @@ def test_chat_asks_through_the_template(here, adapted, tokenizer):
 
 
 def test_problems_are_told_with_the_way_out(here, adapted, tokenizer, monkeypatch, tiny_model):
+    # In place of lm-eval's own thousands of task files, which take ten seconds to read.
+    monkeypatch.setattr("lm_eval.tasks.manager.__file__", str(here / "tasks/manager.py"))
     with pytest.raises(TaskError, match="did you mean 'word_sums'"):
         score(here, adapted, tokenizer, name="word_sum")
     with pytest.raises(TaskError, match="no folder"):
@@ -108,7 +111,7 @@ def test_problems_are_told_with_the_way_out(here, adapted, tokenizer, monkeypatc
     plain.chat_template = None
     with pytest.raises(DataError, match="no chat template"):
         score(here, adapted, plain, chat=True)
-    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(TaskError, match=r'pip install "qpeft\[eval\]"'):
         score(here, adapted, tokenizer)
 

@@ -7,9 +7,9 @@
       rank: 8
       target_modules: [q_proj, v_proj]
 
-The interface, as of axolotl 0.18 and 0.19: `axolotl.integrations.base` has `BasePlugin`, whose methods axolotl calls, and
-`AdapterCapabilities`, by which a plug-in says which values of `adapter` it serves; `load_adapter` of the first plug-in
-that returns something is used. Configurations are dictionaries whose missing keys read as None.
+The interface, as of axolotl 0.18 and 0.19: `axolotl.integrations.base` has `BasePlugin`, whose methods axolotl calls,
+and `AdapterCapabilities`, by which a plug-in says which values of `adapter` it serves; `load_adapter` of the first
+plug-in that returns something is used. Configurations are dictionaries whose missing keys read as None.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from qpeft.adapters.build import add_adapter, build_config
 from qpeft.errors import AdapterError, RecipeError
 
 OLDEST_PEFT = (0, 21)
-"""Older ones leave the adapter's name in the keys of its file where parts of a layer have parts, so none can load it."""
+"""Older ones keep the adapter's name in the keys of its file where parts of a layer have parts; it cannot be loaded."""
 
 QUANTIZED = ("load_in_4bit", "load_in_8bit", "gptq")
 """axolotl quantizes for its own adapters only; beside a plug-in's it leaves these without effect, and says nothing."""
