@@ -3,7 +3,7 @@ import sys
 import pytest
 import yaml
 
-from qpeft.cli.main import main
+from qpeft_cli.main import main
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ def generate(
     yes: Annotated[bool, typer.Option("--yes", help="Agree that the device gets angles of your text.")] = False,
 ) -> None:
     """Answer questions with a trained adapter, greedily."""
-    from qpeft.cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.data import Message  # noqa: PLC0415
+    from qpeft.data import Message  # noqa: PLC0415  (takes seconds to import)
     from qpeft.errors import DataError  # noqa: PLC0415
     from qpeft.evaluation import generate as answers_of  # noqa: PLC0415
+    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
 
     texts = [line for text in prompts or ["-"] for line in (_lines() if text == "-" else [text])]
     if not texts or not all(text.strip() for text in texts):
@@ -46,7 +46,7 @@ def generate(
             before = answers_of(adapted.model, adapted.tokenizer, questions, max_new_tokens=max_new_tokens)
     with contextlib.ExitStack() as stack:
         if device is not None:
-            from qpeft.cli.on_device import answering_on, section_for  # noqa: PLC0415
+            from qpeft_cli.on_device import answering_on, section_for  # noqa: PLC0415
 
             section = section_for(adapted.recipe, device, device_option or [])
             stack.enter_context(
