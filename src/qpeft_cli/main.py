@@ -39,6 +39,7 @@ COMMANDS = {
     "train": Command("qpeft_cli.train:train", takes_overrides=True),
     "eval": Command("qpeft_cli.evaluate:evaluate"),
     "generate": Command("qpeft_cli.generate:generate"),
+    "chat": Command("qpeft_cli.chat:chat"),
     "inspect": Command("qpeft_cli.inspect:inspect", takes_overrides=True),
     "jobs": Command("qpeft_cli.jobs:jobs"),
     "devices": Command("qpeft_cli.devices:devices"),
@@ -69,7 +70,7 @@ def main() -> None:
     # Deprecations among transformers, peft and trl: nothing that a user of ours can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
     try:
-        application(sys.argv[1:])()
+        application(sys.argv[1:])(prog_name="qpeft")
     except Exception as error:
         from qpeft.errors import QpeftError  # noqa: PLC0415  (takes seconds to import)
 
