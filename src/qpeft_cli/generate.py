@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +14,19 @@ def generate(
     prompts: Annotated[
         list[str] | None, typer.Argument(help="Questions; '-' reads one per line from the input.")
     ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option("--input", help="Questions: .jsonl, .json, .csv or .parquet rows, or .txt with one a line."),
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="JSON lines: the rows of --input, with what was generated.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
-    base: Annotated[bool, typer.Option("--base", help="Also show the base model's answers.")] = False,
+    system: Annotated[
+        str | None, typer.Option(help="System message; by default that of the training run. '' for none.")
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Also the base model's answers.")] = False,
     device: Annotated[str | None, typer.Option(help="Quantum device that evaluates the circuits.")] = None,
     device_option: Annotated[
         list[str] | None,
@@ -25,43 +34,32 @@ def generate(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree that the device gets angles of your text.")] = False,
 ) -> None:
-    """Answer questions with a trained adapter, greedily."""
-    from qpeft.data import Message  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.errors import DataError  # noqa: PLC0415
-    from qpeft.evaluation import generate as answers_of  # noqa: PLC0415
-    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
+    """Answer questions with a trained adapter, greedily: those given here, or a file of them.
 
-    texts = [line for text in prompts or ["-"] for line in (_lines() if text == "-" else [text])]
-    if not texts or not all(text.strip() for text in texts):
-        raise DataError("There is no question: give one as an argument, or one per line on the standard input.")
-    adapted = load_adapted(folder)
-    system = adapted.recipe.data.system
-    first = [Message("system", system)] if system else []
-    questions = [[*first, Message("user", text)] for text in texts]
+    A file that was interrupted is continued by the same command.
+    """
+    if (input_file is None) != (output_file is None):
+        raise typer.BadParameter("--input and --output go together.")
+    if input_file is not None and prompts:
+        raise typer.BadParameter("Questions come from --input or from the command line, not from both.")
+    from qpeft_cli.answering import Answering, answer_file, answer_texts  # noqa: PLC0415  (takes seconds to import)
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    before: list[str] = []
-    if base:
-        with adapted.without_adapter(True):
-            before = answers_of(adapted.model, adapted.tokenizer, questions, max_new_tokens=max_new_tokens)
-    with contextlib.ExitStack() as stack:
-        if device is not None:
-            from qpeft_cli.on_device import answering_on, section_for  # noqa: PLC0415
-
-            section = section_for(adapted.recipe, device, device_option or [])
-            stack.enter_context(
-                answering_on(
-                    section, adapted, folder, questions, max_new_tokens=max_new_tokens, yes=yes, console=console
-                )
-            )
-        after = answers_of(adapted.model, adapted.tokenizer, questions, max_new_tokens=max_new_tokens)
-    for number, text in enumerate(texts):
-        if len(texts) > 1 or base:
-            console.print(f"> {text}", style="bold")
-        if base:
-            console.print(f"[base model] {before[number]}", style="dim")
-        console.print(after[number])
-
-
-def _lines() -> list[str]:
-    return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    options = Answering(
+        folder,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        system=system,
+        base=base,
+        device=device,
+        device_options=tuple(device_option or ()),
+        yes=yes,
+        console=Console(highlight=False, soft_wrap=True, markup=False, emoji=False),
+    )
+    if input_file is None or output_file is None:
+        answer_texts(options, prompts or ["-"])
+        return
+    try:
+        answer_file(options, input_file, output_file)
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"\ninterrupted; what is in {output_file} is whole: the same command continues it", err=True)
+        raise typer.Exit(130) from interrupt

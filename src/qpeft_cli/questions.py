@@ -21,8 +21,8 @@ def typed_lines(console: Console) -> Iterator[str]:
         return
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401, PLC0415  (history and editing, where the system has them)
-    while (line := _typed_line(console)) is not None:
-        yield line
+    while (typed := _typed_line(console)) is not None:
+        yield typed
 
 
 def _typed_line(console: Console) -> str | None:
