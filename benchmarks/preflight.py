@@ -39,7 +39,7 @@ from qpeft.simulation import expectations
 from qpeft.simulation.noise import NoiseModel, SampleKey
 from qpeft.simulation.noise.counter import Stream
 
-EMULATOR = [sys.executable, "-c", "from qpeft.cli.main import main; main()", "devices", "emulator"]
+EMULATOR = [sys.executable, "-c", "from qpeft_cli.main import main; main()", "devices", "emulator"]
 CHIP_IDS = {"wukong": "72", "clean": "clean"}
 FOUR_QUBITS = [(name, 4, depth) for name in ANSATZE for depth in (1, 2, 3, 4)]
 EIGHT_QUBITS = [("ring_cz", 8, 1), ("ring_cz", 8, 2), ("ring_crz", 8, 1)]
