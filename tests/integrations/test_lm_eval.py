@@ -11,10 +11,10 @@ import torch
 from peft import get_peft_model
 
 from qpeft import QthaConfig
-from qpeft.cli.main import main
 from qpeft.errors import DataError, TaskError
 from qpeft.evaluation import harness
 from qpeft.models import load_model, load_tokenizer
+from qpeft_cli.main import main
 
 pytestmark = [
     pytest.mark.slow,

@@ -28,15 +28,15 @@ def evaluate(
         raise typer.BadParameter("--data and --exact-match measure held-out examples; --tasks is measured by itself.")
     if tasks is None and (task_folder is not None or few_shot is not None or chat):
         raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
-    from qpeft.cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.errors import DataError  # noqa: PLC0415
+    from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
     from qpeft.evaluation import score  # noqa: PLC0415
     from qpeft.training.splits import load_splits  # noqa: PLC0415
+    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True)
     adapted = load_adapted(folder)
     if tasks is not None:
-        from qpeft.cli.task_scores import print_task_scores  # noqa: PLC0415
+        from qpeft_cli.task_scores import print_task_scores  # noqa: PLC0415
 
         names = [name.strip() for name in tasks.split(",")]
         print_task_scores(

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from qpeft.cli.adapted import Adapted
 from qpeft.evaluation.harness import TaskScore, evaluate_with_harness
+from qpeft_cli.adapted import Adapted
 
 
 def print_task_scores(
