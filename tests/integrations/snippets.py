@@ -8,12 +8,16 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model that the page names; tests put the tiny one in its place."""
 
 
-def blocks(heading, language):
-    """The text of every block of a language in the section of that heading, in order."""
+def section(heading):
+    """What stands under a heading, up to the next."""
     _, found, rest = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
     assert found, f"{PAGE.name} has no section {heading!r}"
-    section = rest.partition("\n## ")[0]
-    texts = re.findall(rf"^```{language}\n(.*?)^```$", section, flags=re.DOTALL | re.MULTILINE)
+    return rest.partition("\n## ")[0]
+
+
+def blocks(heading, language):
+    """The text of every block of a language in the section of that heading, in order."""
+    texts = re.findall(rf"^```{language}\n(.*?)^```$", section(heading), flags=re.DOTALL | re.MULTILINE)
     assert texts, f"the section {heading!r} of {PAGE.name} has no {language} block"
     return texts
 

@@ -42,6 +42,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def no_stock_tasks(here, monkeypatch):
+    """Leaves lm-eval's own thousands of task files out, which take ten seconds to read."""
+    (here / "stock").mkdir()
+    monkeypatch.setattr("lm_eval.tasks.manager.__file__", str(here / "stock/manager.py"))
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model):
     return load_tokenizer(str(tiny_model))
@@ -88,6 +95,23 @@ def test_items_and_mode_of_the_model_are_as_asked_and_as_before(here, adapted, t
     assert adapted.training
 
 
+def test_few_shot_examples_are_as_many_as_asked_for(here, adapted, tokenizer):
+    assert [one.few_shot for one in score(here, adapted, tokenizer, few_shot=2, items=3)] == [2, 2]
+
+
+def test_a_group_has_the_mean_of_its_tasks(here, adapted, tokenizer, no_stock_tasks):
+    text = (here / "tasks/word_sums.yaml").read_text(encoding="utf-8")
+    sums = text.replace("task: word_sums", "task: other_sums").replace("word_sums.jsonl", "other_sums.jsonl")
+    (here / "tasks/other_sums.yaml").write_text(sums, encoding="utf-8")
+    (here / "other_sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:6]), encoding="utf-8")
+    group = "group: sums\ntask: [word_sums, other_sums]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    (here / "tasks/sums.yaml").write_text(group, encoding="utf-8")
+    found = {one.task: one for one in score(here, adapted, tokenizer, name="sums") if one.metric == "acc"}
+    right = found["word_sums"].value * len(ROWS) + found["other_sums"].value * 6
+    assert found["sums"].value == pytest.approx(right / (len(ROWS) + 6))
+    assert found["sums"].items is None
+
+
 def test_chat_asks_through_the_template(here, adapted, tokenizer):
     chats = [
         row | {"question": tokenizer.apply_chat_template(turns(row), tokenize=False, add_generation_prompt=True)}
@@ -97,9 +121,7 @@ def test_chat_asks_through_the_template(here, adapted, tokenizer):
     assert first.value == pytest.approx(by_hand(adapted, tokenizer, chats, space="")[0])
 
 
-def test_problems_are_told_with_the_way_out(here, adapted, tokenizer, monkeypatch, tiny_model):
-    # In place of lm-eval's own thousands of task files, which take ten seconds to read.
-    monkeypatch.setattr("lm_eval.tasks.manager.__file__", str(here / "tasks/manager.py"))
+def test_problems_are_told_with_the_way_out(here, adapted, tokenizer, monkeypatch, tiny_model, no_stock_tasks):
     with pytest.raises(TaskError, match="did you mean 'word_sums'"):
         score(here, adapted, tokenizer, name="word_sum")
     with pytest.raises(TaskError, match="no folder"):

@@ -95,7 +95,7 @@ def evaluate_with_harness(
     except (OSError, ValueError, KeyError, TypeError, DatasetsError, YAMLError, TemplateError) as error:
         reason = " ".join(str(error).split())[:MAX_REASON]
         raise TaskError(
-            f"{', '.join(tasks)} cannot be scored; the task's file or data is at fault, or cannot be reached: "
+            f"{', '.join(tasks)} cannot be scored, most likely for the task's file or data: "
             f"{type(error).__name__}: {reason}"
         ) from error
     return tuple(_scores(results))
