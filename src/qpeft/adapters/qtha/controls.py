@@ -34,9 +34,10 @@ class MlpMiddle(AbstractMiddle):
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None) -> None:
-        """Orthogonal matrices; SiLU halves a signal near zero, which the matrix before it makes good."""
-        for matrix in (self.first, *self.inner.parameters()):
-            nn.init.orthogonal_(matrix, gain=2.0, generator=generator)
+        """Orthogonal matrices; SiLU halves a signal near zero and less a larger one, which their sizes make good."""
+        nn.init.orthogonal_(self.first, gain=2.0, generator=generator)
+        for matrix in self.inner.parameters():
+            nn.init.orthogonal_(matrix, gain=1.5, generator=generator)
         nn.init.orthogonal_(self.second, generator=generator)
 
 
@@ -79,7 +80,7 @@ class UnitMiddle(AbstractMiddle):
         return f"num_units={self.num_units}, num_parameters={len(self.weights)}"
 
     def _first_values(self) -> list[float]:
-        return [value for unit in range(1, self.num_units + 1) for value in (0.0, unit, 1 / self.num_units, 0.0)]
+        return [value for unit in range(1, self.num_units + 1) for value in (0.0, float(unit), 1 / self.num_units, 0.0)]
 
 
 class HilbertMiddle(AbstractMiddle):
