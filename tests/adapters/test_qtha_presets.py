@@ -1,7 +1,11 @@
 """QTHA and its ablations by name: parameters by the published formulas, and what holds for every one of them."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from peft import PeftModel, get_peft_model
 
 from qpeft import QthaConfig
@@ -10,6 +14,7 @@ from qpeft.adapters.count import count_layers
 from qpeft.adapters.qtha import COMPOSITIONS
 from qpeft.errors import AdapterError
 
+DOCS = (Path(__file__).parents[2] / "docs/qtha.md").read_text(encoding="utf-8")
 R, L = 10, 2
 N, M = 3584, 512
 # Sum over four cores of left bond x narrow mode x wide mode x right bond, for 256 = 4.4.4.4 and bonds 1, 8, 8, 8, 1.
@@ -45,6 +50,15 @@ def test_parameters_of_an_ablation_in_the_published_sizes_are_the_formulas(one_l
     depth = 1 if name == "classical_form" else L
     config = QthaConfig.paper(rank=rank, depth=depth, **COMPOSITIONS[name] | {"target_modules": ["layer"]})
     assert _parameters(one_linear, config) == FORMULAS[name]
+
+
+def test_the_documented_table_has_every_preset_with_its_blocks_and_its_parameters():
+    rows = re.findall(r"^\| `(\w+)` \| `(.+)` \| `([FTD][^`]*)` \|", DOCS, re.MULTILINE)
+    assert {name: yaml.safe_load(f"{{{blocks}}}") for name, blocks, _ in rows} == COMPOSITIONS
+    for name, _, formula in rows:
+        weights = 2 * R if name == "classical_form" else 4 * R * L
+        terms = {"F": P_QTHA, "T": P_DOWN + P_UP, "D": P_LORA, "r": R, "w": weights}
+        assert eval(formula.replace("^", "**").replace(" r", "*r").replace("+*", "+"), terms) == FORMULAS[name], name
 
 
 @pytest.mark.parametrize(("layers", "matrices"), [(2, 4), (3, 5), (4, 6)])
