@@ -8,11 +8,13 @@ import scipy.signal
 import torch
 from torch.testing import assert_close
 
+import qpeft
 from qpeft import QthaConfig
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.controls import HilbertMiddle, hilbert_matrix
 from qpeft.adapters.qtha.named_middles import MIDDLES
 from qpeft.circuits import Circuit, Operation, Weight, ansatz
+from qpeft.devices import LocalDevice
 from qpeft.errors import AdapterError
 from qpeft.simulation import expectations
 
@@ -92,6 +94,12 @@ def test_the_closed_form_of_a_saved_circuit_is_that_circuit():
     form.load_state_dict(circuit.state_dict())
     h = torch.randn(9, 6)
     assert_close(form(h), circuit(h), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("middle", ["classical_form", "sinusoid"])
+def test_what_is_no_circuit_is_never_put_on_a_device(adapt, middle):
+    with pytest.raises(AdapterError, match="has no circuit: no adapter of it has middle='circuit' or 'frozen_circuit'"):
+        qpeft.set_quantum_device(adapt(middle=middle, ansatz="ring_cz"), LocalDevice())
 
 
 def test_further_layers_of_the_mlp_leave_the_names_of_two_as_they_were():

@@ -93,8 +93,8 @@ class HilbertMiddle(AbstractMiddle):
     The cosine, bounded as an expectation value is, stands for the phase itself, which jumps by a turn. |s| is taken as
     sqrt(|s|^2 + 1e-4), which has a slope everywhere. Below rank 3, H is zero.
 
-    Source: our reconstruction of the idea of H-LoRA (arXiv:2603.02281), of which we know that it applies a Hilbert
-    transform within the adapter for features of orthogonal amplitude and phase; not of its formulas.
+    Source: our reconstruction of H-LoRA (arXiv:2603.02281) from its abstract: a Hilbert transform within the adapter,
+    features of amplitude and phase, bounded norms. Its formulas may differ.
     """
 
     def __init__(self, rank: int) -> None:
