@@ -109,8 +109,8 @@ class QthaConfig(RankedConfig):
         """The published form: 4 cores, inner width 256, bond dimension 8, Kaiming init, uniform angles, alpha 2 rank.
 
         Rebuilt from the released code of the method's authors (docs/qtha.md); 752,640 trainable parameters on q_proj
-        and v_proj of DeepSeek-R1-Distill-Qwen-7B. `options` override any field; sizes that their factors do not have are
-        left out, so QthaConfig.paper(**COMPOSITIONS[name]) is an ablation in the published sizes.
+        and v_proj of DeepSeek-R1-Distill-Qwen-7B. `options` override any field; sizes that their factors lack are left
+        out, so QthaConfig.paper(**COMPOSITIONS[name]) is an ablation in the published sizes.
         """
         factors = {options.get("down", "mpo"), options.get("up", "mpo")}
         published: dict[str, Any] = {
