@@ -16,6 +16,7 @@ QpeftError
 ├── AdapterError          an adapter configuration that does not fit itself or the model
 │   └── NotMergeableError the update is not a matrix, so it cannot be added to the base weight
 ├── RecipeError           a recipe with an unknown key, a missing section or a value out of range
+├── StudyError            a comparison that cannot be made as it is asked for
 ├── DataError             a data file that cannot be read as training or evaluation examples
 ├── TaskError             a benchmark task that cannot be scored
 ├── ModelError            a base model that cannot be found or loaded
@@ -85,6 +86,10 @@ class NotMergeableError(AdapterError):
 
 class RecipeError(QpeftError, ValueError):
     """A recipe with an unknown key, a missing section or a value out of range."""
+
+
+class StudyError(QpeftError, ValueError):
+    """A comparison that cannot be made as it is asked for."""
 
 
 class DataError(QpeftError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,10 +28,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Scores:
-    """`loss`: held-out loss in nats per token over `tokens` tokens. `answers`: empty if none were asked for."""
+    """`loss`: held-out loss in nats per token over `tokens` tokens. `answers`: empty if none were asked for.
+
+    `item_sums`, `item_tokens`: nats and trained-on tokens of every example, in their order.
+    """
 
     loss: float
     tokens: int
+    item_sums: tuple[float, ...]
+    item_tokens: tuple[int, ...]
     answers: tuple[Answer, ...] = ()
 
     @property
@@ -45,13 +51,18 @@ class Scores:
             return None
         return sum(answer.right for answer in self.answers) / len(self.answers)
 
-    def to_dict(self) -> dict[str, float | int | None]:
-        """The figures, for a record."""
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, for a record; those of single examples under `items`."""
         return {
             "loss": self.loss,
             "tokens": self.tokens,
             "exact_match": self.exact_match,
             "answered": len(self.answers),
+            "items": {
+                "nats": list(self.item_sums),
+                "tokens": list(self.item_tokens),
+                "right": [answer.right for answer in self.answers],
+            },
         }
 
 
@@ -82,7 +93,7 @@ def score(
     """
     loss = held_out_loss(model, encoded)
     if not exact_match:
-        return Scores(loss.loss, loss.tokens)
+        return Scores(**vars(loss))
     chosen = examples[:items]
     for example in chosen:
         if final_number(example.answer) is None:
@@ -94,4 +105,4 @@ def score(
         Answer(example.question[-1].content, example.answer, text, is_right(text, example.answer))
         for example, text in zip(chosen, texts, strict=True)
     )
-    return Scores(loss.loss, loss.tokens, answers)
+    return Scores(**vars(loss), answers=answers)

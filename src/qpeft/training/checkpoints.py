@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_REQUIRED = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+_REQUIRED = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "order.txt")
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -26,30 +26,46 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file cannot be read, or a key is unknown or a value out of range; it names the nearest key.
     """
+    return parse_recipe(read_values(path, overrides, sections=Recipe), source=str(path))
+
+
+def read_values(path: Path, overrides: Iterable[str], *, sections: type[BaseModel]) -> dict[str, Any]:
+    """What a YAML file and command-line overrides hold, not checked yet. Raises: RecipeError, naming `sections`' keys.
+
+    `overrides` are given as for `load_recipe`.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = "is no text file" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
-        raise RecipeError(f"The recipe {path} {reason}.") from error
+        raise RecipeError(f"The {sections.__name__.lower()} {path} {reason}.") from error
     try:
         values = yaml.load(text, Loader=_Loader) or {}
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(
-            f"{path} must hold sections ({', '.join(Recipe.model_fields)}), not a {type(values).__name__}."
+            f"{path} must hold sections ({', '.join(sections.model_fields)}), not a {type(values).__name__}."
         )
     for key, value in _read_overrides(overrides):
         _set(values, key, value)
-    return parse_recipe(values, source=str(path))
+    return values
 
 
 def parse_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
     """A recipe from nested mappings; `source` says in errors where they came from. Raises: RecipeError."""
+    return parse(Recipe, values, source=source)
+
+
+Sections = TypeVar("Sections", bound=BaseModel)
+
+
+def parse(sections: type[Sections], values: Mapping[str, Any], *, source: str) -> Sections:
+    """Nested mappings as `sections`, with errors as those of `parse_recipe`. Raises: RecipeError."""
     try:
-        return Recipe.model_validate(values)
+        return sections.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(details) for details in error.errors()]
+        problems = [_explain(details, sections) for details in error.errors()]
         raise RecipeError(f"{source}: " + " ".join(problems)) from error
 
 
@@ -98,14 +114,13 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(details: ErrorDetails) -> str:
+def _explain(details: ErrorDetails, root: type[BaseModel]) -> str:
     path = [str(part) for part in details["loc"]]
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], _keys(path[:-1]), n=1, cutoff=0.5)
-        hint = (
-            f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(_keys(path[:-1]))}."
-        )
+        known = _keys(path[:-1], root)
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(known)}."
         return f"Unknown key {name!r}; {hint}"
     if details["type"] == "missing":
         return f"{name!r} is missing."
@@ -115,9 +130,9 @@ def _explain(details: ErrorDetails) -> str:
     )
 
 
-def _keys(path: list[str]) -> list[str]:
+def _keys(path: list[str], root: type[BaseModel]) -> list[str]:
     """Names of the keys of a section, or of the sections themselves for an empty path."""
-    section: type[BaseModel] = Recipe
+    section = root
     for name in path:
         found = section_of(section.model_fields[name].annotation)
         assert found is not None, "only sections have keys of their own"

@@ -138,6 +138,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         "device": started["device"] | vars(device_steps.spent()) if device_steps else None,
         "after": _measure(recipe, model, tokenizer, held_out, console, "after"),
         "steps": trainer.state.global_step,
+        "order": trainer.order.digest,
         "history": trainer.state.log_history,
         "seconds_per_step": statistics.median(progress.step_seconds) if progress.step_seconds else None,
     }

@@ -19,6 +19,7 @@ from qpeft.errors import DeviceError
 from qpeft.evaluation import held_out_loss
 from qpeft.runs.files import staged
 from qpeft.training.checkpoints import checkpoints
+from qpeft.training.order import OrderRecord
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sampling import LengthGroupedSampler
 
@@ -29,7 +30,7 @@ class CheckpointingTrainer(SFTTrainer):
     Departures: a checkpoint is written under a temporary name and then renamed, so whatever kills the process leaves
     the last one loadable; `evaluate` gives the loss per token (transformers averages batches, whatever they hold); with
     `lengths`, those of the training examples, batches hold examples of like length; with `device_steps`, circuits of
-    training steps run on a quantum device.
+    training steps run on a quantum device. `order` tells the batches of one run from those of another.
     """
 
     control: TrainerControl
@@ -48,6 +49,7 @@ class CheckpointingTrainer(SFTTrainer):
         self._lengths, self._device_steps = lengths, device_steps
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
         self._staging: Path | None = None
+        self.order = OrderRecord()
 
     def train_from(self, checkpoint: Path | None) -> None:
         """Train, from a checkpoint if there is one."""
@@ -66,12 +68,14 @@ class CheckpointingTrainer(SFTTrainer):
                     "here all GPUs that are seen share a batch. Show one, as CUDA_VISIBLE_DEVICES=0 does."
                 )
             self._device_steps.begin(self.state.global_step, inputs)
+        self.order.add(inputs["input_ids"])
         return super().training_step(model, inputs, *args, **kwargs)
 
     def _train_from(self, checkpoint: Path | None) -> None:
         if checkpoint is None:
             self.train()
             return
+        self.order.load(checkpoint)
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         if state.global_step < self.args.max_steps:
             self.train(resume_from_checkpoint=str(checkpoint))
@@ -109,6 +113,7 @@ class CheckpointingTrainer(SFTTrainer):
             for file in (temporary / name).iterdir():
                 file.rename(temporary / file.name)
             (temporary / name).rmdir()
+            self.order.save(temporary)
         for old in checkpoints(folder)[: -self._keep_checkpoints]:
             shutil.rmtree(old)
 

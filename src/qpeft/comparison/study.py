@@ -1,0 +1,134 @@
+"""A study as a file: which methods are compared on what, and what counts as equal, all fixed before the first run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from qpeft.adapters.build import build_config
+from qpeft.errors import StudyError
+from qpeft.training.config import parse, read_values
+from qpeft.training.sections import AdapterSection, Recipe, Section
+
+Rates = Annotated[list[PositiveFloat], Field(min_length=1)]
+FROM = "from"
+
+
+class StudyOutput(Section):
+    """Where a study goes."""
+
+    folder: str = Field(description="Folder of all runs, their results and the report; a study in it is continued.")
+
+
+class Study(Section):
+    """Methods x learning rates x seeds on one model and data set."""
+
+    name: str = Field(description="Heading of the report.")
+    question: str | None = Field(None, description="What the study is to answer, in words.")
+    recipe: dict[str, Any] = Field(
+        description="What all runs share, as a recipe, or the path of one. `from` inside names a recipe file, relative "
+        "to the study's, whose values hold where none is given here. Its seed, learning rate, adapter and output are "
+        "replaced."
+    )
+    common: dict[str, Any] = Field(
+        default_factory=dict, description="Adapter options of all methods, such as target_modules."
+    )
+    methods: dict[str, AdapterSection] = Field(min_length=2, description="Adapter section of every method, by name.")
+    reference: str = Field(description="The method that all others are compared with.")
+    learning_rates: Rates | dict[str, Rates] = Field(
+        description="Tried for every method; or a list for each, all of one length."
+    )
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        min_length=1, description="Of initial weights and data order; three or more tell methods from chance."
+    )
+    margin: PositiveFloat = Field(description="Loss in nats per token by which a method may be worse and still equal.")
+    test: str | None = Field(
+        None, description="File or Hub name whose items the chosen runs are judged on; nothing is chosen by it."
+    )
+    test_items: PositiveInt | None = Field(None, description="The first so many of them; None for all.")
+    ablate: list[str] = Field(
+        default_factory=list,
+        description="Methods also tested with their middle's output permuted among tokens, and replaced by its mean.",
+    )
+    output: StudyOutput
+
+    @model_validator(mode="after")
+    def _fits_itself(self) -> Study:
+        known = ", ".join(self.methods)
+        for role, names in (("reference", [self.reference]), ("ablate", self.ablate)):
+            if unknown := [name for name in names if name not in self.methods]:
+                raise ValueError(f"{role} names {unknown[0]!r}, which is not among the methods: {known}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: the same seed twice is one run, not two")
+        grids = self.learning_rates if isinstance(self.learning_rates, dict) else {}
+        if grids and grids.keys() != self.methods.keys():
+            raise ValueError(f"learning_rates: a list for each method or one for all; methods: {known}")
+        if len({len(grid) for grid in grids.values()}) > 1:
+            counts = ", ".join(f"{name}: {len(grid)}" for name, grid in grids.items())
+            raise ValueError(f"learning_rates: every method gets the same number of trials; got {counts}")
+        if any(len(set(grid)) < len(grid) for grid in map(self.rates, self.methods)):
+            raise ValueError("learning_rates: the same rate twice is one trial, not two")
+        return self
+
+    def rates(self, method: str) -> list[float]:
+        """The learning rates tried for a method, in rising order."""
+        grids = self.learning_rates
+        return sorted(grids[method] if isinstance(grids, dict) else grids)
+
+    def adapter(self, method: str) -> dict[str, Any]:
+        """The adapter section of a method's runs."""
+        section = self.methods[method]
+        return {"type": section.type, **self.common, **section.options}
+
+    def digest(self) -> str:
+        """SHA-256 of all that the study fixes, hexadecimal."""
+        values = self.model_dump(mode="json", exclude={"output"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def load_study(path: Path, overrides: Iterable[str] = ()) -> Study:
+    """A study from a YAML file and command-line overrides, with the recipe that it names read in.
+
+    Raises: RecipeError for files that cannot be read and for unknown keys, naming the nearest; StudyError for a
+    recipe that holds data out by itself; AdapterError for a method that there is not.
+    """
+    values = read_values(path, overrides, sections=Study)
+    if "recipe" in values:
+        values["recipe"] = _whole_recipe(values["recipe"], path.parent)
+    return parse_study(values, source=str(path))
+
+
+def parse_study(values: Mapping[str, Any], *, source: str) -> Study:
+    """A study from nested mappings; `source` says in errors where they came from. Raises: as `load_study`."""
+    study = parse(Study, values, source=source)
+    # Checked here once, with all its defaults: runs would otherwise fail one by one.
+    recipe = parse(Recipe, study.recipe | {"adapter": {}, "output": {"folder": ""}}, source=f"{source}: recipe")
+    if recipe.data.eval is not None or recipe.data.hold_out is not None:
+        raise StudyError(
+            f"{source}: the recipe holds examples out (data.eval or data.hold_out), and a learning rate must not be "
+            "chosen on what it is judged by. A study chooses on a hashed tenth of data.train; name the file to judge "
+            "by as test, and set both to null in the recipe."
+        )
+    if recipe.data.train == study.test:
+        raise StudyError(f"{source}: test and recipe.data.train are the same, {study.test}. Name another test file.")
+    for method in study.methods:
+        build_config(study.methods[method].type, {k: v for k, v in study.adapter(method).items() if k != "type"})
+    return study
+
+
+def _whole_recipe(recipe: Any, folder: Path) -> Any:
+    """A recipe section with what it takes from a file filled in."""
+    section = {FROM: recipe} if isinstance(recipe, str) else recipe
+    if not isinstance(section, dict) or FROM not in section:
+        return section
+    values = read_values(folder / str(section[FROM]), (), sections=Recipe)
+    for name, changes in section.items():
+        if name != FROM:
+            merged = isinstance(values.get(name), dict) and isinstance(changes, dict)
+            values[name] = values[name] | changes if merged else changes
+    return values
