@@ -1,4 +1,4 @@
-"""What differences between two methods can be told from chance. NumPy only; every choice is explained in docs/compare.md.
+"""Which differences between two methods can be told from chance. NumPy only; docs/compare.md explains the choices.
 
 Losses come as sums in nats per seed and item, (seeds, items), beside the number of tokens of every item; a loss is all
 nats over all tokens, a mean over seeds.

@@ -1,0 +1,87 @@
+"""A study from beginning to end: plan, train, choose, judge, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from qpeft.comparison.jobs import Job, run_all
+from qpeft.comparison.ledger import Ledger
+from qpeft.comparison.plan import Trial, file_hashes, measure_job, plan_trials, read_inputs
+from qpeft.comparison.results import Results, gather
+from qpeft.comparison.selection import Choice, choose
+from qpeft.comparison.study import Study
+from qpeft.runs.files import used_alone
+
+
+def compare(study: Study, *, processes: int | None = 1, console: Console | None = None) -> Results:
+    """Run what has not been run of a study, and say what it found.
+
+    Args:
+        study: what to compare.
+        processes: how many runs at the same time, each in a process of its own; None for all in this one.
+        console: where progress goes; None for nowhere.
+
+    Returns:
+        What was found; runs that failed are gaps in it.
+
+    Raises:
+        StudyError: the study, its data or its folder are at odds; nothing has then been overwritten.
+        QpeftError: of the kind that fits.
+    """
+    folder, console = Path(study.output.folder), console or Console(quiet=True)
+    with used_alone(folder):
+        inputs = read_inputs(study)
+        ledger = Ledger.begin(study, inputs)
+        trials = plan_trials(study, inputs)
+        _run([trial.job for trial in trials], processes, console)
+        choices = choose(study, trials)
+        _judge(trials, choices, ledger, processes, console)
+        return gather(study, trials, choices, inputs)
+
+
+def found_in(folder: Path) -> tuple[Results, Ledger]:
+    """What the study in a folder has found so far; nothing is run, and no data are read.
+
+    Raises: OutputError if there is none; StudyError if data files that are still there are not those it was made with.
+    """
+    ledger = Ledger.read(folder)
+    study, inputs = ledger.study, ledger.inputs
+    ledger.require_data(file_hashes(study))
+    trials = plan_trials(study, inputs)
+    return gather(study, trials, choose(study, trials), inputs), ledger
+
+
+def _judge(
+    trials: Sequence[Trial], choices: Sequence[Choice], ledger: Ledger, processes: int | None, console: Console
+) -> None:
+    """Measure the chosen runs, and the base model, on what they are judged by."""
+    study, inputs = ledger.study, ledger.inputs
+    rates = {choice.method: choice.rate for choice in choices}
+    chosen = [trial for trial in trials if trial.rate == rates[trial.method]]
+    jobs = [measure_job(study, trials[0], inputs, base=True)] + [measure_job(study, one, inputs) for one in chosen]
+    if study.test is not None and any(job.result() is None for job in jobs):
+        ledger.note_test_reading(rates)
+    _run(jobs, processes, console)
+
+
+def _run(jobs: Sequence[Job], processes: int | None, console: Console) -> None:
+    waiting = [job for job in jobs if job.result() is None]
+    if len(waiting) < len(jobs):
+        console.print(f"{len(jobs) - len(waiting)} of {len(jobs)} are there already")
+    ended = 0
+
+    def tell(job: Job) -> None:
+        nonlocal ended
+        ended += 1
+        failure = job.failure()
+        console.print(f"{ended}/{len(waiting)}  {job.title}: {f'failed: {failure}' if failure else _said(job)}")
+
+    run_all(waiting, processes=processes, on_end=tell)
+
+
+def _said(job: Job) -> str:
+    found = job.result() or {}
+    return f"loss {found['final']['loss']:.4f}" if "final" in found else f"trained in {found['seconds']:.0f} s"

@@ -1,0 +1,142 @@
+"""The runs of a study: one recipe each, in a folder that is named after everything the run depends on."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qpeft.comparison.jobs import Job
+from qpeft.comparison.study import Study
+from qpeft.data import Example, load_examples
+from qpeft.errors import StudyError
+from qpeft.runs import environment, hash_file
+from qpeft.training import Recipe
+from qpeft.training.config import parse_recipe
+
+SHARE = 10
+"""One in so many examples of the training file chooses the learning rate."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run. `job` trains it; `run` is where its adapter and record go."""
+
+    method: str
+    rate: float
+    seed: int
+    recipe: Recipe
+    job: Job
+
+    @property
+    def run(self) -> Path:
+        return Path(self.recipe.output.folder)
+
+
+def data_sources(study: Study) -> dict[str, str]:
+    """Files and Hub names that results depend on, by their place in the study."""
+    sources = {
+        "recipe.data.train": study.recipe["data"]["train"],
+        "recipe.model.chat_template": study.recipe["model"].get("chat_template"),
+        "test": study.test,
+    }
+    return {name: source for name, source in sources.items() if source is not None}
+
+
+def file_hashes(study: Study) -> dict[str, str]:
+    """SHA-256 of those sources that are files which are there, hexadecimal."""
+    sources = data_sources(study).items()
+    return {name: hash_file(Path(source)) for name, source in sources if Path(source).is_file()}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What runs depend on beside the study. `held_out`: examples of the training file that choose the learning rate.
+
+    `hashes`: SHA-256 of data files by their place in the study; a Hub name stands for itself. `versions`: of packages.
+    """
+
+    held_out: int
+    hashes: dict[str, str]
+    versions: dict[str, str | None]
+
+
+def read_inputs(study: Study) -> Inputs:
+    """The inputs as they are now.
+
+    Raises: DataError for data that cannot be read; StudyError if items to judge by are among those trained on.
+    """
+    held_out = max(1, len(_require_apart(study)) // SHARE)
+    return Inputs(held_out, data_sources(study) | file_hashes(study), environment()["versions"])
+
+
+def plan_trials(study: Study, inputs: Inputs) -> list[Trial]:
+    """Every method at every rate with every seed; the first seeds of all come first, so a table fills evenly."""
+    grid = [(seed, method, rate) for seed in study.seeds for method in study.methods for rate in study.rates(method)]
+    return [_trial(study, method, rate, seed, inputs) for seed, method, rate in grid]
+
+
+def measure_job(study: Study, trial: Trial, inputs: Inputs, *, base: bool = False) -> Job:
+    """What measures a chosen trial on the test, or, beside it, the base model on the same."""
+    test_hash = inputs.hashes.get("test")
+    arguments = {
+        "recipe": trial.recipe.model_dump(mode="json"),
+        "run": None if base else str(trial.run),
+        "test": study.test,
+        "items": study.test_items,
+        "digest": None if test_hash == study.test else test_hash,
+        "ablate": not base and trial.method in study.ablate,
+    }
+    # The adapter is known by its folder; of the recipe, only what the base model depends on tells measurements apart.
+    shared = {name: value for name, value in _content(trial.recipe).items() if name in ("model", "data", "evaluation")}
+    depends_on = arguments | {"recipe": shared, "run": None, "test": test_hash, "versions": inputs.versions}
+    folder = Path(study.output.folder) / "base" if base else trial.job.folder
+    title = f"judged: {'base model' if base else trial.job.title}"
+    return Job(title, folder, f"measured-{_digest(depends_on)[:12]}", "measure", arguments)
+
+
+def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs) -> Trial:
+    values = copy.deepcopy(study.recipe)
+    values |= {"seed": seed, "adapter": study.adapter(method)}
+    values["training"] = (values.get("training") or {}) | {"learning_rate": rate}
+    values["data"] |= {"hold_out": inputs.held_out}
+    values["evaluation"] = (values.get("evaluation") or {}) | {"before": False}
+    recipe = parse_recipe(values | {"output": {"folder": "run"}}, source="study")
+    used = {name: value for name, value in inputs.hashes.items() if name != "test"}
+    key = _digest({"recipe": _content(recipe), "data": used, "versions": inputs.versions})
+    folder = Path(study.output.folder) / "trials" / key[:16]
+    recipe = parse_recipe(values | {"output": {"folder": str(folder / "run")}}, source="study")
+    # Answers are generated for the chosen runs alone; what is generated does not change what is trained.
+    trained = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"exact_match": False})})
+    title = f"{method}, learning rate {rate:g}, seed {seed}"
+    job = Job(title, folder, "trained", "train", {"recipe": trained.model_dump(mode="json")})
+    return Trial(method, rate, seed, recipe, job)
+
+
+def _require_apart(study: Study) -> list[Example]:
+    """The examples of the training file. Raises: StudyError if the test asks any of their questions."""
+    data = study.recipe["data"]
+    templates = {name: data.get(name) for name in ("prompt", "response", "system")}
+    examples = load_examples(data["train"], **templates, split=data.get("split") or "train")
+    if study.test is None:
+        return examples
+    test = load_examples(study.test, **templates, limit=study.test_items, split=data.get("eval_split") or "test")
+    asked = {example.question: example for example in examples}
+    if shared := [one for one in test if one.question in asked]:
+        raise StudyError(
+            f"{len(shared)} of {len(test)} test items are asked in the training file too, {shared[0].source} and "
+            f"{asked[shared[0].question].source} first. Take them out of one of the files."
+        )
+    return examples
+
+
+def _content(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude={"output"})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,192 @@
+"""What a study found, as numbers: every method by itself and against the reference."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from qpeft.comparison.jobs import Job
+from qpeft.comparison.plan import Inputs, Trial, measure_job
+from qpeft.comparison.selection import Choice
+from qpeft.comparison.statistics import LEVEL, Array, Difference, holm, mean_interval, paired_difference, sign_test
+from qpeft.comparison.study import Study
+from qpeft.runs import read_record
+
+BETTER, NO_WORSE, WORSE, UNDECIDED = "better", "no worse", "worse", "undecided"
+
+
+@dataclass(frozen=True)
+class Against:
+    """A method against the reference. `answers`: share of right answers more; None if none were asked for.
+
+    `p`, `answers_p`: corrected for the number of methods. `items_p`: sign test over items, uncorrected. `worse_seeds`:
+    in how many seeds the loss is higher.
+    """
+
+    loss: Difference
+    p: float
+    items_p: float
+    worse_seeds: int
+    verdict: str
+    answers: float | None
+    answers_p: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method at its chosen rate. Rows of arrays are seeds, columns items.
+
+    `nats`: losses of items; `right`: whether answers are, or None. `neutral`: nats per token on neutral text after
+    training. `ablations`: the loss of each minus that of the method itself. `against`: None for the reference itself.
+    """
+
+    method: str
+    nats: Array
+    right: Array | None
+    loss: Difference
+    neutral: float
+    ablations: dict[str, Difference]
+    against: Against | None
+    parameters: int
+    adapter_bytes: int
+    seconds_per_step: float | None
+    peak_memory: int | None
+    histories: tuple[Sequence[Mapping[str, float]], ...]
+    samples: tuple[Mapping[str, Any], ...]
+
+    @property
+    def exact_match(self) -> float | None:
+        """Share of right answers over all seeds, in [0, 1]."""
+        return None if self.right is None else float(self.right.mean())
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole study. `base`: nats per token of the model without an adapter, or None; so `base_neutral`.
+
+    `gaps`: what is missing, and why. `num_items`, `num_tokens`: what was judged by.
+    """
+
+    study: Study
+    choices: tuple[Choice, ...]
+    measured: tuple[Measured, ...]
+    base: float | None
+    base_neutral: float | None
+    gaps: tuple[str, ...]
+    num_items: int
+    num_tokens: int
+
+    def of(self, method: str) -> Measured | None:
+        """What was measured of a method; None if it has a gap."""
+        return next((one for one in self.measured if one.method == method), None)
+
+
+def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inputs: Inputs) -> Results:
+    """The results of all chosen runs that were measured; what is missing stands in `gaps`."""
+    gaps = [gap for choice in choices for gap in choice.gaps]
+    measured, tokens = [], np.zeros(0)
+    for choice in choices:
+        chosen = [trial for trial in trials if (trial.method, trial.rate) == (choice.method, choice.rate)]
+        jobs = [measure_job(study, trial, inputs) for trial in chosen]
+        if not jobs:
+            gaps.append(f"{choice.method}: no learning rate has runs for all seeds, so none was chosen")
+        elif missing := [job for job in jobs if job.result() is None]:
+            gaps.append(f"{choice.method}, judged: {missing[0].failure() or 'not run yet'}")
+        else:
+            tokens = np.array(_result(jobs[0])["final"]["items"]["tokens"], dtype=float)
+            measured.append(_measured(choice.method, chosen, jobs, tokens))
+    base = measure_job(study, trials[0], inputs, base=True)
+    found = base.result()
+    if found is None:
+        gaps.append(f"base model: {base.failure() or 'not run yet'}")
+    return Results(
+        study,
+        tuple(choices),
+        tuple(_with_comparisons(study, measured, tokens)),
+        found and found["final"]["loss"],
+        found and found["neutral"],
+        tuple(gaps),
+        len(tokens),
+        int(tokens.sum()),
+    )
+
+
+def _result(job: Job) -> dict[str, Any]:
+    found = job.result()
+    assert found is not None, "asked for before"
+    return found
+
+
+def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens: Array) -> Measured:
+    records = [read_record(trial.run) for trial in trials]
+    found, trained = [_result(job) for job in jobs], [_result(trial.job) for trial in trials]
+    nats = np.array([one["final"]["items"]["nats"] for one in found], dtype=float)
+    right = np.array([one["final"]["items"]["right"] for one in found], dtype=float)
+    ablated = {name: np.array([one["ablations"][name] for one in found]) for name in found[0]["ablations"]}
+    memory = [one["peak_memory"] for one in trained if one["peak_memory"] is not None]
+    return Measured(
+        method,
+        nats,
+        right if right.size else None,
+        mean_interval(nats, tokens),
+        statistics.fmean(one["neutral"] for one in found),
+        {name: paired_difference(spoilt, nats, tokens) for name, spoilt in ablated.items()},
+        None,
+        records[0]["adapter"]["trainable_parameters"],
+        trained[0]["adapter_bytes"],
+        statistics.median(one["seconds_per_step"] or 0.0 for one in records) or None,
+        max(memory, default=None),
+        tuple(record["history"] for record in records),
+        tuple(found[0]["final"]["samples"]),
+    )
+
+
+def _with_comparisons(study: Study, measured: Sequence[Measured], tokens: Array) -> list[Measured]:
+    """The same with each method but the reference compared to it, and p-values corrected for how many those are."""
+    reference = next((one for one in measured if one.method == study.reference), None)
+    others = [one for one in measured if reference is not None and one is not reference]
+    if reference is None or not others:
+        return list(measured)
+    losses = [paired_difference(one.nats, reference.nats, tokens) for one in others]
+    corrected = holm([loss.p for loss in losses])
+    answers = [_more_right(one, reference) for one in others]
+    answers_p = holm([1.0 if pair is None else pair[1] for pair in answers])
+    compared = {}
+    for one, loss, p, pair, pair_p in zip(others, losses, corrected, answers, answers_p, strict=True):
+        compared[one.method] = Against(
+            loss,
+            p,
+            sign_test((one.nats - reference.nats).mean(0)),
+            sum(value > 0 for value in loss.per_seed),
+            verdict(loss, p, study.margin),
+            None if pair is None else pair[0],
+            None if pair is None else pair_p,
+        )
+    return [replace(one, against=compared.get(one.method)) for one in measured]
+
+
+def _more_right(one: Measured, reference: Measured) -> tuple[float, float] | None:
+    """Share of right answers more than the reference, and exact p of none, by items on which they differ."""
+    if one.right is None or reference.right is None:
+        return None
+    difference = one.right.mean(0) - reference.right.mean(0)
+    return float(difference.mean()), sign_test(difference)
+
+
+def verdict(loss: Difference, p: float, margin: float) -> str:
+    """What may be said of a method against the reference.
+
+    Args:
+        loss: the difference of losses, below zero if the method is better.
+        p: of no difference, corrected for the number of comparisons.
+        margin: by how much it may be worse and still count as no worse, nats per token.
+    """
+    if p < 1 - LEVEL and loss.estimate < 0:
+        return BETTER
+    if loss.high < margin:
+        return NO_WORSE
+    return WORSE if p < 1 - LEVEL else UNDECIDED

@@ -1,0 +1,118 @@
+"""What is done to one trial: training it, and measuring it once it has been chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qpeft.adapters.load import FILES, load_adapter
+from qpeft.comparison.ablations import ABLATIONS
+from qpeft.comparison.efficiency import neutral_text, peak_memory
+from qpeft.errors import StudyError
+from qpeft.evaluation import held_out_loss, score
+from qpeft.models import default_device, load_model, load_tokenizer
+from qpeft.runs import hash_file, read_record
+from qpeft.runs.record import FILE_NAME
+from qpeft.training import Recipe, train
+from qpeft.training.bill import Bill
+from qpeft.training.config import parse_recipe
+from qpeft.training.splits import Split, load_splits
+
+SAMPLES = 5
+"""Generated answers kept per run."""
+
+
+def train_trial(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Train as the recipe says, or go on where it was interrupted; the run's own record has the losses."""
+    parsed = parse_recipe(recipe, source="trial")
+    folder, start = Path(parsed.output.folder), time.monotonic()
+    is_done = (folder / FILE_NAME).exists() and read_record(folder)["state"] == "finished"
+    device = None if is_done else train(parsed, resume=True, confirm=_refuse_remote).model.device
+    return {
+        "adapter_bytes": sum((folder / name).stat().st_size for name in FILES),
+        "peak_memory": None if device is None else peak_memory(device),
+        "seconds": time.monotonic() - start,
+    }
+
+
+def measure_run(
+    recipe: Mapping[str, Any], run: str | None, test: str | None, items: int | None, digest: str | None, ablate: bool
+) -> dict[str, Any]:
+    """Everything that the report says of a chosen run.
+
+    Args:
+        recipe: of the run, or of any of the study for the base model.
+        run: folder of the trained adapter; None for the base model.
+        test: what to judge by; None for what the recipe holds out.
+        items: the first so many of it.
+        digest: SHA-256 that the test file must have; None if it is no file.
+        ablate: whether to ablate the middle too.
+
+    Returns:
+        `final`: scores of the run, with some answers; `ablations`: nats per item for each; `neutral`: nats per token.
+    """
+    parsed = parse_recipe(recipe, source="trial")
+    if test is not None and digest is not None and hash_file(Path(test)) != digest:
+        raise StudyError(f"{test} was changed while the study ran.")
+    model, tokenizer = _load(parsed, run)
+    chosen, judged = _splits(parsed, tokenizer, test, items)
+    scores = score(
+        model,
+        tokenizer,
+        judged.examples,
+        judged.encoded,
+        exact_match=parsed.evaluation.exact_match,
+        max_new_tokens=parsed.evaluation.max_new_tokens,
+        items=parsed.evaluation.items,
+    )
+    found: dict[str, list[float]] = {}
+    for name, ablation in ABLATIONS.items() if ablate else ():
+        with ablation(model, chosen.encoded):
+            found[name] = list(held_out_loss(model, judged.encoded).item_sums)
+    return {
+        "final": scores.to_dict() | {"samples": [vars(answer) for answer in scores.answers[:SAMPLES]]},
+        "ablations": found,
+        "neutral": held_out_loss(model, neutral_text(tokenizer)).loss,
+    }
+
+
+WORK: dict[str, Callable[..., dict[str, Any]]] = {"train": train_trial, "measure": measure_run}
+"""By the name that a job gives it."""
+
+
+def _load(recipe: Recipe, run: str | None) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    options = recipe.model
+    tokenizer = load_tokenizer(
+        options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
+    )
+    model = load_model(options.name, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
+    model = model.to(default_device())
+    return (model if run is None else load_adapter(model, Path(run))), tokenizer
+
+
+def _splits(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, test: str | None, items: int | None
+) -> tuple[Split, Split]:
+    """What the learning rate was chosen by, and what the run is judged by."""
+    _, chosen = load_splits(recipe.data, tokenizer)
+    assert chosen is not None, "every trial holds out a tenth"
+    if test is None:
+        return chosen, chosen
+    # Read with the recipe's templates; the test split, for a Hub name.
+    options = recipe.data.model_copy(update={"hold_out": None, "eval": test, "eval_limit": items, "limit": 1})
+    _, judged = load_splits(options, tokenizer)
+    assert judged is not None, "an empty file is an error"
+    return chosen, judged
+
+
+def _refuse_remote(bill: Bill) -> None:
+    if bill.capabilities.is_remote:
+        raise StudyError(
+            f"A study sends nothing to {bill.capabilities.name}: nobody is asked before each of its runs. Take a "
+            "device that is here, such as local, or train with qpeft train."
+        )
