@@ -40,6 +40,8 @@ COMMANDS = {
     "eval": Command("qpeft_cli.evaluate:evaluate"),
     "generate": Command("qpeft_cli.generate:generate"),
     "chat": Command("qpeft_cli.chat:chat"),
+    "compare": Command("qpeft_cli.compare:compare", takes_overrides=True),
+    "report": Command("qpeft_cli.report:report"),
     "inspect": Command("qpeft_cli.inspect:inspect", takes_overrides=True),
     "jobs": Command("qpeft_cli.jobs:jobs"),
     "devices": Command("qpeft_cli.devices:devices"),

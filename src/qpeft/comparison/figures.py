@@ -6,11 +6,10 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qpeft.adapters.build import build_config
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
@@ -51,8 +50,7 @@ def pictures(results: Results) -> list[Picture]:
 def circuit_of(study: Study) -> Circuit | None:
     """The circuit of the first method that has one."""
     for method in study.methods:
-        options = study.adapter(method)
-        config = build_config(options.pop("type"), options)
+        config = study.config(method)
         if isinstance(config, QthaConfig) and config.middle in ("circuit", "frozen_circuit"):
             num_qubits = config.qubits_per_circuit(config.rank)
             return ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload)
@@ -152,7 +150,7 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _style(number: int) -> dict[str, str]:
+def _style(number: int) -> dict[str, Any]:
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],

@@ -41,7 +41,8 @@ def choose(study: Study, trials: Sequence[Trial]) -> list[Choice]:
 def _choose(study: Study, method: str, trials: Sequence[Trial]) -> Choice:
     found = {(trial.rate, trial.seed): _loss(trial) for trial in trials}
     losses = {rate: tuple(found[rate, seed] for seed in study.seeds) for rate in study.rates(method)}
-    whole = {rate: statistics.fmean(row) for rate, row in losses.items() if None not in row}  # type: ignore[type-var]
+    there = {rate: [loss for loss in row if loss is not None] for rate, row in losses.items()}
+    whole = {rate: statistics.fmean(row) for rate, row in there.items() if len(row) == len(study.seeds)}
     gaps = tuple(
         f"{method}, learning rate {trial.rate:g}, seed {trial.seed}: {_reason(trial)}"
         for trial in trials

@@ -148,7 +148,7 @@ def sign_test(differences: Sequence[float] | Array) -> float:
     above, below = int((signs > 0).sum()), int((signs < 0).sum())
     count = above + below
     tail = sum(math.comb(count, k) for k in range(min(above, below) + 1))
-    return min(1.0, 2 * tail / 2**count)
+    return min(1.0, 2 * tail / (1 << count))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -163,7 +163,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def student_t_quantile(probability: float, degrees: int) -> float:
     """The value that Student's t stays below with this probability, at least 0.5."""
     degrees = min(degrees, LARGEST_DEGREES)
-    return math.sqrt(degrees) * math.tan(np.interp(1 - probability, *_student_t(degrees)))
+    return math.sqrt(degrees) * math.tan(float(np.interp(1 - probability, *_student_t(degrees))))
 
 
 LARGEST_DEGREES = 10_000

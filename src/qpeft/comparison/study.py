@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from peft import PeftConfig
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from qpeft.adapters.build import build_config
+from qpeft.adapters.qtha import QthaConfig
 from qpeft.errors import StudyError
 from qpeft.training.config import parse, read_values
 from qpeft.training.sections import AdapterSection, Recipe, Section
@@ -85,6 +87,11 @@ class Study(Section):
         section = self.methods[method]
         return {"type": section.type, **self.common, **section.options}
 
+    def config(self, method: str) -> PeftConfig:
+        """The PEFT config of a method. Raises: AdapterError for a method or option that there is not."""
+        options = self.adapter(method)
+        return build_config(options.pop("type"), options)
+
     def digest(self) -> str:
         """SHA-256 of all that the study fixes, hexadecimal."""
         values = self.model_dump(mode="json", exclude={"output"})
@@ -117,7 +124,11 @@ def parse_study(values: Mapping[str, Any], *, source: str) -> Study:
     if recipe.data.train == study.test:
         raise StudyError(f"{source}: test and recipe.data.train are the same, {study.test}. Name another test file.")
     for method in study.methods:
-        build_config(study.methods[method].type, {k: v for k, v in study.adapter(method).items() if k != "type"})
+        config = study.config(method)
+        if method in study.ablate and not (isinstance(config, QthaConfig) and config.middle != "none"):
+            raise StudyError(
+                f"{source}: ablate names {method!r}, which has nothing in its middle that could be ablated."
+            )
     return study
 
 

@@ -33,7 +33,7 @@ def headline(results: Results) -> str:
         BETTER: f"better than {reference}",
         NO_WORSE: f"no worse than {reference} by the margin of {margin} nats per token",
         WORSE: f"worse than {reference}",
-        UNDECIDED: "not told apart from it by this study",
+        UNDECIDED: f"not told apart from {reference} by this study",
     }
     parts = [f"{_listed(by_verdict[key])}: {words}" for key, words in phrases.items() if key in by_verdict]
     return "; ".join(parts) + "."
@@ -120,10 +120,7 @@ def _seeds(count: int) -> str:
         )
     if count == 2:
         return "Two seeds know almost nothing of their own spread, so intervals are very wide. Take three or more."
-    return (
-        f"{count} seeds and {'their items' if count > 2 else 'items'}: intervals cover other seeds and other items of "
-        "the same kind, not the choice of the learning rate."
-    )
+    return f"{count} seeds: intervals cover other seeds and other items of the same kind, not the choice of the rate."
 
 
 def _p(value: float) -> str:

@@ -116,6 +116,8 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _explain(details: ErrorDetails, root: type[BaseModel]) -> str:
     path = [str(part) for part in details["loc"]]
+    if not path:
+        return f"{details['msg'].removeprefix('Value error, ')}."
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
         known = _keys(path[:-1], root)

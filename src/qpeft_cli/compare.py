@@ -1,0 +1,76 @@
+"""`qpeft compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from qpeft_cli.schema import STUDY_FILE, stored_schema
+
+if TYPE_CHECKING:
+    from qpeft.comparison import Results
+
+
+def _show_schema(wanted: bool) -> None:
+    if wanted:
+        typer.echo(stored_schema(STUDY_FILE), nl=False)
+        raise typer.Exit
+
+
+def compare(
+    context: typer.Context,
+    study: Annotated[Path, typer.Argument(help="YAML file.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process of its own.")] = 1,
+    schema: Annotated[  # noqa: ARG001  (printed before STUDY is asked for)
+        bool,
+        typer.Option("--schema", is_eager=True, callback=_show_schema, help="Print the JSON schema of studies."),
+    ] = False,
+) -> None:
+    """Compare methods: train each at several learning rates with several seeds, and say which differences are real.
+
+    Every key of the study can be set after it: --seeds "[0, 1]" --recipe.training.steps 100 --output.folder runs/try
+
+    What is interrupted goes on with the same command; finished runs are kept. The report lies in the study's folder.
+    """
+    from qpeft.comparison import compare as run  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.comparison import found_in, load_study  # noqa: PLC0415
+    from qpeft.comparison.report import write_report  # noqa: PLC0415
+
+    parsed = load_study(study, context.args)
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        run(parsed, processes=jobs, console=console)
+    except KeyboardInterrupt as interrupt:
+        typer.echo("\ninterrupted; finished runs are kept: continue with the same command", err=True)
+        raise typer.Exit(130) from interrupt
+    results, ledger = found_in(Path(parsed.output.folder))
+    show(results, console)
+    console.print(f"report: {write_report(results, ledger)}")
+
+
+def show(results: Results, console: Console) -> None:
+    """The verdict, a table and what must not be concluded."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from qpeft.comparison import words  # noqa: PLC0415
+
+    table = Table("method", "parameters", "learning rate", "loss", f"minus {results.study.reference}", "verdict")
+    rates = {choice.method: choice for choice in results.choices}
+    for one in results.measured:
+        choice = rates[one.method]
+        table.add_row(
+            Text(one.method),
+            f"{one.parameters:,}",
+            f"{choice.rate:g}{' (edge)' if choice.is_at_edge else ''}",
+            words.interval(one.loss),
+            words.signed(one.against.loss) if one.against else "",
+            one.against.verdict if one.against else "reference",
+        )
+    console.print(Text(words.headline(results), style="bold"))
+    console.print(table)
+    for gap in results.gaps:
+        console.print(Text(f"missing: {gap}", style="yellow"))

@@ -1,0 +1,180 @@
+"""Studies of the tiny model from beginning to end, and what happens when something goes wrong on the way."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from qpeft.comparison import compare, found_in
+from qpeft.comparison.jobs import Job
+from qpeft.comparison.ledger import Ledger
+from qpeft.comparison.plan import plan_trials, read_inputs
+from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, verdict
+from qpeft.comparison.selection import choose
+from qpeft.comparison.statistics import Difference
+from qpeft.comparison.study import parse_study
+from qpeft.comparison.work import WORK
+from qpeft.data import hold_out, load_examples
+from qpeft.errors import StudyError
+from qpeft.evaluation import held_out_loss
+from qpeft.models import load_model
+from qpeft.runs import read_record
+
+
+@pytest.fixture
+def copied(finished, study_values, tmp_path):
+    """A copy of the finished study's folder, and a function that makes its study with keys changed by keyword."""
+    shutil.copytree(finished[0], tmp_path / "study")
+    return tmp_path / "study", lambda **changes: parse_study(study_values(tmp_path / "study", **changes), source="test")
+
+
+def trials_of(folder):
+    ledger = Ledger.read(folder)
+    return plan_trials(ledger.study, ledger.inputs)
+
+
+def test_every_method_has_every_rate_and_seed_and_the_same_batches_per_seed(finished):
+    folder, results = finished
+    records = {(one.method, one.rate, one.seed): read_record(one.run) for one in trials_of(folder)}
+    assert len(records) == 2 * 2 * 2
+    orders = {seed: {record["order"] for key, record in records.items() if key[2] == seed} for seed in (0, 1)}
+    assert [len(found) for found in orders.values()] == [1, 1]
+    assert orders[0] != orders[1]
+    assert results.gaps == ()
+
+
+def test_a_rate_is_chosen_by_a_tenth_of_the_training_file_alone(finished, sums):
+    folder, results = finished
+    _, tenth = hold_out(load_examples(str(sums)), 2)  # of 24
+    for choice in results.choices:
+        found = {rate: [] for rate in (0.003, 0.01)}
+        for trial in trials_of(folder):
+            if trial.method == choice.method:
+                after = read_record(trial.run)["after"]
+                assert len(after["items"]["tokens"]) == len(tenth)
+                found[trial.rate].append(sum(after["items"]["nats"]) / sum(after["items"]["tokens"]))
+        assert choice.rate == min(found, key=lambda rate: np.mean(found[rate]))
+        assert choice.is_at_edge
+
+
+def test_the_losses_are_those_of_the_saved_adapters_on_the_test(finished, test_file):
+    from qpeft.adapters.load import load_adapter
+    from qpeft.data import encode_all
+    from qpeft.models import load_tokenizer
+
+    folder, results = finished
+    one = results.of("QTHA")
+    trial = next(t for t in trials_of(folder) if (t.method, t.rate, t.seed) == ("QTHA", results.choices[0].rate, 1))
+    name = trial.recipe.model.name
+    encoded = encode_all(load_tokenizer(name), load_examples(str(test_file)))
+    model = load_adapter(load_model(name), trial.run)
+    expected = [held_out_loss(model, [item]).loss * held_out_loss(model, [item]).tokens for item in encoded]
+    assert one.nats[1] == pytest.approx(expected, rel=1e-4)
+    assert one.loss.per_seed[1] == pytest.approx(held_out_loss(model, encoded).loss, rel=1e-4)
+    assert one.right.shape == (2, 4)
+
+
+def test_running_again_runs_nothing_and_reads_the_test_no_more(copied, monkeypatch):
+    folder, study = copied
+    monkeypatch.setattr(Job, "run", lambda self: pytest.fail(self.title))
+    results = compare(study(), processes=None)
+    again, ledger = found_in(folder)
+    assert [one.loss for one in again.measured] == [one.loss for one in results.measured]
+    assert len(ledger.values["test_readings"]) == 1
+
+
+def test_another_seed_is_run_beside_what_is_there_and_written_down(copied, monkeypatch):
+    folder, study = copied
+    done = []
+    run = Job.run
+    monkeypatch.setattr(Job, "run", lambda self: (done.append(self.do), run(self)))
+    results = compare(study(seeds=[0, 1, 2]), processes=None)
+    assert done.count("train") == 4
+    assert len(results.of("LoRA").loss.per_seed) == 3
+    values = Ledger.read(folder).values
+    assert values["amendments"][0]["changed"] == ["seeds"]
+    assert values["amendments"][0]["test_readings_before"] == 1
+    assert len(values["test_readings"]) == 2
+
+
+@pytest.mark.parametrize("changes", [{"margin": 0.5}, {"reference": "QTHA"}, {"test_items": 3}, {"test": None}])
+def test_what_was_fixed_stays(copied, changes):
+    _, study = copied
+    with pytest.raises(StudyError, match=f"another {next(iter(changes))}"):
+        compare(study(**changes), processes=None)
+
+
+def test_edited_data_are_noticed(copied, tmp_path, test_file):
+    folder, study = copied
+    stored = Ledger.read(folder).values
+    stored["inputs"]["hashes"]["test"] = "0" * 64
+    (folder / "study.json").write_text(json.dumps(stored))
+    with pytest.raises(StudyError, match="test has another"):
+        compare(study(), processes=None)
+    with pytest.raises(StudyError, match="test has another"):
+        found_in(folder)
+
+
+def test_a_run_on_other_batches_is_noticed(copied):
+    folder, study = copied
+    trials = trials_of(folder)
+    record = read_record(trials[3].run)
+    (trials[3].run / "run.json").write_text(json.dumps(record | {"order": "other"}))
+    with pytest.raises(StudyError, match="same examples in the same order"):
+        choose(study(), trials)
+
+
+def test_test_items_that_are_trained_on_are_refused(study_values, tmp_path, sums):
+    copy = tmp_path / "test.jsonl"
+    copy.write_text(sums.read_text().splitlines()[5] + "\n")
+    with pytest.raises(StudyError, match=r"1 of 1 test items are asked in the training file too, .*test.jsonl:1"):
+        read_inputs(parse_study(study_values(tmp_path / "study", test=str(copy)), source="test"))
+
+
+def test_a_run_that_breaks_is_a_gap_and_is_tried_again(study_values, tmp_path, monkeypatch):
+    study = parse_study(study_values(tmp_path / "study", learning_rates=[0.01], seeds=[0]), source="test")
+    train = WORK["train"]
+
+    def breaks(recipe):
+        if recipe["adapter"]["type"] == "qtha":
+            raise ValueError("the machine caught fire")
+        return train(recipe)
+
+    monkeypatch.setitem(WORK, "train", breaks)
+    results = compare(study, processes=None)
+    assert [one.method for one in results.measured] == ["LoRA"]
+    assert "QTHA, learning rate 0.01, seed 0: ValueError: the machine caught fire" in results.gaps
+    monkeypatch.setitem(WORK, "train", train)
+    assert compare(study, processes=None).gaps == ()
+
+
+def test_a_process_that_dies_is_a_gap_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "")
+    (tmp_path / "qpeft").mkdir()  # a package that has no such module: the process ends before it can say anything
+    (tmp_path / "qpeft" / "__init__.py").write_text("import os; os.abort()")
+    monkeypatch.chdir(tmp_path)
+    job = Job("title", tmp_path / "trial", "trained", "train", {"recipe": {}})
+    job.run_alone(threads=1)
+    assert job.result() is None
+    assert job.failure().startswith("its process ended with signal 6; see ")
+
+
+def difference(low, high):
+    return Difference((low + high) / 2, low, high, 0.0, 0.0, ())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "expected"),
+    [
+        (-0.03, -0.01, 0.01, BETTER),
+        (-0.03, -0.01, 0.2, NO_WORSE),  # many comparisons: the correction takes the first claim, not the second
+        (-0.01, 0.009, 0.9, NO_WORSE),
+        (0.001, 0.009, 0.01, NO_WORSE),
+        (-0.01, 0.011, 0.9, UNDECIDED),
+        (0.01, 0.03, 0.01, WORSE),
+        (0.01, 0.03, 0.2, UNDECIDED),
+    ],
+)
+def test_a_verdict_follows_from_interval_margin_and_corrected_p(low, high, p, expected):
+    assert verdict(difference(low, high), p, margin=0.01) == expected

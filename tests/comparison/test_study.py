@@ -1,0 +1,86 @@
+"""What a study file may hold, and what it is told otherwise."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qpeft.comparison.study import load_study, parse_study
+from qpeft.errors import AdapterError, RecipeError, StudyError
+from qpeft_cli.schema import STUDY_FILE, current_study_schema
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.yaml"))
+CHANGE = {
+    "unknown key": ({"margins": 0.1}, RecipeError, "did you mean 'margin'"),
+    "unknown key of the recipe": ({"recipe": {"modell": {}}}, RecipeError, "did you mean 'model'"),
+    "unknown reference": ({"reference": "Lora"}, RecipeError, "reference names 'Lora'.*QTHA, LoRA"),
+    "unknown method to ablate": ({"ablate": ["x"]}, RecipeError, "ablate names 'x'"),
+    "no learning rates for one": ({"learning_rates": {"QTHA": [1.0]}}, RecipeError, "a list for each method"),
+    "more trials for one": (
+        {"learning_rates": {"QTHA": [0.1, 0.2], "LoRA": [0.1]}},
+        RecipeError,
+        "same number of trials; got QTHA: 2, LoRA: 1",
+    ),
+    "a seed twice": ({"seeds": [1, 1]}, RecipeError, "same seed twice"),
+    "a rate twice": ({"learning_rates": [0.1, 0.1]}, RecipeError, "same rate twice"),
+    "no seed": ({"seeds": []}, RecipeError, "seeds"),
+    "no margin": ({"margin": 0}, RecipeError, "margin"),
+    "one method": ({"methods": {"LoRA": {"type": "lora"}}}, RecipeError, "methods"),
+    "unknown method": ({"methods": {"LoRA": {"type": "lora"}, "QTHA": {"type": "qhta"}}}, AdapterError, "'qtha'"),
+    "unknown preset": ({"methods": {"LoRA": {"type": "lora"}, "QTHA": {"preset": "x"}}}, AdapterError, "no preset"),
+    "nothing to ablate": ({"ablate": ["LoRA"]}, StudyError, "LoRA.*nothing in its middle"),
+}
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), CHANGE.values(), ids=CHANGE)
+def test_a_study_at_odds_with_itself_is_refused(study_values, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        parse_study(study_values(tmp_path, **changes), source="test")
+
+
+def test_choosing_by_the_test_is_refused(study_values, tmp_path, test_file):
+    values = study_values(tmp_path)
+    for held_out in ({"eval": str(test_file)}, {"hold_out": 3}):
+        recipe = values["recipe"] | {"data": values["recipe"]["data"] | held_out}
+        with pytest.raises(StudyError, match="must not be chosen on what it is judged by"):
+            parse_study(values | {"recipe": recipe}, source="test")
+    with pytest.raises(StudyError, match=r"test and recipe\.data\.train are the same"):
+        parse_study(values | {"test": values["recipe"]["data"]["train"]}, source="test")
+
+
+def test_grids_may_differ_if_they_are_of_one_length(study_values, tmp_path):
+    grids = {"QTHA": [0.3, 0.1], "LoRA": [0.01, 0.001]}
+    study = parse_study(study_values(tmp_path, learning_rates=grids), source="test")
+    assert study.rates("QTHA") == [0.1, 0.3]
+
+
+def test_a_recipe_file_may_be_named_and_parts_of_it_changed(study_values, tmp_path):
+    values = study_values(tmp_path)
+    recipe = values["recipe"] | {"output": {"folder": "x"}, "adapter": {"type": "lora"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    changes = {"recipe": {"from": "recipe.yaml", "training": {"steps": 7}}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values | changes))
+    study = load_study(tmp_path / "study.yaml", ["--seeds", "[5]", "--recipe.training.batch_size", "2"])
+    assert study.seeds == [5]
+    assert study.recipe["training"] == recipe["training"] | {"steps": 7, "batch_size": 2}
+    assert study.recipe["data"] == recipe["data"]
+
+
+def test_the_digest_is_that_of_what_is_fixed_and_not_of_the_folder(study_values, tmp_path):
+    digest = parse_study(study_values(tmp_path / "a"), source="test").digest()
+    assert parse_study(study_values(tmp_path / "b"), source="test").digest() == digest
+    assert parse_study(study_values(tmp_path / "a", margin=0.02), source="test").digest() != digest
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_are_studies_that_the_schema_knows(path):
+    study, schema = load_study(path), json.loads(STUDY_FILE.read_text(encoding="utf-8"))
+    assert set(study.model_fields_set) <= set(schema["properties"])
+    assert set(study.recipe) <= set(schema["$defs"]["Recipe"]["properties"])
+
+
+def test_the_stored_schema_is_that_of_the_study():
+    assert json.loads(STUDY_FILE.read_text(encoding="utf-8")) == json.loads(current_study_schema()), (
+        "an option changed: python -m qpeft_cli.schema writes the file again"
+    )
