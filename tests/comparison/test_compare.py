@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qpeft.comparison import compare, found_in
-from qpeft.comparison.jobs import Job
+from qpeft.comparison.jobs import Job, run_all
 from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.plan import plan_trials, read_inputs
 from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, verdict
@@ -158,6 +158,13 @@ def test_a_process_that_dies_is_a_gap_with_its_reason(tmp_path, monkeypatch):
     job.run_alone(threads=1)
     assert job.result() is None
     assert job.failure().startswith("its process ended with signal 6; see ")
+
+
+def test_a_process_of_its_own_tells_what_went_wrong(tmp_path):
+    job = Job("title", tmp_path / "trial", "trained", "train", {"recipe": {}})
+    run_all([job], processes=1)
+    assert job.failure() == "trial: 'model' is missing. 'data' is missing. 'output' is missing."
+    assert "Traceback" in job.log_file.read_text()
 
 
 def difference(low, high):

@@ -40,6 +40,16 @@ def test_held_out_loss_is_the_mean_over_marked_tokens(model, tokenizer, examples
     assert result.loss == pytest.approx(total / count, rel=1e-5)
 
 
+def test_the_losses_of_single_examples_are_those_of_the_examples_alone(model, tokenizer, examples, monkeypatch):
+    encoded = encode_all(tokenizer, [*examples[12:], *examples[:3]])
+    alone = [held_out_loss(model, [one]) for one in encoded]
+    monkeypatch.setattr(module, "TOKENS_PER_BATCH", 64)
+    result = held_out_loss(model, encoded)
+    assert result.item_tokens == tuple(one.tokens for one in alone)
+    assert result.item_sums == pytest.approx([one.loss * one.tokens for one in alone], rel=1e-5)
+    assert sum(result.item_sums) / sum(result.item_tokens) == pytest.approx(result.loss)
+
+
 def test_measuring_leaves_the_mode_of_the_model_alone(model, tokenizer, examples):
     encoded = encode_all(tokenizer, examples[:2])
     for mode in (True, False):

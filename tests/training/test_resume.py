@@ -1,5 +1,6 @@
 """Runs that are killed and continued, in processes of their own."""
 
+import json
 import os
 import random
 import signal
@@ -67,6 +68,8 @@ def test_a_run_killed_three_times_ends_with_the_bytes_of_an_undisturbed_one(star
     assert "continuing from checkpoint-" in output
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    orders = {json.loads((tmp_path / name / "run.json").read_text())["order"] for name in ("killed", "undisturbed")}
+    assert len(orders) == 1
 
 
 @pytest.mark.slow

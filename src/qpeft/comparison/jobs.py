@@ -6,10 +6,10 @@ A job is described by FOLDER/NAME.job.json; what it finds is in FOLDER/NAME.json
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from typing import Any
 from qpeft.comparison.work import WORK
 from qpeft.errors import QpeftError
 from qpeft.runs import make_folder, write_atomically
+
+logger = logging.getLogger(__name__)
 
 FINISHED, FAILED = "finished", "failed"
 
@@ -52,11 +54,11 @@ class Job:
         return str(stored["error"]) if stored and stored["state"] == FAILED else None
 
     def run(self) -> None:
-        """Do it in this process. Whatever goes wrong becomes its result, and its traceback its log."""
+        """Do it in this process. Whatever goes wrong becomes its result; the traceback is logged."""
         try:
             found = {"state": FINISHED, **WORK[self.do](**self.arguments)}
         except Exception as error:  # one trial that breaks is a gap in the table, not the end of the study
-            write_atomically(self.log_file, traceback.format_exc())
+            logger.exception("%s failed", self.title)
             kind = "" if isinstance(error, QpeftError) else f"{type(error).__name__}: "
             found = {"state": FAILED, "error": kind + " ".join(str(error).split())[:500]}
         self._store(found)
@@ -109,7 +111,7 @@ def run_all(jobs: Sequence[Job], *, processes: int | None, on_end: Callable[[Job
         return
     threads = max(1, (os.cpu_count() or 1) // processes)
     with ThreadPoolExecutor(processes) as pool:
-        running = {pool.submit(job.run_alone, threads): job for job in waiting}
+        running = {pool.submit(job.run_alone, threads=threads): job for job in waiting}
         try:
             for ended in as_completed(running):
                 ended.result()
