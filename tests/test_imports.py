@@ -13,7 +13,7 @@ SOURCE = Path(qpeft.__file__).parent
 FLOORS = (
     {"cli"},
     {"comparison"},
-    {"training", "evaluation"},
+    {"training", "exporting", "evaluation"},
     {"adapters", "data", "models"},
     {"devices", "tensor_networks"},
     {"simulation"},

@@ -12,9 +12,11 @@ from rich.text import Text
 
 from qpeft.cli.devices import devices
 from qpeft.cli.evaluate import evaluate
+from qpeft.cli.export import export
 from qpeft.cli.generate import generate
 from qpeft.cli.inspect import inspect
 from qpeft.cli.jobs import jobs
+from qpeft.cli.merge import merge
 from qpeft.cli.train import train
 from qpeft.errors import QpeftError
 
@@ -32,6 +34,8 @@ app.command(context_settings=OVERRIDABLE)(train)
 app.command(name="eval")(evaluate)
 app.command()(generate)
 app.command(context_settings=OVERRIDABLE)(inspect)
+app.command()(export)
+app.command()(merge)
 app.add_typer(jobs, name="jobs")
 app.add_typer(devices, name="devices")
 
