@@ -93,11 +93,9 @@ class ExportReport:
         cut = [layer.svd_error for layer in self.layers.values() if layer.svd_error > 0]
         if cut:
             return f"Raise --rank (it cuts off up to {max(cut):.1%} of a matrix), raise --tolerance, or --force it."
-        dropped = [layer for layer in self.layers.values() if layer.constant_share and not layer.keeps_constant]
-        constant = "keep the constants with --constant bias, " if dropped else ""
         return (
-            f"The update is too far from linear: {constant}calibrate on more or other text, serve the adapter "
-            "itself, raise --tolerance, or --force it."
+            "The update is too far from linear: calibrate on more or other text, export a LoRA with --constant keep if "
+            "plain PEFT is to read it, serve the adapter itself, raise --tolerance, or --force it."
         )
 
     def to_dict(self) -> dict[str, Any]:
