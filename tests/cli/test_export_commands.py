@@ -48,3 +48,13 @@ def test_an_adapter_of_another_base_is_refused(qpeft, run, tmp_path):
     code, _, err = qpeft("merge", run, tmp_path / "merged")
     assert code == 2
     assert "names the base model 'owner/other'" in err
+
+
+def test_other_text_stands_in_where_that_of_the_run_is_gone(qpeft, run, tmp_path, sums):
+    path = run / "run.json"
+    path.write_text(path.read_text().replace(json.dumps(str(sums)), '"gone.jsonl"'))
+    code, _, err = qpeft("export", run, tmp_path / "lora", "--data", sums, "--force")
+    assert (code, "gone.jsonl" in err) == (2, True)
+    code, out, err = qpeft("export", run, tmp_path / "lora", "--data", sums, "--calibration", sums, "--force")
+    assert code == 0, err
+    assert "saved lora" in out

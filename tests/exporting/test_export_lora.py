@@ -37,7 +37,11 @@ def stored_config(folder):
 def test_a_matrix_of_small_rank_is_exported_exactly(trained, base, texts, logits, tmp_path, config):
     model = trained(config)
     before = logits(model, texts[0])
+    next(model.parameters()).requires_grad_(True)
+    trainable = [weight.requires_grad for weight in model.train().parameters()]
     report = export_lora(model, tmp_path / "lora", held_out=texts)
+    assert model.training
+    assert [weight.requires_grad for weight in model.parameters()] == trainable
     assert stored_config(tmp_path / "lora")["peft_type"] == "LORA"
     assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), before, atol=1e-4, rtol=1e-4)
     assert report.calibration_tokens == 0
@@ -167,7 +171,7 @@ def test_without_held_out_text_divergence_decides(trained, texts, tmp_path):
 def test_an_untrained_adapter_is_refused(base, texts, tmp_path):
     for config in (WAVY, MATRICES["loretta"], MATRICES["lora"]):
         model = get_peft_model(base(), config)
-        with pytest.raises(AdapterError, match="changes nothing.*Train it first"):
+        with pytest.raises(AdapterError, match=r"changes nothing.*Train it first"):
             export_lora(model, tmp_path / "lora", calibration=texts, held_out=texts)
     assert list(tmp_path.iterdir()) == []
 

@@ -131,7 +131,7 @@ def test_a_quantized_base_is_refused(trained, tokenizer, texts, tmp_path):
     model = trained(LORETTA)
     layer = model.get_base_model().model.layers[0].self_attn.q_proj.base_layer
     layer.weight = torch.nn.Parameter(layer.weight.detach().to(torch.int8), requires_grad=False)
-    with pytest.raises(NotMergeableError, match="of torch.int8.*without quantization"):
+    with pytest.raises(NotMergeableError, match=r"of torch.int8.*without quantization"):
         merge_adapter(model, tokenizer, tmp_path / "merged", held_out=texts)
 
 
@@ -147,7 +147,7 @@ def test_what_loses_more_than_the_tolerance_is_refused_and_the_adapter_stays(
 
 
 def test_files_that_give_back_something_else_are_not_left(trained, tokenizer, texts, tmp_path, monkeypatch):
-    import qpeft.exporting.merged as merged
+    from qpeft.exporting import merged
 
     load = merged.load_model
 

@@ -24,7 +24,7 @@ def export(
         ),
     ] = "absorb",
     calibration: Annotated[
-        Path | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
+        str | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
     ] = None,
     calibration_tokens: Annotated[int, typer.Option(min=1, help="How many tokens of them to use.")] = 4096,
     data: Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")] = None,

@@ -32,7 +32,7 @@ def load(
     folder: Path,
     output: Path,
     *,
-    calibration: Path | None,
+    calibration: str | None,
     calibration_tokens: int,
     data: str | None,
     limit: int | None,
@@ -48,10 +48,13 @@ def load(
     options = recipe.data
     if data is not None:
         options = options.model_copy(update={"hold_out": None, "eval": data, "eval_limit": None})
+    if calibration is not None and options.hold_out is None:
+        # The file that was trained on may be elsewhere by now.
+        options = options.model_copy(update={"train": calibration, "limit": None})
     training, held_out = load_splits(options, adapted.tokenizer)
-    if calibration is not None:
-        whole = {"train": str(calibration), "hold_out": None, "eval": None, "limit": None}
-        training, _ = load_splits(recipe.data.model_copy(update=whole), adapted.tokenizer)
+    if calibration is not None and options.hold_out is not None:
+        options = options.model_copy(update={"train": calibration, "hold_out": None, "limit": None})
+        training, _ = load_splits(options, adapted.tokenizer)
     return Loaded(
         adapted, first_tokens(training.encoded, calibration_tokens), held_out.encoded[:limit] if held_out else ()
     )

@@ -22,7 +22,7 @@ def merge(
         typer.Option(help="Of fitted maps: keep it where a layer has a bias, else absorb it; or leave it out."),
     ] = "keep",
     calibration: Annotated[
-        Path | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
+        str | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
     ] = None,
     calibration_tokens: Annotated[int, typer.Option(min=1, help="How many tokens of them to use.")] = 4096,
     data: Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")] = None,

@@ -43,6 +43,17 @@ class Losses:
 
 
 @contextmanager
+def trainability_restored(model: nn.Module) -> Iterator[None]:
+    """A context after which the weights that were trainable before are again, and no others: PEFT's switches set it."""
+    before = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        yield
+    finally:
+        for weight, trainable in before:
+            weight.requires_grad_(trainable)
+
+
+@contextmanager
 def standing_in(layers: Mapping[str, BaseTunerLayer], updates: Mapping[str, LinearUpdate]) -> Iterator[None]:
     """A context in which layers add their linear updates in place of their adapters'.
 
@@ -70,13 +81,15 @@ def compare_logits(
         for one in probe:
             adapter = logits_of(model, one)
             with model.disable_adapter():
-                yield adapter, logits_of(model, one)
+                base = logits_of(model, one)
+            yield adapter, base
 
     def of_export() -> Iterator[tuple[Tensor, Tensor]]:
         for one in probe:
             adapter = logits_of(model, one)
             with standing_in(layers, updates):
-                yield adapter, logits_of(model, one)
+                export = logits_of(model, one)
+            yield adapter, export
 
     return logits_difference(of_base()), logits_difference(of_export())
 

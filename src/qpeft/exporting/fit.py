@@ -17,7 +17,7 @@ CUTOFF = 1e-10
 """Directions in which h varies by less than this share of its largest variance count as rounding, and are left out."""
 
 LINEAR = 1e-5
-"""A bottleneck this close to linear, relative to its largest value, is linear up to the rounding of float32."""
+"""A bottleneck this close to linear, relative to its largest value, is linear up to rounding in float32."""
 
 PROBES = 64
 
@@ -94,7 +94,8 @@ def linear_bottleneck(branch: FactoredBranch) -> LinearFit | None:
     h = torch.cat([torch.zeros(1, rank), torch.eye(rank), probes]).to(down)
     z = branch.bottleneck(h).double()
     matrix = z[1 : rank + 1].T
-    if (z - h.double() @ matrix.T).abs().max() > LINEAR * z.abs().max():
+    rounding = max(LINEAR, 4 * torch.finfo(branch.dtype).eps)
+    if (z - h.double() @ matrix.T).abs().max() > rounding * z.abs().max():
         return None
     return LinearFit(matrix.cpu(), torch.zeros(rank, dtype=torch.float64))
 

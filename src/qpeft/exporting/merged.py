@@ -84,8 +84,7 @@ def merge_adapter(
     on_stage("merging and writing")
     merged = _merge(model, plan, linears, dtype)
     with staged(output) as folder, no_progress_bars():
-        merged.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        _save(merged, tokenizer, folder)
         on_stage("reading back")
         report = plan.report.with_reloaded(_read_back(merged, folder, probe, wanted))
         (folder / "README.md").write_text(merged_card(report, base=base, notice=notice), encoding="utf-8")
@@ -131,6 +130,15 @@ def _merge(model: PeftModel, plan: Plan, linears: dict[str, nn.Linear], dtype: s
     if merged.config.tie_word_embeddings and outputs is not None and inputs.weight is not outputs.weight:
         merged.config.tie_word_embeddings = False
     return merged
+
+
+def _save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
+        merged.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except ValueError as error:
+        # Such as a generation config at odds with itself, which transformers loads and will not save.
+        raise OutputError(f"transformers refuses to save the merged model: {' '.join(str(error).split())}") from error
 
 
 def _read_back(

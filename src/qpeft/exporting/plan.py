@@ -12,7 +12,7 @@ from peft import PeftModel
 from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError, DataError, OutputError
-from qpeft.exporting.comparison import compare_logits, compare_losses
+from qpeft.exporting.comparison import compare_logits, compare_losses, trainability_restored
 from qpeft.exporting.fit import Constant
 from qpeft.exporting.report import ExportReport, layer_reports
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, linear_updates
@@ -62,12 +62,13 @@ def make_plan(
     calibration, probe = _calibration_and_probe(calibration, held_out)
     on_stage("finding linear maps")
     updates = linear_updates(model, layers, calibration, rank=rank, whole=whole, constants=constants)
-    on_stage("comparing logits")
-    base_logits, logits = compare_logits(model, layers, updates, probe)
     losses = None
-    if held_out:
-        on_stage("measuring held-out loss of base, adapter and export")
-        losses = compare_losses(model, layers, updates, held_out)
+    with trainability_restored(model):
+        on_stage("comparing logits")
+        base_logits, logits = compare_logits(model, layers, updates, probe)
+        if held_out:
+            on_stage("measuring held-out loss of base, adapter and export")
+            losses = compare_losses(model, layers, updates, held_out)
     method = str(model.peft_config[active_adapter(model)].peft_type.value).lower()
     tokens = max(update.fit.tokens if update.fit else 0 for update in updates.values())
     report = ExportReport(method, layer_reports(updates), base_logits, logits, losses, tokens)
