@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, MissConfig, PeftModel, VeraConfig, get_peft_model
 from torch.testing import assert_close
 
 from qpeft import LorettaConfig, QthaConfig
@@ -20,6 +20,7 @@ MATRICES = {
     "lora": LoraConfig(r=3, target_modules=TARGETS),
     "lora on all layers": LoraConfig(r=3, target_modules="all-linear"),
     "loha": LoHaConfig(r=2, target_modules=TARGETS),
+    "vera": VeraConfig(r=3, target_modules=["k_proj", "v_proj"]),
     "lokr": LoKrConfig(r=2, target_modules=TARGETS),
 }
 WAVY = QthaConfig(rank=4, target_modules=TARGETS, depth=2)
@@ -200,10 +201,18 @@ def test_a_merged_adapter_is_refused(trained, texts, tmp_path):
         export_lora(model, tmp_path / "lora", held_out=texts)
 
 
-def test_a_method_that_scales_layers_is_refused(trained, texts, tmp_path):
-    model = trained(IA3Config(target_modules=TARGETS, feedforward_modules=[]))
-    with pytest.raises(NotMergeableError, match="adds no matrix to its layer"):
-        export_lora(model, tmp_path / "lora", held_out=texts)
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (IA3Config(target_modules=TARGETS, feedforward_modules=[]), "adds no matrix to its layer"),
+        (LoraConfig(r=2, target_modules=TARGETS, use_dora=True), "adds no matrix to its layer"),
+        (MissConfig(r=2, target_modules=TARGETS), "save_as_lora"),
+    ],
+    ids=["ia3", "dora", "miss"],
+)
+def test_methods_whose_matrix_cannot_be_had_are_refused(trained, texts, tmp_path, config, message):
+    with pytest.raises(NotMergeableError, match=message):
+        export_lora(trained(config), tmp_path / "lora", held_out=texts)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +243,14 @@ def test_an_output_that_is_there_stays_as_it_was(trained, texts, tmp_path, kind)
     assert kept.read_text() == "mine"
 
 
-def test_biases_trained_by_lora_are_refused(trained, texts, tmp_path):
-    with pytest.raises(AdapterError, match="was trained with bias, which changes more"):
-        export_lora(trained(LoraConfig(r=2, target_modules=TARGETS, bias="all")), tmp_path / "lora", held_out=texts)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bias": "all"}, "was trained with bias, which changes more"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa', which changes the base weights"),
+    ],
+    ids=["bias", "pissa"],
+)
+def test_a_lora_that_changes_more_than_it_adds_is_refused(trained, texts, tmp_path, options, message):
+    with pytest.raises(AdapterError, match=message):
+        export_lora(trained(LoraConfig(r=2, target_modules=TARGETS, **options)), tmp_path / "lora", held_out=texts)

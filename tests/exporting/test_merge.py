@@ -162,6 +162,13 @@ def test_files_that_give_back_something_else_are_not_left(trained, tokenizer, te
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_round_the_adapter_away_are_refused(trained, tokenizer, texts, tmp_path):
+    model = trained(LORETTA, size=0.1)
+    with pytest.raises(OutputError, match=r"In the merged weights.*--dtype with more digits"):
+        merge_adapter(model, tokenizer, tmp_path / "merged", held_out=texts, dtype="bfloat16", tolerance=1e-6)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_several_active_adapters_and_unknown_types_are_refused(trained, tokenizer, texts, tmp_path):
     model = trained(LoraConfig(r=2, target_modules=TARGETS))
     with pytest.raises(ModelError, match="dtype must be one of"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from qpeft.data import Encoded
 from qpeft.exporting.card import lora_card
 from qpeft.exporting.fit import Constant
-from qpeft.exporting.plan import OnStage, Plan, make_plan, require_free
+from qpeft.exporting.plan import OnStage, Plan, finish_folder, make_plan, require_free
 from qpeft.exporting.report import ExportReport
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers
 from qpeft.runs.files import staged
@@ -79,9 +79,7 @@ def export_lora(
     with staged(output) as folder:
         save_file(_weights(model, plan), str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
         _write_config(_config(model, plan, base), folder)
-        (folder / "README.md").write_text(lora_card(plan.report, base=base, notice=notice), encoding="utf-8")
-        report = json.dumps(plan.report.to_dict(), indent=2)
-        (folder / "export_report.json").write_text(report + "\n", encoding="utf-8")
+        finish_folder(folder, plan.report, lora_card(plan.report, base=base, notice=notice))
     return plan.report
 
 

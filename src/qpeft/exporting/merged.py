@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,15 @@ from qpeft.adapters.base import require_linear
 from qpeft.data import Encoded
 from qpeft.errors import ModelError, NotMergeableError, OutputError
 from qpeft.exporting.card import merged_card
-from qpeft.exporting.comparison import LogitsDifference, logits_difference, logits_of
+from qpeft.exporting.comparison import (
+    LogitsDifference,
+    logits_difference,
+    logits_of,
+    standing_in,
+    trainability_restored,
+)
 from qpeft.exporting.fit import Constant
-from qpeft.exporting.plan import OnStage, Plan, first_tokens, make_plan, require_free
+from qpeft.exporting.plan import OnStage, Plan, finish_folder, first_tokens, make_plan, require_free
 from qpeft.exporting.report import ExportReport
 from qpeft.exporting.updates import active_adapter, adapted_layers, delta_weight
 from qpeft.models import load_model
@@ -80,16 +85,18 @@ def merge_adapter(
     )
     base = base_name or model.peft_config[active_adapter(model)].base_model_name_or_path or "the base model"
     probe = first_tokens(plan.probe, READ_BACK_TOKENS)
-    wanted = [logits_of(model, one).cpu() for one in probe]
+    adapter = [logits_of(model, one).cpu() for one in probe]
+    with trainability_restored(model), standing_in(plan.layers, plan.updates):
+        stand_in = [logits_of(model, one).cpu() for one in probe]
     on_stage("merging and writing")
     merged = _merge(model, plan, linears, dtype)
     with staged(output) as folder, no_progress_bars():
         _save(merged, tokenizer, folder)
         on_stage("reading back")
-        report = plan.report.with_reloaded(_read_back(merged, folder, probe, wanted))
-        (folder / "README.md").write_text(merged_card(report, base=base, notice=notice), encoding="utf-8")
-        text = json.dumps(report.to_dict(), indent=2)
-        (folder / "export_report.json").write_text(text + "\n", encoding="utf-8")
+        found = _read_back(merged, folder, probe)
+        _require_like(logits_difference(zip(stand_in, found, strict=True)), plan.report, tolerance)
+        report = plan.report.with_reloaded(logits_difference(zip(adapter, found, strict=True)))
+        finish_folder(folder, report, merged_card(report, base=base, notice=notice))
     return report
 
 
@@ -141,10 +148,8 @@ def _save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
         raise OutputError(f"transformers refuses to save the merged model: {' '.join(str(error).split())}") from error
 
 
-def _read_back(
-    merged: PreTrainedModel, folder: Path, probe: Sequence[Encoded], wanted: Sequence[Tensor]
-) -> LogitsDifference:
-    """Difference between the adapter's logits and those of the files. Raises: OutputError if they are others."""
+def _read_back(merged: PreTrainedModel, folder: Path, probe: Sequence[Encoded]) -> list[Tensor]:
+    """Logits of the model in the files. Raises: OutputError if they are not those of the model in memory."""
     expected = [logits_of(merged, one).cpu() for one in probe]
     again = load_model(str(folder), dtype="auto").to(merged.device)
     found = [logits_of(again, one).cpu() for one in probe]
@@ -155,4 +160,14 @@ def _read_back(
             f"The merged model does not come back from its files: logits differ by {apart:.2e}. Its architecture may "
             "tie or convert weights in a way that qpeft does not know. Nothing was written; export a LoRA instead."
         )
-    return logits_difference(zip(wanted, found, strict=True))
+    return found
+
+
+def _require_like(merged: LogitsDifference, report: ExportReport, tolerance: float) -> None:
+    """Raises: OutputError if the weights have lost more by rounding than the adapter's effect allows."""
+    if merged.divergence > tolerance * report.base_logits.divergence:
+        raise OutputError(
+            f"In the merged weights next tokens diverge by {merged.divergence:.2e} nats from what was merged, and the "
+            f"adapter moves them by {report.base_logits.divergence:.2e}. Nothing was written. Use a --dtype with more "
+            "digits, raise --tolerance, or --force it."
+        )

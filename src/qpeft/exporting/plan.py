@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ PROBE_TOKENS = 1024
 
 OUT_OF_REACH = ("lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
 """Options of PEFT's configs that change more than linear layers by matrices."""
+
+PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
+"""LoRA's ways to start that leave the base weights alone; others, such as PiSSA, take the start out of them."""
 
 OnStage = Callable[[str], None]
 """Told what is done next, for progress lines."""
@@ -93,6 +97,14 @@ def require_free(output: Path) -> None:
         raise OutputError(f"The output folder {output} {what}. Name one that is new or empty; nothing was changed.")
 
 
+def finish_folder(folder: Path, report: ExportReport, card: str) -> None:
+    """Add the card and export_report.json, and let everybody read the files: safetensors makes them private."""
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "export_report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
 def _calibration_and_probe(
     calibration: Sequence[Encoded], held_out: Sequence[Encoded]
 ) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
@@ -116,4 +128,9 @@ def _check_config(model: PeftModel) -> None:
         raise AdapterError(
             f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
             "qpeft exports only those."
+        )
+    if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
+        raise AdapterError(
+            f"The adapter started with init_lora_weights={init!r}, which changes the base weights: its matrices belong "
+            "to a base model that nobody else has. PEFT's own save_pretrained and merge_and_unload know how to undo it."
         )

@@ -124,7 +124,8 @@ def delta_weight(layer: Any, name: str, adapter: str) -> Float[Tensor, "out_feat
 
     Raises: NotMergeableError for a method that does something else to its layers.
     """
-    if not layer.supports_lora_conversion(adapter):
+    # PEFT calls variants of LoRA such as DoRA convertible, and gives a matrix that leaves out what is theirs.
+    if not layer.supports_lora_conversion(adapter) or adapter in getattr(layer, "lora_variant", ()):
         raise NotMergeableError(
             f"{type(layer).__name__} at {name!r} adds no matrix to its layer, so there is none to export or merge. "
             "Keep the adapter beside the model: PeftModel.from_pretrained(model, folder)."
