@@ -194,6 +194,14 @@ def test_one_adapter_of_several_is_exported_alone(trained, base, texts, logits, 
     assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_weights_that_are_not_finite_are_refused(trained, texts, tmp_path):
+    model = trained(MATRICES["loretta"])
+    with torch.no_grad():
+        next(weight for weight in model.parameters() if weight.requires_grad).fill_(math.nan)
+    with pytest.raises(AdapterError, match="have overflowed or hold NaN; take an earlier checkpoint"):
+        export_lora(model, tmp_path / "lora", held_out=texts, tolerance=math.inf)
+
+
 def test_a_merged_adapter_is_refused(trained, texts, tmp_path):
     model = trained(MATRICES["loretta"])
     model.merge_adapter()

@@ -83,7 +83,7 @@ class ExportReport:
 
     def require(self, tolerance: float) -> None:
         """Raises: OutputError if more than this share is lost."""
-        if self.kept < 1 - tolerance:
+        if not self.kept >= 1 - tolerance:
             raise OutputError(
                 f"The export would keep {self.kept:.1%} of {self.criterion}; with a tolerance of {tolerance:g} it must "
                 f"keep {1 - tolerance:.1%}. Nothing was written. {self._way_out()}"

@@ -42,7 +42,8 @@ class LinearUpdate:
 def adapted_layers(model: PeftModel) -> dict[str, BaseTunerLayer]:
     """Layers of the one active adapter, by their names in the base model.
 
-    Raises: AdapterError if several adapters are active or one is merged, and for layers that are not linear.
+    Raises: AdapterError if several adapters are active or one is merged, and for layers that are not linear or hold
+        weights that are not finite.
     """
     adapter = active_adapter(model)
     modules = dict(model.get_base_model().named_modules())
@@ -55,6 +56,8 @@ def adapted_layers(model: PeftModel) -> dict[str, BaseTunerLayer]:
         require_linear(layer, name)
         if layer.merged:
             raise AdapterError(f"An adapter is merged into {name!r}; call model.unmerge_adapter() first.")
+        if not all(weight.isfinite().all() for weight in layer.parameters()):
+            raise AdapterError(f"Weights of {name!r} have overflowed or hold NaN; take an earlier checkpoint.")
     return layers
 
 
