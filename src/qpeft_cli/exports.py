@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from qpeft.cli.adapted import Adapted, load_adapted
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError
 from qpeft.exporting import ExportReport, first_tokens
 from qpeft.exporting.card import layer_cells
 from qpeft.exporting.plan import require_free
 from qpeft.training.splits import load_splits
+from qpeft_cli.adapted import Adapted, load_adapted
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def merge(
 
     A circuit is replaced by the linear map that comes nearest to it on calibration text.
     """
-    from qpeft.cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
     from qpeft.exporting import merge_adapter  # noqa: PLC0415
+    from qpeft_cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True)
     loaded = load(
