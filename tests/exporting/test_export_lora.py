@@ -98,6 +98,7 @@ def test_the_report_of_a_circuit_is_that_of_its_files(trained, base, texts, logi
     written = json.loads((tmp_path / "lora" / "export_report.json").read_text())
     assert written["layers"].keys() == report.layers.keys()
     assert written["logits"]["maximum"] == report.logits.maximum
+    assert written["environment"]["versions"]["torch"] == torch.__version__
 
 
 @pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed but the targeted layer")

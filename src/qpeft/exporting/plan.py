@@ -17,6 +17,7 @@ from qpeft.exporting.comparison import compare_logits, compare_losses, trainabil
 from qpeft.exporting.fit import Constant
 from qpeft.exporting.report import ExportReport, layer_reports
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, linear_updates
+from qpeft.runs import environment
 
 PROBE_TOKENS = 1024
 """On which logits of adapter and export are compared."""
@@ -100,7 +101,8 @@ def require_free(output: Path) -> None:
 def finish_folder(folder: Path, report: ExportReport, card: str) -> None:
     """Add the card and export_report.json, and let everybody read the files: safetensors makes them private."""
     (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / "export_report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    record = report.to_dict() | {"environment": environment()}
+    (folder / "export_report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for file in folder.iterdir():
         file.chmod(0o644)
 
