@@ -9,7 +9,16 @@ Importing registers the adapters with PEFT and does nothing else.
 
 from typing import TYPE_CHECKING, Any
 
-from qpeft.adapters import LorettaConfig, LorettaModel, QthaConfig, QthaModel
+from qpeft.adapters import (
+    LorettaConfig,
+    LorettaModel,
+    QthaConfig,
+    QthaModel,
+    QuantaConfig,
+    QuantaModel,
+    TtLoraConfig,
+    TtLoraModel,
+)
 from qpeft.errors import QpeftError
 
 if TYPE_CHECKING:
@@ -22,6 +31,10 @@ __all__ = [
     "QpeftError",
     "QthaConfig",
     "QthaModel",
+    "QuantaConfig",
+    "QuantaModel",
+    "TtLoraConfig",
+    "TtLoraModel",
     "set_quantum_device",
     "set_training_noise",
 ]

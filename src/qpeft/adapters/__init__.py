@@ -3,10 +3,27 @@
 from qpeft.adapters import bridge
 from qpeft.adapters.loretta import LorettaConfig, LorettaModel
 from qpeft.adapters.qtha import QthaConfig, QthaModel
+from qpeft.adapters.quanta import QuantaConfig, QuantaModel
+from qpeft.adapters.tt_lora import TtLoraConfig, TtLoraModel
 
-ADAPTERS = {"qtha": (QthaConfig, QthaModel), "loretta": (LorettaConfig, LorettaModel)}
+ADAPTERS = {
+    "qtha": (QthaConfig, QthaModel),
+    "loretta": (LorettaConfig, LorettaModel),
+    "quanta": (QuantaConfig, QuantaModel),
+    "tt_lora": (TtLoraConfig, TtLoraModel),
+}
 
 for _name, (_config_class, _model_class) in ADAPTERS.items():
     bridge.register(_name, config_class=_config_class, model_class=_model_class)
 
-__all__ = ["ADAPTERS", "LorettaConfig", "LorettaModel", "QthaConfig", "QthaModel"]
+__all__ = [
+    "ADAPTERS",
+    "LorettaConfig",
+    "LorettaModel",
+    "QthaConfig",
+    "QthaModel",
+    "QuantaConfig",
+    "QuantaModel",
+    "TtLoraConfig",
+    "TtLoraModel",
+]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.adapters.base.factors import Factor
+from qpeft.adapters.base.factors import DenseFactor, MpoFactor, TrainFactor
+
+F = TypeVar("F", bound=DenseFactor | MpoFactor | TrainFactor)
 
 
 class AbstractBranch(nn.Module, ABC):
@@ -56,15 +58,15 @@ class _Contracted:
         )
 
 
-class FactoredBranch(AbstractBranch):
-    """A bottleneck between two wide factors.
+class FactoredBranch(AbstractBranch, Generic[F]):
+    """A bottleneck between two wide factors of one kind.
 
         h = x down^T;   update = scaling * bottleneck(h) up
 
     Shapes: x (..., in_features); h (..., rank); down (rank, in_features); up (rank, out_features).
     """
 
-    def __init__(self, down: Factor, up: Factor, *, scaling: float, dropout: float) -> None:
+    def __init__(self, down: F, up: F, *, scaling: float, dropout: float) -> None:
         super().__init__()
         self.down, self.up, self.scaling = down, up, scaling
         self.dropout = nn.Dropout(dropout)

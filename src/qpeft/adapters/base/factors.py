@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.tensor_networks import MatrixProductOperator, Modes, factorize, mpo_parameter_count
+from qpeft.tensor_networks import MatrixProductOperator, Modes, factorize, mpo_parameter_count, open_bond
 
 Side = Literal["narrow", "wide"]
 
@@ -78,11 +78,7 @@ class MpoFactor(nn.Module):
                 nn.init.normal_(core, std=math.sqrt(2 / inputs), generator=generator)
             return
         for core in cores:
-            left, narrow, wide, right = core.shape
-            # Variance per entry is kept by a step of the contraction if the columns of its matrix have norm 1.
-            matrix = torch.empty(left * narrow, wide * right)
-            nn.init.orthogonal_(matrix, gain=math.sqrt(max(matrix.shape) / len(matrix)), generator=generator)
-            core.copy_(matrix.reshape(core.shape))
+            _orthogonal(core, generator)
         gain = math.sqrt(variance * max(self.bottleneck.shape))
         nn.init.orthogonal_(self.bottleneck, gain=gain, generator=generator)
 
@@ -92,7 +88,44 @@ class MpoFactor(nn.Module):
         self.operator.cores[-1].zero_()
 
 
+class TrainFactor(nn.Module):
+    """A (rank, width) matrix as a tensor train whose first bond, of size `rank`, is open.
+
+    Raises: FactorizationError if a size is below 1.
+    """
+
+    def __init__(self, rank: int, wide: Modes) -> None:
+        super().__init__()
+        self.operator = MatrixProductOperator(open_bond(rank, len(wide.factors)), wide, bond_dimension=rank)
+
+    def forward(self) -> Float[Tensor, "rank width"]:
+        """The matrix, contracted core by core from the open bond."""
+        return self.operator.dense()
+
+    @torch.no_grad()
+    def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
+        """Every step of the contraction a scaled (semi-)orthogonal matrix, entries of the product of this variance."""
+        first, *others = self.operator.cores
+        for core in (first, *others):
+            _orthogonal(core, generator)
+        # The contraction begins with an identity, whose entries have the mean square 1 / rank.
+        first.mul_(math.sqrt(variance * self.operator.bond_dimension))
+
+    @torch.no_grad()
+    def zero(self) -> None:
+        """Make the product zero through its last core; the other weights keep their values."""
+        self.operator.cores[-1].zero_()
+
+
 Factor = DenseFactor | MpoFactor
+
+
+def _orthogonal(core: Tensor, generator: torch.Generator | None) -> None:
+    left, narrow, wide, right = core.shape
+    # Variance per entry is kept by a step of the contraction if the columns of its matrix have norm 1.
+    matrix = torch.empty(left * narrow, wide * right)
+    nn.init.orthogonal_(matrix, gain=math.sqrt(max(matrix.shape) / len(matrix)), generator=generator)
+    core.copy_(matrix.reshape(core.shape))
 
 
 def _kaiming_uniform(matrix: Tensor, reads: Side, generator: torch.Generator | None) -> None:

@@ -14,7 +14,7 @@ from qpeft.adapters.qtha.middle import CircuitMiddle, Middle, MlpMiddle
 from qpeft.circuits.ansatz import ANSATZE
 
 
-class QthaBranch(FactoredBranch):
+class QthaBranch(FactoredBranch[Factor]):
     """The update that one adapter adds to one linear layer.
 
         h = x down^T;   z = W_q middle(h) + W_c h   (or their elementwise product);   update = scaling z up
