@@ -89,3 +89,26 @@ class PairNetwork:
             t = t.reshape(math.prod(others), math.prod(step.before)) @ matrix.T
             t = t.reshape(*others, *step.after).movedim((-2, -1), axes)
         return t.reshape(*x.shape[:-1], outputs.padded)[..., : outputs.width]
+
+    def dense(self, matrices: Sequence[Tensor]) -> Float[Tensor, "out_features in_features"]:
+        """The product as a matrix of the full widths, from the matrices alone.
+
+        All matrices that share their second axis are contracted first, one axis at a time; then those groups, which
+        act on ever more axes, by plain matrix products. The full size is reached only at the very end.
+        """
+        product = matrices[0].new_ones(1, 1)
+        for second in range(1, len(self.inputs.factors)):
+            group = self._group(second, matrices)
+            product = product @ group.reshape(product.shape[1], -1)
+            product = product.reshape(-1, group.shape[1])
+        return product[: self.outputs.width, : self.inputs.width]
+
+    def _group(self, second: int, matrices: Sequence[Tensor]) -> Tensor:
+        # Axes of t: the other axes after, this one after, the others before, this one before.
+        members = [(step, m) for step, m in zip(self.steps, matrices, strict=True) if step.axes[1] == second]
+        size = members[0][0].before[1]
+        t = torch.eye(size, dtype=matrices[0].dtype, device=matrices[0].device).reshape(1, size, 1, size)
+        for step, matrix in members:
+            t = torch.einsum("abcd,odpe->aobcpe", matrix.reshape(*step.after, *step.before), t)
+            t = t.flatten(3, 4).flatten(0, 1)
+        return t.reshape(t.shape[0] * t.shape[1], t.shape[2] * t.shape[3])

@@ -6,6 +6,7 @@ from qpeft.adapters.base.factors import Factor, MpoFactor, TrainFactor, build_fa
 from qpeft.adapters.base.layer import AbstractAdapterLayer, generator, require_linear
 from qpeft.adapters.base.matrix import AbstractMatrixLayer, AbstractMatrixModel
 from qpeft.adapters.base.model import AbstractAdapterModel
+from qpeft.adapters.base.widths import check_factors, given_factors
 
 __all__ = [
     "AbstractAdapterLayer",
@@ -22,7 +23,9 @@ __all__ = [
     "TrainFactor",
     "build_factor",
     "check_counts",
+    "check_factors",
     "generator",
+    "given_factors",
     "option",
     "require_linear",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qpeft.adapters.base.factors import DenseFactor, MpoFactor, TrainFactor
 
-F = TypeVar("F", bound=DenseFactor | MpoFactor | TrainFactor)
+AnyFactor = TypeVar("AnyFactor", bound=DenseFactor | MpoFactor | TrainFactor)
 
 
 class AbstractBranch(nn.Module, ABC):
@@ -58,15 +58,15 @@ class _Contracted:
         )
 
 
-class FactoredBranch(AbstractBranch, Generic[F]):
-    """A bottleneck between two wide factors of one kind.
+class FactoredBranch(AbstractBranch, Generic[AnyFactor]):
+    """A bottleneck between two wide factors.
 
         h = x down^T;   update = scaling * bottleneck(h) up
 
     Shapes: x (..., in_features); h (..., rank); down (rank, in_features); up (rank, out_features).
     """
 
-    def __init__(self, down: F, up: F, *, scaling: float, dropout: float) -> None:
+    def __init__(self, down: AnyFactor, up: AnyFactor, *, scaling: float, dropout: float) -> None:
         super().__init__()
         self.down, self.up, self.scaling = down, up, scaling
         self.dropout = nn.Dropout(dropout)

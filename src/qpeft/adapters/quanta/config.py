@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from qpeft.adapters.base import AdapterConfig, check_counts, option
+from qpeft.adapters.base import AdapterConfig, check_counts, check_factors, given_factors, option
 from qpeft.adapters.base.config import check_numbers
 from qpeft.adapters.bridge import peft_type
 from qpeft.errors import AdapterError
@@ -32,7 +31,7 @@ class QuantaConfig(AdapterConfig):
     axes: list[list[int]] | None = option(
         None, "Axes of every width, as [[16, 8, 8, 4], [8, 8, 4, 4]] for 4096 and 1024; None for balanced ones."
     )
-    alpha: float = option(0.1, "The update is multiplied by alpha.")
+    alpha: float = option(1.0, "The update is multiplied by alpha.")
     init: str = option(
         "orthogonal", "'orthogonal' (S keeps the variance of unit inputs) or 'kaiming' (as published, far smaller)."
     )
@@ -50,27 +49,15 @@ class QuantaConfig(AdapterConfig):
             self._check_axes(self.axes)
 
     def modes(self, width: int) -> Modes:
-        """The axes of a width: those given for it, or balanced ones. Raises: AdapterError if others alone are given."""
+        """The axes of a width: balanced, unless axes are given. Raises: AdapterError if they are, but none for it."""
         if self.axes is None:
             return factorize(width, self.num_axes)
-        given = {math.prod(factors): factors for factors in self.axes}
-        if width not in given:
-            balanced = list(factorize(width, self.num_axes).factors)
-            raise AdapterError(
-                f"axes gives factors of {', '.join(map(str, given))}, but a layer has width {width}: add factors whose "
-                f"product is {width} (balanced, they would be {balanced}), or leave axes out."
-            )
-        return Modes(width, tuple(given[width]))
+        return given_factors("axes", self.axes, width, factorize(width, self.num_axes))
 
     def _check_axes(self, axes: list[list[int]]) -> None:
+        check_factors("axes", axes)
         for factors in axes:
-            if not isinstance(factors, list):
-                raise AdapterError(f"axes must be a list of lists, one for each width; got {axes!r}.")
-            check_counts({f"axes {factors}": factor for factor in factors})
             if len(factors) != self.num_axes:
                 raise AdapterError(
-                    f"axes {factors} are {len(factors)}, but num_axes is {self.num_axes}; make them equal."
+                    f"axes {factors} are {len(factors)}, but num_axes is {self.num_axes}: make them equal."
                 )
-        products = [math.prod(factors) for factors in axes]
-        if len({*products}) < len(products):
-            raise AdapterError(f"axes gives two lists for one width: the products are {', '.join(map(str, products))}.")

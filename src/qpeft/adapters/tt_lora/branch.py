@@ -8,7 +8,6 @@ from torch import Tensor
 
 from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch, TrainFactor
 from qpeft.adapters.tt_lora.config import TtLoraConfig
-from qpeft.tensor_networks import Modes, factorize
 
 
 class TtLoraBranch(FactoredBranch[TrainFactor], AbstractMatrixBranch):
@@ -16,15 +15,15 @@ class TtLoraBranch(FactoredBranch[TrainFactor], AbstractMatrixBranch):
 
         update[(j_1..j_K)] = scaling * sum over i of F_K[i_K] ... F_1[i_1] G_1[j_1] ... G_K[j_K] x[(i_1..i_K)]
 
-    The train runs from the last input mode to the first, then from the first output mode to the last; modes ascend, so
-    that the largest stand at its ends, where a core has one bond only. Cut in its middle, it is two factors:
-    `down` (rank, in_features), made of the F, and `up` (rank, out_features), made of the G.
+    The train runs from the last input mode to the first, then from the first output mode to the last; the largest modes
+    stand at its ends, where a core has one bond only. Cut in its middle, it is two factors: `down` (rank, in_features),
+    made of the F, and `up` (rank, out_features), made of the G.
     Shapes: x (..., in_features); F_k[i] and G_k[j] (rank, rank), the outermost (1, rank) and (rank, 1).
     Source: arXiv:2408.01008.
     """
 
     def __init__(self, config: TtLoraConfig, in_features: int, out_features: int, *, rank: int, scaling: float) -> None:
-        down, up = (TrainFactor(rank, _ascending(width, config.num_modes)) for width in (in_features, out_features))
+        down, up = (TrainFactor(rank, config.modes_of(width)) for width in (in_features, out_features))
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features = rank, in_features
 
@@ -45,7 +44,3 @@ class TtLoraBranch(FactoredBranch[TrainFactor], AbstractMatrixBranch):
         self.down.initialize(variance=1 / (3 * self.in_features), generator=generator)
         self.up.initialize(variance=1 / self.rank, generator=generator)
         self.up.zero()
-
-
-def _ascending(width: int, num_modes: int) -> Modes:
-    return Modes(width, factorize(width, num_modes).factors[::-1])
