@@ -1,7 +1,7 @@
 """Real circuits as few steps on vectors: rotations of several qubits at once, and renamings of basis states.
 
 A layer of RY is a Kronecker product; its qubits are cut into groups of neighbours, each a small matrix. Fixed gates in
-a row are one gather that exchanges amplitudes, and their signs. The matrices of all groups of one size are made together.
+a row are one gather that exchanges amplitudes, and their signs. Matrices of one size are all made together.
 """
 
 from __future__ import annotations

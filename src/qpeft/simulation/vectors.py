@@ -37,7 +37,7 @@ def apply_circuit(
 
     Raises: SimulationError if a shape does not fit the circuit, or a gate or an angle is of another kind.
     """
-    if not vectors.ndim or vectors.shape[-1] != 2**circuit.num_qubits or weights.shape != (circuit.num_weights,):
+    if vectors.shape[-1:] != (2**circuit.num_qubits,) or weights.shape != (circuit.num_weights,):
         raise SimulationError(
             f"The circuit takes vectors of {2**circuit.num_qubits} amplitudes and {circuit.num_weights} weight(s); "
             f"got shapes {tuple(vectors.shape)} and {tuple(weights.shape)}."
