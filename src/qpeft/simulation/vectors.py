@@ -8,6 +8,7 @@ walks back from it (the adjoint method).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def apply_circuit(
 
     Returns:
         Vectors of the same shape, type and norms, differentiable once in `vectors` and `weights`. Computed in float32,
-        or in float64 if both are float64.
+        or in float64 if both are float64. torch.compile leaves the call out of its graphs.
 
     Raises: SimulationError if a shape does not fit the circuit, or a gate or an angle is of another kind.
     """
@@ -44,7 +45,7 @@ def apply_circuit(
         )
     double = vectors.dtype == weights.dtype == torch.float64
     rows, angles = (tensor.to(torch.float64 if double else torch.float32) for tensor in (vectors, weights))
-    result: Tensor = _Apply.apply(circuit, rows.reshape(-1, vectors.shape[-1]), angles)
+    result = _apply(circuit, rows.reshape(-1, vectors.shape[-1]), angles)
     return result.reshape(vectors.shape).to(vectors.dtype)
 
 
@@ -81,6 +82,9 @@ class _Apply(torch.autograd.Function):
             for table, correlation in zip(program.tables, correlations, strict=True):
                 slopes.index_add_(0, table.slots.flatten(), table.slopes(correlation).flatten())
         return None, both[0], slopes[: len(weights)]
+
+
+_apply: Callable[[Circuit, Tensor, Tensor], Tensor] = torch.compiler.disable(_Apply.apply)
 
 
 def _matrices(program: Program, weights: Tensor) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -27,6 +26,7 @@ class GeneratedFactor(AbstractFactor):
     def __init__(self, rank: int, width: int, *, chunk_size: int, hidden_size: int, depth: int) -> None:
         super().__init__()
         self.rank, self.width = rank, width
+        chunk_size = min(chunk_size, rank * width)  # beyond that, nothing of a chunk would be read
         self.num_chunks = -(-rank * width // chunk_size)
         self.circuit = cnot_chain(max(1, (self.num_chunks - 1).bit_length()), depth)
         self.angles = nn.Parameter(torch.empty(self.circuit.num_weights))
@@ -63,7 +63,6 @@ class GeneratedFactor(AbstractFactor):
         self.output.bias.zero_()
 
 
-@lru_cache(maxsize=64)
 def _bits(num_states: int, num_qubits: int, device: torch.device) -> Tensor:
     """Bits of the first basis states as -1 and 1, (num_states, num_qubits)."""
     shifts = torch.arange(num_qubits - 1, -1, -1, device=device)
