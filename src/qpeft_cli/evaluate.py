@@ -18,10 +18,10 @@ def evaluate(
     base: Annotated[bool, typer.Option("--base", help="Also measure the base model without the adapter.")] = False,
 ) -> None:
     """Measure held-out loss, and exact match of maths answers."""
-    from qpeft.cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.errors import DataError  # noqa: PLC0415
+    from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
     from qpeft.evaluation import score  # noqa: PLC0415
     from qpeft.training.splits import load_splits  # noqa: PLC0415
+    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True)
     adapted = load_adapted(folder)
