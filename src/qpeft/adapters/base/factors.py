@@ -92,7 +92,7 @@ class MpoFactor(AbstractFactor):
         self.operator.cores[-1].zero_()
 
 
-class BareMpoFactor(nn.Module):
+class BareMpoFactor(AbstractFactor):
     """A (rank, width) matrix that is a matrix product operator itself, without a matrix before it.
 
     Raises: FactorizationError if a size is below 1.
