@@ -33,6 +33,7 @@ def test_the_update_is_the_product_of_two_generated_matrices(in_features, out_fe
         ((576, 192), {}, 8 * 8 + 16 * 10 + 17 * 32 + 6 * 8 + 16 * 8 + 17 * 32),
         ((576, 576), {"depth": 3, "hidden_size": 5, "chunk_size": 64}, 2 * (7 * 3 + 5 * 9 + 6 * 64)),
         ((16, 16), {"rank": 2}, 2 * (1 * 8 + 16 * 3 + 17 * 32)),  # one chunk still takes one qubit
+        ((16, 12), {"rank": 1}, 2 * (8 + 16 * 3) + 17 * 16 + 17 * 12),  # a matrix below a chunk is its own chunk
         ((16, 17), {"rank": 4, "chunk_size": 32}, (8 + 16 * 3 + 17 * 32) + (2 * 8 + 16 * 4 + 17 * 32)),
     ],
 )

@@ -20,7 +20,8 @@ class GeneratedFactor(AbstractFactor):
         chunk i = W_2 tanh(W_1 features + b_1) + b_2
 
     p_i is the probability of basis state i after the circuit `cnot_chain` on |0...0>; n its number of qubits, the least
-    that has a basis state for every chunk. The last chunk's surplus is dropped.
+    that has a basis state for every chunk. The last chunk's surplus is dropped; a matrix of fewer entries than
+    `chunk_size` is one chunk of its own size.
     """
 
     def __init__(self, rank: int, width: int, *, chunk_size: int, hidden_size: int, depth: int) -> None:
