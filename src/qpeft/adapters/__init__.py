@@ -2,8 +2,10 @@
 
 from qpeft.adapters import bridge
 from qpeft.adapters.loretta import LorettaConfig, LorettaModel
+from qpeft.adapters.qpa import QpaConfig, QpaModel
 from qpeft.adapters.qtha import QthaConfig, QthaModel
 from qpeft.adapters.quanta import QuantaConfig, QuantaModel
+from qpeft.adapters.quantum_peft import QuantumPeftConfig, QuantumPeftModel
 from qpeft.adapters.tt_lora import TtLoraConfig, TtLoraModel
 
 ADAPTERS = {
@@ -11,6 +13,8 @@ ADAPTERS = {
     "loretta": (LorettaConfig, LorettaModel),
     "quanta": (QuantaConfig, QuantaModel),
     "tt_lora": (TtLoraConfig, TtLoraModel),
+    "qpa": (QpaConfig, QpaModel),
+    "quantum_peft": (QuantumPeftConfig, QuantumPeftModel),
 }
 
 for _name, (_config_class, _model_class) in ADAPTERS.items():
@@ -20,10 +24,14 @@ __all__ = [
     "ADAPTERS",
     "LorettaConfig",
     "LorettaModel",
+    "QpaConfig",
+    "QpaModel",
     "QthaConfig",
     "QthaModel",
     "QuantaConfig",
     "QuantaModel",
+    "QuantumPeftConfig",
+    "QuantumPeftModel",
     "TtLoraConfig",
     "TtLoraModel",
 ]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.adapters.base.factors import DenseFactor, MpoFactor, TrainFactor
-
-AnyFactor = TypeVar("AnyFactor", bound=DenseFactor | MpoFactor | TrainFactor)
+from qpeft.adapters.base.factors import AbstractFactor
 
 
 class AbstractBranch(nn.Module, ABC):
@@ -58,7 +56,7 @@ class _Contracted:
         )
 
 
-class FactoredBranch(AbstractBranch, Generic[AnyFactor]):
+class FactoredBranch(AbstractBranch):
     """A bottleneck between two wide factors.
 
         h = x down^T;   update = scaling * bottleneck(h) up
@@ -66,7 +64,7 @@ class FactoredBranch(AbstractBranch, Generic[AnyFactor]):
     Shapes: x (..., in_features); h (..., rank); down (rank, in_features); up (rank, out_features).
     """
 
-    def __init__(self, down: AnyFactor, up: AnyFactor, *, scaling: float, dropout: float) -> None:
+    def __init__(self, down: AbstractFactor, up: AbstractFactor, *, scaling: float, dropout: float) -> None:
         super().__init__()
         self.down, self.up, self.scaling = down, up, scaling
         self.dropout = nn.Dropout(dropout)

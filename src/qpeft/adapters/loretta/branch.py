@@ -11,7 +11,7 @@ from qpeft.adapters.loretta.config import LorettaConfig
 from qpeft.tensor_networks import factorize, open_bond
 
 
-class LorettaBranch(FactoredBranch[MpoFactor], AbstractMatrixBranch):
+class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
     """The update that one LoRETTA adapter adds to one linear layer.
 
         update = scaling * x down^T up;   down, up: T[i, (j_1..j_K)] = R[i] G_1[j_1] ... G_K[j_K]
@@ -20,6 +20,9 @@ class LorettaBranch(FactoredBranch[MpoFactor], AbstractMatrixBranch):
     last (b, 1); b is the bond dimension. A width w_1 ... w_K takes b (rank + b (w_1 + ... + w_(K-1)) + w_K) parameters.
     Source: LoRETTA's reparametrised form, arXiv:2402.11417.
     """
+
+    down: MpoFactor
+    up: MpoFactor
 
     def __init__(
         self, config: LorettaConfig, in_features: int, out_features: int, *, rank: int, scaling: float

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch, TrainFactor
+from qpeft.adapters.base import AbstractMatrixBranch, BareMpoFactor, FactoredBranch
 from qpeft.adapters.tt_lora.config import TtLoraConfig
+from qpeft.tensor_networks import Modes, open_bond
 
 
-class TtLoraBranch(FactoredBranch[TrainFactor], AbstractMatrixBranch):
+class TtLoraBranch(FactoredBranch, AbstractMatrixBranch):
     """The update that one TT-LoRA adapter adds to one linear layer.
 
         update[(j_1..j_K)] = scaling * sum over i of F_K[i_K] ... F_1[i_1] G_1[j_1] ... G_K[j_K] x[(i_1..i_K)]
@@ -22,8 +23,11 @@ class TtLoraBranch(FactoredBranch[TrainFactor], AbstractMatrixBranch):
     Source: arXiv:2408.01008.
     """
 
+    down: BareMpoFactor
+    up: BareMpoFactor
+
     def __init__(self, config: TtLoraConfig, in_features: int, out_features: int, *, rank: int, scaling: float) -> None:
-        down, up = (TrainFactor(rank, config.modes_of(width)) for width in (in_features, out_features))
+        down, up = (_train(rank, config.modes_of(width)) for width in (in_features, out_features))
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features = rank, in_features
 
@@ -41,6 +45,11 @@ class TtLoraBranch(FactoredBranch[TrainFactor], AbstractMatrixBranch):
         """
         if next(self.parameters()).is_meta:
             return
-        self.down.initialize(variance=1 / (3 * self.in_features), generator=generator)
-        self.up.initialize(variance=1 / self.rank, generator=generator)
+        variance = 1 / (3 * self.in_features)
+        self.down.initialize("orthogonal", reads="wide", variance=variance, generator=generator)
+        self.up.initialize("orthogonal", reads="narrow", variance=1 / self.rank, generator=generator)
         self.up.zero()
+
+
+def _train(rank: int, modes: Modes) -> BareMpoFactor:
+    return BareMpoFactor(open_bond(rank, len(modes.factors)), modes, bond_dimension=rank)
