@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -41,6 +42,7 @@ COMMANDS = {
     "generate": Command("qpeft_cli.generate:generate"),
     "chat": Command("qpeft_cli.chat:chat"),
     "inspect": Command("qpeft_cli.inspect:inspect", takes_overrides=True),
+    "runs": Command("qpeft_cli.runs:runs"),
     "jobs": Command("qpeft_cli.jobs:jobs"),
     "devices": Command("qpeft_cli.devices:devices"),
 }
@@ -69,6 +71,9 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Deprecations among transformers, peft and trl: nothing that a user of ours can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # answers may hold what a terminal cannot show
     try:
         application(sys.argv[1:])(prog_name="qpeft")
     except Exception as error:

@@ -42,7 +42,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise OutputError(f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path} cannot be read: {error}.") from error
     if not isinstance(record, dict):
         raise OutputError(f"{path} does not hold a record.")
