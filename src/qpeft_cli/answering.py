@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
     system = recipe.data.system if options.system is None else options.system
     questions = read_questions(source, system=system, prompt=recipe.data.prompt)
     _require_free_columns(questions)
-    if target.resolve() == source.resolve():
+    if os.path.realpath(target) == os.path.realpath(source):
         raise OutputError(f"--input and --output are the same file, {source}. Choose another output.")
     with used_alone(target):
         file = GrowingFile(target, _job(options, source, recipe, system), total=len(questions))

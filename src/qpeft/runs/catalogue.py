@@ -60,13 +60,9 @@ def read_run(folder: Path) -> StoredRun:
     if not os.path.lexists(folder / FILE_NAME):
         raise OutputError(f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run.")
     try:
-        record = read_record(folder)
+        return StoredRun(folder, read_record(folder))
     except OutputError as error:
         return StoredRun(folder, problem=str(error))
-    lacking = [name for name, kind in (("state", str), ("recipe", dict)) if not isinstance(record.get(name), kind)]
-    if lacking:
-        return StoredRun(folder, problem=f"{folder / FILE_NAME} has no {' and no '.join(lacking)}.")
-    return StoredRun(folder, record)
 
 
 def side_by_side(runs: Sequence[StoredRun]) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]]]:
