@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import save
+from timing import result_name, save
 from torch import Tensor
 
 from qpeft.circuits import ansatz
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=2, help="on which each row is run, for 4 qubits; 8 have one")
     parser.add_argument("--shots", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the emulated chip")
-    parser.add_argument("--output", default="preflight", help="name in benchmarks/results")
+    parser.add_argument("--output", type=result_name, default="preflight", help="name in benchmarks/results")
     options = parser.parse_args()
     # The emulator's own key, in this process alone.
     os.environ["QPEFT_ORIGIN_KEY"] = "emulator"
