@@ -1,6 +1,7 @@
 """The command line as a user meets it: output, exit codes, and never a traceback."""
 
 import pytest
+import torch
 
 
 def test_train_eval_and_generate_work_on_one_folder(qpeft, recipe_file, tmp_path, sums):
@@ -48,6 +49,23 @@ def test_square_brackets_in_an_error_are_shown_as_they_are(qpeft, recipe_file):
     code, _, err = qpeft("train", recipe_file, "--adapter.ansatz", "'[bold]'")
     assert code == 2
     assert "[bold]" in err
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("1 GiB"), MemoryError(), RuntimeError("DefaultCPUAllocator: no")]
+)
+def test_a_full_memory_is_one_sentence_and_a_mistake_of_ours_is_not(qpeft, monkeypatch, tmp_path, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr("qpeft_cli.adapted.load_adapted", full)
+    code, _, err = qpeft("chat", tmp_path)
+    assert code == 2
+    assert "Lower the batch size" in err
+    assert err.count("\n") == 1
+    error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        qpeft("chat", tmp_path)
 
 
 def test_unknown_commands_and_missing_arguments_are_refused(qpeft):
