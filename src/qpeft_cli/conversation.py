@@ -11,7 +11,7 @@ from rich.console import Console
 from qpeft.data import Message
 from qpeft.errors import DataError, QpeftError
 from qpeft.evaluation.dialogue import Sampling, ShownText, context_length, fitting, stream_answer
-from qpeft_cli.adapted import Adapted
+from qpeft_cli.adapted import AdaptedModel
 
 
 class Speaker(Enum):
@@ -37,7 +37,7 @@ class Conversation:
     """
 
     def __init__(
-        self, adapted: Adapted, console: Console, *, system: str | None, max_new_tokens: int, sampling: Sampling
+        self, adapted: AdaptedModel, console: Console, *, system: str | None, max_new_tokens: int, sampling: Sampling
     ) -> None:
         context = context_length(adapted.model)
         if context is not None and max_new_tokens >= context:

@@ -83,7 +83,7 @@ def test_an_interrupted_file_is_continued_and_ends_as_an_undisturbed_one(generat
 def test_a_finished_file_is_left_alone_without_loading_a_model(generate, files, monkeypatch):
     generate("--max-new-tokens", "2")
     before = files[1].read_bytes()
-    monkeypatch.setattr(answering, "load_adapted", None)
+    monkeypatch.setattr(answering, "load_onto", None)
     assert generate("--max-new-tokens", "2")[0] == 0
     assert files[1].read_bytes() == before
 
