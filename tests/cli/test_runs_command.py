@@ -18,6 +18,7 @@ def root(talkative, tmp_path):
     (root / "one/run.json").write_text(json.dumps(record))
     changed = json.loads(json.dumps(record))
     changed["recipe"]["adapter"]["rank"] = 2
+    changed["recipe"]["data"]["train"] = [{"path": "a.jsonl"}, {"path": "b.jsonl"}]
     changed["after"]["loss"] = 1.25
     (root / "deep/two/run.json").write_text(json.dumps(changed))
     started = {key: record[key] for key in ("recipe", "environment", "data", "adapter", "before")}
@@ -78,8 +79,10 @@ def test_compare_shows_what_differs_and_the_results(qpeft, root):
     assert code == 0
     rows = table(out, root)
     assert rows["recipe.adapter.rank"] == ["4", "2"]
+    assert rows["recipe.data.train"][1] == '[{"path": "a.jsonl"}, {"path": "b.jsonl"}]'
     assert rows["after.loss"][1] == "1.25"
-    assert [key for key in rows if key.startswith(("recipe.", "environment.", "data."))] == ["recipe.adapter.rank"]
+    recipe = [key for key in rows if key.startswith(("recipe.", "environment.", "data."))]
+    assert sorted(recipe) == ["recipe.adapter.rank", "recipe.data.train"]
     code, out, _ = qpeft("runs", "compare", root / "one", root / "one")
     assert "do not differ" in out
     assert qpeft("runs", "compare", root / "one")[0] == 2

@@ -101,5 +101,5 @@ def _flat(name: str, value: Any) -> Iterable[tuple[str, Fact]]:
             yield from _flat(f"{name}.{key}" if name else str(key), inner)
     elif not isinstance(value, list):
         yield name, value
-    elif not any(isinstance(inner, dict) for inner in value):
+    elif name.startswith("recipe.") or not any(isinstance(inner, dict) for inner in value):
         yield name, json.dumps(value, ensure_ascii=False)
