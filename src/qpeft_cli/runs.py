@@ -63,7 +63,8 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> No
     history = [row for row in _rows(run.record.get("history")) if "loss" in row or "eval_loss" in row]
     if history:
         losses = Table("step", "loss", "held-out loss", "learning rate")
-        for row in history[:: -(-len(history) // LOSSES_SHOWN)]:
+        every = -(-len(history) // LOSSES_SHOWN)
+        for row in [*history[:-1:every], history[-1]]:
             losses.add_row(*(_shown(row.get(key)) for key in ("step", "loss", "eval_loss", "learning_rate")))
         console.print(losses)
     after = run.record.get("after")
