@@ -23,8 +23,8 @@ from qpeft.runs import hash_file
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
 from qpeft_cli.adapted import AdaptedModel, Origin, load_onto, read_origin, read_recipe
+from qpeft_cli.input_lines import piped_lines
 from qpeft_cli.on_device import answering_on, section_for
-from qpeft_cli.questions import piped_lines
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def chat(
     from qpeft.evaluation.dialogue import Sampling  # noqa: PLC0415
     from qpeft_cli.adapted import load_onto, read_origin  # noqa: PLC0415
     from qpeft_cli.conversation import Conversation  # noqa: PLC0415
-    from qpeft_cli.questions import typed_lines  # noqa: PLC0415
+    from qpeft_cli.input_lines import typed_lines  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     origin = read_origin(folder)

@@ -84,13 +84,13 @@ class Conversation:
         if dropped:
             self._note(f"the dialogue is too long for the model; its {dropped} oldest messages are forgotten")
         self._turns = messages[len(system) :]
-        answer = ""
+        answers: list[str] = []
         try:
-            for speaker in self._speakers:
-                answer = self._speak(speaker, messages)
+            answers = [self._speak(speaker, messages) for speaker in self._speakers]
         finally:
             # A question without an answer must not stay: templates want user and assistant by turns.
-            self._turns = [*self._turns, Message("assistant", answer)] if answer else self._turns[:-1]
+            answered = answers and answers[-1]
+            self._turns = [*self._turns, Message("assistant", answers[-1])] if answered else self._turns[:-1]
 
     def _speak(self, speaker: Speaker, messages: list[Message]) -> str:
         if len(self._speakers) > 1 or speaker is Speaker.BASE:
