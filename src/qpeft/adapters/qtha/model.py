@@ -20,5 +20,6 @@ class QthaModel(AbstractAdapterModel):
     def _check_merge_allowed(self) -> None:
         raise NotMergeableError(
             "QTHA adapters cannot be merged: their update runs through a circuit that depends on the input. "
-            "Keep the adapter beside the model: PeftModel.from_pretrained(model, folder)."
+            "Keep the adapter beside the model: PeftModel.from_pretrained(model, folder). `qpeft merge` puts the nearest "
+            "linear map in the circuit's place and reports what that loses."
         )
