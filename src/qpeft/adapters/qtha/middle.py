@@ -29,6 +29,9 @@ class CircuitMiddle(nn.Module):
         trained: whether the weights are parameters or, for a control, buffers frozen at their start.
         input_scaling: 'none' for angles h, 'tanh' for pi/2 tanh(h), which keeps each rotation below half a turn.
         offset: added to every angle, radians.
+
+    Attributes:
+        is_elsewhere: whether something other than the exact simulator gives the values; see `evaluate_elsewhere`.
     """
 
     weights: Tensor
@@ -73,21 +76,21 @@ class CircuitMiddle(nn.Module):
         """
         self._elsewhere = evaluate
         # torch.compile watches truth values, but not whether a function that it must not look into is None.
-        self._is_elsewhere = evaluate is not None
+        self.is_elsewhere = evaluate is not None
 
     def extra_repr(self) -> str:
         """Size of the circuits, for `print(model)`."""
         return f"num_circuits={self.num_circuits}, num_qubits={self.circuit.num_qubits}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_elsewhere": None, "_is_elsewhere": False}
+        return self.__dict__ | {"_elsewhere": None, "is_elsewhere": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         register(self.circuit)
 
     def _values(self, angles: Tensor) -> Tensor:
-        if self._is_elsewhere:
+        if self.is_elsewhere:
             assert self._elsewhere is not None
             # All in one call, which on a device is one job.
             return self._elsewhere(self.circuit, angles.unflatten(-1, (self.num_circuits, -1)), self.weights).flatten(

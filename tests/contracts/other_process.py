@@ -1,0 +1,55 @@
+"""What contracts let a fresh process do; spawned processes find it here by name."""
+
+import sys
+from pathlib import Path
+
+
+def load_everything(base, folder):
+    """Load the saved adapters of every method in a process that has nothing but qpeft, and compile them.
+
+    Args:
+        base: folder of the base model.
+        folder: a folder a method, with the adapter and `expected.pt`, tokens and logits.
+
+    Returns:
+        Method to the largest differences: reloaded from expected logits, compiled from reloaded ones.
+    """
+    assert "peft" not in sys.modules
+    import qpeft  # noqa: F401  (first: before PEFT)
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    found = {}
+    for adapter in sorted(Path(folder).iterdir()):
+        expected = torch.load(adapter / "expected.pt")
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+        # The back end that needs no C++ compiler. One graph: nothing of ours is left outside.
+        compiled = torch.compile(model.base_model.model.model, backend="aot_eager", fullgraph=True)
+        with torch.no_grad():
+            logits = model(expected["tokens"]).logits
+            hidden = model.base_model.model.model(expected["tokens"]).last_hidden_state
+            difference = (compiled(expected["tokens"]).last_hidden_state - hidden).abs().max().item()
+        found[adapter.name] = ((logits - expected["logits"]).abs().max().item(), difference)
+    return found
+
+
+PEFT_FIRST = """
+import importlib, json, sys, traceback
+from pathlib import Path
+from peft import PeftConfig, PeftModel
+from torch import nn
+found = {}
+for adapter in Path(sys.argv[1]).iterdir():
+    try:
+        PeftModel.from_pretrained(nn.Linear(1, 1), adapter)
+    except KeyError as error:
+        found[adapter.name] = [traceback.format_exception_only(error)[-1].strip()]
+import qpeft
+importlib.reload(qpeft.adapters)
+importlib.reload(qpeft)
+for adapter in Path(sys.argv[1]).iterdir():
+    found[adapter.name].append(PeftConfig.from_pretrained(adapter).peft_type.value)
+print(json.dumps(found))
+"""
+"""A program: loads adapters without qpeft, and their configs after importing it twice."""

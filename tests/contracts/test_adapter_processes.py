@@ -1,0 +1,68 @@
+"""Adapters leave the process that made them; qpeft is imported first, last, twice, in a spawned worker, or forgotten."""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from other_process import PEFT_FIRST, load_everything
+from peft import get_peft_model
+from small_adapters import SMALL, TARGETS, logits, shake
+
+from qpeft.adapters import ADAPTERS
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_model, tmp_path_factory):
+    """Folder with the adapter of every method, in a folder of its name, and what the model then says."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("saved")
+    tokens = torch.randint(3, 250, (2, 7), generator=torch.Generator().manual_seed(2))
+    for name, (config_class, _) in ADAPTERS.items():
+        config = config_class(**SMALL[name], target_modules=TARGETS, task_type="CAUSAL_LM", init_seed=0)
+        model = shake(get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config))
+        model.save_pretrained(folder / name)
+        torch.save({"tokens": tokens, "logits": logits(model, tokens)}, folder / name / "expected.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spawned(saved, tiny_model):
+    """What a spawned worker found."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as workers:
+        return workers.submit(load_everything, tiny_model, saved).result()
+
+
+@pytest.fixture(scope="module")
+def peft_first(saved):
+    """What a process found that imported PEFT before qpeft, and what it wrote to standard error."""
+    done = subprocess.run([sys.executable, "-c", PEFT_FIRST, saved], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.feature("new_process")
+def test_an_adapter_is_the_same_in_a_spawned_process(spawned, method):
+    assert spawned[method][0] == 0.0
+
+
+@pytest.mark.feature("compile")
+def test_a_compiled_model_gives_the_same_in_one_graph(spawned, method):
+    assert spawned[method][1] <= 1e-5
+
+
+def test_without_qpeft_peft_stops_with_the_error_that_readme_and_model_card_quote(peft_first, method):
+    assert peft_first[0][method][0] == f"KeyError: '{method.upper()}'"
+    if method == "qtha":
+        assert f"`{peft_first[0][method][0]}`" in README.read_text(encoding="utf-8")
+
+
+def test_qpeft_comes_after_peft_and_twice_and_says_nothing(peft_first, method):
+    assert peft_first[0][method][1] == method.upper()
+    assert peft_first[1] == ""
