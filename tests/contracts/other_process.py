@@ -1,7 +1,11 @@
 """What contracts let a fresh process do; spawned processes find it here by name."""
 
+import itertools
+import json
 import sys
 from pathlib import Path
+
+from small_adapters import SMALL, OneLinear
 
 
 def load_everything(base, folder):
@@ -15,7 +19,9 @@ def load_everything(base, folder):
         Method to the largest differences: reloaded from expected logits, compiled from reloaded ones.
     """
     assert "peft" not in sys.modules
-    import qpeft  # noqa: F401  (first: before PEFT)
+    import qpeft  # noqa: F401
+
+    # isort: split
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -31,6 +37,38 @@ def load_everything(base, folder):
             hidden = model.base_model.model.model(expected["tokens"]).last_hidden_state
             difference = (compiled(expected["tokens"]).last_hidden_state - hidden).abs().max().item()
         found[adapter.name] = ((logits - expected["logits"]).abs().max().item(), difference)
+    return found
+
+
+ODD_VALUES = (None, -3, 0.5, "x", [], {}, [[]], {"a": "b"})
+
+
+def load_odd_options(folder):
+    """Load adapters of every method with every option replaced by every odd value, where nothing checks types.
+
+    Returns:
+        Method to "option=value: exception" for each exception that is no AdapterError or runs over several lines.
+    """
+    from peft import get_peft_model
+
+    from qpeft.adapters import ADAPTERS
+    from qpeft.adapters.load import load_adapter
+    from qpeft.errors import AdapterError
+
+    found = {}
+    for method, (config_class, _) in ADAPTERS.items():
+        config = config_class(**SMALL[method], target_modules=["layer"])
+        get_peft_model(OneLinear(), config).save_pretrained(Path(folder) / method)
+        file = Path(folder) / method / "adapter_config.json"
+        stored = json.loads(file.read_text())
+        found[method] = []
+        for name, value in itertools.product(stored, ODD_VALUES):
+            file.write_text(json.dumps(stored | {name: value}))
+            try:
+                load_adapter(OneLinear(), file.parent)
+            except Exception as error:
+                if not isinstance(error, AdapterError) or "\n" in str(error):
+                    found[method].append(f"{name}={value!r}: {error!r}")
     return found
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from peft import PeftMixedModel, get_peft_model
-from peft.utils.hotswap import hotswap_adapter
+from peft import PeftModel, get_peft_model
 from small_adapters import OneLinear, logits, shake
 from torch.testing import assert_close
 
+from qpeft.adapters import ADAPTERS
+from qpeft.adapters.base import RankedConfig
 from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.errors import AdapterError
 
@@ -141,3 +142,53 @@ def test_a_bfloat16_base_keeps_float32_adapters_and_its_own_type(config, autocas
     exact = model.float()(x.float())
     # Two or three roundings to eight bits, of numbers that may cancel.
     assert_close(halved.float(), exact, atol=0.02 * exact.abs().max().item(), rtol=0)
+
+
+@pytest.mark.feature("autocast")
+@pytest.mark.parametrize("autocast_adapter_dtype", [True, False])
+def test_adapters_beside_half_precision_have_the_type_that_was_asked_for(base, config, tokens, autocast_adapter_dtype):
+    model = get_peft_model(base().bfloat16(), config(), autocast_adapter_dtype=autocast_adapter_dtype)
+    wanted = torch.float32 if autocast_adapter_dtype else torch.bfloat16
+    assert {weight.dtype for name, weight in shake(model).named_parameters() if "_branch." in name} == {wanted}
+    found = logits(model, tokens)
+    assert found.dtype == torch.bfloat16
+    exact = logits(model.float(), tokens)
+    assert (found - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.feature("patterns")
+def test_patterns_set_rank_and_alpha_of_single_modules(base, config, trained, tokens, method, tmp_path):
+    if not issubclass(ADAPTERS[method][0], RankedConfig):
+        pytest.skip("not applicable: the method has no rank")
+    options = {"alpha": 8.0, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {r"layers\.1\..*v_proj": 3.0}}
+    plain = config(alpha=8.0)
+    found = config(**options)
+    names = [f"model.layers.{layer}.self_attn.{name}_proj" for layer in (0, 1) for name in "qv"]
+    assert [found.rank_of(name) for name in names] == [plain.rank, 2, plain.rank, 2]
+    assert [found.scaling_of(name) * found.rank_of(name) for name in names] == [8.0, 8.0, 8.0, 3.0]
+    model, alike = trained(**options), trained(alpha=8.0)
+    sizes = [[parameters(m.get_submodule(f"base_model.model.{name}")) for name in names] for m in (model, alike)]
+    assert [own == other for own, other in zip(*sizes, strict=True)] == [True, False, True, False]
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(PeftModel.from_pretrained(base(), tmp_path), tokens), logits(model, tokens))
+
+
+@pytest.mark.feature("switch")
+def test_switching_gives_each_adapter_its_own_outputs_again(two_adapters, tokens):
+    outputs = {}
+    for name in ("default", "second", "default", "second"):
+        two_adapters.set_adapter(name)
+        assert torch.equal(outputs.setdefault(name, logits(two_adapters, tokens)), logits(two_adapters, tokens))
+    assert not torch.equal(outputs["default"], outputs["second"])
+
+
+@pytest.mark.feature("generate")
+def test_generation_with_the_key_value_cache_equals_generation_without(trained, tokens):
+    options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(tokens)}
+    model = trained()
+    with_cache, without = (model.generate(input_ids=tokens, use_cache=use, **options) for use in (True, False))
+    assert torch.equal(with_cache, without)
+
+
+def parameters(module):
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)

@@ -1,4 +1,4 @@
-"""Adapters leave the process that made them; qpeft is imported first, last, twice, in a spawned worker, or forgotten."""
+"""Adapters leave the process that made them; qpeft is imported first, last, twice, in a worker, or forgotten."""
 
 import json
 import multiprocessing
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from other_process import PEFT_FIRST, load_everything
+from other_process import PEFT_FIRST, load_everything, load_odd_options
 from peft import get_peft_model
 from small_adapters import SMALL, TARGETS, logits, shake
 
@@ -34,10 +34,22 @@ def saved(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def spawned(saved, tiny_model):
-    """What a spawned worker found."""
+def worker():
+    """One spawned process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as workers:
-        return workers.submit(load_everything, tiny_model, saved).result()
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def spawned(worker, saved, tiny_model):
+    """What a spawned process found that had nothing but qpeft."""
+    return worker.submit(load_everything, tiny_model, saved).result()
+
+
+@pytest.fixture(scope="module")
+def odd(spawned, worker, tmp_path_factory):
+    """What was wrong where options of saved adapters were replaced by odd values."""
+    return worker.submit(load_odd_options, tmp_path_factory.mktemp("odd")).result()
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +67,10 @@ def test_an_adapter_is_the_same_in_a_spawned_process(spawned, method):
 @pytest.mark.feature("compile")
 def test_a_compiled_model_gives_the_same_in_one_graph(spawned, method):
     assert spawned[method][1] <= 1e-5
+
+
+def test_any_option_of_any_type_loads_or_is_refused_in_a_sentence(odd, method):
+    assert odd[method] == []
 
 
 def test_without_qpeft_peft_stops_with_the_error_that_readme_and_model_card_quote(peft_first, method):
