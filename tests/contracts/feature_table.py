@@ -1,6 +1,6 @@
 """The table of methods and features in docs/features.md, made from what the contracts found."""
 
-from importlib.metadata import version
+from importlib.metadata import distributions
 
 FEATURES = {
     "save": "`save_pretrained`, `PeftModel.from_pretrained`: equal to the last bit",
@@ -47,12 +47,16 @@ FEATURES = {
 WORKS, REFUSED, NOT_APPLICABLE, NOT_RUN, FAILS = "yes", "refused", "-", "not run", "**fails**"
 WORST_FIRST = (FAILS, NOT_RUN, REFUSED, NOT_APPLICABLE, WORKS)
 
+PACKAGES = {"torch", "transformers", "peft", "trl", "bitsandbytes", "torchao"}
+
 HEAD = """# What works with which method
 Every method of `qpeft.adapters.ADAPTERS` passes the same contract tests. This table is made from their outcomes, by
 
 ```
 pytest tests/contracts --feature-table docs/features.md
 ```
+
+with bitsandbytes and torchao installed (torchao also needs `-W "ignore:invalid escape sequence:DeprecationWarning"`).
 
 `yes`: a test shows it. `refused`: there is an error that says so, and a test of it. `-`: the method has no such option.
 """
@@ -85,11 +89,12 @@ def render(methods, outcomes, refusals):
         cells = [cell(outcomes.get((feature, method), ())) for method in methods]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += ["", "What the refusals say:", ""]
-    for feature, title in FEATURES.items():
-        lines += [f"- {title}: {sentence}" for sentence in sorted(refusals.get(feature, ()))]
-    packages = ("torch", "transformers", "peft", "trl", "bitsandbytes", "torchao")
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    return "\n".join([*lines, "", f"Measured with {versions}.", ""])
+    sentences = {sentence: None for feature in FEATURES for sentence in sorted(refusals.get(feature, ()))}
+    for sentence in sentences:
+        refused = [title for feature, title in FEATURES.items() if sentence in refusals.get(feature, ())]
+        lines.append(f"- {'; '.join(refused)}: ``{sentence}``")
+    versions = sorted({f"{found.name} {found.version}" for found in distributions() if found.name in PACKAGES})
+    return "\n".join([*lines, "", f"Found with {', '.join(versions)}.", ""])
 
 
 def rows_and_columns(page):

@@ -5,6 +5,8 @@ import torch
 from small_adapters import TARGETS
 
 
+# TRL names options that transformers renames.
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 @pytest.mark.feature("dpo")
 def test_a_step_of_dpo_moves_the_adapter_away_from_the_base_model(tiny_model, base, config, tmp_path):
     from datasets import Dataset
