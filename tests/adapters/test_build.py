@@ -31,7 +31,7 @@ def test_a_preset_is_where_options_start_from():
         ("qhta", {}, "There is no adapter type 'qhta'; did you mean 'qtha'?"),
         ("qtha", {"rnak": 4}, "adapter type 'qtha' has no option 'rnak'; did you mean 'rank'?"),
         ("lora", {"alpha": 4}, "adapter type 'lora' has no option 'alpha'; did you mean 'lora_alpha'?"),
-        ("qtha", {"preset": "papre"}, "qtha has no preset 'papre'; it has paper."),
+        ("qtha", {"preset": "papre"}, "qtha has no preset 'papre'; it has paper, no_circuit, "),
         ("lora", {"preset": "paper"}, "lora has no preset 'paper'; it has none."),
         ("qtha", {"middle": "circiut"}, "did you mean 'circuit'?"),
         ("lora", {"r": -1}, "adapter type 'lora' refuses these options: "),
@@ -51,6 +51,6 @@ def test_an_unknown_method_near_none_lists_the_known():
         build_config("xyzzyx", {})
 
 
-@pytest.mark.parametrize(("method", "rate"), [("qtha", 1e-2), ("lora", 3e-3), ("vera", 1e-3)])
+@pytest.mark.parametrize(("method", "rate"), [("qtha", 1e-2), ("quantum_peft", 3e-2), ("vera", 1e-3)])
 def test_each_method_has_a_learning_rate(method, rate):
     assert math.isclose(default_learning_rate(method), rate)

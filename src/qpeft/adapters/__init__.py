@@ -3,15 +3,30 @@
 from qpeft.adapters.base import AbstractAdapterModel, AdapterConfig
 from qpeft.adapters.loretta import LorettaConfig, LorettaModel
 from qpeft.adapters.outside import load_outside_adapters, register_adapter
+from qpeft.adapters.qpa import QpaConfig, QpaModel
 from qpeft.adapters.qtha import QthaConfig, QthaModel
+from qpeft.adapters.quantum_peft import QuantumPeftConfig, QuantumPeftModel
 
 ADAPTERS: dict[str, tuple[type[AdapterConfig], type[AbstractAdapterModel]]] = {
     "qtha": (QthaConfig, QthaModel),
     "loretta": (LorettaConfig, LorettaModel),
+    "qpa": (QpaConfig, QpaModel),
+    "quantum_peft": (QuantumPeftConfig, QuantumPeftModel),
 }
 
 for _name, (_config_class, _model_class) in ADAPTERS.items():
     register_adapter(_name, _config_class, _model_class)
 load_outside_adapters()
 
-__all__ = ["ADAPTERS", "LorettaConfig", "LorettaModel", "QthaConfig", "QthaModel", "register_adapter"]
+__all__ = [
+    "ADAPTERS",
+    "LorettaConfig",
+    "LorettaModel",
+    "QpaConfig",
+    "QpaModel",
+    "QthaConfig",
+    "QthaModel",
+    "QuantumPeftConfig",
+    "QuantumPeftModel",
+    "register_adapter",
+]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from qpeft.adapters import bridge, outside
-from qpeft.adapters.qtha import QthaConfig
+from qpeft.adapters.qtha import COMPOSITIONS, QthaConfig
 from qpeft.errors import AdapterError, QpeftError
 
-PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {"qtha": {"paper": QthaConfig.paper}}
+PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {
+    "qtha": {name: partial(QthaConfig.preset, name) for name in ("paper", *COMPOSITIONS)}
+}
 
 
 def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
@@ -84,7 +87,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def default_learning_rate(method: str) -> float:
     """Peak learning rate for AdamW where a recipe names none.
 
-    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 1e-3 for all others, LoRETTA among
-    them, unmeasured.
+    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 3e-3 for QPA and 3e-2 for
+    Quantum-PEFT, from single runs of 20; 1e-3 for all others, LoRETTA among them, unmeasured.
     """
-    return {"qtha": 1e-2, "lora": 3e-3}.get(method, 1e-3)
+    return {"qtha": 1e-2, "lora": 3e-3, "qpa": 3e-3, "quantum_peft": 3e-2}.get(method, 1e-3)

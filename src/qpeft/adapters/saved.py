@@ -16,11 +16,12 @@ from qpeft.adapters import ADAPTERS, bridge, outside
 from qpeft.errors import AdapterError
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+FILES = (CONFIG, WEIGHTS)
 
 
 def check_saved(folder: Path) -> None:
     """Raises: AdapterError for files that are missing, damaged or elsewhere, an unknown method, or odd options."""
-    for name in (CONFIG, WEIGHTS):
+    for name in FILES:
         _check_file(folder, name)
     config = _read_config(folder / CONFIG)
     method = config.get("peft_type")
