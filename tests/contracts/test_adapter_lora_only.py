@@ -21,7 +21,7 @@ def test_adapters_are_not_merged_into_a_weighted_one(two_adapters, refusing):
 def test_adapters_are_not_swapped_in_place(trained, refusing, tmp_path):
     model = trained()
     model.save_pretrained(tmp_path)
-    with refusing(NotImplementedError, "Hotswapping only supports LORA"):
+    with refusing(ValueError, "Hotswapping only supports LORA"):
         hotswap_adapter(model, tmp_path, "default")
 
 
