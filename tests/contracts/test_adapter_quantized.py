@@ -95,6 +95,9 @@ def test_a_merge_into_quantized_weights_says_what_it_lost(adapted, tokens, kind,
     lost = share_lost(model, [old - update for old, update in zip(merged, updates, strict=True)])
     assert 0 < lost < SHARE_LOST[kind]
     assert "Unmerged from 4 quantized weights" in caplog.text
+    caplog.clear()
+    model.unmerge_adapter()
+    assert caplog.text == ""
     assert not any(isinstance(module, BaseTunerLayer) for module in model.merge_and_unload().modules())
 
 

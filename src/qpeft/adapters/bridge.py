@@ -103,5 +103,6 @@ def unpack(layer: nn.Module) -> None:
     On CPUs with AVX512-BF16 the first forward pass in evaluation mode reorders it for speed, and PEFT would then read
     other numbers than the layer multiplies with.
     """
-    if getattr(getattr(layer.weight, "quant_state", None), "packing_format_for_cpu", False):
+    state = getattr(getattr(layer, "weight", None), "quant_state", None)
+    if getattr(state, "packing_format_for_cpu", False):
         layer.state_dict()  # saves in the common order, and leaves the layer in it

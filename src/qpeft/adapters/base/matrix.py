@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -122,22 +123,29 @@ class AbstractMatrixModel(AbstractAdapterModel):
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """As PEFT's: the base weights then hold the updates, which are kept beside them."""
-        super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
-        log_requantization("Merged into", [layer.requantization for layer in self._layers()])
+        with self._saying("Merged into"):
+            super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
 
     def unmerge_adapter(self) -> None:
         """As PEFT's: what was merged is subtracted."""
-        super().unmerge_adapter()
-        log_requantization("Unmerged from", [layer.requantization for layer in self._layers()])
+        with self._saying("Unmerged from"):
+            super().unmerge_adapter()
 
     def merge_and_unload(
         self, progressbar: bool = False, safe_merge: bool = False, adapter_names: list[str] | None = None
     ) -> nn.Module:
         """As PEFT's: the base model, with the updates in its weights and no adapter."""
-        layers = self._layers()
-        merged: nn.Module = super().merge_and_unload(progressbar, safe_merge, adapter_names)
-        log_requantization("Merged into", [layer.requantization for layer in layers])
+        with self._saying("Merged into"):
+            merged: nn.Module = super().merge_and_unload(progressbar, safe_merge, adapter_names)
         return merged
+
+    @contextmanager
+    def _saying(self, verb: str) -> Iterator[None]:
+        layers = self._layers()
+        before = [layer.requantization for layer in layers]
+        yield
+        now = [layer.requantization for layer in layers]
+        log_requantization(verb, [lost for lost, earlier in zip(now, before, strict=True) if lost is not earlier])
 
     def _check_merge_allowed(self) -> None:
         super()._check_merge_allowed()
