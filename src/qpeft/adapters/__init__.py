@@ -5,11 +5,15 @@ from qpeft.adapters.loretta import LorettaConfig, LorettaModel
 from qpeft.adapters.outside import load_outside_adapters, register_adapter
 from qpeft.adapters.qpa import QpaConfig, QpaModel
 from qpeft.adapters.qtha import QthaConfig, QthaModel
+from qpeft.adapters.quanta import QuantaConfig, QuantaModel
 from qpeft.adapters.quantum_peft import QuantumPeftConfig, QuantumPeftModel
+from qpeft.adapters.tt_lora import TtLoraConfig, TtLoraModel
 
 ADAPTERS: dict[str, tuple[type[AdapterConfig], type[AbstractAdapterModel]]] = {
     "qtha": (QthaConfig, QthaModel),
     "loretta": (LorettaConfig, LorettaModel),
+    "quanta": (QuantaConfig, QuantaModel),
+    "tt_lora": (TtLoraConfig, TtLoraModel),
     "qpa": (QpaConfig, QpaModel),
     "quantum_peft": (QuantumPeftConfig, QuantumPeftModel),
 }
@@ -26,7 +30,11 @@ __all__ = [
     "QpaModel",
     "QthaConfig",
     "QthaModel",
+    "QuantaConfig",
+    "QuantaModel",
     "QuantumPeftConfig",
     "QuantumPeftModel",
+    "TtLoraConfig",
+    "TtLoraModel",
     "register_adapter",
 ]

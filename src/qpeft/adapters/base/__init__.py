@@ -2,10 +2,11 @@
 
 from qpeft.adapters.base.branch import AbstractBranch, AbstractMatrixBranch, FactoredBranch
 from qpeft.adapters.base.config import AdapterConfig, RankedConfig, check_counts, option
-from qpeft.adapters.base.factors import AbstractFactor, Factor, MpoFactor, build_factor
+from qpeft.adapters.base.factors import AbstractFactor, BareMpoFactor, Factor, MpoFactor, build_factor
 from qpeft.adapters.base.layer import AbstractAdapterLayer, generator, require_linear
 from qpeft.adapters.base.matrix import AbstractMatrixLayer, AbstractMatrixModel
 from qpeft.adapters.base.model import AbstractAdapterModel
+from qpeft.adapters.base.widths import check_factors, given_factors
 
 __all__ = [
     "AbstractAdapterLayer",
@@ -16,13 +17,16 @@ __all__ = [
     "AbstractMatrixLayer",
     "AbstractMatrixModel",
     "AdapterConfig",
+    "BareMpoFactor",
     "Factor",
     "FactoredBranch",
     "MpoFactor",
     "RankedConfig",
     "build_factor",
     "check_counts",
+    "check_factors",
     "generator",
+    "given_factors",
     "option",
     "require_linear",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch, MpoFactor
 from qpeft.adapters.loretta.config import LorettaConfig
-from qpeft.tensor_networks import Modes, factorize
+from qpeft.tensor_networks import factorize, open_bond
 
 
 class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
@@ -52,8 +52,7 @@ class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
 
 
 def _train(config: LorettaConfig, rank: int, width: int) -> MpoFactor:
-    # A tensor train is a matrix product operator with one row of modes: R is the factor's bottleneck, and the first
-    # core's narrow mode is the bond between them.
+    # R is the factor's bottleneck, the open bond of the train what lies between them.
     bond = config.bond_dimension
-    link = Modes(bond, (bond, *[1] * (config.num_modes - 1)))
+    link = open_bond(bond, config.num_modes)
     return MpoFactor(rank, link, factorize(width, config.num_modes), bond_dimension=bond)
