@@ -22,7 +22,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "feature(name): a row of the table of methods and features")
-    config.stash[OUTCOMES], config.stash[REFUSALS] = defaultdict(list), defaultdict(set)
+    config.stash[OUTCOMES], config.stash[REFUSALS] = defaultdict(list), defaultdict(dict)
 
 
 def pytest_collection_modifyitems(items):
@@ -35,18 +35,20 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if "method" in getattr(getattr(item, "callspec", None), "params", {}) and (report.when == "call" or report.skipped):
-        refusals = [value for name, value in item.user_properties if name == "refusal"]
-        for mark in item.iter_markers("feature"):
-            for feature in mark.args:
-                item.config.stash[OUTCOMES][feature, item.callspec.params["method"]].append(outcome(report, refusals))
-                item.config.stash[REFUSALS][feature].update(refusals)
+    name = getattr(getattr(item, "callspec", None), "params", {}).get("method")
+    if name and (report.when == "call" or report.skipped or report.failed):
+        # Methods that say the same of themselves are quoted once.
+        refusals = {said.replace(name.upper(), ""): said for key, said in item.user_properties if key == "refusal"}
+        for feature in (feature for mark in item.iter_markers("feature") for feature in mark.args):
+            item.config.stash[OUTCOMES][feature, name].append(outcome(report, refusals))
+            item.config.stash[REFUSALS][feature] = refusals | item.config.stash[REFUSALS][feature]
     return report
 
 
 def pytest_sessionfinish(session):
     if file := session.config.getoption("--feature-table", default=None):
-        page = render(list(ADAPTERS), session.config.stash[OUTCOMES], session.config.stash[REFUSALS])
+        sentences = {feature: set(said.values()) for feature, said in session.config.stash[REFUSALS].items()}
+        page = render(list(ADAPTERS), session.config.stash[OUTCOMES], sentences)
         Path(file).write_text(page, encoding="utf-8")
 
 

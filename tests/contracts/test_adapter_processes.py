@@ -66,7 +66,7 @@ def test_an_adapter_is_the_same_in_a_spawned_process(spawned, method):
 
 
 @pytest.mark.feature("compile")
-def test_a_compiled_model_gives_the_same(spawned, method):
+def test_a_compiled_layer_gives_the_same(spawned, method):
     assert spawned[method][1] <= 1e-5
 
 
