@@ -31,10 +31,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         reason = "is no text file" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
         raise RecipeError(f"The recipe {path} {reason}.") from error
-    try:
-        values = yaml.load(text, Loader=_Loader) or {}
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    values = _read_yaml(text, str(path)) or {}
     if not isinstance(values, dict):
         raise RecipeError(
             f"{path} must hold sections ({', '.join(Recipe.model_fields)}), not a {type(values).__name__}."
@@ -70,6 +67,13 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _read_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+
+
 def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
     remaining = iter(arguments)
     for argument in remaining:
@@ -81,10 +85,7 @@ def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
             if following is None:
                 raise RecipeError(f"--{key} has no value: overrides are written --section.key value.")
             value = following
-        try:
-            yield key, yaml.load(value, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"The value of --{key} is not YAML: {value!r}.") from error
+        yield key, _read_yaml(value, f"The value of --{key}")
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:

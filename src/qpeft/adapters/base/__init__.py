@@ -1,6 +1,6 @@
 """What all our adapters share: options, the layer and the tuner, matrices as updates, tensor networks as factors."""
 
-from qpeft.adapters.base.branch import AbstractBranch, AbstractMatrixBranch, FactoredBranch
+from qpeft.adapters.base.branch import AbstractBranch, AbstractMatrixBranch, FactoredBranch, FactoredMatrixBranch
 from qpeft.adapters.base.config import AdapterConfig, RankedConfig, check_counts, option
 from qpeft.adapters.base.factors import AbstractFactor, BareMpoFactor, Factor, MpoFactor, build_factor
 from qpeft.adapters.base.layer import AbstractAdapterLayer, generator, require_linear
@@ -20,6 +20,7 @@ __all__ = [
     "BareMpoFactor",
     "Factor",
     "FactoredBranch",
+    "FactoredMatrixBranch",
     "MpoFactor",
     "RankedConfig",
     "build_factor",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch, MpoFactor
+from qpeft.adapters.base import FactoredMatrixBranch, MpoFactor
 from qpeft.adapters.loretta.config import LorettaConfig
 from qpeft.tensor_networks import factorize, open_bond
 
 
-class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
+class LorettaBranch(FactoredMatrixBranch):
     """The update that one LoRETTA adapter adds to one linear layer.
 
         update = scaling * x down^T up;   down, up: T[i, (j_1..j_K)] = R[i] G_1[j_1] ... G_K[j_K]
@@ -30,12 +28,6 @@ class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
         down, up = _train(config, rank, in_features), _train(config, rank, out_features)
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features = rank, in_features
-
-    def matrix(self) -> Float[Tensor, "out_features in_features"]:
-        """scaling up^T down, of rank `rank` at most."""
-        down, up = self.effective_factors()
-        with self.without_autocast():
-            return self.scaling * (up.T @ down)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None) -> None:

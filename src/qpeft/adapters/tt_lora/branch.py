@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from qpeft.adapters.base import AbstractMatrixBranch, BareMpoFactor, FactoredBranch
+from qpeft.adapters.base import BareMpoFactor, FactoredMatrixBranch
 from qpeft.adapters.tt_lora.config import TtLoraConfig
 from qpeft.tensor_networks import Modes, open_bond
 
 
-class TtLoraBranch(FactoredBranch, AbstractMatrixBranch):
+class TtLoraBranch(FactoredMatrixBranch):
     """The update that one TT-LoRA adapter adds to one linear layer.
 
         update[(j_1..j_K)] = scaling * sum over i of F_K[i_K] ... F_1[i_1] G_1[j_1] ... G_K[j_K] x[(i_1..i_K)]
@@ -30,12 +28,6 @@ class TtLoraBranch(FactoredBranch, AbstractMatrixBranch):
         down, up = (_train(rank, config.modes_of(width)) for width in (in_features, out_features))
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features = rank, in_features
-
-    def matrix(self) -> Float[Tensor, "out_features in_features"]:
-        """scaling up^T down, of rank `rank` at most."""
-        down, up = self.effective_factors()
-        with self.without_autocast():
-            return self.scaling * (up.T @ down)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None) -> None:
