@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qpeft.adapters.load import FILES
+from qpeft.adapters.saved import FILES
 from qpeft.data import Message
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import generate

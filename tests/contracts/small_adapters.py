@@ -14,7 +14,7 @@ SMALL = {
 """Options of a small adapter. A new method adds its row here, and all contracts run for it."""
 
 MATRICES = {"loretta", "quanta", "tt_lora", "qpa", "quantum_peft"}
-"""Methods whose update is a matrix: they merge, convert to LoRA and take mixed batches; the others refuse all three."""
+"""Methods whose update is a matrix: they merge and convert to LoRA; the others refuse both."""
 
 TARGETS = ["q_proj", "v_proj"]
 

@@ -49,8 +49,8 @@ def _merging(recipe: Recipe) -> str:
             "and what loads here, runs on an exact simulator"
         )
     return (
-        f"{where}; PEFT cannot merge the adapter, since its update depends on the input. `qpeft export` and `qpeft merge` "
-        "replace the circuit by the nearest linear map and report what that loses."
+        f"{where}; PEFT cannot merge the adapter, since its update depends on the input. `qpeft export` and `qpeft "
+        "merge` replace the circuit by the nearest linear map and report what that loses."
     )
 
 
