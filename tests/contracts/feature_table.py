@@ -56,7 +56,7 @@ Every method of `qpeft.adapters.ADAPTERS` passes the same contract tests. This t
 pytest tests/contracts --feature-table docs/features.md
 ```
 
-with bitsandbytes and torchao installed (torchao also needs `-W "ignore:invalid escape sequence:DeprecationWarning"`).
+with bitsandbytes and torchao installed.
 
 `yes`: a test shows it. `refused`: there is an error that says so, and a test of it. `-`: the method has no such option.
 """

@@ -13,7 +13,11 @@ from qpeft.errors import NotMergeableError
 from tiny_model import make_model
 
 # The vendors' own warnings: kernels that a CPU lacks, types that they cast.
-pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [
+    pytest.mark.quantized,
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 
 SHARE_LOST = {"bnb4": 0.12, "bnb8": 0.01, "torchao": 0.01}
 """Bound on the relative rounding of a random weight: 4-bit NormalFloat has about 0.09, eight bits a tenth of that."""
@@ -45,9 +49,9 @@ def quantization_config(kind):
     from transformers import BitsAndBytesConfig, TorchAoConfig
 
     if kind == "torchao":
-        quantization = pytest.importorskip("torchao.quantization")
-        return TorchAoConfig(quantization.Int8WeightOnlyConfig())
-    pytest.importorskip("bitsandbytes")
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
     return BitsAndBytesConfig(load_in_4bit=kind == "bnb4", load_in_8bit=kind == "bnb8", bnb_4bit_quant_type="nf4")
 
 
@@ -102,11 +106,11 @@ def test_a_merge_into_quantized_weights_says_what_it_lost(adapted, tokens, kind,
 
 
 def test_torchao_weights_without_their_config_work_and_refuse_a_merge(folder, config, tokens, merges):
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
     from transformers import AutoModelForCausalLM
 
-    quantization = pytest.importorskip("torchao.quantization")
     base = AutoModelForCausalLM.from_pretrained(folder).eval()
-    quantization.quantize_(base, quantization.Int8WeightOnlyConfig())
+    quantize_(base, Int8WeightOnlyConfig())
     before = logits(base, tokens)
     model = get_peft_model(base, config(target_modules=TARGETS))
     assert torch.equal(logits(model, tokens), before)
