@@ -28,7 +28,7 @@ def inspect(
     """
     from qpeft.adapters.build import build_config  # noqa: PLC0415  (takes seconds to import)
     from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
-    from qpeft.data import render_sample, summarize  # noqa: PLC0415
+    from qpeft.data import render_sample  # noqa: PLC0415
     from qpeft.models import load_skeleton, load_tokenizer  # noqa: PLC0415
     from qpeft.training import load_recipe  # noqa: PLC0415
     from qpeft.training.splits import load_splits  # noqa: PLC0415
@@ -63,11 +63,11 @@ def inspect(
         chat_template=parsed.model.chat_template,
         trust_remote_code=parsed.model.trust_remote_code,
     )
-    splits = load_splits(parsed.data, tokenizer)
+    splits = load_splits(parsed.data, tokenizer, seed=parsed.seed)
     for split in splits:
         if split is not None:
             console.print(f"\n{split.source}: {split}")
-            for note, examples in summarize(split.encoded).notes.items():
+            for note, examples in split.summary.notes.items():
                 console.print(f"note on {examples:,} examples: {note}")
             console.print("first example; what is marked is trained on:\n")
             console.print(render_sample(tokenizer, split.encoded[0]))

@@ -7,7 +7,7 @@ from qpeft.data.load import Reader, Source, load_examples
 from qpeft.data.mix import mix
 from qpeft.data.sample import render_sample
 from qpeft.data.split import hold_out, hold_out_line, split_digest
-from qpeft.data.store import to_dataset
+from qpeft.data.store import StoredExamples, lengths, store, to_dataset
 from qpeft.data.summary import EncodingSummary, summarize
 
 __all__ = [
@@ -18,16 +18,19 @@ __all__ = [
     "Message",
     "Reader",
     "Source",
+    "StoredExamples",
     "choose_answers",
     "encode",
     "encode_all",
     "encode_each",
     "hold_out",
     "hold_out_line",
+    "lengths",
     "load_examples",
     "mix",
     "render_sample",
     "split_digest",
+    "store",
     "summarize",
     "to_dataset",
 ]

@@ -46,8 +46,14 @@ def hold_out_line(examples: Iterable[Example], amount: float) -> str:
 
 
 def split_digest(examples: Iterable[Example]) -> str:
-    """SHA-256 over the digests of the examples in their order, hexadecimal: names a split, for records."""
+    """SHA-256 over the examples in their order and what of each is trained on, hexadecimal: names a split."""
     total = hashlib.sha256()
     for example in examples:
-        total.update(bytes.fromhex(example.digest))
+        total.update(identity(example))
     return total.hexdigest()
+
+
+def identity(example: Example) -> bytes:
+    """What two examples share exactly if the same is learned from both."""
+    trained = bytes(message.trained for message in example.messages)
+    return bytes.fromhex(example.digest) + trained + bytes([example.is_plain])

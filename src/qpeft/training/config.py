@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -99,7 +99,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _explain(details: ErrorDetails) -> str:
-    path = [str(part) for part in details["loc"]]
+    path = _path(details["loc"])
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], _keys(path[:-1]), n=1, cutoff=0.5)
@@ -115,17 +115,32 @@ def _explain(details: ErrorDetails) -> str:
     )
 
 
+def _path(location: Sequence[str | int]) -> list[str]:
+    """The keys that lead to a value; pydantic also names the branches it took where a value may be of several types."""
+    section: type[BaseModel] | None = Recipe
+    path = []
+    for place, part in enumerate(location):
+        field = section.model_fields.get(str(part)) if section else None
+        if field is not None:
+            section = section_of(field.annotation)
+        if field is not None or isinstance(part, int) or place in (0, len(location) - 1):
+            path.append(str(part))
+    return path
+
+
 def _keys(path: list[str]) -> list[str]:
     """Names of the keys of a section, or of the sections themselves for an empty path."""
     section: type[BaseModel] = Recipe
     for name in path:
-        found = section_of(section.model_fields[name].annotation)
-        assert found is not None, "only sections have keys of their own"
-        section = found
+        if not name.isdigit():
+            found = section_of(section.model_fields[name].annotation)
+            assert found is not None, "only sections have keys of their own"
+            section = found
     return list(section.model_fields)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, also one that may be left out; None for a plain value."""
-    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+    """The section that a field holds, also one that may be left out or in a list; None for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := section_of(inner))), None)

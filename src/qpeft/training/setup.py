@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 from trl import SFTConfig
 
 from qpeft.adapters.build import add_adapter, default_learning_rate
-from qpeft.data import to_dataset
+from qpeft.data import lengths, to_dataset
 from qpeft.models import default_device, load_model
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quantum import DeviceSteps
@@ -75,7 +75,7 @@ def make_trainer(
         callbacks=[progress],
         held_out=held_out.encoded if held_out else (),
         keep_checkpoints=options.keep_checkpoints,
-        lengths=[len(one.input_ids) for one in training.encoded] if options.group_by_length else None,
+        lengths=lengths(training.encoded) if options.group_by_length else None,
         device_steps=device_steps,
     )
     trainer.remove_callback(PrinterCallback)
