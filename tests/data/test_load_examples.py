@@ -11,20 +11,6 @@ from qpeft.errors import DataError
 QUESTION = {"question": "What is 2 + 3?", "answer": "5"}
 
 
-@pytest.fixture
-def write(tmp_path):
-    """A function that writes text, bytes or rows to a file and returns its path as text."""
-
-    def write_file(content, name="data.jsonl"):
-        path = tmp_path / name
-        if isinstance(content, list):
-            content = "".join(json.dumps(row) + "\n" for row in content)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return str(path)
-
-    return write_file
-
-
 def pair(user, assistant):
     return (Message("user", user), Message("assistant", assistant))
 
