@@ -5,6 +5,7 @@ from qpeft.data.encode import Encoded, encode, encode_all, encode_each
 from qpeft.data.example import Example, Message
 from qpeft.data.load import Reader, Source, load_examples
 from qpeft.data.mix import mix
+from qpeft.data.packing import PackedExamples
 from qpeft.data.sample import render_sample
 from qpeft.data.split import hold_out, hold_out_line, split_digest
 from qpeft.data.store import StoredExamples, lengths, store, to_dataset
@@ -16,6 +17,7 @@ __all__ = [
     "EncodingSummary",
     "Example",
     "Message",
+    "PackedExamples",
     "Reader",
     "Source",
     "StoredExamples",

@@ -25,6 +25,7 @@ class Encoded:
     """Tokens of one example. `labels` equal `input_ids` where a token is trained on, else `IGNORED`.
 
     `cut`: tokens that did not fit in. `notes`: what a reader should know about the template's work, from `turns`.
+    `lengths`: tokens of each example, where several are packed into one.
     """
 
     input_ids: list[int]
@@ -32,6 +33,7 @@ class Encoded:
     cut: int
     notes: tuple[str, ...]
     source: str
+    lengths: tuple[int, ...] = ()
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, example: Example, *, max_length: int | None = None) -> Encoded:
@@ -101,7 +103,10 @@ def _encode(
 
 
 def _labels(ids: list[int], offsets: list[tuple[int, int]], turns: list[Turn]) -> list[int]:
-    """Tokens that overlap a turn keep their id: one that straddles its start carries the answer's first letters."""
+    """Tokens that overlap a turn keep their id: one that straddles its start carries the answer's first letters.
+
+    The first token of all is never trained on, since nothing stands before it that could predict it.
+    """
     labels = [IGNORED] * len(ids)
     following = iter(turns)
     turn = next(following, None)
@@ -110,6 +115,6 @@ def _labels(ids: list[int], offsets: list[tuple[int, int]], turns: list[Turn]) -
             turn = next(following, None)
         if turn is None:
             break
-        if end > turn.start:
+        if place > 0 and end > turn.start:
             labels[place] = ids[place]
     return labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from qpeft.adapters.build import build_config
+from qpeft.data import Encoded, PackedExamples
 from qpeft.errors import OutputError
 from qpeft.evaluation import Scores, score
 from qpeft.models import device_name, load_tokenizer
@@ -34,6 +35,7 @@ from qpeft.training.bill import Bill, training_bill
 from qpeft.training.card import model_card
 from qpeft.training.checkpoints import checkpoints
 from qpeft.training.figure import save_loss_curve
+from qpeft.training.packing import require_separate_examples
 from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
 from qpeft.training.sections import Recipe
@@ -103,9 +105,10 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         f"{recipe.adapter.type} on {recipe.model.name}: {size['trainable_parameters']:,} trainable parameters in "
         f"{size['layers']} layers, on {device_name(model.device)}"
     )
+    rows = _rows(recipe, model, training, console)
     if session is not None:
         session.check(model)
-        bill = training_bill(recipe, session.device.capabilities(), model, training.encoded)
+        bill = training_bill(recipe, session.device.capabilities(), model, rows)
         console.print(bill.table())
         for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
             console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
@@ -127,7 +130,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
-    trainer, progress = make_trainer(recipe, model, tokenizer, training, held_out, console, device_steps)
+    trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
     saved = checkpoints(folder / "checkpoints")
     if saved:
         console.print(f"continuing from {saved[-1].name}")
@@ -154,6 +157,16 @@ def _show_data(training: Split, held_out: Split | None, console: Console) -> Non
             console.print(f"{name} data: {split} ({split.source})")
             for note, examples in split.summary.notes.items():
                 console.print(f"  note on {examples:,} examples: {note}")
+
+
+def _rows(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> Sequence[Encoded]:
+    """What a batch is made of: examples, or rows of several."""
+    if not recipe.training.packing:
+        return training.encoded
+    require_separate_examples(model)
+    rows = PackedExamples(training.encoded, recipe.data.max_length)
+    console.print(f"packed into {len(rows):,} rows of {recipe.data.max_length} tokens, {rows.filled:.1%} of them used")
+    return rows
 
 
 def _size(model: PeftModel) -> dict[str, int]:

@@ -170,6 +170,9 @@ class TrainingSection(Section):
     group_by_length: bool = Field(
         False, description="Batches of examples of like length, so that little is padding. Their order stays random."
     )
+    packing: bool = Field(
+        False, description="Put whole examples side by side into rows of data.max_length tokens; the loss is the same."
+    )
     gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
     log_every: PositiveInt = Field(10, description="Steps between lines of progress.")
     eval_every: PositiveInt | None = Field(None, description="Steps between held-out losses; None for the ends only.")
