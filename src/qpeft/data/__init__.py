@@ -8,7 +8,7 @@ from qpeft.data.mix import mix
 from qpeft.data.packing import PackedExamples
 from qpeft.data.sample import render_sample
 from qpeft.data.split import hold_out, hold_out_line, split_digest
-from qpeft.data.store import StoredExamples, lengths, store, to_dataset
+from qpeft.data.store import StoredExamples, lengths, store_examples, to_dataset
 from qpeft.data.summary import EncodingSummary, summarize
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "mix",
     "render_sample",
     "split_digest",
-    "store",
+    "store_examples",
     "summarize",
     "to_dataset",
 ]

@@ -63,7 +63,7 @@ class StoredExamples(Sequence[Encoded]):
         return Encoded(**{**values, "notes": tuple(values["notes"])})
 
 
-def store(
+def store_examples(
     examples: Iterable[Example], encode: Callable[[Sequence[Example]], tuple[list[Encoded], int]], folder: Path
 ) -> StoredExamples:
     """Encode examples into shards in a folder, or take those that are there already.

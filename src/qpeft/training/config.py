@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from qpeft.errors import RecipeError
-from qpeft.training.sections import Recipe
+from qpeft.training.sections import SOURCE_KINDS, Recipe
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -99,7 +99,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _explain(details: ErrorDetails) -> str:
-    path = _path(details["loc"])
+    path = [str(part) for part in details["loc"] if part not in SOURCE_KINDS]
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], _keys(path[:-1]), n=1, cutoff=0.5)
@@ -113,19 +113,6 @@ def _explain(details: ErrorDetails) -> str:
     return (
         f"{name!r}: {details['msg'][0].lower()}{details['msg'][1:]}; got {got if len(got) < 80 else got[:77] + '...'}."
     )
-
-
-def _path(location: Sequence[str | int]) -> list[str]:
-    """The keys that lead to a value; pydantic also names the branches it took where a value may be of several types."""
-    section: type[BaseModel] | None = Recipe
-    path = []
-    for place, part in enumerate(location):
-        field = section.model_fields.get(str(part)) if section else None
-        if field is not None:
-            section = section_of(field.annotation)
-        if field is not None or isinstance(part, int) or place in (0, len(location) - 1):
-            path.append(str(part))
-    return path
 
 
 def _keys(path: list[str]) -> list[str]:

@@ -58,9 +58,12 @@ class SourceSection(Section):
         return {"path": value} if isinstance(value, str) else value
 
 
+SOURCE_KINDS = ("(one source)", "(several sources)")
+"""What pydantic names in the place of an error, beside the keys of the recipe."""
+
 Sources = Annotated[
-    Annotated[str, Tag("one")] | Annotated[list[SourceSection], Field(min_length=1), Tag("several")],
-    Discriminator(lambda value: "one" if isinstance(value, str) else "several"),
+    Annotated[str, Tag(SOURCE_KINDS[0])] | Annotated[list[SourceSection], Field(min_length=1), Tag(SOURCE_KINDS[1])],
+    Discriminator(lambda value: SOURCE_KINDS[not isinstance(value, str)]),
 ]
 """A file or Hub name, or a list of them with options of their own."""
 

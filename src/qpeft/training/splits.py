@@ -23,7 +23,7 @@ from qpeft.data import (
     hold_out_line,
     mix,
     split_digest,
-    store,
+    store_examples,
     summarize,
 )
 from qpeft.data.store import FORMAT
@@ -121,7 +121,7 @@ def _stream(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: Rec
         pairs = _encode(data, tokenizer, part)
         return [encoded for _, encoded in pairs], len(part) - len(pairs)
 
-    stored = store(examples.training(), encode, _stream_folder(data, tokenizer, seed))
+    stored = store_examples(examples.training(), encode, _stream_folder(data, tokenizer, seed))
     return Split(examples.describe(), (), stored, stored.summary, stored.digest)
 
 
