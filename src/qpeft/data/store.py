@@ -157,11 +157,11 @@ def to_dataset(encoded: Sequence[Encoded]) -> Dataset:
     return Dataset.from_dict({name: [getattr(one, name) for one in encoded] for name in COLUMNS})
 
 
-def lengths(encoded: Sequence[Encoded]) -> list[int]:
-    """Tokens of each example."""
+def lengths(encoded: Sequence[Encoded], *, before_cut: bool = False) -> list[int]:
+    """Tokens of each example, as it is or `before_cut`."""
     if not isinstance(encoded, StoredExamples):
-        return [len(one.input_ids) for one in encoded]
+        return [len(one.input_ids) + one.cut * before_cut for one in encoded]
     import pyarrow.compute  # type: ignore[import-untyped]  # noqa: PLC0415
 
     found: list[int] = pyarrow.compute.list_value_length(encoded.dataset.data["input_ids"]).to_pylist()
-    return found
+    return [length + cut for length, cut in zip(found, encoded.dataset["cut"], strict=True)] if before_cut else found

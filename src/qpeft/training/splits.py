@@ -62,9 +62,9 @@ class RecipeExamples:
         self._held_out = [Reader(source) for source in data.held_out_sources]
         self._line = "" if data.hold_out is None else hold_out_line(chain(*self._training), data.hold_out)
 
-    def training(self) -> Iterator[Example]:
-        """What is trained on, in an order that the seed decides if there are several sources."""
-        mixed = mix([(reader, reader.source.weight) for reader in self._training], seed=self._seed)
+    def training(self, *, once: bool = False) -> Iterator[Example]:
+        """What is trained on, in an order that the seed decides if there are several sources; `once`: by no weight."""
+        mixed = mix([(reader, 1 if once else reader.source.weight) for reader in self._training], seed=self._seed)
         return self._choose((one for one in mixed if one.digest > self._line), self._data.limit)
 
     def held_out(self) -> list[Example]:
