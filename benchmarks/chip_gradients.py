@@ -24,7 +24,6 @@ from torch import Tensor, nn
 import qpeft
 from qpeft.adapters.qtha.quantum_device import device_circuits
 from qpeft.adapters.qtha.reachable import reachable_tokens
-from qpeft.cli.adapted import load_adapted
 from qpeft.devices import (
     Journal,
     JournalledRunner,
@@ -37,6 +36,7 @@ from qpeft.devices import (
 )
 from qpeft.devices.gradients import AbstractGradient
 from qpeft.training.splits import load_splits
+from qpeft_cli.adapted import load_adapted
 
 TOKENS = 8
 METHODS: dict[str, AbstractGradient] = {

@@ -31,7 +31,6 @@ from timing import machine
 from torch import Tensor, nn
 
 from qpeft import QthaConfig
-from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.data import Encoded, encode_all, hold_out, load_examples
 from qpeft.evaluation import held_out_loss
 from qpeft.models import PACKAGE_MODEL, default_device, load_model, load_tokenizer
@@ -41,24 +40,11 @@ RESULTS = Path(__file__).parent / "results/does_it_help.json"
 RESPONSE = "{equation}\n#### {answer}"
 
 
-class TanhUnits(nn.Module):
-    """a tanh(b h + c) + d per channel: as many parameters as `ring_crz` of depth 1 has angles."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self.a, self.b = nn.Parameter(torch.ones(rank)), nn.Parameter(torch.ones(rank))
-        self.c, self.d = nn.Parameter(torch.zeros(rank)), nn.Parameter(torch.zeros(rank))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """One nonlinear unit per channel."""
-        return self.a * torch.tanh(self.b * h + self.c) + self.d
-
-
 METHODS: dict[str, PeftConfig] = {
     "QTHA": QthaConfig(target_modules=TARGETS),
-    "no circuit": QthaConfig(middle="none", target_modules=TARGETS),
-    "frozen circuit": QthaConfig(middle="frozen_circuit", target_modules=TARGETS),
-    "tanh units": QthaConfig(target_modules=TARGETS),
+    "no circuit": QthaConfig.preset("no_circuit", target_modules=TARGETS),
+    "frozen circuit": QthaConfig.preset("frozen_circuit", target_modules=TARGETS),
+    "tanh units": QthaConfig.preset("tanh_twin", target_modules=TARGETS),
     "LoRA r=8": LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS),
     "LoRA r=2": LoraConfig(r=2, lora_alpha=4, target_modules=TARGETS),
 }
@@ -78,12 +64,7 @@ class Study:
 def adapted(name: str, seed: int) -> PeftModel:
     """The model with a fresh adapter."""
     torch.manual_seed(seed)
-    model = get_peft_model(load_model(PACKAGE_MODEL).to(default_device()), METHODS[name])
-    if name == "tanh units":
-        for module in model.modules():
-            if isinstance(module, QthaBranch):
-                module.middle = TanhUnits(module.rank).to(model.device)
-    return model
+    return get_peft_model(load_model(PACKAGE_MODEL).to(default_device()), METHODS[name])
 
 
 def run(study: Study, name: str, rate: float, seed: int) -> dict:

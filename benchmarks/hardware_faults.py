@@ -42,7 +42,7 @@ from timing import save
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from tiny_model import make_model, write_sums
 
-QPEFT = [sys.executable, "-c", "from qpeft.cli.main import main; main()"]
+QPEFT = [sys.executable, "-c", "from qpeft_cli.main import main; main()"]
 KEY = "emulator"
 
 

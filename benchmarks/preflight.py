@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import save
+from timing import result_name, save
 from torch import Tensor
 
 from qpeft.circuits import ansatz
@@ -39,7 +39,7 @@ from qpeft.simulation import expectations
 from qpeft.simulation.noise import NoiseModel, SampleKey
 from qpeft.simulation.noise.counter import Stream
 
-EMULATOR = [sys.executable, "-c", "from qpeft.cli.main import main; main()", "devices", "emulator"]
+EMULATOR = [sys.executable, "-c", "from qpeft_cli.main import main; main()", "devices", "emulator"]
 CHIP_IDS = {"wukong": "72", "clean": "clean"}
 FOUR_QUBITS = [(name, 4, depth) for name in ANSATZE for depth in (1, 2, 3, 4)]
 EIGHT_QUBITS = [("ring_cz", 8, 1), ("ring_cz", 8, 2), ("ring_crz", 8, 1)]
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=2, help="on which each row is run, for 4 qubits; 8 have one")
     parser.add_argument("--shots", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the emulated chip")
-    parser.add_argument("--output", default="preflight", help="name in benchmarks/results")
+    parser.add_argument("--output", type=result_name, default="preflight", help="name in benchmarks/results")
     options = parser.parse_args()
     # The emulator's own key, in this process alone.
     os.environ["QPEFT_ORIGIN_KEY"] = "emulator"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -60,6 +61,13 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
+
+
+def result_name(text: str) -> str:
+    """An argument that names a file in benchmarks/results, without folder or ending."""
+    if not text.replace("_", "").replace("-", "").isalnum():
+        raise argparse.ArgumentTypeError(f"{text!r} is no plain name: it becomes benchmarks/results/NAME.json")
+    return text
 
 
 def save(name: str, results: object) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from torch import nn
 
@@ -78,24 +79,53 @@ def update_by_equations(branch, config, x):
     """The published equations, with our options: rows of x (tokens, in) to updates (tokens, out)."""
     h = x @ dense_factor(branch.down).T
     paths = []
-    if config.middle == "mlp":
-        first, second = numbers(branch.middle.first), numbers(branch.middle.second)
-        before = h @ first.T
-        paths.append((before / (1 + np.exp(-before))) @ second.T @ numbers(branch.middle_weight).T)
-    elif config.middle != "none":
-        angles = (np.pi / 2 * np.tanh(h) if config.input_scaling == "tanh" else h) + config.encoding_offset
-        size = config.num_qubits or branch.rank
-        values = [
-            z_of_every_qubit(
-                config.ansatz, config.depth, config.reupload, angles[:, i * size : (i + 1) * size], weights
-            )
-            for i, weights in enumerate(numbers(branch.middle.weights))
-        ]
-        paths.append(np.concatenate(values, axis=1) @ numbers(branch.middle_weight).T)
+    if config.middle != "none":
+        paths.append(middle_by_equations(branch.middle, config, h) @ numbers(branch.middle_weight).T)
     if config.classical_path:
         paths.append(h @ numbers(branch.classical_weight).T)
-    z = paths[0] if len(paths) == 1 else paths[0] * paths[1] if config.fusion == "hadamard" else paths[0] + paths[1]
+    if not paths:
+        z = h
+    else:
+        z = paths[0] if len(paths) == 1 else paths[0] * paths[1] if config.fusion == "hadamard" else sum(paths)
     return z @ dense_factor(branch.up)
+
+
+def middle_by_equations(middle, config, h):
+    """Features of rows of h (tokens, rank)."""
+    if config.middle == "mlp":
+        *before, last = [numbers(matrix) for matrix in (middle.first, *middle.inner, middle.second)]
+        for matrix in before:
+            h = h @ matrix.T
+            h = h / (1 + np.exp(-h))
+        return h @ last.T
+    if config.middle == "hilbert":
+        analytic = scipy.signal.hilbert(h, axis=-1)
+        # The floor under the amplitude, 0.01, also shortens the cosine.
+        amplitude = np.hypot(np.abs(analytic), 0.01)
+        return np.concatenate([amplitude, np.cos(np.angle(analytic)) * np.abs(analytic) / amplitude], axis=1)
+    if config.middle in ("sinusoid", "tanh"):
+        return units_by_equations(
+            numbers(middle.weights), getattr(np, {"sinusoid": "sin"}.get(config.middle, "tanh")), h
+        )
+    angles = (np.pi / 2 * np.tanh(h) if config.input_scaling == "tanh" else h) + config.encoding_offset
+    size = config.num_qubits or h.shape[1]
+    values = [
+        z_of_every_qubit(config.ansatz, config.depth, config.reupload, angles[:, i * size : (i + 1) * size], weights)
+        for i, weights in enumerate(numbers(middle.weights))
+    ]
+    return np.concatenate(values, axis=1)
+
+
+def units_by_equations(weights, function, h):
+    """Sums of a f(b h + c) + d, channel by channel, from the trained ones of c, b, a, d of unit after unit."""
+    num_units = -(-len(weights) // 4)
+    values = np.zeros_like(h)
+    for channel in range(h.shape[1]):
+        left = list(weights[:, channel])
+        for unit in range(1, num_units + 1):
+            c, b, a, d = (left.pop(0) if left else start for start in (0, unit, 1 / num_units, 0))
+            values[:, channel] += a * function(b * h[:, channel] + c) + d
+    return values
 
 
 def dense_factor(factor):
@@ -107,7 +137,8 @@ def dense_factor(factor):
     for core in factor.operator.cores:
         full = np.einsum("nwl,lijr->niwjr", full, numbers(core))
         full = full.reshape(full.shape[0] * full.shape[1], full.shape[2] * full.shape[3], -1)
-    return numbers(factor.bottleneck) @ full[: narrow.width, : wide.width, 0]
+    operator = full[: narrow.width, : wide.width, 0]
+    return numbers(factor.bottleneck) @ operator if hasattr(factor, "bottleneck") else operator
 
 
 def z_of_every_qubit(ansatz, depth, reupload, angles, weights):

@@ -58,10 +58,30 @@ for target, x in ((layer, torch.randn(3, 5, 32)), (model.base_model.model, torch
 print("equal")
 """
 
+CONTROLS = """
+import torch
+from qpeft import QthaConfig
+from qpeft.adapters.qtha.branch import QthaBranch
+
+for middle in ("hilbert", "sinusoid", "mlp", "classical_form"):
+    config = QthaConfig(rank=4, middle=middle, ansatz="ring_cz")
+    branch = QthaBranch(config, 12, 10, rank=4, scaling=1.0)
+    for weight in branch.parameters():
+        torch.nn.init.normal_(weight, std=0.7)
+    x = torch.randn(3, 12)
+    compiled = torch.compile(branch, backend="aot_eager", fullgraph=True)
+    values = [module(x) for module in (branch, compiled)]
+    gradients = [torch.autograd.grad(value.square().sum(), list(branch.parameters())) for value in values]
+    for plain, traced in zip((values[0], *gradients[0]), (values[1], *gradients[1]), strict=True):
+        assert torch.allclose(plain, traced, atol=1e-4, rtol=1e-4), middle
+print("equal")
+"""
+
 
 @pytest.mark.slow
-def test_one_graph_holds_layer_or_model_with_the_circuits_and_gives_equal_values_and_gradients():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("program", [PROGRAM, CONTROLS], ids=["circuits", "controls"])
+def test_one_graph_holds_layer_or_model_and_gives_equal_values_and_gradients(program):
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
 
 

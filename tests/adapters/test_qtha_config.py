@@ -33,6 +33,7 @@ EVERYTHING = {
     "parameter_share": 0.4,
     "factor_init": "kaiming",
     "middle": "frozen_circuit",
+    "mlp_layers": 2,
     "ansatz": "ring_cz",
     "num_qubits": 4,
     "depth": 2,
@@ -103,6 +104,8 @@ def test_sizes_that_follow_nothing_cannot_be_left_unset(option):
         ({"rank_pattern": {"q": 0}}, "rank_pattern['q'] must be a whole number of at least 1; got 0."),
         ({"classical_path": "no"}, "classical_path must be true or false; got 'no'."),
         ({"reupload": 1}, "reupload must be true or false; got 1."),
+        ({"mlp_layers": 1}, "mlp_layers must be a whole number of at least 2; got 1."),
+        ({"mlp_layers": 2.5}, "mlp_layers must be a whole number of at least 2; got 2.5."),
         ({"init_seed": "one"}, "init_seed must be a whole number or left unset; got 'one'."),
     ],
     ids=str,
@@ -141,7 +144,7 @@ def test_a_rank_of_the_pattern_must_split_too():
         QthaConfig(rank=8, num_qubits=4, rank_pattern={"v_proj": 6})
 
 
-@pytest.mark.parametrize("middle", ["mlp", "none"])
+@pytest.mark.parametrize("middle", ["mlp", "hilbert", "none"])
 def test_without_a_circuit_any_rank_goes(middle):
     assert QthaConfig(rank=64, middle=middle).rank == 64
 
@@ -149,11 +152,20 @@ def test_without_a_circuit_any_rank_goes(middle):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"middle": "none", "classical_path": False}, "leaves no path at all; set classical_path=True"),
         ({"fusion": "hadamard", "classical_path": False}, "multiplies two paths: it needs a middle and classical_path"),
         ({"fusion": "hadamard", "middle": "none"}, "multiplies two paths: it needs a middle and classical_path"),
         ({"down": "dense", "up": "dense", "inner_features": 8}, "belong to 'mpo'; with dense factors leave them unset"),
         ({"down": "dense", "up": "dense", "bond_dimension": 8}, "belong to 'mpo'; with dense factors leave them unset"),
+        ({"down": "bare_mpo", "up": "dense", "inner_features": 8}, "the inner width of a 'bare_mpo' is the rank"),
+        ({"mlp_layers": 3}, "mlp_layers belongs to middle='mlp'; with 'circuit' leave it at 2"),
+        ({"middle": "classical_form"}, "ansatz='ring_cz' of depth=1 alone; got 'ring_crz' of depth 1"),
+        (
+            {"middle": "classical_form", "ansatz": "ring_cz", "depth": 2},
+            "alone; got 'ring_cz' of depth 2. Choose those",
+        ),
+        ({"middle": "hilbert", "rank": 2}, "needs a rank of at least 3; got 2"),
+        ({"middle": "hilbert", "rank_pattern": {"v_proj": 1}}, "needs a rank of at least 3; got 1"),
+        ({"middle": "sinusoid", "rank": 16}, "rank 16 cannot be split into circuits of 16"),
         ({"target_modules": ".*q", "layers_to_transform": 1}, "need target_modules as a list, not as a string"),
         ({"target_modules": ["q"], "layers_pattern": "h"}, "set layers_to_transform too"),
     ],

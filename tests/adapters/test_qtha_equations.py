@@ -36,6 +36,24 @@ CIRCUITS = [
         ("ring_crz", "ring_cz", "ring_cnot"), ((1, True), (2, True), (2, False)), (1, 2, 3), (0.0, 1.2)
     )
 ]
+CONTROLS = [
+    {"rank": 4, "middle": "hilbert"},
+    {"rank": 7, "middle": "hilbert", "fusion": "hadamard"},
+    {"rank": 4, "middle": "mlp", "mlp_layers": 3},
+    {"rank": 3, "middle": "mlp", "mlp_layers": 4, "classical_path": False},
+    {"rank": 4, "middle": "sinusoid"},
+    {"rank": 4, "middle": "sinusoid", "depth": 2, "classical_path": False},
+    {"rank": 3, "middle": "sinusoid", "ansatz": "ring_cz"},
+    {"rank": 4, "middle": "sinusoid", "ansatz": "ring_cnot", "depth": 2, "num_qubits": 2},
+    {"rank": 4, "middle": "tanh", "ansatz": "ring_cnot"},
+    {"rank": 4, "middle": "classical_form", "ansatz": "ring_cz"},
+    {"rank": 6, "middle": "classical_form", "ansatz": "ring_cz", "num_qubits": 2, "input_scaling": "tanh"},
+    {"rank": 2, "middle": "classical_form", "ansatz": "ring_cz", "num_qubits": 1, "fusion": "hadamard"},
+    {"rank": 4, "middle": "none", "classical_path": False},
+    {"rank": 4, "down": "bare_mpo", "up": "bare_mpo"},
+    {"rank": 7, "down": "bare_mpo", "up": "dense", "middle": "none", "classical_path": False, "bond_dimension": 3},
+    {"rank": 4, "down": "mpo", "up": "bare_mpo", "inner_features": 5, "middle": "hilbert"},
+]
 
 
 def _name(options):
@@ -51,6 +69,11 @@ def test_branch_equals_the_published_equations(equations, down, up, options):
 @pytest.mark.parametrize("options", CIRCUITS, ids=_name)
 def test_branch_equals_the_equations_for_every_circuit(equations, options):
     _check(equations, options)
+
+
+@pytest.mark.parametrize("options", CONTROLS, ids=str)
+def test_branch_equals_the_equations_for_every_control(equations, options):
+    _check(equations, options, std=0.9)
 
 
 @pytest.mark.parametrize(("in_features", "out_features"), [(13, 101), (97, 16)])
@@ -92,18 +115,18 @@ def test_tanh_scaling_keeps_angles_within_a_quarter_turn_of_the_offset():
     assert (angles - 0.3).abs().max() <= torch.pi / 2 + 1e-6
 
 
-def _check(equations, options, in_features=12, out_features=10):
+def _check(equations, options, in_features=12, out_features=10, std=0.5):
     config = QthaConfig(**options)
-    branch = _randomize(QthaBranch(config, in_features, out_features, rank=config.rank, scaling=1.0))
+    branch = _randomize(QthaBranch(config, in_features, out_features, rank=config.rank, scaling=1.0), std)
     x = torch.randn(5, in_features)
     expected = torch.from_numpy(equations(branch, config, x.double().numpy()))
     assert expected.abs().max() > 1e-3
     assert_close(branch(x).double(), expected, atol=2e-5, rtol=2e-5)
 
 
-def _randomize(branch):
+def _randomize(branch, std=0.5):
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in (*branch.parameters(), *branch.buffers()):
-            weight.normal_(std=0.5)
+            weight.normal_(std=std)
     return branch

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from qpeft.cli import consent
 from qpeft.devices import Capabilities, Journal, LocalDevice
 from qpeft.devices.journal import default_path
 from qpeft.errors import DeviceError, JournalError
 from qpeft.training.bill import Bill
+from qpeft_cli import consent
 
 LAYERS = "[layers.1.self_attn.v_proj]"
 

@@ -15,7 +15,7 @@ STEPS = 40
 QPEFT = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from qpeft.cli.main import main
+from qpeft_cli.main import main
 main()
 """
 

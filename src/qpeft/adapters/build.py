@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from qpeft.adapters import bridge
-from qpeft.adapters.qtha import QthaConfig
+from qpeft.adapters.qtha import COMPOSITIONS, QthaConfig
 from qpeft.errors import AdapterError, QpeftError
 
-PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {"qtha": {"paper": QthaConfig.paper}}
+PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {
+    "qtha": {name: partial(QthaConfig.preset, name) for name in ("paper", *COMPOSITIONS)}
+}
 
 
 def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:

@@ -83,7 +83,7 @@ def used_alone(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise OutputError(
-            f"Another process is writing to {folder}. Wait for it or end it, or choose another --output.folder."
+            f"Another process is writing to {folder}. Wait for it or end it, or write to another place."
         ) from error
     try:
         yield

@@ -10,7 +10,7 @@ import urllib.request
 
 from qpeft.devices.emulator.start import open_emulator
 
-COMMAND = [sys.executable, "-c", "from qpeft.cli.main import main; main()", "devices", "emulator"]
+COMMAND = [sys.executable, "-c", "from qpeft_cli.main import main; main()", "devices", "emulator"]
 BELL = "QINIT 2\nCREG 2\nH q[0]\nCNOT q[0],q[1]\nMEASURE q[0],c[0]\nMEASURE q[1],c[1]\n"
 SUBMIT, DETAIL = "/oqcs/task/origin/submit.json", "/oqcs/task/origin/taskDetail.json"
 CANCEL, CHIP = "/oqcs/task/cancelTask.json", "/oqcs/task/origin/chipInfo.json"

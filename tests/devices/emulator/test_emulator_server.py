@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from emulator_process import BELL, BLOCKS, CANCEL, CHIP, DETAIL, RESOURCES, SUBMIT, EmulatorProcess, submission, tables
 
-from qpeft.cli.main import main
+from qpeft_cli.main import main
 
 
 def test_the_chip_is_listed(emulator):

@@ -6,11 +6,11 @@ import sys
 import pytest
 from fake_device import FakeDevice
 
-from qpeft.cli.main import main
 from qpeft.devices import JobState, JobStatus, registry
 from qpeft.devices.journal import BatchState, Journal
 from qpeft.devices.runner import JournalledRunner
 from qpeft.errors import DeviceError, JournalError
+from qpeft_cli.main import main
 
 
 class Stored(FakeDevice):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from qpeft.cli.main import main
+from qpeft_cli.main import main
 
 
 def chips(monkeypatch, *arguments):

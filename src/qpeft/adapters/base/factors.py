@@ -1,4 +1,4 @@
-"""The wide matrices of the adapter: (rank, width) factors, dense or made from a matrix product operator.
+"""The wide matrices of the adapter: (rank, width) factors, dense, a matrix product operator, or made from one.
 
 Both factors of an adapter are built as (rank, width): `down` reads x with it, `up` writes with its transpose. All of it
 depends on weights only, so a step contracts each once, from the rank side, whatever the number of tokens.
@@ -69,20 +69,11 @@ class MpoFactor(nn.Module):
         `orthogonal`: every step of the contraction is a scaled (semi-)orthogonal matrix, and the entries of the product
         have the given variance. `kaiming`: as published, whatever variance results.
         """
-        cores = [core for core in self.operator.cores if isinstance(core, Tensor)]
         if init == "kaiming":
             _kaiming_uniform(self.bottleneck, reads, generator)
-            for core in cores:
-                left, narrow, wide, _ = core.shape
-                inputs = left * (narrow if reads == "narrow" else wide)
-                nn.init.normal_(core, std=math.sqrt(2 / inputs), generator=generator)
+            _kaiming_cores(self.operator, reads, generator)
             return
-        for core in cores:
-            left, narrow, wide, right = core.shape
-            # Variance per entry is kept by a step of the contraction if the columns of its matrix have norm 1.
-            matrix = torch.empty(left * narrow, wide * right)
-            nn.init.orthogonal_(matrix, gain=math.sqrt(max(matrix.shape) / len(matrix)), generator=generator)
-            core.copy_(matrix.reshape(core.shape))
+        _orthogonal_cores(self.operator, generator)
         gain = math.sqrt(variance * max(self.bottleneck.shape))
         nn.init.orthogonal_(self.bottleneck, gain=gain, generator=generator)
 
@@ -92,11 +83,56 @@ class MpoFactor(nn.Module):
         self.operator.cores[-1].zero_()
 
 
-Factor = DenseFactor | MpoFactor
+class BareMpoFactor(nn.Module):
+    """A (rank, width) matrix that is a matrix product operator itself, without a matrix before it.
+
+    Raises: FactorizationError if a size is below 1.
+    """
+
+    def __init__(self, narrow: Modes, wide: Modes, *, bond_dimension: int) -> None:
+        super().__init__()
+        self.operator = MatrixProductOperator(narrow, wide, bond_dimension=bond_dimension)
+
+    def forward(self) -> Float[Tensor, "rank width"]:
+        """The matrix."""
+        return self.operator.dense()
+
+    @torch.no_grad()
+    def initialize(self, init: str, *, reads: Side, variance: float, generator: torch.Generator | None) -> None:
+        """Random cores, as those of `MpoFactor`; `orthogonal` gives the product's entries the variance on average."""
+        if init == "kaiming":
+            _kaiming_cores(self.operator, reads, generator)
+            return
+        _orthogonal_cores(self.operator, generator)
+        self.operator.cores[0].mul_(math.sqrt(variance * self.operator.narrow.width))
+
+    @torch.no_grad()
+    def zero(self) -> None:
+        """Make the operator zero through its last core, as published; the other cores keep their values."""
+        self.operator.cores[-1].zero_()
+
+
+Factor = DenseFactor | MpoFactor | BareMpoFactor
 
 
 def _kaiming_uniform(matrix: Tensor, reads: Side, generator: torch.Generator | None) -> None:
     nn.init.kaiming_uniform_(matrix, a=0, mode="fan_out" if reads == "narrow" else "fan_in", generator=generator)
+
+
+def _kaiming_cores(operator: MatrixProductOperator, reads: Side, generator: torch.Generator | None) -> None:
+    for core in operator.cores.parameters():
+        left, narrow, wide, _ = core.shape
+        inputs = left * (narrow if reads == "narrow" else wide)
+        nn.init.normal_(core, std=math.sqrt(2 / inputs), generator=generator)
+
+
+def _orthogonal_cores(operator: MatrixProductOperator, generator: torch.Generator | None) -> None:
+    for core in operator.cores.parameters():
+        left, narrow, wide, right = core.shape
+        # Variance per entry is kept by a step of the contraction if the columns of its matrix have norm 1.
+        matrix = torch.empty(left * narrow, wide * right)
+        nn.init.orthogonal_(matrix, gain=math.sqrt(max(matrix.shape) / len(matrix)), generator=generator)
+        core.copy_(matrix.reshape(core.shape))
 
 
 def build_factor(
@@ -109,19 +145,24 @@ def build_factor(
     bond_dimension: int | None,
     parameter_share: float,
 ) -> Factor:
-    """The factor that a config asks for, uninitialised.
+    """The factor that a config asks for, uninitialised: 'dense', 'mpo', or 'bare_mpo' (whose inner width is the rank).
 
     Sizes left at None: the inner width is the smallest power of two that is at least the rank; the bond dimension is
     the largest for which the factor keeps to `parameter_share` of LoRA's rank * width parameters, or 1.
     """
     if kind == "dense":
         return DenseFactor(rank, width)
-    if inner_features is None:
+    is_bare = kind == "bare_mpo"
+    if is_bare:
+        inner_features = rank
+    elif inner_features is None:
         inner_features = 1 << (rank - 1).bit_length()
     inner, wide = factorize(inner_features, num_cores), factorize(width, num_cores)
     if bond_dimension is None:
-        budget = parameter_share * rank * width - rank * inner_features
+        budget = parameter_share * rank * width - (0 if is_bare else rank * inner_features)
         bond_dimension = 1
         while mpo_parameter_count(inner, wide, bond_dimension=bond_dimension + 1) <= budget and num_cores > 1:
             bond_dimension += 1
+    if is_bare:
+        return BareMpoFactor(inner, wide, bond_dimension=bond_dimension)
     return MpoFactor(rank, inner, wide, bond_dimension=bond_dimension)

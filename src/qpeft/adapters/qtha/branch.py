@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from qpeft.adapters.base import Factor, FactoredBranch, build_factor
 from qpeft.adapters.qtha.config import QthaConfig
-from qpeft.adapters.qtha.middle import CircuitMiddle, Middle, MlpMiddle
-from qpeft.circuits.ansatz import ANSATZE
+from qpeft.adapters.qtha.named_middles import MIDDLES
 
 
 class QthaBranch(FactoredBranch):
@@ -19,7 +18,9 @@ class QthaBranch(FactoredBranch):
 
         h = x down^T;   z = W_q middle(h) + W_c h   (or their elementwise product);   update = scaling z up
 
-    Shapes: x (..., in_features); h, z (..., rank); down (rank, in_features); up (rank, out_features).
+    Without a middle its term is left out, without the classical path the other; without both z is h.
+    Shapes: x (..., in_features); h, z (..., rank); down (rank, in_features); up (rank, out_features); W_q (rank,
+    num_features of the middle); W_c (rank, rank).
     Source: arXiv:2503.12790 in the form of its released code; see docs/qtha.md.
     """
 
@@ -27,8 +28,9 @@ class QthaBranch(FactoredBranch):
         down, up = _factor(config, config.down, rank, in_features), _factor(config, config.up, rank, out_features)
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features, self.fusion = rank, in_features, config.fusion
-        self.middle = _middle(config, rank)
-        self.middle_weight = None if self.middle is None else nn.Parameter(torch.empty(rank, rank))
+        self.middle = MIDDLES[config.middle].make(config, rank)
+        features = None if self.middle is None else self.middle.num_features
+        self.middle_weight = None if features is None else nn.Parameter(torch.empty(rank, features))
         self.classical_weight = nn.Parameter(torch.empty(rank, rank)) if config.classical_path else None
 
     def bottleneck(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
@@ -41,6 +43,8 @@ class QthaBranch(FactoredBranch):
                 paths.append(nn.functional.linear(self.middle(h), self.middle_weight))
             if self.classical_weight is not None:
                 paths.append(nn.functional.linear(h, self.classical_weight))
+            if not paths:
+                return h
             if len(paths) == 1:
                 return paths[0]
             return paths[0] * paths[1] if self.fusion == "hadamard" else paths[0] + paths[1]
@@ -57,10 +61,7 @@ class QthaBranch(FactoredBranch):
         self.down.initialize(config.factor_init, reads="wide", variance=down_variance, generator=generator)
         self.up.initialize(config.factor_init, reads="narrow", variance=up_variance, generator=generator)
         self.up.zero()
-        if isinstance(self.middle, CircuitMiddle):
-            init = "uniform" if config.middle == "frozen_circuit" else config.angle_init
-            self.middle.initialize(init, generator)
-        elif isinstance(self.middle, MlpMiddle):
+        if self.middle is not None:
             self.middle.initialize(generator)
         mixers = [weight for weight in (self.middle_weight, self.classical_weight) if weight is not None]
         for weight in mixers:
@@ -79,20 +80,4 @@ def _factor(config: QthaConfig, kind: str, rank: int, width: int) -> Factor:
         inner_features=config.inner_features,
         bond_dimension=config.bond_dimension,
         parameter_share=config.parameter_share,
-    )
-
-
-def _middle(config: QthaConfig, rank: int) -> Middle | None:
-    if config.middle == "none":
-        return None
-    if config.middle == "mlp":
-        return MlpMiddle(rank)
-    num_qubits = config.qubits_per_circuit(rank)
-    circuit = ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload)
-    return CircuitMiddle(
-        circuit,
-        rank // num_qubits,
-        trained=config.middle == "circuit",
-        input_scaling=config.input_scaling,
-        offset=config.encoding_offset,
     )

@@ -10,6 +10,8 @@ from typing import Any
 from qpeft.adapters.base import RankedConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
 from qpeft.adapters.bridge import peft_type
+from qpeft.adapters.qtha.compositions import COMPOSITIONS
+from qpeft.adapters.qtha.named_middles import MIDDLES
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import AdapterError
 
@@ -17,9 +19,9 @@ MAX_QUBITS = 12
 """Beyond this many qubits per circuit a simulated layer costs tens of times what LoRA costs."""
 
 CHOICES = {
-    "down": ("mpo", "dense"),
-    "up": ("mpo", "dense"),
-    "middle": ("circuit", "frozen_circuit", "mlp", "none"),
+    "down": ("mpo", "bare_mpo", "dense"),
+    "up": ("mpo", "bare_mpo", "dense"),
+    "middle": tuple(MIDDLES),
     "fusion": ("linear", "hadamard"),
     "input_scaling": ("none", "tanh"),
     "angle_init": ("near_zero", "uniform"),
@@ -40,13 +42,18 @@ class QthaConfig(RankedConfig):
 
     Raises: AdapterError for a value that is unknown, out of range or at odds with another, naming the way out.
     Source: arXiv:2503.12790. `QthaConfig.paper()` is the published form; docs/qtha.md lists where defaults depart.
+    `QthaConfig.preset(name)` gives that form or an ablation by its name.
     """
 
-    down: str = option("mpo", "'mpo' (matrix product operator) or 'dense' (a rank x in_features matrix).")
-    up: str = option("mpo", "'mpo' or 'dense' (an out_features x rank matrix).")
+    down: str = option(
+        "mpo",
+        "'mpo' (a small matrix times a matrix product operator), 'bare_mpo' (the operator alone) or 'dense' (a rank x "
+        "in_features matrix).",
+    )
+    up: str = option("mpo", "'mpo', 'bare_mpo' or 'dense' (an out_features x rank matrix).")
     num_cores: int = option(3, "Cores of each matrix product operator.")
     inner_features: int | None = option(
-        None, "Width between bottleneck and operator; None for a power of two, at least rank."
+        None, "Width between bottleneck and operator of 'mpo'; None for a power of two, at least rank."
     )
     bond_dimension: int | None = option(
         None, "Bond dimension of each operator; None for the largest within parameter_share."
@@ -56,7 +63,12 @@ class QthaConfig(RankedConfig):
         "orthogonal", "'orthogonal' (unit inputs give angles of variance 1/3) or 'kaiming' (as published)."
     )
 
-    middle: str = option("circuit", "'circuit', or a control in its place: 'frozen_circuit', 'mlp' or 'none'.")
+    middle: str = option(
+        "circuit",
+        "'circuit', or a control in its place: 'frozen_circuit', 'classical_form' (the same function without a "
+        "simulator), 'sinusoid' or 'tanh' (units of the circuit's number of parameters), 'hilbert', 'mlp' or 'none'.",
+    )
+    mlp_layers: int = option(2, "Matrices of middle='mlp', a SiLU between each two.")
     ansatz: str = option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
     num_qubits: int | None = option(None, "Qubits of one circuit; None for rank. rank / num_qubits run side by side.")
     depth: int = option(1, "Layers of the circuit.")
@@ -67,7 +79,9 @@ class QthaConfig(RankedConfig):
     )
     angle_init: str = option("near_zero", "Trained angles start 'near_zero' (normal, 0.1) or 'uniform' in [-pi, pi].")
 
-    classical_path: bool = option(True, "Whether h also passes a trained rank x rank matrix beside the circuit.")
+    classical_path: bool = option(
+        True, "Whether h also passes a trained rank x rank matrix beside the middle. Without either, z is h."
+    )
     fusion: str = option("linear", "'linear': W_q q + W_c h; 'hadamard': their elementwise product.")
 
     def __post_init__(self) -> None:
@@ -76,23 +90,36 @@ class QthaConfig(RankedConfig):
         self._check_choices()
         self._check_numbers()
         self._check_combinations()
-        for rank in self.ranks:
-            self.qubits_per_circuit(rank)
+        self._check_ranks()
+
+    @classmethod
+    def preset(cls, name: str, **options: Any) -> QthaConfig:
+        """The published form ('paper') or an ablation of QTHA (one of `COMPOSITIONS`) by its name.
+
+        An ablation changes blocks only. `options` override any field. Raises: AdapterError for another name.
+        """
+        if name == "paper":
+            return cls.paper(**options)
+        if name not in COMPOSITIONS:
+            raise AdapterError(f"qtha has no preset {name!r}; it has {', '.join(('paper', *COMPOSITIONS))}.")
+        return cls(**(COMPOSITIONS[name] | options))
 
     @classmethod
     def paper(cls, rank: int = 10, depth: int = 1, **options: Any) -> QthaConfig:
         """The published form: 4 cores, inner width 256, bond dimension 8, Kaiming init, uniform angles, alpha 2 rank.
 
         Rebuilt from the released code of the method's authors (docs/qtha.md); 752,640 trainable parameters on q_proj
-        and v_proj of DeepSeek-R1-Distill-Qwen-7B. `options` override any field.
+        and v_proj of DeepSeek-R1-Distill-Qwen-7B. `options` override any field; sizes that their factors lack are left
+        out, so QthaConfig.paper(**COMPOSITIONS[name]) is an ablation in the published sizes.
         """
+        factors = {options.get("down", "mpo"), options.get("up", "mpo")}
         published: dict[str, Any] = {
             "rank": rank,
             "depth": depth,
             "alpha": 2.0 * rank,
             "num_cores": 4,
-            "inner_features": 256,
-            "bond_dimension": 8,
+            "inner_features": 256 if "mpo" in factors else None,
+            "bond_dimension": None if factors == {"dense"} else 8,
             "factor_init": "kaiming",
             "encoding_offset": 0.0,
             "angle_init": "uniform",
@@ -106,7 +133,7 @@ class QthaConfig(RankedConfig):
         Raises: AdapterError if rank is no multiple of num_qubits, or the circuit would have more than 12 qubits.
         """
         num_qubits = rank if self.num_qubits is None else self.num_qubits
-        if self.middle not in ("circuit", "frozen_circuit"):
+        if not MIDDLES[self.middle].has_circuits_size:
             return num_qubits
         valid = [n for n in range(1, min(rank, MAX_QUBITS) + 1) if rank % n == 0]
         if num_qubits in valid:
@@ -133,6 +160,8 @@ class QthaConfig(RankedConfig):
         sizes = {name: getattr(self, name) for name in ("num_qubits", "inner_features", "bond_dimension")}
         given |= {name: value for name, value in sizes.items() if value is not None}
         check_counts(given)
+        if type(self.mlp_layers) is not int or self.mlp_layers < 2:
+            raise AdapterError(f"mlp_layers must be a whole number of at least 2; got {self.mlp_layers!r}.")
         check_numbers({"encoding_offset": self.encoding_offset})
         if not is_number(self.parameter_share) or not 0 < self.parameter_share <= 1:
             raise AdapterError(f"parameter_share must be above 0 and at most 1; got {self.parameter_share!r}.")
@@ -140,12 +169,27 @@ class QthaConfig(RankedConfig):
             if not isinstance(getattr(self, name), bool):
                 raise AdapterError(f"{name} must be true or false; got {getattr(self, name)!r}.")
 
+    def _check_ranks(self) -> None:
+        for rank in self.ranks:
+            self.qubits_per_circuit(rank)
+            if self.middle == "hilbert" and rank < 3:
+                raise AdapterError(
+                    f"middle='hilbert' needs a rank of at least 3; got {rank}, at which the Hilbert transform is zero."
+                )
+
     def _check_combinations(self) -> None:
-        if self.middle == "none" and not self.classical_path:
-            raise AdapterError("middle='none' without a classical path leaves no path at all; set classical_path=True.")
         if self.fusion == "hadamard" and (self.middle == "none" or not self.classical_path):
             raise AdapterError("fusion='hadamard' multiplies two paths: it needs a middle and classical_path=True.")
         if self.down == self.up == "dense" and (self.inner_features or self.bond_dimension):
             raise AdapterError(
                 "inner_features and bond_dimension belong to 'mpo'; with dense factors leave them unset."
+            )
+        if self.inner_features and "mpo" not in (self.down, self.up):
+            raise AdapterError("inner_features belongs to 'mpo'; the inner width of a 'bare_mpo' is the rank.")
+        if self.mlp_layers != 2 and self.middle != "mlp":
+            raise AdapterError(f"mlp_layers belongs to middle='mlp'; with {self.middle!r} leave it at 2.")
+        if self.middle == "classical_form" and (self.ansatz, self.depth) != ("ring_cz", 1):
+            raise AdapterError(
+                "middle='classical_form' is written out for ansatz='ring_cz' of depth=1 alone; got "
+                f"{self.ansatz!r} of depth {self.depth}. Choose those, or middle='circuit'."
             )

@@ -36,7 +36,9 @@ def circuits_of(layers: Mapping[str, QthaLayer]) -> Iterator[tuple[str, CircuitM
     for name, layer in layers.items():
         middles = list(_middles(name, layer))
         if not middles:
-            raise AdapterError(f"Layer {name!r} has no circuit: its adapters have middle='mlp' or 'none'.")
+            raise AdapterError(
+                f"Layer {name!r} has no circuit: no adapter of it has middle='circuit' or 'frozen_circuit'."
+            )
         yield from middles
 
 

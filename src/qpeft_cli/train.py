@@ -8,6 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from qpeft_cli.schema import stored_schema
+
+
+def _show_schema(wanted: bool) -> None:
+    if wanted:
+        typer.echo(stored_schema(), nl=False)
+        raise typer.Exit
+
 
 def train(
     context: typer.Context,
@@ -16,14 +24,18 @@ def train(
         bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Agree that a quantum device gets angles of your text.")] = False,
+    schema: Annotated[  # noqa: ARG001  (printed before RECIPE is asked for)
+        bool,
+        typer.Option("--schema", is_eager=True, callback=_show_schema, help="Print the JSON schema of recipes."),
+    ] = False,
 ) -> None:
     """Train an adapter.
 
     Every key of the recipe can be set after it: --training.steps 100 --adapter.rank 4 --output.folder runs/try
     """
-    from qpeft.cli.consent import asking  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.training import load_recipe  # noqa: PLC0415
+    from qpeft.training import load_recipe  # noqa: PLC0415  (takes seconds to import)
     from qpeft.training import train as run  # noqa: PLC0415
+    from qpeft_cli.consent import asking  # noqa: PLC0415
 
     parsed = load_recipe(recipe, context.args)
     try:

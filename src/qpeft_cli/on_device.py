@@ -11,14 +11,14 @@ from rich.console import Console
 from torch import nn
 
 from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, set_quantum_device
-from qpeft.cli.adapted import Adapted
-from qpeft.cli.consent import asking
 from qpeft.data import Message
 from qpeft.evaluation.generation import prompts
 from qpeft.training.bill import generation_bill
 from qpeft.training.config import override
 from qpeft.training.quantum import DeviceSession, new_run_id
 from qpeft.training.sections import DeviceSection, Recipe
+from qpeft_cli.adapted import Adapted
+from qpeft_cli.consent import asking
 
 
 @contextmanager

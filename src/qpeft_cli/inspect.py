@@ -102,11 +102,11 @@ def _show_device(recipe: Recipe, skeleton: nn.Module, training: Split, console: 
     from transformers import set_seed  # noqa: PLC0415  (takes seconds to import)
 
     from qpeft.adapters.build import build_config  # noqa: PLC0415
-    from qpeft.cli.consent import NOTICE  # noqa: PLC0415
     from qpeft.devices import load_device  # noqa: PLC0415
     from qpeft.training.bill import training_bill  # noqa: PLC0415
     from qpeft.training.quality import better_circuit, expected_quality  # noqa: PLC0415
     from qpeft.training.setup import adapted_model  # noqa: PLC0415
+    from qpeft_cli.consent import NOTICE  # noqa: PLC0415
 
     assert recipe.device is not None
     device = load_device(recipe.device.name, **recipe.device.options)

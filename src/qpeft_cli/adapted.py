@@ -1,4 +1,4 @@
-"""A trained adapter on its base model, as `eval` and `generate` need it."""
+"""A trained adapter on its base model, as commands that ask it need it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,14 @@ class Adapted:
         return context
 
 
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of the run in `folder`. Raises: OutputError or RecipeError."""
+    return parse_recipe(read_record(folder).get("recipe", {}), source=str(folder / "run.json"))
+
+
 def load_adapted(folder: Path) -> Adapted:
     """Load what `qpeft train` left in `folder`. Raises: OutputError, ModelError or AdapterError."""
-    recipe = parse_recipe(read_record(folder).get("recipe", {}), source=str(folder / "run.json"))
+    recipe = read_recipe(folder)
     options = recipe.model
     tokenizer = load_tokenizer(
         options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code

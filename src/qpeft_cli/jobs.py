@@ -7,17 +7,15 @@ import sys
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from qpeft.devices.journal import Batch, BatchState, Journal, default_path
-from qpeft.errors import JobError, JournalError, QpeftError
-
 if TYPE_CHECKING:
     from qpeft.devices import AbstractDevice
+    from qpeft.devices.journal import Batch, Journal
 
 jobs = typer.Typer(
     help="Look at and settle what was sent to quantum devices.", no_args_is_help=True, rich_markup_mode=None
@@ -28,19 +26,23 @@ JournalFile = Annotated[
 WIDTH_OF_PIPES = 400
 Number = Annotated[int, typer.Argument(metavar="BATCH", help="Number of the batch, as `qpeft jobs list` shows it.")]
 Run = Annotated[str | None, typer.Option(help="Only this run.")]
+State = Literal["planned", "intended", "submitted", "finished", "failed", "cancelled", "lost"]
+"""Values of `BatchState`, whose import takes seconds."""
 
 
 @jobs.command(name="list")
 def list_batches(
     journal: JournalFile = None,
     run: Run = None,
-    state: Annotated[BatchState | None, typer.Option(help="Only batches in this state.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only batches in this state.")] = None,
 ) -> None:
     """List batches: number, run, call, device, circuits, shots, state, job id."""
+    from qpeft.devices.journal import BatchState  # noqa: PLC0415  (takes seconds to import)
+
     table = Table(
         "batch", "run", "step", "module", "call", "part", "device", "circuits", "shots", "state", "job", "changed"
     )
-    for batch in _open(journal).batches(run=run, state=state):
+    for batch in _open(journal).batches(run=run, state=None if state is None else BatchState(state)):
         table.add_row(
             *map(str, (batch.number, batch.run, batch.key.step, batch.key.module, batch.key.call, batch.key.part)),
             batch.device,
@@ -77,6 +79,9 @@ def settle(
     job: Annotated[str | None, typer.Option(help="The device has it under this job id: fetch it on resume.")] = None,
 ) -> None:
     """Decide about a batch of which nobody can tell whether the device accepted it, or whose job is gone."""
+    from qpeft.devices.journal import BatchState  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.errors import JournalError  # noqa: PLC0415
+
     if [resubmit, lost, job is not None].count(True) != 1 or (job is not None and not job.strip()):
         raise JournalError("Say exactly one of --resubmit, --lost and --job ID.")
     state = BatchState.SUBMITTED if job else BatchState.PLANNED if resubmit else BatchState.LOST
@@ -88,7 +93,9 @@ def settle(
 @jobs.command()
 def cancel(number: Number, journal: JournalFile = None) -> None:
     """Ask the device to stop a batch."""
-    from qpeft.devices.jobs import cancel as cancel_job  # noqa: PLC0415
+    from qpeft.devices.jobs import cancel as cancel_job  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.devices.journal import BatchState  # noqa: PLC0415
+    from qpeft.errors import JournalError  # noqa: PLC0415
 
     opened = _open(journal)
     batch = opened.batch(number)
@@ -107,6 +114,9 @@ def resume(
     run: Run = None,
 ) -> None:
     """Fetch results of batches that are at a device, without the run that sent them. Nothing is sent."""
+    from qpeft.devices.journal import BatchState  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.errors import JobError  # noqa: PLC0415
+
     opened, console = _open(journal), _console()
     waiting = opened.batches(run=run, state=BatchState.SUBMITTED)
     chosen = waiting if not numbers else [opened.batch(number) for number in numbers]
@@ -146,6 +156,8 @@ def sum_up(journal: JournalFile = None) -> None:
 
 
 def _open(path: Path | None) -> Journal:
+    from qpeft.devices.journal import Journal, default_path  # noqa: PLC0415
+
     return Journal(default_path() if path is None else path, create=False)
 
 
@@ -164,6 +176,8 @@ def _opened(name: str, options: str) -> AbstractDevice:
 def _is_fetched(journal: Journal, batch: Batch, console: Console) -> bool:
     """Whether the device answered about a batch; prints what it said. One that fails must not hide the others."""
     from qpeft.devices.jobs import collect  # noqa: PLC0415
+    from qpeft.devices.journal import BatchState  # noqa: PLC0415
+    from qpeft.errors import JournalError, QpeftError  # noqa: PLC0415
 
     try:
         if batch.state is not BatchState.SUBMITTED:

@@ -1,0 +1,119 @@
+"""Answers that are shown while they are made, and dialogues that fit what the model can read at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
+
+from qpeft.data import Message
+from qpeft.errors import DataError
+from qpeft.evaluation.generation import prompts
+from qpeft.evaluation.modes import evaluating
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen: the most likely one at temperature 0, else drawn.
+
+    `temperature`: divides the logits. `top_p`: draw among the likeliest tokens that hold this probability together.
+    `top_k`: draw among so many of the likeliest; 0 for all.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def arguments(self) -> dict[str, Any]:
+        """What `model.generate` calls it."""
+        if self.temperature == 0:
+            return {"do_sample": False}
+        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+
+
+class ShownText(BaseStreamer):
+    """Gives text on as the model makes it. `text`: all of it so far."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
+        self.text = ""
+        self._tokenizer, self._on_text = tokenizer, on_text
+        self._tokens: list[int] | None = None
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the prompt, which comes first, and then each token."""
+        if self._tokens is None:
+            self._tokens = []
+            return
+        self._tokens += value.flatten().tolist()
+        # The last character may lack some of its bytes, which then come with the next token.
+        self._show(self._decoded().rstrip("\ufffd"))
+
+    def end(self) -> None:
+        """Show what was held back."""
+        self._show(self._decoded())
+
+    def _decoded(self) -> str:
+        return str(self._tokenizer.decode(self._tokens or [], skip_special_tokens=True)).lstrip()
+
+    def _show(self, text: str) -> None:
+        if len(text) > len(self.text):
+            new, self.text = text[len(self.text) :], text
+            self._on_text(new)
+
+
+def stream_answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    streamer: ShownText,
+    *,
+    max_new_tokens: int,
+    sampling: Sampling,
+) -> None:
+    """Answer one dialogue; the text goes to `streamer` as it is made, and stays there if this is interrupted."""
+    batch = tokenizer(prompts(tokenizer, [messages]), add_special_tokens=False, return_tensors="pt")
+    with evaluating(model):
+        model.generate(
+            **batch.to(next(model.parameters()).device),
+            max_new_tokens=max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            streamer=streamer,
+            **sampling.arguments(),
+        )
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Tokens that a model reads at once, prompt and answer together; None if it says nothing of a limit."""
+    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return length
+
+
+def fitting(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, room: int | None
+) -> tuple[list[Message], int]:
+    """A dialogue without the oldest exchanges that are too much, and how many messages those were.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: a system message or none, then turns of user and assistant, the user's last.
+        room: tokens that the prompt may have; None for no limit.
+
+    Raises: DataError if not even the last question fits.
+    """
+    first = [message for message in messages[:1] if message.role == "system"]
+    turns = list(messages[len(first) :])
+    while room is not None:
+        tokens = len(tokenizer(prompts(tokenizer, [[*first, *turns]]), add_special_tokens=False)["input_ids"][0])
+        if tokens <= room:
+            break
+        if len(turns) < 3:
+            raise DataError(
+                f"The question has {tokens:,} tokens with all that stands around it, and {max(room, 0):,} fit in front "
+                "of the longest answer. Shorten it, or lower --max-new-tokens."
+            )
+        del turns[:2]
+    return [*first, *turns], len(messages) - len(first) - len(turns)

@@ -1,0 +1,170 @@
+"""Answers to many questions at once, for `qpeft generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from qpeft.adapters.load import FILES
+from qpeft.data import Message
+from qpeft.errors import DataError, OutputError
+from qpeft.evaluation import generate
+from qpeft.evaluation.dialogue import context_length
+from qpeft.evaluation.generation import prompts
+from qpeft.evaluation.questions import Question, read_questions
+from qpeft.runs import hash_file
+from qpeft.runs.files import used_alone
+from qpeft.runs.lines import GrowingFile
+from qpeft.training.sections import Recipe
+from qpeft_cli.adapted import Adapted, load_adapted, read_recipe
+from qpeft_cli.on_device import answering_on, section_for
+from qpeft_cli.questions import piped_lines
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What `qpeft generate` was asked for; its options are described there."""
+
+    folder: Path
+    max_new_tokens: int
+    batch_size: int
+    system: str | None
+    base: bool
+    device: str | None
+    device_options: tuple[str, ...]
+    yes: bool
+    console: Console
+
+    def answers(self, adapted: Adapted, questions: Sequence[Sequence[Message]]) -> list[str]:
+        """With the adapter, or without it inside `adapted.without_adapter`."""
+        return generate(
+            adapted.model,
+            adapted.tokenizer,
+            questions,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+        )
+
+    @contextmanager
+    def on_device(self, adapted: Adapted, questions: Sequence[Sequence[Message]]) -> Iterator[None]:
+        """Circuits on the quantum device inside, if one was named: after the bill for these questions, and consent."""
+        if self.device is None:
+            yield
+            return
+        section = section_for(adapted.recipe, self.device, self.device_options)
+        with answering_on(
+            section,
+            adapted,
+            self.folder,
+            questions,
+            max_new_tokens=self.max_new_tokens,
+            yes=self.yes,
+            console=self.console,
+        ):
+            yield
+
+
+def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
+    """Print answers to questions; '-' stands for the lines of the standard input. Raises: DataError if one is blank."""
+    texts = [line for text in arguments for line in (piped_lines() if text == "-" else [text])]
+    if not texts or not all(text.strip() for text in texts):
+        raise DataError("There is no question: give one as an argument, or one per line on the standard input.")
+    adapted = load_adapted(options.folder)
+    system = adapted.recipe.data.system if options.system is None else options.system
+    first = [Message("system", system)] if system else []
+    questions = [[*first, Message("user", text)] for text in texts]
+
+    before: list[str] = []
+    if options.base:
+        with adapted.without_adapter(True):
+            before = options.answers(adapted, questions)
+    with options.on_device(adapted, questions):
+        after = options.answers(adapted, questions)
+    for number, text in enumerate(texts):
+        if len(texts) > 1 or options.base:
+            options.console.print(f"> {text}", style="bold")
+        if options.base:
+            options.console.print(f"[base model] {before[number]}", style="dim")
+        options.console.print(after[number])
+
+
+def answer_file(options: Answering, source: Path, target: Path) -> None:
+    """Append the rows of `source` with `generated`, and `generated_base` if asked for, to `target`, batch by batch.
+
+    Raises: DataError for questions that cannot be read or are too long; OutputError if `target` holds something else.
+    """
+    recipe = read_recipe(options.folder)
+    system = recipe.data.system if options.system is None else options.system
+    questions = read_questions(source, system=system, prompt=recipe.data.prompt)
+    _require_free_columns(questions)
+    if target.resolve() == source.resolve():
+        raise OutputError(f"--input and --output are the same file, {source}. Choose another output.")
+    with used_alone(target):
+        file = GrowingFile(target, _job(options, source, recipe, system), total=len(questions))
+        if file.num_lines:
+            options.console.print(f"{target} has {file.num_lines:,} of {len(questions):,} answers already")
+        if missing := questions[file.num_lines :]:
+            adapted = load_adapted(options.folder)
+            _require_room(adapted, missing, options.max_new_tokens)
+            with options.on_device(adapted, [question.messages for question in missing]):
+                _append_answers(options, adapted, missing, file)
+    options.console.print(f"{len(questions):,} answers are in {target}")
+
+
+def _append_answers(options: Answering, adapted: Adapted, missing: Sequence[Question], file: GrowingFile) -> None:
+    columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=file.num_lines + len(missing), completed=file.num_lines)
+        # In the order of the file, not by length: what is there is then all up to some row.
+        for start in range(0, len(missing), options.batch_size):
+            batch = missing[start : start + options.batch_size]
+            asked = [question.messages for question in batch]
+            generated = {"generated": options.answers(adapted, asked)}
+            if options.base:
+                with adapted.without_adapter(True):
+                    generated["generated_base"] = options.answers(adapted, asked)
+            file.append(
+                {**question.row, **{name: texts[number] for name, texts in generated.items()}}
+                for number, question in enumerate(batch)
+            )
+            progress.update(task, completed=file.num_lines)
+
+
+def _job(options: Answering, source: Path, recipe: Recipe, system: str | None) -> dict[str, Any]:
+    """What answers depend on. Not the batch size: a run that ran out of memory goes on with a smaller one."""
+    return {
+        "input": hash_file(source),
+        "adapter": {name: hash_file(options.folder / name) for name in FILES if (options.folder / name).is_file()},
+        "model": recipe.model.name,
+        "prompt": recipe.data.prompt,
+        "max_new_tokens": options.max_new_tokens,
+        "system": system,
+        "base": options.base,
+        "device": options.device,
+        "device_options": list(options.device_options),
+    }
+
+
+def _require_free_columns(questions: Sequence[Question]) -> None:
+    for question in questions:
+        if taken := {"generated", "generated_base"} & question.row.keys():
+            raise DataError(f"{question.source} has a column '{min(taken)}' already; rename it.")
+
+
+def _require_room(adapted: Adapted, questions: Sequence[Question], max_new_tokens: int) -> None:
+    context = context_length(adapted.model)
+    if context is None:
+        return
+    texts = prompts(adapted.tokenizer, [question.messages for question in questions])
+    for question, ids in zip(questions, adapted.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+        if len(ids) + max_new_tokens > context:
+            raise DataError(
+                f"{question.source}: the question has {len(ids):,} tokens, and the model reads {context:,} at once, an "
+                f"answer of up to {max_new_tokens:,} included. Shorten it, or lower --max-new-tokens."
+            )

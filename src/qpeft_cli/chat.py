@@ -1,0 +1,49 @@
+"""`qpeft chat`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def chat(
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
+    system: Annotated[
+        str | None, typer.Option(help="System message; by default that of the training run. '' for none.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the most likely token; more is more random.")] = 0,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Draw among the likeliest tokens of this probability together.")
+    ] = 1,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest tokens; 0 for all.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn.")] = None,
+) -> None:
+    """Talk with a trained adapter, and with its base model beside it.
+
+    /both shows both models' answers, /help lists what else there is. Ctrl-C stops an answer, Ctrl-D leaves. Questions
+    can be piped in, one per line.
+    """
+    from rich.console import Console  # noqa: PLC0415
+    from transformers import set_seed  # noqa: PLC0415  (takes seconds to import)
+
+    from qpeft.evaluation.dialogue import Sampling  # noqa: PLC0415
+    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
+    from qpeft_cli.conversation import Conversation  # noqa: PLC0415
+    from qpeft_cli.questions import typed_lines  # noqa: PLC0415
+
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    with console.status("loading the model"):
+        adapted = load_adapted(folder)
+    if seed is not None:
+        set_seed(seed)
+    conversation = Conversation(
+        adapted,
+        console,
+        system=adapted.recipe.data.system if system is None else system,
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k),
+    )
+    conversation.run(typed_lines(console))

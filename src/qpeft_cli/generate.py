@@ -1,0 +1,65 @@
+"""`qpeft generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def generate(
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="Questions; '-' reads one per line from the input.")
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option("--input", help="Questions: .jsonl, .json, .csv or .parquet rows, or .txt with one a line."),
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="JSON lines: the rows of --input, with what was generated.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    system: Annotated[
+        str | None, typer.Option(help="System message; by default that of the training run. '' for none.")
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Also the base model's answers.")] = False,
+    device: Annotated[str | None, typer.Option(help="Quantum device that evaluates the circuits.")] = None,
+    device_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of a recipe's device section, such as shots=500 or options.url=..."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree that the device gets angles of your text.")] = False,
+) -> None:
+    """Answer questions with a trained adapter, greedily: those given here, or a file of them.
+
+    A file that was interrupted is continued by the same command.
+    """
+    if (input_file is None) != (output_file is None):
+        raise typer.BadParameter("--input and --output go together.")
+    if input_file is not None and prompts:
+        raise typer.BadParameter("Questions come from --input or from the command line, not from both.")
+    from qpeft_cli.answering import Answering, answer_file, answer_texts  # noqa: PLC0415  (takes seconds to import)
+
+    options = Answering(
+        folder,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        system=system,
+        base=base,
+        device=device,
+        device_options=tuple(device_option or ()),
+        yes=yes,
+        console=Console(highlight=False, soft_wrap=True, markup=False, emoji=False),
+    )
+    if input_file is None or output_file is None:
+        answer_texts(options, prompts or ["-"])
+        return
+    try:
+        answer_file(options, input_file, output_file)
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"\ninterrupted; what is in {output_file} is whole: the same command continues it", err=True)
+        raise typer.Exit(130) from interrupt

@@ -1,0 +1,95 @@
+"""What answers without torch: help, the schema of recipes, and mistyped commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+
+from qpeft.adapters import ADAPTERS
+from qpeft.devices.journal import BatchState
+from qpeft_cli.jobs import State
+from qpeft_cli.main import COMMANDS
+from qpeft_cli.schema import FILE, current_schema
+
+HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "numpy", "qpeft")
+RUN = f"""
+import sys
+from qpeft_cli.main import main
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code
+loaded = sorted(set({HEAVY}) & set(sys.modules))
+sys.exit(f"imported {{loaded}}" if loaded else code)
+"""
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_comes_without_the_heavy_packages(arguments):
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--help" in done.stdout
+
+
+def test_help_describes_every_command():
+    listed = run("--help").stdout.split("Commands:")[1].strip().splitlines()
+    assert [line.split(maxsplit=1)[0] for line in listed] == list(COMMANDS)
+    assert all(line.split(maxsplit=1)[1] for line in listed)
+
+
+def test_a_mistyped_command_is_corrected_without_the_heavy_packages():
+    done = run("trian")
+    assert done.returncode == 2
+    assert "Did you mean 'train'?" in done.stderr
+
+
+def test_the_schema_comes_without_the_heavy_packages():
+    done = run("train", "--schema")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == FILE.read_text(encoding="utf-8")
+
+
+def test_the_stored_schema_is_that_of_the_recipe():
+    assert json.loads(FILE.read_text(encoding="utf-8")) == json.loads(current_schema()), (
+        "an option changed: python -m qpeft_cli.schema writes the file again"
+    )
+
+
+def test_the_schema_describes_every_key_and_refuses_unknown_ones():
+    schema = json.loads(FILE.read_text(encoding="utf-8"))
+    methods = [rule["then"] for rule in schema["$defs"]["AdapterSection"]["allOf"]]
+    assert len(methods) == len(ADAPTERS)
+    sections = [section for name, section in schema["$defs"].items() if name != "AdapterSection"]
+    for section in [schema, *sections, *methods]:
+        assert section["additionalProperties"] is False
+        for name, key in section["properties"].items():
+            assert key.get("description") or "description" in schema["$defs"][key["$ref"].split("/")[-1]], name
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_schema_knows_every_key_of_the_examples(path):
+    schema = json.loads(FILE.read_text(encoding="utf-8"))
+    for section, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        described = schema["properties"][section]
+        if not isinstance(values, dict):
+            continue
+        named = [part["$ref"] for part in [described, *described.get("anyOf", [])] if "$ref" in part]
+        options = schema["$defs"][named[0].split("/")[-1]]
+        known = options["properties"]
+        for rule in options.get("allOf", []):
+            if rule["if"]["properties"]["type"]["const"] == values.get("type", "qtha"):
+                known = rule["then"]["properties"]
+        assert values.keys() <= known.keys()
+
+
+def test_jobs_are_listed_by_every_state_of_a_batch():
+    assert list(get_args(State)) == [state.value for state in BatchState]
