@@ -45,6 +45,8 @@ def is_local(source: str) -> bool:
 
 
 def _path(source: str) -> Path:
+    if "\0" in source:
+        raise DataError(f"{source!r} is no name of a file or data set.")
     return Path(os.path.expanduser(source))  # Path.expanduser raises for the home of an unknown user
 
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from qpeft.data.describe import quote
 from qpeft.errors import RecipeError
 from qpeft.training.sections import SOURCE_KINDS, Recipe
 
@@ -33,7 +34,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         raise RecipeError(f"The recipe {path} {reason}.") from error
     try:
         values = yaml.load(text, Loader=_Loader) or {}
-    except yaml.YAMLError as error:
+    except NO_YAML as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(
@@ -61,6 +62,10 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     return parse_recipe(values, source="command line")
 
 
+NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises for text that is none: also for a date without such a day, and for brackets without end."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-2 is a number, as everybody who writes a learning rate expects."""
 
@@ -83,8 +88,8 @@ def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
             value = following
         try:
             yield key, yaml.load(value, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"The value of --{key} is not YAML: {value!r}.") from error
+        except NO_YAML as error:
+            raise RecipeError(f"The value of --{key} is not YAML: {quote(value)}.") from error
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
