@@ -153,8 +153,9 @@ def _vendor_rows(load: Callable[[], Iterable[Mapping[str, object]]], source: str
         raise DataError(f"{source} {problem}: {reason}") from error
 
 
-def _text_lines(path: Path, *, longest: int = MAX_LINE) -> Iterator[tuple[int, str]]:
+def _text_lines(path: Path, *, longest: int | None = None) -> Iterator[tuple[int, str]]:
     """Numbered lines with their ends. Only a line feed ends a line: JSON text may hold other separators."""
+    longest = longest or MAX_LINE
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), start=1):
             if len(line) > longest:
