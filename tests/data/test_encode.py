@@ -1,5 +1,6 @@
 """Which tokens are trained on: golden masks per chat template."""
 
+import copy
 from itertools import groupby
 
 import pytest
@@ -135,8 +136,22 @@ def test_plain_text_is_trained_on_whole_with_the_end_of_text(with_template):
     tokenizer = with_template(None)
     example = Example((Message("assistant", "Once upon"),), {}, "x:1", is_plain=True)
     encoded = encode(tokenizer, example)
-    assert runs(tokenizer, encoded) == [(True, "Once upon<|im_end|>")]
     assert encoded.notes == ()
+    (_, first), (is_trained, rest) = runs(tokenizer, encoded)  # nothing predicts the first token
+    assert (encoded.labels.count(-100), is_trained, first + rest) == (1, True, "Once upon<|im_end|>")
+
+
+def test_plain_text_begins_with_the_token_that_the_tokenizer_puts_there(tokenizer, monkeypatch):
+    from tokenizers import processors
+
+    example = Example((Message("assistant", "Once upon"),), {}, "x:1", is_plain=True)
+    monkeypatch.setattr(tokenizer, "_special_tokens_map", {**tokenizer._special_tokens_map, "bos_token": "</s>"})
+    assert tokenizer.decode(encode(tokenizer, example).input_ids) == "Once upon<|im_end|>"
+    begun = copy.deepcopy(tokenizer)
+    begun.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> $A", special_tokens=[("</s>", tokenizer.convert_tokens_to_ids("</s>"))]
+    )
+    assert begun.decode(encode(begun, example).input_ids) == "</s>Once upon<|im_end|>"
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ class Turn:
 class ChatTemplate:
     """Dialogues as text by the chat template of a tokenizer, and where the assistant's turns stand in that text.
 
-    Text without a template stands for itself, with the tokenizer's end of text after it.
+    Text without a template stands for itself, between the tokens that the tokenizer begins and ends texts with.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -52,14 +52,16 @@ class ChatTemplate:
         # Longest first, so that a token that begins with another one is found. Not only those called special:
         # "<|im_end|>" is an ordinary added token in some models.
         added = sorted({*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}, key=len, reverse=True)
+        # Some tokenizers name a first token that they do not put before a text, such as SmolLM2's.
+        begun = list(tokenizer("a")["input_ids"][:1]) == [tokenizer.bos_token_id]
+        self._start = str(tokenizer.bos_token) if begun else ""
         self._ending = re.compile(rf"\s*(?:{'|'.join(map(re.escape, added))})") if added else None
 
     def render(self, example: Example) -> str:
         """The whole dialogue. Raises: DataError if there is no template or it refuses the dialogue."""
         if not example.is_plain:
             return self._render(example.messages, example.source)
-        start, end = self._tokenizer.bos_token or "", self._tokenizer.eos_token or ""
-        text = example.answer
+        start, end, text = self._start, self._tokenizer.eos_token or "", example.answer
         return f"{'' if text.startswith(start) else start}{text}{'' if text.endswith(end) else end}"
 
     def find_turns(self, example: Example, text: str) -> list[Turn]:

@@ -100,13 +100,20 @@ def load_splits(data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: 
     Raises: DataError.
     """
     examples = RecipeExamples(data, seed=seed)
+    held_out = _held_out(data, tokenizer, examples)
+    return (_stream if data.streaming else _load)(data, tokenizer, examples, seed), held_out
+
+
+def load_held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> Split | None:
+    """The held-out examples alone; None if the recipe names none. Raises: DataError."""
+    return _held_out(data, tokenizer, RecipeExamples(data, seed=0))
+
+
+def _held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: RecipeExamples) -> Split | None:
     held_out = examples.held_out()
     if data.hold_out is not None and not held_out:
         raise DataError(f"{examples.describe()}: {data.hold_out:g} of it is no dialogue; hold out more.")
-    training = (_stream if data.streaming else _load)(data, tokenizer, examples, seed)
-    if not held_out:
-        return training, None
-    return training, _split(data, tokenizer, examples.describe(held_out=True), held_out)
+    return _split(data, tokenizer, examples.describe(held_out=True), held_out) if held_out else None
 
 
 def _load(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: RecipeExamples, _: int) -> Split:
