@@ -32,7 +32,7 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS) Makefile
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[demo,docs,ibm,origin,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[demo,docs,eval,ibm,origin,test]'
 	@touch $@
 
 clean:

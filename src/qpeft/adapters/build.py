@@ -86,7 +86,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def default_learning_rate(method: str) -> float:
     """Peak learning rate for AdamW where a recipe names none.
 
-    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 1e-3 for all others, LoRETTA among
-    them, unmeasured.
+    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 3e-3 for QPA and 3e-2 for
+    Quantum-PEFT, from single runs of 20; 1e-3 for all others, LoRETTA among them, unmeasured.
     """
-    return {"qtha": 1e-2, "lora": 3e-3}.get(method, 1e-3)
+    return {"qtha": 1e-2, "lora": 3e-3, "qpa": 3e-3, "quantum_peft": 3e-2}.get(method, 1e-3)

@@ -150,7 +150,7 @@ class AdapterSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    type: str = Field("qtha", description="'qtha', 'loretta', or any method that PEFT knows: 'lora', 'lokr', ...")
+    type: str = Field("qtha", description="'qtha' or another method of ours, or any that PEFT knows: 'lora', 'lokr', ...")
 
     @property
     def options(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from qpeft.adapters.base.branch import AbstractBranch, AbstractMatrixBranch, FactoredBranch
 from qpeft.adapters.base.config import AdapterConfig, RankedConfig, check_counts, option
-from qpeft.adapters.base.factors import Factor, MpoFactor, build_factor
+from qpeft.adapters.base.factors import AbstractFactor, Factor, MpoFactor, build_factor
 from qpeft.adapters.base.layer import AbstractAdapterLayer, generator, require_linear
 from qpeft.adapters.base.matrix import AbstractMatrixLayer, AbstractMatrixModel
 from qpeft.adapters.base.model import AbstractAdapterModel
@@ -11,6 +11,7 @@ __all__ = [
     "AbstractAdapterLayer",
     "AbstractAdapterModel",
     "AbstractBranch",
+    "AbstractFactor",
     "AbstractMatrixBranch",
     "AbstractMatrixLayer",
     "AbstractMatrixModel",

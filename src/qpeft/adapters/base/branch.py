@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.adapters.base.factors import Factor
+from qpeft.adapters.base.factors import AbstractFactor
 
 
 class AbstractBranch(nn.Module, ABC):
@@ -64,7 +64,7 @@ class FactoredBranch(AbstractBranch):
     Shapes: x (..., in_features); h (..., rank); down (rank, in_features); up (rank, out_features).
     """
 
-    def __init__(self, down: Factor, up: Factor, *, scaling: float, dropout: float) -> None:
+    def __init__(self, down: AbstractFactor, up: AbstractFactor, *, scaling: float, dropout: float) -> None:
         super().__init__()
         self.down, self.up, self.scaling = down, up, scaling
         self.dropout = nn.Dropout(dropout)

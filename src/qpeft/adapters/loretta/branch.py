@@ -21,6 +21,9 @@ class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
     Source: LoRETTA's reparametrised form, arXiv:2402.11417.
     """
 
+    down: MpoFactor
+    up: MpoFactor
+
     def __init__(
         self, config: LorettaConfig, in_features: int, out_features: int, *, rank: int, scaling: float
     ) -> None:
