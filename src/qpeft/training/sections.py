@@ -52,18 +52,19 @@ class SourceSection(Section):
     system: str | None = Field(None, description="As data.system.")
     split: str | None = Field(None, description="As data.split.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _path_alone(cls, value: object) -> object:
-        return {"path": value} if isinstance(value, str) else value
 
-
-SOURCE_KINDS = ("(one source)", "(several sources)")
+SOURCE_KINDS = ("(name)", "(source)", "(sources)")
 """What pydantic names in the place of an error, beside the keys of the recipe."""
 
-Sources = Annotated[
-    Annotated[str, Tag(SOURCE_KINDS[0])] | Annotated[list[SourceSection], Field(min_length=1), Tag(SOURCE_KINDS[1])],
+
+Name = Annotated[str, Tag(SOURCE_KINDS[0])]
+OneSource = Annotated[
+    Name | Annotated[SourceSection, Tag(SOURCE_KINDS[1])],
     Discriminator(lambda value: SOURCE_KINDS[not isinstance(value, str)]),
+]
+Sources = Annotated[
+    Name | Annotated[list[OneSource], Field(min_length=1), Tag(SOURCE_KINDS[2])],
+    Discriminator(lambda value: SOURCE_KINDS[0 if isinstance(value, str) else 2]),
 ]
 """A file or Hub name, or a list of them with options of their own."""
 
@@ -124,10 +125,10 @@ class DataSection(Section):
         """What `eval` names; nothing without it."""
         return [] if self.eval is None else self._sources(self.eval, self.eval_split)
 
-    def _sources(self, given: str | list[SourceSection], split: str) -> list[Source]:
+    def _sources(self, given: str | list[str | SourceSection], split: str) -> list[Source]:
         """Raises: DataError for options that do not fit together."""
-        sections = [SourceSection(path=given)] if isinstance(given, str) else given
-        return [self._source(section, split) for section in sections]
+        each = [given] if isinstance(given, str) else given
+        return [self._source(SourceSection(path=one) if isinstance(one, str) else one, split) for one in each]
 
     def _source(self, section: SourceSection, split: str) -> Source:
         templates = section.prompt is not None or section.response is not None
@@ -150,7 +151,9 @@ class AdapterSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    type: str = Field("qtha", description="'qtha' or another method of ours, or any that PEFT knows: 'lora', 'lokr', ...")
+    type: str = Field(
+        "qtha", description="'qtha' or another method of ours, or any that PEFT knows: 'lora', 'lokr', ..."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
