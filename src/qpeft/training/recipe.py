@@ -95,7 +95,10 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
     splits = split_record(training, held_out)
     if started is not None and started.get("splits", splits) != splits:
-        raise OutputError(f"The examples changed since the run in {folder} was started, though no data file did.")
+        raise OutputError(
+            f"The examples changed since the run in {folder} was started, though no data file did: a data set of the "
+            "Hub is another one, or this qpeft reads files otherwise. Start a new run in another --output.folder."
+        )
     _show_data(training, held_out, console)
 
     set_seed(recipe.seed)

@@ -119,7 +119,8 @@ def _held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: R
 def _load(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: RecipeExamples, _: int) -> Split:
     training = list(examples.training())
     if not training:
-        raise DataError(f"{examples.describe()}: {data.hold_out} cannot be held out with any left to train on.")
+        fault = "such weights cannot be kept" if data.hold_out is None else f"{data.hold_out:g} cannot be held out"
+        raise DataError(f"{examples.describe()}: {fault} with any left to train on.")
     return _split(data, tokenizer, examples.describe(), training)
 
 
@@ -158,7 +159,8 @@ def _encode(
 def _stream_folder(data: DataSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> Path:
     """In the user's cache, a folder for these examples as this tokenizer encodes them."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    options = [FORMAT, seed, data.model_dump(mode="json"), tokenizer.chat_template, tokenizer.bos_token]
+    section = data.model_dump(mode="json", exclude={"eval", "eval_split", "eval_limit"})
+    options = [FORMAT, seed, section, tokenizer.chat_template, tokenizer.bos_token]
     tokenization = tokenizer.backend_tokenizer.to_str() + str(tokenizer.eos_token)
     name = hashlib.sha256((json.dumps(options) + tokenization).encode()).hexdigest()[:24]
     return cache / "qpeft" / "data" / name
