@@ -127,7 +127,7 @@ def test_a_conversion_to_lora_is_exact_or_refused(base, trained, tokens, merges,
         with pytest.raises(TypeError, match="do not support LoRA conversion"):
             convert_to_lora(model, rank=4)
         return
-    save_as_lora(tmp_path, model, rank=16)
+    save_as_lora(tmp_path, model, rank=1.0)
     exported = PeftModel.from_pretrained(base(), tmp_path)
     assert exported.peft_config["default"].peft_type == "LORA"
     assert_close(logits(exported, tokens), logits(model, tokens), atol=1e-4, rtol=1e-4)

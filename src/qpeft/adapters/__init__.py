@@ -4,11 +4,15 @@ from qpeft.adapters import bridge
 from qpeft.adapters.loretta import LorettaConfig, LorettaModel
 from qpeft.adapters.qpa import QpaConfig, QpaModel
 from qpeft.adapters.qtha import QthaConfig, QthaModel
+from qpeft.adapters.quanta import QuantaConfig, QuantaModel
 from qpeft.adapters.quantum_peft import QuantumPeftConfig, QuantumPeftModel
+from qpeft.adapters.tt_lora import TtLoraConfig, TtLoraModel
 
 ADAPTERS = {
     "qtha": (QthaConfig, QthaModel),
     "loretta": (LorettaConfig, LorettaModel),
+    "quanta": (QuantaConfig, QuantaModel),
+    "tt_lora": (TtLoraConfig, TtLoraModel),
     "qpa": (QpaConfig, QpaModel),
     "quantum_peft": (QuantumPeftConfig, QuantumPeftModel),
 }
@@ -24,6 +28,10 @@ __all__ = [
     "QpaModel",
     "QthaConfig",
     "QthaModel",
+    "QuantaConfig",
+    "QuantaModel",
     "QuantumPeftConfig",
     "QuantumPeftModel",
+    "TtLoraConfig",
+    "TtLoraModel",
 ]

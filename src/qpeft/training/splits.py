@@ -118,9 +118,10 @@ def _held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: R
 
 def _load(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: RecipeExamples, _: int) -> Split:
     training = list(examples.training())
+    if not training and data.hold_out is None:
+        raise DataError(f"{examples.describe()}: weights this small leave nothing to train on.")
     if not training:
-        fault = "such weights cannot be kept" if data.hold_out is None else f"{data.hold_out:g} cannot be held out"
-        raise DataError(f"{examples.describe()}: {fault} with any left to train on.")
+        raise DataError(f"{examples.describe()}: {data.hold_out:g} cannot be held out with any left to train on.")
     return _split(data, tokenizer, examples.describe(), training)
 
 
