@@ -151,13 +151,7 @@ class AdapterSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-<<<<<<< HEAD
-    type: str = Field(
-        "qtha", description="'qtha' or another method of ours, or any that PEFT knows: 'lora', 'lokr', ..."
-    )
-=======
     type: str = Field("qtha", description="'qtha', another of ours, or any that PEFT knows: 'lora', 'lokr', ...")
->>>>>>> main
 
     @property
     def options(self) -> dict[str, Any]:
