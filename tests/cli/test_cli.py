@@ -1,6 +1,9 @@
 """The command line as a user meets it: output, exit codes, and never a traceback."""
 
+import shutil
+
 import pytest
+import torch
 
 
 def test_train_eval_and_generate_work_on_one_folder(qpeft, recipe_file, tmp_path, sums):
@@ -67,6 +70,39 @@ def test_square_brackets_in_an_error_are_shown_as_they_are(qpeft, recipe_file):
     code, _, err = qpeft("train", recipe_file, "--adapter.ansatz", "'[bold]'")
     assert code == 2
     assert "[bold]" in err
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("1 GiB"), MemoryError(), RuntimeError("DefaultCPUAllocator: no")]
+)
+def test_a_full_memory_is_one_sentence_and_a_mistake_of_ours_is_not(qpeft, monkeypatch, tmp_path, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr("qpeft_cli.adapted.read_origin", full)
+    code, _, err = qpeft("chat", tmp_path)
+    assert code == 2
+    assert "Lower the batch size" in err
+    assert err.count("\n") == 1
+    error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        qpeft("chat", tmp_path)
+
+
+def test_adapters_of_other_trainers_are_asked_with_the_base_model_that_they_name(qpeft, talkative, tmp_path):
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(talkative / name, tmp_path)
+    ask = ["Hi", "--max-new-tokens", "4"]
+    assert qpeft("generate", tmp_path, *ask)[:2] == qpeft("generate", talkative, *ask)[:2]
+    config = tmp_path / "adapter_config.json"
+    for content, message in (("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "names no base model")):
+        config.write_text(content)
+        code, _, err = qpeft("generate", tmp_path, *ask)
+        assert code == 2
+        assert message in err
+    code, _, err = qpeft("eval", tmp_path)
+    assert code == 2
+    assert "run.json" in err
 
 
 def test_unknown_commands_and_missing_arguments_are_refused(qpeft):

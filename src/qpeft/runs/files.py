@@ -77,7 +77,7 @@ def used_alone(folder: Path) -> Iterator[None]:
 
     Raises: OutputError if one does.
     """
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]
+    name = hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:24]
     lock = FileLock(Path(tempfile.gettempdir()) / f"qpeft-{getpass.getuser()}-{name}.lock", timeout=0)
     try:
         lock.acquire()

@@ -32,10 +32,14 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         reason = "is no text file" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
         raise RecipeError(f"The recipe {path} {reason}.") from error
+<<<<<<< HEAD
     try:
         values = yaml.load(text, Loader=_Loader) or {}
     except NO_YAML as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+=======
+    values = _read_yaml(text, str(path)) or {}
+>>>>>>> main
     if not isinstance(values, dict):
         raise RecipeError(
             f"{path} must hold sections ({', '.join(Recipe.model_fields)}), not a {type(values).__name__}."
@@ -75,6 +79,13 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _read_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+
+
 def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
     remaining = iter(arguments)
     for argument in remaining:
@@ -86,10 +97,14 @@ def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
             if following is None:
                 raise RecipeError(f"--{key} has no value: overrides are written --section.key value.")
             value = following
+<<<<<<< HEAD
         try:
             yield key, yaml.load(value, Loader=_Loader)
         except NO_YAML as error:
             raise RecipeError(f"The value of --{key} is not YAML: {quote(value)}.") from error
+=======
+        yield key, _read_yaml(value, f"The value of --{key}")
+>>>>>>> main
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
