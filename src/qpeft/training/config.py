@@ -12,7 +12,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from qpeft.data.describe import quote
 from qpeft.errors import RecipeError
 from qpeft.training.sections import SOURCE_KINDS, Recipe
 
@@ -32,14 +31,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         reason = "is no text file" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
         raise RecipeError(f"The recipe {path} {reason}.") from error
-<<<<<<< HEAD
-    try:
-        values = yaml.load(text, Loader=_Loader) or {}
-    except NO_YAML as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-=======
     values = _read_yaml(text, str(path)) or {}
->>>>>>> main
     if not isinstance(values, dict):
         raise RecipeError(
             f"{path} must hold sections ({', '.join(Recipe.model_fields)}), not a {type(values).__name__}."
@@ -64,10 +56,6 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     for key, value in _read_overrides(overrides):
         _set(values, key, value)
     return parse_recipe(values, source="command line")
-
-
-NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises for text that is none: also for a date without such a day, and for brackets without end."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -97,14 +85,7 @@ def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
             if following is None:
                 raise RecipeError(f"--{key} has no value: overrides are written --section.key value.")
             value = following
-<<<<<<< HEAD
-        try:
-            yield key, yaml.load(value, Loader=_Loader)
-        except NO_YAML as error:
-            raise RecipeError(f"The value of --{key} is not YAML: {quote(value)}.") from error
-=======
         yield key, _read_yaml(value, f"The value of --{key}")
->>>>>>> main
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
