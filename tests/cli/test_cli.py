@@ -30,6 +30,25 @@ def test_inspect_counts_parameters_and_marks_the_answer(qpeft, recipe_file):
     assert "[[0<|im_end|>]]" in out
 
 
+def test_inspect_shows_lengths_copies_and_leaks_of_the_data_alone(qpeft, recipe_file, tmp_path, sums):
+    leaked = tmp_path / "leaked.jsonl"
+    rows = sums.read_text(encoding="utf-8").splitlines()
+    leaked.write_text("\n".join([rows[3], rows[5].upper().replace("QUESTION", "question").replace("ANSWER", "answer")]))
+    data = f"[{sums}, {{path: {sums}, limit: 2}}]"
+    code, out, _ = qpeft(
+        "inspect", recipe_file, "--data", "--data.train", data, "--data.hold_out", "null", "--data.eval", leaked
+    )
+    assert code == 0
+    assert f"{sums}, read as question and answer; {sums}, read as question and answer: 26 examples" in out
+    assert "100 %" in out
+    assert "[[0<|im_end|>]]" in out
+    assert (
+        f"copies among the training examples: 2 exact, 0 but for case, punctuation and spaces, first at {sums}:" in out
+    )
+    assert "also trained on: 1 exact, 1 but for case" in out
+    assert "q_proj" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -109,4 +109,8 @@ def make_folder(folder: Path) -> None:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            total.update(block)
+    return total.hexdigest()
