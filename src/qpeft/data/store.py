@@ -109,7 +109,7 @@ def _store(
 
 
 def _write(path: Path, encoded: list[Encoded], left_out: int, digest: str) -> EncodingSummary:
-    import pyarrow  # type: ignore[import-untyped]  # noqa: PLC0415
+    import pyarrow  # noqa: PLC0415
 
     tokens = pyarrow.list_(pyarrow.int32())
     schema = pyarrow.schema(
@@ -161,7 +161,7 @@ def lengths(encoded: Sequence[Encoded], *, before_cut: bool = False) -> list[int
     """Tokens of each example, as it is or `before_cut`."""
     if not isinstance(encoded, StoredExamples):
         return [len(one.input_ids) + one.cut * before_cut for one in encoded]
-    import pyarrow.compute  # type: ignore[import-untyped]  # noqa: PLC0415
+    import pyarrow.compute  # noqa: PLC0415
 
     found: list[int] = pyarrow.compute.list_value_length(encoded.dataset.data["input_ids"]).to_pylist()
     return [length + cut for length, cut in zip(found, encoded.dataset["cut"], strict=True)] if before_cut else found
