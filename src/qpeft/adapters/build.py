@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from qpeft.adapters import bridge
+from qpeft.adapters import bridge, outside
 from qpeft.adapters.qtha import COMPOSITIONS, QthaConfig
 from qpeft.errors import AdapterError, QpeftError
 
@@ -31,6 +31,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     """
     classes = bridge.config_classes()
     if method not in classes:
+        outside.check_loaded(method)
         raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, classes)}")
     config_class = classes[method]
     fields = dict(options)
@@ -86,7 +87,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def default_learning_rate(method: str) -> float:
     """Peak learning rate for AdamW where a recipe names none.
 
-    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 1e-3 for all others, LoRETTA among
-    them, unmeasured.
+    1e-2 for QTHA and 3e-3 for LoRA, from single runs of 60 steps on word problems; 3e-3 for QPA and 3e-2 for
+    Quantum-PEFT, from single runs of 20; 1e-3 for all others, LoRETTA among them, unmeasured.
     """
-    return {"qtha": 1e-2, "lora": 3e-3}.get(method, 1e-3)
+    return {"qtha": 1e-2, "lora": 3e-3, "qpa": 3e-3, "quantum_peft": 3e-2}.get(method, 1e-3)
