@@ -70,7 +70,7 @@ def show(results: Results, console: Console) -> None:
             words.signed(one.against.loss) if one.against else "",
             one.against.verdict if one.against else "reference",
         )
-    console.print(Text(words.headline(results), style="bold"))
     console.print(table)
+    console.print(Text(words.headline(results), style="bold"))
     for gap in results.gaps:
         console.print(Text(f"missing: {gap}", style="yellow"))

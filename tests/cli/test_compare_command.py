@@ -24,8 +24,11 @@ def study_file(tiny_model, sums, tmp_path, monkeypatch):
         "learning_rates": [0.01],
         "seeds": [0],
         "margin": 100,
+        "test": str(tmp_path / "test.jsonl"),
         "output": {"folder": str(tmp_path / "study")},
     }
+    rows = [{"question": f"Add {a} to {b}.", "answer": str(a + b)} for a in range(4) for b in range(3)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(study))
     return path

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from qpeft.comparison.jobs import Job, run_all
 from qpeft.comparison.ledger import Ledger
-from qpeft.comparison.plan import Trial, file_hashes, measure_job, plan_trials, read_inputs
+from qpeft.comparison.plan import Trial, measure_job, plan_trials, read_inputs
 from qpeft.comparison.results import Results, gather
 from qpeft.comparison.selection import Choice, choose
 from qpeft.comparison.study import Study
@@ -49,7 +49,7 @@ def found_in(folder: Path) -> tuple[Results, Ledger]:
     """
     ledger = Ledger.read(folder)
     study, inputs = ledger.study, ledger.inputs
-    ledger.require_data(file_hashes(study))
+    ledger.require_data(study)
     trials = plan_trials(study, inputs)
     return gather(study, trials, choose(study, trials), inputs), ledger
 

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from qpeft.comparison.plan import Inputs
+from qpeft.comparison.plan import Inputs, changed_files
 from qpeft.comparison.study import Study, parse_study
 from qpeft.errors import OutputError, StudyError
 from qpeft.runs import environment, make_folder, write_atomically
@@ -39,16 +39,15 @@ class Ledger:
     def begin(cls, study: Study, inputs: Inputs) -> Ledger:
         """A new study, or the one in its folder continued. Raises: StudyError if that is another one."""
         folder = Path(study.output.folder)
-        dumped = study.model_dump(mode="json")
         if (folder / FILE_NAME).exists():
             ledger = cls.read(folder)
-            ledger._go_on(dumped, study.digest(), inputs)
+            ledger._go_on(study, inputs)
             return ledger
         if folder.exists() and any(folder.iterdir()):
             raise OutputError(f"{folder} holds something other than a study. Choose another with --output.folder.")
         make_folder(folder)
         values = {
-            "study": dumped,
+            "study": study.model_dump(mode="json"),
             "digest": study.digest(),
             "inputs": asdict(inputs),
             "begun": _now(),
@@ -71,30 +70,29 @@ class Ledger:
         values = self.values["study"] | {"output": {"folder": str(self.folder)}}
         return parse_study(values, source=str(self.folder / FILE_NAME))
 
-    def require_data(self, hashes: Mapping[str, str]) -> None:
-        """Raises: StudyError if a file has another hash than when the study began."""
-        stored = self.inputs.hashes
-        if edited := [name for name, value in hashes.items() if value != stored.get(name)]:
+    def require_data(self, study: Study) -> None:
+        """Raises: StudyError if a data file is not as it was when the study began."""
+        if edited := changed_files(study, self.inputs):
             raise StudyError(
                 f"Data were edited since the study in {self.folder} was begun: {', '.join(edited)} has another "
                 "SHA-256. Bring the old file back, or begin a new study in another --output.folder."
             )
 
-    def _go_on(self, dumped: dict[str, Any], digest: str, inputs: Inputs) -> None:
-        stored = self.values["study"]
+    def _go_on(self, study: Study, inputs: Inputs) -> None:
+        stored, dumped = self.values["study"], study.model_dump(mode="json")
         changed = [name for name in dumped if name != "output" and dumped[name] != stored.get(name)]
         if fixed := [name for name in changed if name in FIXED]:
             raise StudyError(
                 f"The study in {self.folder} was begun with another {', '.join(fixed)}, which must not change once "
                 "there are results. Set it back, or begin a new study in another --output.folder."
             )
-        self.require_data(inputs.hashes)
+        self.require_data(study)
         if inputs.versions != self.inputs.versions:
             changed.append("versions of packages")
         if changed:
             readings = len(self.values["test_readings"])
             self.values["amendments"].append({"when": _now(), "changed": changed, "test_readings_before": readings})
-            self.values |= {"study": dumped, "digest": digest, "inputs": asdict(inputs)}
+            self.values |= {"study": dumped, "digest": study.digest(), "inputs": asdict(inputs)}
             self._save()
 
     def note_test_reading(self, chosen: Mapping[str, float | None]) -> None:

@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from qpeft.comparison.jobs import Job
+from qpeft.comparison.judging import SHARE, require_apart
 from qpeft.comparison.study import Study
-from qpeft.data import Example, load_examples
-from qpeft.errors import StudyError
 from qpeft.runs import environment, hash_file
 from qpeft.training import Recipe
 from qpeft.training.config import parse_recipe
-
-SHARE = 10
-"""One in so many examples of the training file chooses the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -37,30 +33,13 @@ class Trial:
         return Path(self.recipe.output.folder)
 
 
-def data_sources(study: Study) -> dict[str, str]:
-    """Files and Hub names that results depend on, by their place in the study."""
-    sources = {
-        "recipe.data.train": study.recipe["data"]["train"],
-        "recipe.model.chat_template": study.recipe["model"].get("chat_template"),
-        "test": study.test,
-    }
-    return {name: source for name, source in sources.items() if source is not None}
-
-
-def file_hashes(study: Study) -> dict[str, str]:
-    """SHA-256 of those sources that are files which are there, hexadecimal."""
-    sources = data_sources(study).items()
-    return {name: hash_file(Path(source)) for name, source in sources if Path(source).is_file()}
-
-
 @dataclass(frozen=True)
 class Inputs:
-    """What runs depend on beside the study. `held_out`: examples of the training file that choose the learning rate.
+    """What runs depend on beside the study.
 
-    `hashes`: SHA-256 of data files by their place in the study; a Hub name stands for itself. `versions`: of packages.
+    `hashes`: SHA-256 of every data file by its path; a Hub name stands for itself. `versions`: of packages.
     """
 
-    held_out: int
     hashes: dict[str, str]
     versions: dict[str, str | None]
 
@@ -70,8 +49,22 @@ def read_inputs(study: Study) -> Inputs:
 
     Raises: DataError for data that cannot be read; StudyError if items to judge by are among those trained on.
     """
-    held_out = max(1, len(_require_apart(study)) // SHARE)
-    return Inputs(held_out, data_sources(study) | file_hashes(study), environment()["versions"])
+    if study.test is not None:
+        require_apart(study.base().data, study.test, study.test_items)
+    hashes = {source: hash_file(Path(source)) if Path(source).is_file() else source for source in _sources(study)}
+    return Inputs(hashes, environment()["versions"])
+
+
+def changed_files(study: Study, inputs: Inputs) -> list[str]:
+    """Data files that are there, but not as they were."""
+    files = [Path(source) for source in _sources(study) if Path(source).is_file()]
+    return [str(file) for file in files if hash_file(file) != inputs.hashes.get(str(file))]
+
+
+def _sources(study: Study) -> list[str]:
+    recipe = study.base()
+    named = [source.path for source in recipe.data.training_sources] + [recipe.model.chat_template, study.test]
+    return [source for source in named if source is not None]
 
 
 def plan_trials(study: Study, inputs: Inputs) -> list[Trial]:
@@ -82,7 +75,7 @@ def plan_trials(study: Study, inputs: Inputs) -> list[Trial]:
 
 def measure_job(study: Study, trial: Trial, inputs: Inputs, *, base: bool = False) -> Job:
     """What measures a chosen trial on the test, or, beside it, the base model on the same."""
-    test_hash = inputs.hashes.get("test")
+    test_hash = inputs.hashes[study.test] if study.test else None
     arguments = {
         "recipe": trial.recipe.model_dump(mode="json"),
         "run": None if base else str(trial.run),
@@ -103,10 +96,10 @@ def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs) ->
     values = copy.deepcopy(study.recipe)
     values |= {"seed": seed, "adapter": study.adapter(method)}
     values["training"] = (values.get("training") or {}) | {"learning_rate": rate}
-    values["data"] |= {"hold_out": inputs.held_out}
+    values["data"] |= {"hold_out": SHARE}
     values["evaluation"] = (values.get("evaluation") or {}) | {"before": False}
     recipe = parse_recipe(values | {"output": {"folder": "run"}}, source="study")
-    used = {name: value for name, value in inputs.hashes.items() if name != "test"}
+    used = {name: value for name, value in inputs.hashes.items() if name != study.test}
     key = _digest({"recipe": _content(recipe), "data": used, "versions": inputs.versions})
     folder = Path(study.output.folder) / "trials" / key[:16]
     recipe = parse_recipe(values | {"output": {"folder": str(folder / "run")}}, source="study")
@@ -115,23 +108,6 @@ def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs) ->
     title = f"{method}, learning rate {rate:g}, seed {seed}"
     job = Job(title, folder, "trained", "train", {"recipe": trained.model_dump(mode="json")})
     return Trial(method, rate, seed, recipe, job)
-
-
-def _require_apart(study: Study) -> list[Example]:
-    """The examples of the training file. Raises: StudyError if the test asks any of their questions."""
-    data = study.recipe["data"]
-    templates = {name: data.get(name) for name in ("prompt", "response", "system")}
-    examples = load_examples(data["train"], **templates, split=data.get("split") or "train")
-    if study.test is None:
-        return examples
-    test = load_examples(study.test, **templates, limit=study.test_items, split=data.get("eval_split") or "test")
-    asked = {example.question: example for example in examples}
-    if shared := [one for one in test if one.question in asked]:
-        raise StudyError(
-            f"{len(shared)} of {len(test)} test items are asked in the training file too, {shared[0].source} and "
-            f"{asked[shared[0].question].source} first. Take them out of one of the files."
-        )
-    return examples
 
 
 def _content(recipe: Recipe) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def _context(results: Results, ledger: Ledger) -> dict[str, Any]:
         "judged_by": study.test or "the held-out tenth of the training file",
         "num_items": f"{results.num_items:,}",
         "num_tokens": f"{results.num_tokens:,}",
-        "held_out": f"{ledger.inputs.held_out:,}",
+        "held_out": f"{results.num_chosen_by:,}",
         "base": None if results.base is None else f"{results.base:.4f}",
         "losses": [_loss_row(one, reference) for one in results.measured],
         "costs": [_cost_row(one, results.base_neutral) for one in results.measured],

@@ -68,7 +68,8 @@ class Measured:
 class Results:
     """A whole study. `base`: nats per token of the model without an adapter, or None; so `base_neutral`.
 
-    `gaps`: what is missing, and why. `num_items`, `num_tokens`: what was judged by.
+    `gaps`: what is missing, and why. `num_items`, `num_tokens`: what was judged by. `num_chosen_by`: examples by which
+    learning rates were chosen.
     """
 
     study: Study
@@ -79,6 +80,7 @@ class Results:
     gaps: tuple[str, ...]
     num_items: int
     num_tokens: int
+    num_chosen_by: int
 
     def of(self, method: str) -> Measured | None:
         """What was measured of a method; None if it has a gap."""
@@ -112,7 +114,12 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
         tuple(gaps),
         len(tokens),
         int(tokens.sum()),
+        next((_chosen_by(trial) for trial in trials if trial.job.result() is not None), 0),
     )
+
+
+def _chosen_by(trial: Trial) -> int:
+    return len(read_record(trial.run)["after"]["items"]["tokens"])
 
 
 def _result(job: Job) -> dict[str, Any]:

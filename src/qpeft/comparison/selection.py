@@ -71,8 +71,7 @@ def _require_same_data(trials: Sequence[Trial]) -> None:
     for trial in trials:
         if trial.job.result() is not None:
             record = read_record(trial.run)
-            items = tuple(record["after"]["items"]["tokens"])
-            data = (record["data"], record["steps"], record["order"], items)
+            data = (record["splits"], record["steps"], record["order"])
             first, other = seen.setdefault(trial.seed, (data, trial))
             if first != data:
                 raise StudyError(

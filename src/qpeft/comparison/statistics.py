@@ -48,7 +48,7 @@ def paired_difference(first: Array, second: Array, tokens: Array, *, seed: int =
     With one seed, only items vary, and the interval says nothing of other seeds.
 
     Args:
-        first, second: nats, (seeds, items), the same seeds and items in both.
+        first, second: nats, (seeds, items), the same seeds and items in both, and at least two items.
         tokens: of every item, (items,).
         seed: of the resampling.
     """
@@ -91,7 +91,7 @@ class _Spread:
 
     def distance(self, level: float) -> float:
         """Half the width of the interval of this level, for a distribution without skew."""
-        of_items = self.items_error * student_t_quantile((1 + level) / 2, max(self.num_items - 1, 1))
+        of_items = self.items_error * student_t_quantile((1 + level) / 2, self.num_items - 1)
         return math.hypot(self.of_seeds(level), of_items)
 
     def p_value(self, distance: float) -> float:
@@ -106,8 +106,6 @@ class _Spread:
 
     def items_factor(self, probability: float) -> float:
         """By how much the bootstrap of few items is too narrow."""
-        if self.num_items == 1:
-            return 1.0
         normal = student_t_quantile(probability, LARGEST_DEGREES)
         correction = math.sqrt(self.num_items / (self.num_items - 1))
         return correction * student_t_quantile(probability, self.num_items - 1) / normal
@@ -125,7 +123,7 @@ def _spread(nats: Array, tokens: Array) -> _Spread:
     seeds, items = nats.shape
     shares = (nats - nats.mean(0).sum() / tokens.sum() * tokens) / tokens.mean()
     seeds_error = float(shares.mean(1).std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
-    items_error = float(shares.mean(0).std(ddof=1)) / math.sqrt(items) if items > 1 else 0.0
+    items_error = float(shares.mean(0).std(ddof=1)) / math.sqrt(items)
     return _Spread(seeds_error, items_error, seeds, items)
 
 

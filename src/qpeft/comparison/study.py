@@ -87,6 +87,10 @@ class Study(Section):
         section = self.methods[method]
         return {"type": section.type, **self.common, **section.options}
 
+    def base(self, *, source: str = "recipe") -> Recipe:
+        """The recipe that all runs share, without their adapter. Raises: RecipeError, which names the source."""
+        return parse(Recipe, self.recipe | {"adapter": {}, "output": {"folder": ""}}, source=source)
+
     def config(self, method: str) -> PeftConfig:
         """The PEFT config of a method. Raises: AdapterError for a method or option that there is not."""
         options = self.adapter(method)
@@ -114,14 +118,14 @@ def parse_study(values: Mapping[str, Any], *, source: str) -> Study:
     """A study from nested mappings; `source` says in errors where they came from. Raises: as `load_study`."""
     study = parse(Study, values, source=source)
     # Checked here once, with all its defaults: runs would otherwise fail one by one.
-    recipe = parse(Recipe, study.recipe | {"adapter": {}, "output": {"folder": ""}}, source=f"{source}: recipe")
+    recipe = study.base(source=f"{source}: recipe")
     if recipe.data.eval is not None or recipe.data.hold_out is not None:
         raise StudyError(
             f"{source}: the recipe holds examples out (data.eval or data.hold_out), and a learning rate must not be "
             "chosen on what it is judged by. A study chooses on a hashed tenth of data.train; name the file to judge "
             "by as test, and set both to null in the recipe."
         )
-    if recipe.data.train == study.test:
+    if study.test in [training.path for training in recipe.data.training_sources]:
         raise StudyError(f"{source}: test and recipe.data.train are the same, {study.test}. Name another test file.")
     for method in study.methods:
         config = study.config(method)

@@ -36,7 +36,12 @@ def headline(results: Results) -> str:
         UNDECIDED: f"not told apart from {reference} by this study",
     }
     parts = [f"{_listed(by_verdict[key])}: {words}" for key, words in phrases.items() if key in by_verdict]
-    return "; ".join(parts) + "."
+    single = (
+        " These are single runs: with one seed, nothing is shown of the methods."
+        if len(results.study.seeds) == 1
+        else ""
+    )
+    return "; ".join(parts) + "." + single
 
 
 def sentence(one: Measured, results: Results) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from qpeft.adapters.load import FILES, load_adapter
+from qpeft.adapters.load import load_adapter
 from qpeft.comparison.ablations import ABLATIONS
 from qpeft.comparison.efficiency import neutral_text, peak_memory
+from qpeft.comparison.judging import judged_by
 from qpeft.errors import StudyError
 from qpeft.evaluation import held_out_loss, score
 from qpeft.models import default_device, load_model, load_tokenizer
@@ -21,8 +22,9 @@ from qpeft.runs.record import FILE_NAME
 from qpeft.training import Recipe, train
 from qpeft.training.bill import Bill
 from qpeft.training.config import parse_recipe
-from qpeft.training.splits import Split, load_splits
+from qpeft.training.splits import load_held_out
 
+WEIGHTS = "adapter_model.safetensors"
 SAMPLES = 5
 """Generated answers kept per run."""
 
@@ -34,7 +36,7 @@ def train_trial(recipe: Mapping[str, Any]) -> dict[str, Any]:
     is_done = (folder / FILE_NAME).exists() and read_record(folder)["state"] == "finished"
     device = None if is_done else train(parsed, resume=True, confirm=_refuse_remote).model.device
     return {
-        "adapter_bytes": sum((folder / name).stat().st_size for name in FILES),
+        "adapter_bytes": (folder / WEIGHTS).stat().st_size,
         "peak_memory": None if device is None else peak_memory(device),
         "seconds": time.monotonic() - start,
     }
@@ -60,7 +62,14 @@ def measure_run(
     if test is not None and digest is not None and hash_file(Path(test)) != digest:
         raise StudyError(f"{test} was changed while the study ran.")
     model, tokenizer = _load(parsed, run)
-    chosen, judged = _splits(parsed, tokenizer, test, items)
+    chosen = load_held_out(parsed.data, tokenizer)
+    judged = chosen if test is None else load_held_out(judged_by(parsed.data, test, items), tokenizer)
+    assert chosen is not None, "every trial holds a part out"
+    assert judged is not None, "a test that is empty has been refused"
+    if len(judged.encoded) < 2:
+        raise StudyError(
+            f"{judged.source} is one item, from which nothing can be told of others. Judge by a larger test."
+        )
     scores = score(
         model,
         tokenizer,
@@ -93,21 +102,6 @@ def _load(recipe: Recipe, run: str | None) -> tuple[PreTrainedModel | PeftModel,
     model = load_model(options.name, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
     model = model.to(default_device())
     return (model if run is None else load_adapter(model, Path(run))), tokenizer
-
-
-def _splits(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, test: str | None, items: int | None
-) -> tuple[Split, Split]:
-    """What the learning rate was chosen by, and what the run is judged by."""
-    _, chosen = load_splits(recipe.data, tokenizer)
-    assert chosen is not None, "every trial holds out a tenth"
-    if test is None:
-        return chosen, chosen
-    # Read with the recipe's templates; the test split, for a Hub name.
-    options = recipe.data.model_copy(update={"hold_out": None, "eval": test, "eval_limit": items, "limit": 1})
-    _, judged = load_splits(options, tokenizer)
-    assert judged is not None, "an empty file is an error"
-    return chosen, judged
 
 
 def _refuse_remote(bill: Bill) -> None:
