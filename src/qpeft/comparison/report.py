@@ -94,7 +94,7 @@ def _loss_row(one: Measured, reference: Measured | None) -> dict[str, str]:
         "loss": words.interval(one.loss),
         "difference": "reference" if against is None else words.signed(against.loss),
         "verdict": "" if against is None else against.verdict,
-        "p": "" if against is None else f"{against.p:.3f}",
+        "p": "" if against is None else words.p_value(against.p),
         "seeds": "" if against is None else f"{against.worse_seeds} of {len(against.loss.per_seed)}",
         "detectable": "" if against is None else f"{against.loss.detectable:.4f}",
         "exact_match": "" if one.exact_match is None else f"{one.exact_match:.1%}",

@@ -51,7 +51,7 @@ def sentence(one: Measured, results: Results) -> str:
     reference, loss = results.study.reference, against.loss
     size = (
         f"its loss is {abs(loss.estimate):.4f} nats per token {'lower' if loss.estimate < 0 else 'higher'} "
-        f"(difference {signed(loss)}, p = {_p(against.p)} corrected)"
+        f"(difference {signed(loss)}, {p_value(against.p)} corrected)"
     )
     said = {
         BETTER: f"{one.method} is better than {reference}: {size}.",
@@ -69,7 +69,7 @@ def _answers(one: Measured, against: Against, reference: str) -> str:
         return ""
     return (
         f"It answers {one.exact_match:.1%} right, {100 * against.answers:+.1f} points against {reference} "
-        f"(p = {_p(against.answers_p)} corrected)."
+        f"({p_value(against.answers_p)} corrected)."
     )
 
 
@@ -128,8 +128,9 @@ def _seeds(count: int) -> str:
     return f"{count} seeds: intervals cover other seeds and other items of the same kind, not the choice of the rate."
 
 
-def _p(value: float) -> str:
-    return "below 0.001" if value < 0.001 else f"{value:.3f}"
+def p_value(value: float) -> str:
+    """A p-value to three figures, as far as they mean anything."""
+    return "p below 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _listed(names: list[str]) -> str:
