@@ -18,6 +18,7 @@ QpeftError
 ├── RecipeError           a recipe with an unknown key, a missing section or a value out of range
 ├── DataError             a data file that cannot be read as training or evaluation examples
 ├── ModelError            a base model that cannot be found or loaded
+├── MemoryLimitError      a step that does not fit into memory
 └── OutputError           a result that cannot be written without losing something
 """
 
@@ -92,6 +93,10 @@ class DataError(QpeftError, ValueError):
 
 class ModelError(QpeftError, ValueError):
     """A base model that cannot be found or loaded."""
+
+
+class MemoryLimitError(QpeftError, MemoryError):
+    """A step that does not fit into memory."""
 
 
 class OutputError(QpeftError, OSError):

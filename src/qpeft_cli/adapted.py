@@ -10,10 +10,11 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
-from qpeft.models import default_device, load_model, load_tokenizer
+from qpeft.models import load_tokenizer
 from qpeft.runs import read_record
 from qpeft.training.config import parse_recipe
 from qpeft.training.sections import Recipe
+from qpeft.training.setup import base_model
 
 
 @dataclass(frozen=True)
@@ -42,5 +43,4 @@ def load_adapted(folder: Path) -> Adapted:
     tokenizer = load_tokenizer(
         options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
     )
-    model = load_model(options.name, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
-    return Adapted(load_adapter(model.to(default_device()), folder), tokenizer, recipe)
+    return Adapted(load_adapter(base_model(options), folder), tokenizer, recipe)
