@@ -228,7 +228,7 @@ def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) 
             f"stopped early at step {step} of {trainer.args.max_steps}: the held-out loss has not fallen in "
             f"{recipe.training.early_stopping} evaluations"
         )
-    if watch.keep_best:
+    if watch.keep_best and watch.step is not None:
         console.print(f"kept the adapter of step {watch.step}, whose held-out loss was the lowest: {watch.loss:.4f}")
 
 
@@ -245,7 +245,8 @@ def _results(
         "steps": trainer.state.global_step,
         "stopped_early": watch.has_enough,
         "best": best if watch.step is not None else None,
-        "history": trainer.state.log_history,
+        # Without transformers' summary, which counts what this process did, not the run.
+        "history": [entry for entry in trainer.state.log_history if "train_runtime" not in entry],
         "health": {"layers": health.history, "warnings": health.warnings} if health.history else None,
         "seconds_per_step": statistics.median(progress.step_seconds) if progress.step_seconds else None,
         "peak_memory": peak_memory(trainer.model.device),

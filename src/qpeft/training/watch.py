@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,8 +40,8 @@ class HeldOutWatch(TrainerCallback):
         return self._patience is not None and self._in_vain >= self._patience
 
     def see(self, step: int, loss: float) -> bool:
-        """Take note of an evaluation; whether it is the best so far. A loss that is no number is none."""
-        if self.loss is None or loss < self.loss:
+        """Take note of an evaluation; whether it is the best so far, which a loss that is no number never is."""
+        if loss < (math.inf if self.loss is None else self.loss):
             self.step, self.loss, self._in_vain = step, loss, 0
             return True
         self._in_vain += 1
@@ -59,7 +60,9 @@ class HeldOutWatch(TrainerCallback):
                 shutil.rmtree(path)
 
     def put_back(self, model: PeftModel) -> None:
-        """Give the model the adapter of the best step."""
+        """Give the model the adapter of the best step, if any loss was a number."""
+        if self.step is None:
+            return
         set_peft_model_state_dict(model, load_file(self._best / ADAPTER))
 
     def state(self) -> dict[str, Any]:
