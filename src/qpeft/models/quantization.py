@@ -42,8 +42,13 @@ def quantization_config(quantization: str, *, dtype: str) -> BitsAndBytesConfig:
 
 def prepare_for_training(model: PreTrainedModel, *, gradient_checkpointing: bool) -> PreTrainedModel:
     """The quantized model as PEFT prepares it: no gradients for its weights, what is not quantized in float32."""
+    from bitsandbytes.nn import Linear4bit  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415
     from peft import prepare_model_for_kbit_training  # noqa: PLC0415  (takes seconds to import)
 
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # On some CPUs bitsandbytes packs weights for good when it first evaluates, and no gradient passes those.
+            module.support_avx512bf16_for_cpu = False
     prepared: PreTrainedModel = prepare_model_for_kbit_training(
         model,
         use_gradient_checkpointing=gradient_checkpointing,

@@ -115,6 +115,7 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> SFTConfig:
     options = recipe.training
     return SFTConfig(
         output_dir=str(Path(recipe.output.folder) / "checkpoints"),
+        run_name=Path(recipe.output.folder).name,
         seed=recipe.seed,
         max_steps=steps,
         per_device_train_batch_size=options.batch_size,
