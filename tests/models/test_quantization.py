@@ -46,7 +46,8 @@ def test_quantized_weights_have_no_gradient_and_norms_are_float32(bitsandbytes, 
     x = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
     exact = load_model(str(tiny_model)).model.layers[0].self_attn.q_proj(x)
     error = (model.model.layers[0].self_attn.q_proj(x) - exact).norm() / exact.norm()
-    assert 1e-4 < error < 0.15  # NF4 is off by about a tenth, int8 by about a hundredth
+    # NF4 is off by a tenth, or more where a matrix is as small as this one; int8 by a hundredth.
+    assert 1e-4 < error < {"4bit": 0.4, "8bit": 0.03}[bits]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
