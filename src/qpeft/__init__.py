@@ -9,7 +9,20 @@ Importing registers the adapters with PEFT and does nothing else.
 
 from typing import TYPE_CHECKING, Any
 
-from qpeft.adapters import LorettaConfig, LorettaModel, QthaConfig, QthaModel
+from qpeft.adapters import (
+    LorettaConfig,
+    LorettaModel,
+    QpaConfig,
+    QpaModel,
+    QthaConfig,
+    QthaModel,
+    QuantaConfig,
+    QuantaModel,
+    QuantumPeftConfig,
+    QuantumPeftModel,
+    TtLoraConfig,
+    TtLoraModel,
+)
 from qpeft.errors import QpeftError
 
 if TYPE_CHECKING:
@@ -19,9 +32,17 @@ if TYPE_CHECKING:
 __all__ = [
     "LorettaConfig",
     "LorettaModel",
+    "QpaConfig",
+    "QpaModel",
     "QpeftError",
     "QthaConfig",
     "QthaModel",
+    "QuantaConfig",
+    "QuantaModel",
+    "QuantumPeftConfig",
+    "QuantumPeftModel",
+    "TtLoraConfig",
+    "TtLoraModel",
     "set_quantum_device",
     "set_training_noise",
 ]

@@ -17,6 +17,7 @@ QpeftError
 │   └── NotMergeableError the update is not a matrix, so it cannot be added to the base weight
 ├── RecipeError           a recipe with an unknown key, a missing section or a value out of range
 ├── DataError             a data file that cannot be read as training or evaluation examples
+├── TaskError             a benchmark task that cannot be scored
 ├── ModelError            a base model that cannot be found or loaded
 ├── MemoryLimitError      a step that does not fit into memory
 └── OutputError           a result that cannot be written without losing something
@@ -89,6 +90,10 @@ class RecipeError(QpeftError, ValueError):
 
 class DataError(QpeftError, ValueError):
     """A data file that cannot be read as training or evaluation examples."""
+
+
+class TaskError(QpeftError, ValueError):
+    """A benchmark task that cannot be scored."""
 
 
 class ModelError(QpeftError, ValueError):

@@ -16,20 +16,45 @@ def evaluate(
     exact_match: Annotated[bool, typer.Option(help="Also generate answers and compare their final numbers.")] = False,
     items: Annotated[int | None, typer.Option(min=1, help="Answer only the first so many.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Also measure the base model without the adapter.")] = False,
+    tasks: Annotated[
+        str | None, typer.Option(help="Score these tasks of lm-eval instead; names separated by commas.")
+    ] = None,
+    task_folder: Annotated[Path | None, typer.Option(help="Folder of further task files for --tasks.")] = None,
+    few_shot: Annotated[int | None, typer.Option(min=0, help="Solved examples in each prompt, for --tasks.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask --tasks through the chat template.")] = False,
 ) -> None:
-    """Measure held-out loss, and exact match of maths answers."""
+    """Measure held-out loss, and exact match of maths answers; or score tasks of lm-eval."""
+    if tasks is not None and (data is not None or exact_match):
+        raise typer.BadParameter("--data and --exact-match measure held-out examples; --tasks is measured by itself.")
+    if tasks is None and (task_folder is not None or few_shot is not None or chat):
+        raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
     from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
     from qpeft.evaluation import score  # noqa: PLC0415
-    from qpeft.training.splits import load_splits  # noqa: PLC0415
+    from qpeft.training.splits import load_held_out  # noqa: PLC0415
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True)
     adapted = load_adapted(folder)
+    if tasks is not None:
+        from qpeft_cli.task_scores import print_task_scores  # noqa: PLC0415
+
+        names = [name.strip() for name in tasks.split(",")]
+        print_task_scores(
+            adapted,
+            names,
+            task_folder=task_folder,
+            few_shot=few_shot,
+            chat=chat,
+            items=items,
+            base=base,
+            console=console,
+        )
+        return
     options = adapted.recipe.data
     if data is not None:
         # Read like the held-out file of the run: with its templates, and nothing left out.
         options = options.model_copy(update={"train": data, "hold_out": None, "eval": data, "eval_limit": None})
-    _, held_out = load_splits(options, adapted.tokenizer)
+    held_out = load_held_out(options, adapted.tokenizer)
     if held_out is None:
         raise DataError("The training run held no data out; name some with --data.")
 

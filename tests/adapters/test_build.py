@@ -52,7 +52,7 @@ def test_an_unknown_method_near_none_lists_the_known():
         build_config("xyzzyx", {})
 
 
-@pytest.mark.parametrize(("method", "rate"), [("qtha", 1e-2), ("lora", 3e-3), ("vera", 1e-3)])
+@pytest.mark.parametrize(("method", "rate"), [("qtha", 1e-2), ("quantum_peft", 3e-2), ("vera", 1e-3)])
 def test_each_method_has_a_learning_rate(method, rate):
     assert math.isclose(default_learning_rate(method).value, rate)
 

@@ -16,12 +16,14 @@ BITS = ["4bit", "8bit"]
 
 @pytest.fixture
 def bitsandbytes():
-    return pytest.importorskip("bitsandbytes")
+    import bitsandbytes
+
+    return bitsandbytes
 
 
 def test_without_bitsandbytes_the_package_is_named(tiny_model, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r'4bit needs bitsandbytes: pip install "qpeft\[quantization\]"'):
+    with pytest.raises(ModelError, match=r'4bit needs bitsandbytes: pip install "qpeft\[quantized\]"'):
         load_model(str(tiny_model), quantization="4bit")
 
 
@@ -32,7 +34,8 @@ def test_other_numbers_of_bits_are_refused(tiny_model, recipe):
         recipe(model={"quantization": "2bit"})
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.quantized
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("bits", BITS)
 def test_quantized_weights_have_no_gradient_and_norms_are_float32(bitsandbytes, tiny_model, bits):
     model = prepare_for_training(
@@ -50,7 +53,8 @@ def test_quantized_weights_have_no_gradient_and_norms_are_float32(bitsandbytes, 
     assert 1e-4 < error < {"4bit": 0.4, "8bit": 0.03}[bits]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.quantized
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_an_adapter_learns_in_float32_on_a_quantized_base(bitsandbytes, recipe, tmp_path, bits, checkpointing):
@@ -64,7 +68,8 @@ def test_an_adapter_learns_in_float32_on_a_quantized_base(bitsandbytes, recipe, 
     assert any((weight != weight.bfloat16().float()).any() for weight in saved.values())
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.quantized
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("bits", BITS)
 def test_gradients_pass_quantized_layers_after_an_evaluation_as_before_it(bitsandbytes, tiny_model, bits):
     model = prepare_for_training(load_model(str(tiny_model), quantization=bits), gradient_checkpointing=False)

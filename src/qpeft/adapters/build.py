@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from qpeft.adapters import bridge
+from qpeft.adapters import bridge, outside
 from qpeft.adapters.qtha import COMPOSITIONS, QthaConfig
 from qpeft.errors import AdapterError, QpeftError
 
@@ -31,6 +31,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     """
     classes = bridge.config_classes()
     if method not in classes:
+        outside.check_loaded(method)
         raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, classes)}")
     config_class = classes[method]
     fields = dict(options)
@@ -97,6 +98,8 @@ class LearningRate:
 LEARNING_RATES = {
     "qtha": LearningRate(1e-2, "default of QTHA: best of single runs of 60 steps on word problems"),
     "lora": LearningRate(3e-3, "default of LoRA: best of single runs of 60 steps on word problems"),
+    "qpa": LearningRate(3e-3, "default of QPA: best of single runs of 20 steps on word problems"),
+    "quantum_peft": LearningRate(3e-2, "default of Quantum-PEFT: best of single runs of 20 steps on word problems"),
     "c3a": LearningRate(0.3, "default of C3A: PEFT's method comparison"),
     "ia3": LearningRate(5e-3, "default of IA3: better of two in PEFT's method comparison"),
     "hira": LearningRate(4.5e-3, "default of HiRA: PEFT's method comparison"),

@@ -26,7 +26,7 @@ def quantization_config(quantization: str, *, dtype: str) -> BitsAndBytesConfig:
     if quantization not in QUANTIZATIONS:
         raise ModelError(f"quantization must be one of {', '.join(QUANTIZATIONS)}; got {quantization!r}.")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(f'A base model in {quantization} needs bitsandbytes: pip install "qpeft[quantization]".')
+        raise ModelError(f'A base model in {quantization} needs bitsandbytes: pip install "qpeft[quantized]".')
     import torch  # noqa: PLC0415  (takes seconds to import)
     from transformers import BitsAndBytesConfig  # noqa: PLC0415
 

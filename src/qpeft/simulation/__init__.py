@@ -3,5 +3,6 @@
 from qpeft.simulation.compiler import compile_plan, dead_weights
 from qpeft.simulation.expectations import expectations
 from qpeft.simulation.plan import Plan
+from qpeft.simulation.vectors import apply_circuit
 
-__all__ = ["Plan", "compile_plan", "dead_weights", "expectations"]
+__all__ = ["Plan", "apply_circuit", "compile_plan", "dead_weights", "expectations"]

@@ -25,14 +25,14 @@ MIN_TOKENS = 64
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     """Expectations (tokens, num_observables) for inputs (tokens, num_inputs) and weights of one floating type."""
-    with _full_precision(inputs.device):
+    with full_precision(inputs.device):
         uniform = _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
         return torch.cat([_Block(uniform, block).values() for block in _blocks(circuit, inputs)])
 
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
-    with _full_precision(inputs.device):
+    with full_precision(inputs.device):
         uniform = _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
         input_grads, slopes = [], torch.zeros_like(uniform.angles)
         for block, block_grad in zip(_blocks(circuit, inputs), _blocks(circuit, grad), strict=True):
@@ -42,7 +42,7 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
 
 
 @contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TensorFloat-32, which keep 3 digits: values are promised to 5."""
     allowed = torch.backends.cuda.matmul.allow_tf32
     with torch.autocast(device.type, enabled=False):

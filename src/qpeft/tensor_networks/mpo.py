@@ -56,6 +56,12 @@ class MatrixProductOperator(nn.Module):
         return f"narrow={self.narrow.factors}, wide={self.wide.factors}, bond_dimension={self.bond_dimension}"
 
 
+def open_bond(bond_dimension: int, num_cores: int) -> Modes:
+    """Narrow side of an operator that is a tensor train with its first bond left open: T[i, (j_1..j_K)] =
+    G_1[i, j_1] G_2[j_2] ... G_K[j_K], where i counts the rows of that bond."""
+    return Modes(bond_dimension, (bond_dimension, *[1] * (num_cores - 1)))
+
+
 def mpo_parameter_count(narrow: Modes, wide: Modes, *, bond_dimension: int) -> int:
     """Number of parameters of such an operator: sum over cores of left bond x narrow mode x wide mode x right bond.
 

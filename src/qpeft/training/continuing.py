@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from qpeft.errors import OutputError
-from qpeft.runs import hash_file, read_record
+from qpeft.runs import read_record
 from qpeft.training.sections import Recipe
+from qpeft.training.splits import data_hashes
 
 MAY_DIFFER = {"device.max_circuits", "device.max_shots", "device.max_seconds", "training.report_to"}
 """Limits that a run may have reached, and goes on with higher ones; and what changes no number."""
@@ -33,7 +34,7 @@ def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             f"The run in {folder} was started with other values of {', '.join(differing)}. Continue it with the "
             "recipe it was started with (recipe.yaml in that folder), or choose another --output.folder."
         )
-    if record["data"] != (found := data_hashes(recipe)):
+    if record["data"] != (found := data_hashes(recipe.data)):
         changed = [name for name, value in found.items() if record["data"].get(name) != value]
         raise OutputError(f"The data changed since the run in {folder} was started: {', '.join(changed)}.")
     return record
@@ -42,18 +43,8 @@ def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
 def fingerprint(recipe: Recipe) -> str:
     """The same for runs whose results are the same: of recipe and data, wherever they are written to."""
     values = {name: value for name, value in _flat(recipe.model_dump(mode="json")).items() if _decides(name)}
-    text = json.dumps([values, data_hashes(recipe)], sort_keys=True)
+    text = json.dumps([values, data_hashes(recipe.data)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def data_hashes(recipe: Recipe) -> dict[str, str]:
-    """SHA-256 of the data files; a Hub name stands for itself."""
-    sources = {"train": recipe.data.train, "eval": recipe.data.eval}
-    return {
-        name: hash_file(Path(source)) if Path(source).is_file() else source
-        for name, source in sources.items()
-        if source is not None
-    }
 
 
 def _decides(name: str) -> bool:

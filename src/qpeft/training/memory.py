@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qpeft.data import Encoded
+from qpeft.data import Encoded, lengths
 from qpeft.errors import MemoryLimitError
 from qpeft.evaluation.held_out import TOKENS_PER_BATCH, held_out_loss, largest_batch
 from qpeft.training.sections import Recipe
@@ -37,7 +37,7 @@ def peak_memory(device: torch.device) -> int:
 
 def tokens_per_evaluation(recipe: Recipe, training: Sequence[Encoded]) -> int:
     """Padded tokens of one evaluation batch: no more than the largest training batch has."""
-    return min(TOKENS_PER_BATCH, recipe.training.batch_size * max(len(one.input_ids) for one in training))
+    return min(TOKENS_PER_BATCH, recipe.training.batch_size * max(lengths(training)))
 
 
 def try_memory(
@@ -52,14 +52,14 @@ def try_memory(
     the process rather than say so. Raises: MemoryLimitError if one of them does not fit.
     """
     if trainer.model.device.type != "cpu":
-        lengths = [len(one.input_ids) for one in training]
-        longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-recipe.training.batch_size :]
+        tokens = lengths(training)
+        longest = sorted(range(len(tokens)), key=tokens.__getitem__)[-recipe.training.batch_size :]
         with training_memory(recipe):
             trainer.try_step(longest)
     if held_out:
-        tokens = tokens_per_evaluation(recipe, training)
+        limit = tokens_per_evaluation(recipe, training)
         with evaluation_memory(recipe):
-            held_out_loss(trainer.model, largest_batch(held_out, tokens_per_batch=tokens), tokens_per_batch=tokens)
+            held_out_loss(trainer.model, largest_batch(held_out, tokens_per_batch=limit), tokens_per_batch=limit)
 
 
 def training_memory(recipe: Recipe) -> AbstractContextManager[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,17 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from qpeft.adapters.build import build_config
-from qpeft.data import summarize
-from qpeft.errors import MemoryLimitError, RecipeError
+from qpeft.data import Encoded, PackedExamples
+from qpeft.errors import MemoryLimitError, OutputError, RecipeError
 from qpeft.models import Precision, choose_precision, default_device, device_name, load_tokenizer
 from qpeft.runs import environment, make_folder, require_empty_folder, write_atomically, write_record
 from qpeft.runs.files import used_alone
 from qpeft.training.bill import Bill, training_bill
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
-from qpeft.training.continuing import continue_folder, data_hashes
+from qpeft.training.continuing import continue_folder
 from qpeft.training.measuring import measure
 from qpeft.training.memory import peak_memory, training_memory, try_memory
+from qpeft.training.packing import require_separate_examples
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
@@ -34,7 +35,7 @@ from qpeft.training.reports import report_names
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
 from qpeft.training.setup import adapted_model, learning_rate, make_trainer
-from qpeft.training.splits import Split, load_splits
+from qpeft.training.splits import Split, data_hashes, load_splits, split_record
 from qpeft.training.trainer import CheckpointingTrainer
 
 
@@ -84,19 +85,26 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
     tokenizer, training, held_out = _load_data(recipe, console)
+    splits = split_record(training, held_out)
+    if started is not None and started.get("splits", splits) != splits:
+        raise OutputError(
+            f"The examples changed since the run in {folder} was started, though no data file did: a data set of the "
+            "Hub is another one, or this qpeft reads files otherwise. Start a new run in another --output.folder."
+        )
     precision = _precision(recipe, started, console)
     set_seed(recipe.seed)
     model = adapted_model(recipe, config, dtype=precision.dtype)
     _show_model(recipe, model, console)
+    rows = _rows(recipe, model, training, console)
     if session is not None:
-        _agree(recipe, session, model, training, console, confirm)
+        _agree(recipe, session, model, training, rows, console, confirm)
     if started is None:
-        started = _begin(recipe, model, precision, session)
+        started = _begin(recipe, model, precision, session, splits)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
-    trainer, progress = make_trainer(recipe, model, tokenizer, training.encoded, held_out, console, device_steps)
+    trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
     if "before" not in started:
-        _try_memory(recipe, trainer, training, held_out)
+        _try_memory(recipe, trainer, rows, held_out)
         before = recipe.evaluation.before
         started["before"] = measure(recipe, model, tokenizer, held_out, console, "before") if before else None
         write_record(folder, started)
@@ -118,7 +126,7 @@ def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBas
     tokenizer = load_tokenizer(
         options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
     )
-    training, held_out = load_splits(recipe.data, tokenizer)
+    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
     if held_out is None and (recipe.training.keep_best or recipe.training.early_stopping):
         raise RecipeError(
             "'training.keep_best' and 'training.early_stopping' go by held-out losses, and nothing is held out: set "
@@ -126,8 +134,8 @@ def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBas
         )
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:
-            console.print(f"{name} data: {split}")
-            for note, examples in summarize(split.encoded).notes.items():
+            console.print(f"{name} data: {split} ({split.source})")
+            for note, examples in split.summary.notes.items():
                 console.print(f"  note on {examples:,} examples: {note}")
     return tokenizer, training, held_out
 
@@ -152,6 +160,16 @@ def _show_model(recipe: Recipe, model: PeftModel, console: Console) -> None:
     console.print(f"learning rate {learning_rate(recipe)}")
 
 
+def _rows(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> Sequence[Encoded]:
+    """What a batch is made of: examples, or rows of several."""
+    if not recipe.training.packing:
+        return training.encoded
+    require_separate_examples(model)
+    rows = PackedExamples(training.encoded, recipe.data.max_length)
+    console.print(f"packed into {len(rows):,} rows of {recipe.data.max_length} tokens, {rows.filled:.1%} of them used")
+    return rows
+
+
 def _size(model: PeftModel) -> dict[str, int]:
     return {
         "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
@@ -164,19 +182,26 @@ def _agree(
     session: DeviceSession,
     model: PeftModel,
     training: Split,
+    rows: Sequence[Encoded],
     console: Console,
     confirm: Callable[[Bill], None],
 ) -> None:
     """Show what a quantum device would be sent and what it would make of it; raises unless that is agreed to."""
     session.check(model)
-    bill = training_bill(recipe, session.device.capabilities(), model, training.encoded)
+    bill = training_bill(recipe, session.device.capabilities(), model, rows)
     console.print(bill.table())
     for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
         console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
     confirm(bill)
 
 
-def _begin(recipe: Recipe, model: PeftModel, precision: Precision, session: DeviceSession | None) -> dict[str, Any]:
+def _begin(
+    recipe: Recipe,
+    model: PeftModel,
+    precision: Precision,
+    session: DeviceSession | None,
+    splits: dict[str, dict[str, str | int]],
+) -> dict[str, Any]:
     """Make the folder, with the record of a run that has started."""
     folder = Path(recipe.output.folder)
     make_folder(folder)
@@ -184,7 +209,8 @@ def _begin(recipe: Recipe, model: PeftModel, precision: Precision, session: Devi
         "state": "started",
         "recipe": recipe.model_dump(mode="json"),
         "environment": environment() | {"device": device_name(model.device)},
-        "data": data_hashes(recipe),
+        "data": data_hashes(recipe.data),
+        "splits": splits,
         "adapter": _size(model),
         "precision": vars(precision),
         "learning_rate": vars(learning_rate(recipe)),
@@ -201,12 +227,12 @@ def _journal_of(started: dict[str, Any] | None) -> Path | None:
     return Path(device["journal"]) if device else None
 
 
-def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, training: Split, held_out: Split | None) -> None:
+def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded], held_out: Split | None) -> None:
     """Raises: MemoryLimitError; the run has then left nothing, so that another recipe can have its folder."""
     if not recipe.training.try_memory:
         return
     try:
-        try_memory(recipe, trainer, training.encoded, held_out.encoded if held_out else ())
+        try_memory(recipe, trainer, rows, held_out.encoded if held_out else ())
     except MemoryLimitError:
         shutil.rmtree(recipe.output.folder)
         raise

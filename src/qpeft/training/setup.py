@@ -13,11 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig
 
 from qpeft.adapters.build import LearningRate, add_adapter, default_learning_rate
-from qpeft.data import Encoded, to_dataset
+from qpeft.data import Encoded, PackedExamples, lengths, to_dataset
 from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
 from qpeft.training.continuing import fingerprint
 from qpeft.training.health import HealthMonitor
 from qpeft.training.memory import tokens_per_evaluation
+from qpeft.training.packing import PackedCollator
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.reports import reporters
@@ -81,24 +82,27 @@ def make_trainer(
         warmup=arguments.warmup_steps,
         console=console,
     )
-    progress = ProgressReport(console, model.device)
+    progress, packed = ProgressReport(console, model.device), isinstance(training, PackedExamples)
     weights = {name: weight.data for name, weight in _trained(model)}
     trainer = CheckpointingTrainer(
         model=model,
         args=arguments,
-        train_dataset=to_dataset(training),
+        train_dataset=to_dataset(training[:1] if packed else training),
+        data_collator=PackedCollator() if packed else None,
         eval_dataset=to_dataset(held_out.encoded) if held_out else None,
         processing_class=tokenizer,
         callbacks=[progress, watch, health, *reporters(options, folder)],
         held_out=held_out.encoded if held_out else (),
         tokens_per_evaluation=tokens_per_evaluation(recipe, training),
         keep_checkpoints=options.keep_checkpoints,
-        lengths=[len(one.input_ids) for one in training] if options.group_by_length else None,
+        lengths=lengths(training) if options.group_by_length else None,
         device_steps=device_steps,
         watch=watch,
         health=health,
         run=fingerprint(recipe),
     )
+    if packed:
+        trainer.train_dataset = training  # which TRL takes for a Dataset only where it checks its argument
     # On a quantized base TRL rounds them to bfloat16, in which small steps of an optimiser change nothing.
     for name, weight in _trained(model):
         weight.data = weights[name]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.adapters.base.factors import Factor
+from qpeft.adapters.base.factors import AbstractFactor
 
 
 class AbstractBranch(nn.Module, ABC):
@@ -64,7 +64,7 @@ class FactoredBranch(AbstractBranch):
     Shapes: x (..., in_features); h (..., rank); down (rank, in_features); up (rank, out_features).
     """
 
-    def __init__(self, down: Factor, up: Factor, *, scaling: float, dropout: float) -> None:
+    def __init__(self, down: AbstractFactor, up: AbstractFactor, *, scaling: float, dropout: float) -> None:
         super().__init__()
         self.down, self.up, self.scaling = down, up, scaling
         self.dropout = nn.Dropout(dropout)
@@ -105,3 +105,13 @@ class FactoredBranch(AbstractBranch):
         # Two small products of weights, whatever the number of tokens: rounding them would save nothing.
         with self.without_autocast():
             return self.down(), self.up()
+
+
+class FactoredMatrixBranch(FactoredBranch, AbstractMatrixBranch):
+    """Two wide factors with nothing but a matrix between them."""
+
+    def matrix(self) -> Float[Tensor, "out_features in_features"]:
+        """scaling up^T bottleneck down, of rank `rank` at most."""
+        down, up = self.effective_factors()
+        with self.without_autocast():
+            return self.scaling * (up.T @ self.bottleneck(down.T).T)

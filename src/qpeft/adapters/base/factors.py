@@ -10,6 +10,7 @@ variances follow the number of inputs, so they depend on it.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -21,7 +22,15 @@ from qpeft.tensor_networks import MatrixProductOperator, Modes, factorize, mpo_p
 Side = Literal["narrow", "wide"]
 
 
-class DenseFactor(nn.Module):
+class AbstractFactor(nn.Module, ABC):
+    """A (rank, width) matrix made from weights."""
+
+    @abstractmethod
+    def forward(self) -> Float[Tensor, "rank width"]:
+        """The matrix."""
+
+
+class DenseFactor(AbstractFactor):
     """A plain (rank, width) matrix, as in LoRA."""
 
     def __init__(self, rank: int, width: int) -> None:
@@ -47,7 +56,7 @@ class DenseFactor(nn.Module):
         self.matrix.zero_()
 
 
-class MpoFactor(nn.Module):
+class MpoFactor(AbstractFactor):
     """A (rank, width) matrix as bottleneck (rank, inner) times matrix product operator (inner, width).
 
     Raises: FactorizationError if a size is below 1.
@@ -83,7 +92,7 @@ class MpoFactor(nn.Module):
         self.operator.cores[-1].zero_()
 
 
-class BareMpoFactor(nn.Module):
+class BareMpoFactor(AbstractFactor):
     """A (rank, width) matrix that is a matrix product operator itself, without a matrix before it.
 
     Raises: FactorizationError if a size is below 1.

@@ -24,6 +24,9 @@ class QthaBranch(FactoredBranch):
     Source: arXiv:2503.12790 in the form of its released code; see docs/qtha.md.
     """
 
+    down: Factor
+    up: Factor
+
     def __init__(self, config: QthaConfig, in_features: int, out_features: int, *, rank: int, scaling: float) -> None:
         down, up = _factor(config, config.down, rank, in_features), _factor(config, config.up, rank, out_features)
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)

@@ -1,0 +1,93 @@
+"""Real circuits applied to vectors: exact, batched, differentiable in weights and vectors.
+
+Where `expectations` asks what a circuit measures, this asks for the amplitudes themselves: columns of an orthogonal
+matrix, or the state that a circuit makes of |0...0>, whose squares are the probabilities of the basis states.
+The dense matrix is never formed. A step is undone by its transpose, so the backward pass keeps the result only and
+walks back from it (the adjoint method).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qpeft.circuits import Circuit
+from qpeft.errors import SimulationError
+from qpeft.simulation.fusion import Program, Rotation, fused
+from qpeft.simulation.torch_path import full_precision
+
+
+def apply_circuit(
+    circuit: Circuit, vectors: Float[Tensor, "*batch size"], weights: Float[Tensor, " num_weights"]
+) -> Float[Tensor, "*batch size"]:
+    """The circuit's orthogonal matrix times every vector.
+
+    Args:
+        circuit: of RY and of fixed gates that are real signed permutations (X, Z, CNOT, CZ, SWAP), without inputs.
+        vectors: amplitudes of the 2**num_qubits basis states, qubit 0 most significant; of any norm.
+        weights: trained angles, radians.
+
+    Returns:
+        Vectors of the same shape, type and norms, differentiable once in `vectors` and `weights`. Computed in float32,
+        or in float64 if both are float64. torch.compile leaves the call out of its graphs.
+
+    Raises: SimulationError if a shape does not fit the circuit, or a gate or an angle is of another kind.
+    """
+    if vectors.shape[-1:] != (2**circuit.num_qubits,) or weights.shape != (circuit.num_weights,):
+        raise SimulationError(
+            f"The circuit takes vectors of {2**circuit.num_qubits} amplitudes and {circuit.num_weights} weight(s); "
+            f"got shapes {tuple(vectors.shape)} and {tuple(weights.shape)}."
+        )
+    double = vectors.dtype == weights.dtype == torch.float64
+    rows, angles = (tensor.to(torch.float64 if double else torch.float32) for tensor in (vectors, weights))
+    result = _apply(circuit, rows.reshape(-1, vectors.shape[-1]), angles)
+    return result.reshape(vectors.shape).to(vectors.dtype)
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, circuit: Circuit, vectors: Tensor, weights: Tensor) -> Tensor:
+        program = ctx.program = fused(circuit, weights.device, weights.dtype)
+        with full_precision(weights.device):
+            matrices = _matrices(program, weights)
+            for step in program.steps:
+                if isinstance(step, Rotation):
+                    vectors = step.apply(matrices[step.table][step.row], vectors)
+                else:
+                    vectors = step.apply(vectors)
+        ctx.save_for_backward(vectors, weights)
+        return vectors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        vectors, weights = ctx.saved_tensors
+        program: Program = ctx.program
+        both = torch.stack([grad, vectors])
+        with full_precision(weights.device):
+            matrices = _matrices(program, weights)
+            correlations = [torch.empty_like(table) for table in matrices]
+            for step in reversed(program.steps):
+                if isinstance(step, Rotation):
+                    correlations[step.table][step.row] = step.correlation(*both)
+                    both = step.apply(matrices[step.table][step.row].T, both)
+                else:
+                    both = step.undo(both)
+            slopes = weights.new_zeros(len(weights) + len(program.fixed))
+            for table, correlation in zip(program.tables, correlations, strict=True):
+                slopes.index_add_(0, table.slots.flatten(), table.slopes(correlation).flatten())
+        return None, both[0], slopes[: len(weights)]
+
+
+_apply: Callable[[Circuit, Tensor, Tensor], Tensor] = torch.compiler.disable(_Apply.apply)
+
+
+def _matrices(program: Program, weights: Tensor) -> list[Tensor]:
+    """Of every table (matrices, size, size)."""
+    angles = torch.cat([weights, program.fixed])
+    return [table.matrices(angles) for table in program.tables]
