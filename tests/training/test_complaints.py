@@ -12,7 +12,7 @@ from training_helpers import interrupted
 
 from qpeft.errors import AdapterError, MemoryLimitError, OutputError
 from qpeft.training import memory, train
-from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
+from qpeft.training.checkpoints import checkpoints, damaged_checkpoints, seal
 from qpeft.training.trainer import CheckpointingTrainer
 
 
@@ -96,6 +96,8 @@ def test_a_checkpoint_with_an_empty_or_missing_file_is_known(killed, tmp_path):
     problems = damaged_checkpoints(folder)
     assert problems["checkpoint-2"] == "adapter_model.safetensors is missing"
     assert problems["checkpoint-4"].startswith("optimizer.pt has 0 of")
+    seal(folder / "checkpoint-4", run="r", state={})  # of what is there, as a process beside the first would
+    assert problems["checkpoint-4"] != damaged_checkpoints(folder)["checkpoint-4"] == "optimizer.pt was never in it"
     (folder / "checkpoint-4/qpeft.json").write_text("{")
     assert damaged_checkpoints(folder)["checkpoint-4"] == "qpeft.json is missing or damaged"
     assert checkpoints(folder) == []

@@ -16,6 +16,7 @@ from qpeft.errors import OutputError
 
 SEAL = "qpeft.json"
 ADAPTER = "adapter_model.safetensors"
+_REQUIRED = (ADAPTER, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 _NAME = re.compile(r"checkpoint-\d+")
 
 
@@ -40,9 +41,11 @@ def damaged_checkpoints(folder: Path) -> dict[str, str]:
 def damage(path: Path) -> str | None:
     """What keeps a checkpoint from being continued, a part of a sentence; None if it is whole."""
     try:
-        sizes = _read(path)["files"]
+        sizes = dict(_read(path)["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"{SEAL} is missing or damaged"
+    if lacking := [name for name in _REQUIRED if not sizes.get(name)]:
+        return f"{lacking[0]} was never in it"
     for name, size in sizes.items():
         file = path / name
         found = file.stat().st_size if file.is_file() else None

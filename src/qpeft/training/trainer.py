@@ -25,6 +25,7 @@ from qpeft.evaluation import held_out_loss
 from qpeft.runs.files import staged
 from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
 from qpeft.training.health import HealthMonitor
+from qpeft.training.memory import memory_errors
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sampling import LengthGroupedSampler
 from qpeft.training.watch import HeldOutWatch
@@ -134,7 +135,8 @@ class CheckpointingTrainer(SFTTrainer):
         """{"eval_loss": nats per trained-on token}, also logged and shown to callbacks."""
         if self._device_steps is not None:
             self._device_steps.pause()
-        loss = held_out_loss(self.model, self._held_out, tokens_per_batch=self._tokens_per_evaluation).loss
+        with memory_errors("An evaluation", "Lower data.max_length, or leave long examples out (data.drop_longer)."):
+            loss = held_out_loss(self.model, self._held_out, tokens_per_batch=self._tokens_per_evaluation).loss
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

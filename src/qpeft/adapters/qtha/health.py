@@ -72,19 +72,14 @@ class CircuitProbe:
     @torch.no_grad()
     def finish(self) -> dict[str, CircuitHealth]:
         """By layer, after the backward pass. Layers that the forward pass did not reach are left out."""
-        self.stop()
+        for handle in self._handles:
+            handle.remove()
         rows = {name: self._measure(self._branches[name], *seen) for name, seen in self._seen.items()}
         if not rows:
             return {}
         # One transfer from the GPU for all of them.
         values = torch.stack(list(rows.values())).cpu().tolist()
         return {name: _named(row) for name, row in zip(rows, values, strict=True)}
-
-    def stop(self) -> None:
-        """Look no more."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
 
     def _watch(self, name: str, branch: QthaBranch) -> RemovableHandle:
         middle = branch.middle
