@@ -107,7 +107,7 @@ class DataSection(Section):
     max_length: PositiveInt = Field(512, description="Tokens of one example; what exceeds them is cut off.")
     drop_longer: bool = Field(False, description="Leave examples of more than max_length tokens out instead.")
     streaming: bool = Field(
-        False, description="Keep tokens in files instead of memory, for sets larger than that; see [](data.md)."
+        False, description="Keep tokens in files instead of memory, for sets larger than that."
     )
 
     @model_validator(mode="after")
