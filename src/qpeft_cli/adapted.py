@@ -13,11 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
 from qpeft.errors import AdapterError
-from qpeft.models import default_device, load_model, load_tokenizer
+from qpeft.models import load_tokenizer
 from qpeft.runs import read_record
 from qpeft.runs.record import FILE_NAME
 from qpeft.training.config import parse_recipe
 from qpeft.training.sections import ModelSection, Recipe
+from qpeft.training.setup import base_model
 
 
 @dataclass(frozen=True)
@@ -82,5 +83,4 @@ def load_adapted(folder: Path) -> Adapted:
 def load_onto(base: ModelSection, folder: Path) -> AdaptedModel:
     """The base model with the adapter in `folder`. Raises: ModelError or AdapterError."""
     tokenizer = load_tokenizer(base.name, chat_template=base.chat_template, trust_remote_code=base.trust_remote_code)
-    model = load_model(base.name, dtype=base.dtype, trust_remote_code=base.trust_remote_code)
-    return AdaptedModel(load_adapter(model.to(default_device()), folder), tokenizer)
+    return AdaptedModel(load_adapter(base_model(base), folder), tokenizer)

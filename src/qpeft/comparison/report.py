@@ -107,7 +107,7 @@ def _cost_row(one: Measured, base_neutral: float | None) -> dict[str, str]:
         "parameters": f"{one.parameters:,}",
         "bytes": f"{one.adapter_bytes / 1024:,.0f} KiB",
         "seconds": "not known" if one.seconds_per_step is None else f"{one.seconds_per_step:.2f} s",
-        "memory": "not known" if one.peak_memory is None else f"{one.peak_memory / 2**20:,.0f} MiB",
+        "memory": f"{one.peak_memory / 2**20:,.0f} MiB",
         "forgetting": "not known" if base_neutral is None else f"{one.neutral - base_neutral:+.4f}",
     }
 

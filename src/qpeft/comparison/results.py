@@ -54,7 +54,7 @@ class Measured:
     parameters: int
     adapter_bytes: int
     seconds_per_step: float | None
-    peak_memory: int | None
+    peak_memory: int
     histories: tuple[Sequence[Mapping[str, float]], ...]
     samples: tuple[Mapping[str, Any], ...]
 
@@ -134,7 +134,6 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
     nats = np.array([one["final"]["items"]["nats"] for one in found], dtype=float)
     right = np.array([one["final"]["items"]["right"] for one in found], dtype=float)
     ablated = {name: np.array([one["ablations"][name] for one in found]) for name in found[0]["ablations"]}
-    memory = [one["peak_memory"] for one in trained if one["peak_memory"] is not None]
     return Measured(
         method,
         nats,
@@ -146,7 +145,7 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
         records[0]["adapter"]["trainable_parameters"],
         trained[0]["adapter_bytes"],
         statistics.median(one["seconds_per_step"] or 0.0 for one in records) or None,
-        max(memory, default=None),
+        max(record["peak_memory"] for record in records),
         tuple(record["history"] for record in records),
         tuple(found[0]["final"]["samples"]),
     )

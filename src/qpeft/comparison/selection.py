@@ -67,12 +67,13 @@ def _reason(trial: Trial) -> str:
 
 def _require_same_data(trials: Sequence[Trial]) -> None:
     """Raises: StudyError if the runs of a seed were trained on other data or in another order, or judged by other."""
-    seen: dict[int, tuple[object, Trial]] = {}
+    seen: dict[tuple[int, bool], tuple[object, Trial]] = {}
     for trial in trials:
         if trial.job.result() is not None:
             record = read_record(trial.run)
-            data = (record["splits"], record["steps"], record["order"])
-            first, other = seen.setdefault(trial.seed, (data, trial))
+            early = record["stopped_early"]  # the recipe lets runs end when they get worse, each at its own step
+            data = (record["splits"], None if early else (record["steps"], record["order"]))
+            first, other = seen.setdefault((trial.seed, early), (data, trial))
             if first != data:
                 raise StudyError(
                     f"{trial.run} and {other.run} were not trained on the same examples in the same order, so they "

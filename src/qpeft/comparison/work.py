@@ -11,9 +11,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
+from qpeft.adapters.saved import WEIGHTS
 from qpeft.comparison.ablations import ABLATIONS
-from qpeft.comparison.efficiency import neutral_text, peak_memory
 from qpeft.comparison.judging import judged_by
+from qpeft.comparison.neutral import neutral_text
 from qpeft.errors import StudyError
 from qpeft.evaluation import held_out_loss, score
 from qpeft.models import default_device, load_model, load_tokenizer
@@ -24,7 +25,6 @@ from qpeft.training.bill import Bill
 from qpeft.training.config import parse_recipe
 from qpeft.training.splits import load_held_out
 
-WEIGHTS = "adapter_model.safetensors"
 SAMPLES = 5
 """Generated answers kept per run."""
 
@@ -34,12 +34,9 @@ def train_trial(recipe: Mapping[str, Any]) -> dict[str, Any]:
     parsed = parse_recipe(recipe, source="trial")
     folder, start = Path(parsed.output.folder), time.monotonic()
     is_done = (folder / FILE_NAME).exists() and read_record(folder)["state"] == "finished"
-    device = None if is_done else train(parsed, resume=True, confirm=_refuse_remote).model.device
-    return {
-        "adapter_bytes": (folder / WEIGHTS).stat().st_size,
-        "peak_memory": None if device is None else peak_memory(device),
-        "seconds": time.monotonic() - start,
-    }
+    if not is_done:
+        train(parsed, resume=True, confirm=_refuse_remote)
+    return {"adapter_bytes": (folder / WEIGHTS).stat().st_size, "seconds": time.monotonic() - start}
 
 
 def measure_run(
