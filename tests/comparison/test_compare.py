@@ -10,6 +10,7 @@ from qpeft.comparison import compare, found_in
 from qpeft.comparison.jobs import Job, run_all
 from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.plan import plan_trials, read_inputs
+from qpeft.comparison.report import write_report
 from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, verdict
 from qpeft.comparison.selection import choose
 from qpeft.comparison.statistics import Difference
@@ -147,6 +148,20 @@ def test_a_run_that_breaks_is_a_gap_and_is_tried_again(study_values, tmp_path, m
     assert "QTHA, learning rate 0.01, seed 0: ValueError: the machine caught fire" in results.gaps
     monkeypatch.setitem(WORK, "train", train)
     assert compare(study, processes=None).gaps == ()
+
+
+def test_a_study_in_which_everything_breaks_has_a_report_of_gaps(study_values, tmp_path, monkeypatch):
+    def breaks(**_):
+        raise MemoryError("none left")
+
+    for name in WORK:
+        monkeypatch.setitem(WORK, name, breaks)
+    compare(parse_study(study_values(tmp_path / "study"), source="test"), processes=None)
+    results, ledger = found_in(tmp_path / "study")
+    write_report(results, ledger)
+    report = (tmp_path / "study" / "report.md").read_text()
+    assert "Nothing can be compared" in report
+    assert report.count("MemoryError: none left") == 2 * 2 * 2 + 1  # every run, and the base model
 
 
 def test_a_process_that_dies_is_a_gap_with_its_reason(tmp_path, monkeypatch):

@@ -66,7 +66,8 @@ def _curves(results: Results) -> Picture:
             axes.plot(steps, losses.mean(0), label=one.method, **_style(number))
             axes.fill_between(steps, losses.min(0), losses.max(0), color=_style(number)["color"], alpha=0.15)
             ends.append(f"{one.method} {losses.mean(0)[0]:.3f} to {losses.mean(0)[-1]:.3f}")
-    axes.legend(fontsize=8)
+    if ends:
+        axes.legend(fontsize=8)
     alt = f"Training loss over steps, mean over seeds with the range as a band. First to last: {'; '.join(ends)}."
     return Picture("Training loss", _svg(figure), alt)
 
@@ -123,7 +124,8 @@ def _rates(results: Results) -> Picture:
             )  # fmt: skip
             said.append(f"{choice.method} " + ", ".join(f"{mean:.4f} at {rate:g}" for rate, mean, _, _ in points))
     axes.set_xscale("log")
-    axes.legend(fontsize=8)
+    if said:
+        axes.legend(fontsize=8)
     alt = f"Loss on the held-out tenth of the training file over learning rates, with the range: {'; '.join(said)}."
     return Picture("Learning rates", _svg(figure), alt)
 
