@@ -106,9 +106,7 @@ class DataSection(Section):
     eval_limit: PositiveInt | None = Field(None, description="Hold out the first so many rows only.")
     max_length: PositiveInt = Field(512, description="Tokens of one example; what exceeds them is cut off.")
     drop_longer: bool = Field(False, description="Leave examples of more than max_length tokens out instead.")
-    streaming: bool = Field(
-        False, description="Keep tokens in files instead of memory, for sets larger than that."
-    )
+    streaming: bool = Field(False, description="Keep tokens in files instead of memory, for sets larger than that.")
 
     @model_validator(mode="after")
     def _one_source_of_held_out_examples(self) -> DataSection:
