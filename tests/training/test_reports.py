@@ -39,6 +39,7 @@ def test_wandb_is_told_the_losses_by_name(recipe, monkeypatch):
     wandb = mock.MagicMock(name="wandb")
     wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
     wandb.run = None
+    wandb.init.side_effect = lambda **_: setattr(wandb, "run", mock.MagicMock())
     errors = mock.MagicMock(ConfigError=ValueError)
     for name, module in {"wandb": wandb, "wandb.sdk": wandb, "wandb.sdk.lib": wandb}.items():
         monkeypatch.setitem(sys.modules, name, module)
