@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
-from qpeft.errors import AdapterError
+from qpeft.errors import AdapterError, ModelError
 from qpeft.models import default_device, load_model, load_tokenizer
 from qpeft.runs import read_record
 from qpeft.runs.record import FILE_NAME
@@ -72,15 +72,28 @@ def read_origin(folder: Path) -> Origin:
     return Origin(ModelSection(name=base))
 
 
-def load_adapted(folder: Path) -> Adapted:
+def load_adapted(folder: Path, *, trust_remote_code: bool = False) -> Adapted:
     """Load what `qpeft train` left in `folder`. Raises: OutputError, ModelError or AdapterError."""
     recipe = read_recipe(folder)
-    loaded = load_onto(recipe.model, folder)
+    loaded = load_onto(recipe.model, folder, trust_remote_code=trust_remote_code)
     return Adapted(loaded.model, loaded.tokenizer, recipe)
 
 
-def load_onto(base: ModelSection, folder: Path) -> AdaptedModel:
-    """The base model with the adapter in `folder`. Raises: ModelError or AdapterError."""
-    tokenizer = load_tokenizer(base.name, chat_template=base.chat_template, trust_remote_code=base.trust_remote_code)
-    model = load_model(base.name, dtype=base.dtype, trust_remote_code=base.trust_remote_code)
+def load_onto(base: ModelSection, folder: Path, *, trust_remote_code: bool = False) -> AdaptedModel:
+    """The base model with the adapter in `folder`.
+
+    Args:
+        base: as the folder names it. Its own `trust_remote_code` permits nothing: the folder may be anybody's.
+        folder: of the adapter.
+        trust_remote_code: whether the user permits that code of the base model is run.
+
+    Raises: ModelError, also where that code is needed and not permitted; AdapterError.
+    """
+    if base.trust_remote_code and not trust_remote_code:
+        raise ModelError(
+            f"{folder} was trained on {base.name} with Python code that comes with that model. If you trust the model, "
+            "say --trust-remote-code. Nothing was run."
+        )
+    tokenizer = load_tokenizer(base.name, chat_template=base.chat_template, trust_remote_code=trust_remote_code)
+    model = load_model(base.name, dtype=base.dtype, trust_remote_code=trust_remote_code)
     return AdaptedModel(load_adapter(model.to(default_device()), folder), tokenizer)

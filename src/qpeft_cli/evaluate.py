@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from qpeft_cli.options import TrustRemoteCode
+
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
@@ -22,6 +24,7 @@ def evaluate(
     task_folder: Annotated[Path | None, typer.Option(help="Folder of further task files for --tasks.")] = None,
     few_shot: Annotated[int | None, typer.Option(min=0, help="Solved examples in each prompt, for --tasks.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask --tasks through the chat template.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure held-out loss, and exact match of maths answers; or score tasks of lm-eval."""
     if tasks is not None and (data is not None or exact_match):
@@ -34,7 +37,7 @@ def evaluate(
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True)
-    adapted = load_adapted(folder)
+    adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
     if tasks is not None:
         from qpeft_cli.task_scores import print_task_scores  # noqa: PLC0415
 

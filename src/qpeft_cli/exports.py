@@ -36,13 +36,14 @@ def load(
     calibration_tokens: int,
     data: str | None,
     limit: int | None,
+    trust_remote_code: bool,
 ) -> Loaded:
     """Load what an export needs. Args are the options of the commands.
 
     Raises: OutputError if `output` is in use or `folder` no run; AdapterError, ModelError or DataError.
     """
     require_free(output)
-    adapted = load_adapted(folder)
+    adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
     recipe = adapted.recipe
     _check_base(folder, recipe.model.name)
     options = recipe.data
