@@ -31,6 +31,8 @@ def evaluate(
         raise typer.BadParameter("--data and --exact-match measure held-out examples; --tasks is measured by itself.")
     if tasks is None and (task_folder is not None or few_shot is not None or chat):
         raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
+    if items is not None and tasks is None and not exact_match:
+        raise typer.BadParameter("--items says how many are answered; nothing is without --exact-match or --tasks.")
     from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
     from qpeft.evaluation import score  # noqa: PLC0415
     from qpeft.training.splits import load_held_out  # noqa: PLC0415

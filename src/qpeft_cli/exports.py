@@ -52,10 +52,10 @@ def load(
     if calibration is not None and options.hold_out is None:
         # The file that was trained on may be elsewhere by now.
         options = options.model_copy(update={"train": calibration, "limit": None})
-    training, held_out = load_splits(options, adapted.tokenizer)
+    training, held_out = load_splits(options, adapted.tokenizer, seed=recipe.seed)
     if calibration is not None and options.hold_out is not None:
         options = options.model_copy(update={"train": calibration, "hold_out": None, "limit": None})
-        training, _ = load_splits(options, adapted.tokenizer)
+        training, _ = load_splits(options, adapted.tokenizer, seed=recipe.seed)
     return Loaded(
         adapted, first_tokens(training.encoded, calibration_tokens), held_out.encoded[:limit] if held_out else ()
     )

@@ -45,6 +45,8 @@ def generate(
         raise typer.BadParameter("--input and --output go together.")
     if input_file is not None and prompts:
         raise typer.BadParameter("Questions come from --input or from the command line, not from both.")
+    if device is None and device_option:
+        raise typer.BadParameter("--device-option is of a device; name one by --device.")
     from qpeft_cli.answering import Answering, answer_file, answer_texts  # noqa: PLC0415  (takes seconds to import)
 
     options = Answering(

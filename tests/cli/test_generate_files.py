@@ -150,9 +150,15 @@ def test_bad_files_are_one_sentence(qpeft, generate, files, talkative, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "options", [["--input", "a.txt"], ["--output", "b"], ["Hi", "--input", "a.txt", "--output", "b"]]
+    "options",
+    [
+        ["--input", "a.txt"],
+        ["--output", "b"],
+        ["Hi", "--input", "a.txt", "--output", "b"],
+        ["Hi", "--device-option", "shots=5"],
+    ],
 )
-def test_half_a_pair_of_files_is_refused(qpeft, talkative, options):
+def test_options_without_what_they_belong_to_are_refused(qpeft, talkative, options):
     assert qpeft("generate", talkative, *options)[0] == 2
 
 
