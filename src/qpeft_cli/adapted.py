@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft import PeftModel
@@ -42,11 +43,15 @@ class Adapted(AdaptedModel):
 
 @dataclass(frozen=True)
 class Origin:
-    """What a folder says of its adapter: the base model, and how questions were put to it in training."""
+    """What a folder says of its adapter: the base model, and how questions were put to it in training.
+
+    `system`, `prompt` and `roles` are those of the recipe's data section.
+    """
 
     model: ModelSection
     system: str | None = None
     prompt: str | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -62,7 +67,7 @@ def read_origin(folder: Path) -> Origin:
     config = folder / "adapter_config.json"
     if os.path.lexists(folder / FILE_NAME) or not config.is_file():
         recipe = read_recipe(folder)
-        return Origin(recipe.model, recipe.data.system, recipe.data.prompt)
+        return Origin(recipe.model, recipe.data.system, recipe.data.prompt, recipe.data.roles)
     try:
         base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError) as error:

@@ -108,7 +108,7 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
     """
     origin = read_origin(options.folder)
     system = origin.system if options.system is None else options.system
-    questions = read_questions(source, system=system, prompt=origin.prompt)
+    questions = read_questions(source, system=system, prompt=origin.prompt, roles=origin.roles)
     _require_free_columns(questions)
     if os.path.realpath(target) == os.path.realpath(source):
         raise OutputError(f"--input and --output are the same file, {source}. Choose another output.")
@@ -150,6 +150,7 @@ def _job(options: Answering, source: Path, origin: Origin, system: str | None) -
         "adapter": {name: hash_file(options.folder / name) for name in FILES if (options.folder / name).is_file()},
         "model": origin.model.name,
         "prompt": origin.prompt,
+        "roles": dict(origin.roles),
         "max_new_tokens": options.max_new_tokens,
         "system": system,
         "base": options.base,
