@@ -19,6 +19,7 @@ QpeftError
 ├── DataError             a data file that cannot be read as training or evaluation examples
 ├── TaskError             a benchmark task that cannot be scored
 ├── ModelError            a base model that cannot be found or loaded
+├── MemoryLimitError      a step that does not fit into memory
 └── OutputError           a result that cannot be written without losing something
 """
 
@@ -97,6 +98,10 @@ class TaskError(QpeftError, ValueError):
 
 class ModelError(QpeftError, ValueError):
     """A base model that cannot be found or loaded."""
+
+
+class MemoryLimitError(QpeftError, MemoryError):
+    """A step that does not fit into memory."""
 
 
 class OutputError(QpeftError, OSError):

@@ -14,11 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
 from qpeft.errors import AdapterError, ModelError
-from qpeft.models import default_device, load_model, load_tokenizer
+from qpeft.models import load_tokenizer
 from qpeft.runs import read_record
 from qpeft.runs.record import FILE_NAME
 from qpeft.training.config import parse_recipe
 from qpeft.training.sections import ModelSection, Recipe
+from qpeft.training.setup import base_model
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,6 @@ def load_onto(base: ModelSection, folder: Path, *, trust_remote_code: bool = Fal
             f"{folder} was trained on {base.name} with Python code that comes with that model. If you trust the model, "
             "say --trust-remote-code. Nothing was run."
         )
+    base = base.model_copy(update={"trust_remote_code": trust_remote_code})
     tokenizer = load_tokenizer(base.name, chat_template=base.chat_template, trust_remote_code=trust_remote_code)
-    model = load_model(base.name, dtype=base.dtype, trust_remote_code=trust_remote_code)
-    return AdaptedModel(load_adapter(model.to(default_device()), folder), tokenizer)
+    return AdaptedModel(load_adapter(base_model(base), folder), tokenizer)

@@ -6,7 +6,8 @@ import pytest
 from peft import LoraConfig
 
 from qpeft import QthaConfig
-from qpeft.adapters.build import build_config, default_learning_rate
+from qpeft.adapters.bridge import config_classes
+from qpeft.adapters.build import LEARNING_RATES, build_config, default_learning_rate
 from qpeft.errors import AdapterError
 
 
@@ -53,4 +54,10 @@ def test_an_unknown_method_near_none_lists_the_known():
 
 @pytest.mark.parametrize(("method", "rate"), [("qtha", 1e-2), ("quantum_peft", 3e-2), ("vera", 1e-3)])
 def test_each_method_has_a_learning_rate(method, rate):
-    assert math.isclose(default_learning_rate(method), rate)
+    assert math.isclose(default_learning_rate(method).value, rate)
+
+
+def test_a_learning_rate_says_where_it_comes_from():
+    assert str(default_learning_rate("lora")).startswith("0.003 (default of LoRA: best of")
+    assert "unmeasured for vera" in str(default_learning_rate("vera"))
+    assert set(LEARNING_RATES) <= set(config_classes())

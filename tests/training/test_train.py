@@ -1,6 +1,7 @@
 """Whole training runs of a tiny model."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,9 @@ def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path):
     record = json.loads((folder / "run.json").read_text())
     assert {"python", "torch", "peft", "qpeft"} <= set(record["environment"]["versions"])
     assert len(record["data"]["train"]) == 64
+    assert record["precision"]["dtype"] == "float32"
+    assert record["learning_rate"]["value"] == 0.01
+    assert record["peak_memory"] > 1e8
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == wanted.model.name
 
@@ -124,7 +128,9 @@ def test_progress_names_loss_rate_and_speed(recipe):
     train(recipe(training={"eval_every": 3}), console=console)
     text = console.export_text()
     assert "step 6/6  loss" in text
-    assert "tokens/s" in text
+    assert re.search(r"step 2/6 .* [\d,]+ tokens/s  0:00:\d\d left  peak memory \d\.\d\d GB", text)
+    assert "base weights in float32: on most CPUs bfloat16 is several times slower" in text
+    assert "learning rate 0.01 (default of QTHA" in text
     assert "step 3/6  held-out loss" in text
     console.file.close()
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
 from qpeft.evaluation.modes import evaluating
 
 TOKENS_PER_BATCH = 1024
-"""Padded tokens at once; their logits are the largest thing an evaluation holds."""
+"""Padded tokens at once, unless one example has more."""
+LOGITS_AT_ONCE = 128
+"""Tokens whose logits exist at a time: with a large vocabulary nothing else would be as large."""
 
 
 @dataclass(frozen=True)
@@ -24,28 +28,76 @@ class HeldOutLoss:
     tokens: int
 
 
-def held_out_loss(model: nn.Module, encoded: Sequence[Encoded]) -> HeldOutLoss:
-    """The loss of a causal language model on encoded examples; the model's mode is as before afterwards."""
+def held_out_loss(
+    model: PreTrainedModel, encoded: Sequence[Encoded], *, tokens_per_batch: int | None = None
+) -> HeldOutLoss:
+    """The loss of a causal language model on encoded examples; the model's mode is as before afterwards.
+
+    Args:
+        model: with or without adapters.
+        encoded: at least one example.
+        tokens_per_batch: padded tokens at once, at most; None for `TOKENS_PER_BATCH`. One example is always whole.
+    """
     device = next(model.parameters()).device
     total, tokens = 0.0, 0
     with evaluating(model):
-        for batch in _batches(encoded):
+        for batch in _batches(encoded, tokens_per_batch or TOKENS_PER_BATCH):
             input_ids, attention_mask, labels = (part.to(device) for part in _pad(batch))
-            logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
-            wanted = labels[:, 1:] != IGNORED
-            losses = nn.functional.cross_entropy(
-                logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="none"
-            )
+            losses = _losses(model, input_ids, attention_mask, labels)
             total += losses.double().sum().item()
-            tokens += int(wanted.sum())
+            tokens += len(losses)
     return HeldOutLoss(total / tokens, tokens)
 
 
-def _batches(encoded: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+def largest_batch(encoded: Sequence[Encoded], *, tokens_per_batch: int) -> list[Encoded]:
+    """The examples of the batch that takes the most memory when their loss is measured."""
+    return max(_batches(encoded, tokens_per_batch), key=lambda batch: len(batch) * len(batch[-1].input_ids))
+
+
+def _losses(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood of every labelled token, float32, in the order of the labels."""
+    wanted = labels[:, 1:] != IGNORED
+    targets = labels[:, 1:][wanted]
+    head = model.get_output_embeddings()
+    with _read_by(head) as read:
+        returned = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+    hidden = read[-1]
+    if returned.shape == hidden.shape and torch.equal(returned.to(hidden.dtype), hidden):
+        rows = zip(hidden[:, :-1][wanted].split(LOGITS_AT_ONCE), targets.split(LOGITS_AT_ONCE), strict=True)
+        return torch.cat([_cross_entropy(head(part), target) for part, target in rows])
+    # The model scales or caps what its head gives, each in its own way, so only it can say what its logits are.
+    logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+    return _cross_entropy(logits[:, :-1][wanted], targets)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+@contextmanager
+def _read_by(head: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, the head gives back what it reads, which is also put into the list."""
+    read: list[Tensor] = []
+
+    def forward(hidden: Tensor) -> Tensor:
+        read.append(hidden)
+        return hidden
+
+    own = head.__dict__.get("forward")  # a library's, such as accelerate's
+    head.forward = forward
+    try:
+        yield read
+    finally:
+        del head.forward
+        if own is not None:
+            head.forward = own
+
+
+def _batches(encoded: Sequence[Encoded], tokens_per_batch: int) -> Iterator[list[Encoded]]:
     """Examples of like length together, so that little is padding."""
     batch: list[Encoded] = []
     for one in sorted(encoded, key=lambda one: len(one.input_ids)):
-        if batch and (len(batch) + 1) * len(one.input_ids) > TOKENS_PER_BATCH:
+        if batch and (len(batch) + 1) * len(one.input_ids) > tokens_per_batch:
             yield batch
             batch = []
         batch.append(one)

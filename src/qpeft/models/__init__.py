@@ -3,5 +3,17 @@
 from qpeft.models.device import default_device, device_name
 from qpeft.models.load import load_model, load_skeleton, load_tokenizer
 from qpeft.models.package import PACKAGE_MODEL
+from qpeft.models.precision import Precision, choose_precision
+from qpeft.models.quantization import prepare_for_training
 
-__all__ = ["PACKAGE_MODEL", "default_device", "device_name", "load_model", "load_skeleton", "load_tokenizer"]
+__all__ = [
+    "PACKAGE_MODEL",
+    "Precision",
+    "choose_precision",
+    "default_device",
+    "device_name",
+    "load_model",
+    "load_skeleton",
+    "load_tokenizer",
+    "prepare_for_training",
+]

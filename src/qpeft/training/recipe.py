@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,34 +12,31 @@ from typing import Any
 
 import yaml
 from accelerate import PartialState
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from qpeft.adapters.build import build_config
 from qpeft.data import Encoded, PackedExamples
-from qpeft.errors import OutputError
-from qpeft.evaluation import Scores, score
-from qpeft.models import device_name, load_tokenizer
-from qpeft.runs import (
-    environment,
-    make_folder,
-    read_record,
-    require_empty_folder,
-    write_atomically,
-    write_record,
-)
-from qpeft.runs.files import disk_errors, used_alone
+from qpeft.errors import MemoryLimitError, OutputError, RecipeError
+from qpeft.models import Precision, choose_precision, default_device, device_name, load_tokenizer
+from qpeft.runs import environment, make_folder, require_empty_folder, write_atomically, write_record
+from qpeft.runs.files import used_alone
 from qpeft.training.bill import Bill, training_bill
-from qpeft.training.card import model_card
-from qpeft.training.checkpoints import checkpoints
-from qpeft.training.figure import save_loss_curve
+from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
+from qpeft.training.continuing import continue_folder
+from qpeft.training.measuring import measure
+from qpeft.training.memory import peak_memory, training_memory, try_memory
 from qpeft.training.packing import require_separate_examples
+from qpeft.training.progress import ProgressReport
 from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
+from qpeft.training.reports import report_names
+from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
-from qpeft.training.setup import adapted_model, make_trainer
+from qpeft.training.setup import adapted_model, learning_rate, make_trainer
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
+from qpeft.training.trainer import CheckpointingTrainer
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def train(
     console: Console | None = None,
     confirm: Callable[[Bill], None] = lambda _: None,
 ) -> TrainedRun:
-    """Train an adapter as the recipe says, and leave it in the output folder with card, loss curve and record.
+    """Train an adapter as the recipe says, and leave it in the output folder with card, figures and record.
 
     Args:
         recipe: the run.
@@ -82,84 +78,86 @@ def train(
 def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bill], None]) -> TrainedRun:
     folder = Path(recipe.output.folder)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
-    started = _continue_folder(folder, recipe) if resume else None
+    report_names(recipe.training)  # raises, if it does, before anything takes time
+    started = continue_folder(folder, recipe) if resume else None
     if started is None:
         require_empty_folder(folder)
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
-    tokenizer = load_tokenizer(
-        recipe.model.name,
-        chat_template=recipe.model.chat_template,
-        trust_remote_code=recipe.model.trust_remote_code,
-    )
-    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
+    tokenizer, training, held_out = _load_data(recipe, console)
     splits = split_record(training, held_out)
     if started is not None and started.get("splits", splits) != splits:
         raise OutputError(
             f"The examples changed since the run in {folder} was started, though no data file did: a data set of the "
             "Hub is another one, or this qpeft reads files otherwise. Start a new run in another --output.folder."
         )
-    _show_data(training, held_out, console)
-
+    precision = _precision(recipe, started, console)
     set_seed(recipe.seed)
-    model = adapted_model(recipe, config)
-    size = _size(model)
-    console.print(
-        f"{recipe.adapter.type} on {recipe.model.name}: {size['trainable_parameters']:,} trainable parameters in "
-        f"{size['layers']} layers, on {device_name(model.device)}"
-    )
+    model = adapted_model(recipe, config, dtype=precision.dtype)
+    _show_model(recipe, model, console)
     rows = _rows(recipe, model, training, console)
     if session is not None:
-        session.check(model)
-        bill = training_bill(recipe, session.device.capabilities(), model, rows)
-        console.print(bill.table())
-        for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
-            console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
-        confirm(bill)
+        _agree(recipe, session, model, training, rows, console, confirm)
     if started is None:
-        make_folder(folder)
-        before = recipe.evaluation.before
-        started = {
-            "state": "started",
-            "recipe": recipe.model_dump(mode="json"),
-            "environment": environment() | {"device": device_name(model.device)},
-            "data": data_hashes(recipe.data),
-            "splits": splits,
-            "adapter": size,
-            "device": {"run": new_run_id(folder), "journal": str(session.journal_path)} if session else None,
-            "before": _measure(recipe, model, tokenizer, held_out, console, "before") if before else None,
-        }
-        write_record(folder, started)
-        write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
+        started = _begin(recipe, model, precision, session, splits)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
     trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
-    saved = checkpoints(folder / "checkpoints")
-    if saved:
-        console.print(f"continuing from {saved[-1].name}")
-    trainer.train_from(saved[-1] if saved else None)
+    if "before" not in started:
+        _try_memory(recipe, trainer, rows, held_out)
+        before = recipe.evaluation.before
+        started["before"] = measure(recipe, model, tokenizer, held_out, console, "before") if before else None
+        write_record(folder, started)
+    _run_steps(recipe, trainer, console)
     if device_steps is not None:
         console.print(f"sent to the device in all: {device_steps.spent()}")
-
-    record = started | {
-        "state": "finished",
-        "device": started["device"] | vars(device_steps.spent()) if device_steps else None,
-        "after": _measure(recipe, model, tokenizer, held_out, console, "after"),
-        "steps": trainer.state.global_step,
-        "history": trainer.state.log_history,
-        "seconds_per_step": statistics.median(progress.step_seconds) if progress.step_seconds else None,
-    }
-    _save(recipe, model, record, folder)
+    after = measure(recipe, model, tokenizer, held_out, console, "after")
+    record = started | {"state": "finished"} | _results(trainer, progress, device_steps, started) | {"after": after}
+    save_run(recipe, model, record, folder)
     console.print(f"saved to {folder}")
     return TrainedRun(record, model, tokenizer)
 
 
-def _show_data(training: Split, held_out: Split | None, console: Console) -> None:
+def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBase, Split, Split | None]:
+    """Tokenizer, training examples, held-out examples. Raises: DataError, ModelError; RecipeError if none are held out
+    and something is to be decided by them.
+    """
+    options = recipe.model
+    tokenizer = load_tokenizer(
+        options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
+    )
+    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
+    if held_out is None and (recipe.training.keep_best or recipe.training.early_stopping):
+        raise RecipeError(
+            "'training.keep_best' and 'training.early_stopping' go by held-out losses, and nothing is held out: set "
+            "data.eval or data.hold_out."
+        )
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:
             console.print(f"{name} data: {split} ({split.source})")
             for note, examples in split.summary.notes.items():
                 console.print(f"  note on {examples:,} examples: {note}")
+    return tokenizer, training, held_out
+
+
+def _precision(recipe: Recipe, started: dict[str, Any] | None, console: Console) -> Precision:
+    """What the run began with, wherever it goes on; or what this hardware is good at."""
+    if started is not None:
+        precision = Precision(**started["precision"])
+    else:
+        precision = choose_precision(recipe.model.dtype, default_device())
+    in_bits = f"in {recipe.model.quantization}, computed with " if recipe.model.quantization else ""
+    console.print(f"base weights {in_bits}in {precision}")
+    return precision
+
+
+def _show_model(recipe: Recipe, model: PeftModel, console: Console) -> None:
+    size = _size(model)
+    console.print(
+        f"{recipe.adapter.type} on {recipe.model.name}: {size['trainable_parameters']:,} trainable parameters in "
+        f"{size['layers']} layers, on {device_name(model.device)}"
+    )
+    console.print(f"learning rate {learning_rate(recipe)}")
 
 
 def _rows(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> Sequence[Encoded]:
@@ -179,28 +177,48 @@ def _size(model: PeftModel) -> dict[str, int]:
     }
 
 
-def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The record of the interrupted run; None if it had not begun. Raises: OutputError for another run's folder."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
-    record = read_record(folder)
-    if record["state"] == "finished":
-        raise OutputError(f"The run in {folder} is finished; there is nothing to continue.")
-    wanted, stored = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
-    differing = [
-        name
-        for name in sorted(wanted.keys() | stored.keys())
-        if wanted.get(name) != stored.get(name) and name not in MAY_DIFFER and not name.startswith("output.")
-    ]
-    if differing:
-        raise OutputError(
-            f"The run in {folder} was started with other values of {', '.join(differing)}. Continue it with the "
-            "recipe it was started with (recipe.yaml in that folder), or choose another --output.folder."
-        )
-    if record["data"] != (found := data_hashes(recipe.data)):
-        changed = [name for name, value in found.items() if record["data"].get(name) != value]
-        raise OutputError(f"The data changed since the run in {folder} was started: {', '.join(changed)}.")
-    return record
+def _agree(
+    recipe: Recipe,
+    session: DeviceSession,
+    model: PeftModel,
+    training: Split,
+    rows: Sequence[Encoded],
+    console: Console,
+    confirm: Callable[[Bill], None],
+) -> None:
+    """Show what a quantum device would be sent and what it would make of it; raises unless that is agreed to."""
+    session.check(model)
+    bill = training_bill(recipe, session.device.capabilities(), model, rows)
+    console.print(bill.table())
+    for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
+        console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
+    confirm(bill)
+
+
+def _begin(
+    recipe: Recipe,
+    model: PeftModel,
+    precision: Precision,
+    session: DeviceSession | None,
+    splits: dict[str, dict[str, str | int]],
+) -> dict[str, Any]:
+    """Make the folder, with the record of a run that has started."""
+    folder = Path(recipe.output.folder)
+    make_folder(folder)
+    started = {
+        "state": "started",
+        "recipe": recipe.model_dump(mode="json"),
+        "environment": environment() | {"device": device_name(model.device)},
+        "data": data_hashes(recipe.data),
+        "splits": splits,
+        "adapter": _size(model),
+        "precision": vars(precision),
+        "learning_rate": vars(learning_rate(recipe)),
+        "device": {"run": new_run_id(folder), "journal": str(session.journal_path)} if session else None,
+    }
+    write_record(folder, started)
+    write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
+    return started
 
 
 def _journal_of(started: dict[str, Any] | None) -> Path | None:
@@ -209,74 +227,53 @@ def _journal_of(started: dict[str, Any] | None) -> Path | None:
     return Path(device["journal"]) if device else None
 
 
-MAY_DIFFER = {"device.max_circuits", "device.max_shots", "device.max_seconds"}
-"""Limits that a run may have reached, and goes on with higher ones."""
+def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded], held_out: Split | None) -> None:
+    """Raises: MemoryLimitError; the run has then left nothing, so that another recipe can have its folder."""
+    if not recipe.training.try_memory:
+        return
+    try:
+        try_memory(recipe, trainer, rows, held_out.encoded if held_out else ())
+    except MemoryLimitError:
+        shutil.rmtree(recipe.output.folder)
+        raise
 
 
-def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Values by section.key."""
-    return {
-        f"{section}.{key}" if isinstance(values, dict) else section: value
-        for section, values in recipe.items()
-        for key, value in (values if isinstance(values, dict) else {section: values}).items()
-    }
-
-
-def _measure(
-    recipe: Recipe,
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    held_out: Split | None,
-    console: Console,
-    when: str,
-) -> dict[str, Any] | None:
-    if held_out is None:
-        return None
-    options = recipe.evaluation
-    with console.status(f"measuring {when} training"):
-        scores = score(
-            model,
-            tokenizer,
-            held_out.examples,
-            held_out.encoded,
-            exact_match=options.exact_match,
-            max_new_tokens=options.max_new_tokens,
-            items=options.items,
+def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) -> None:
+    """All steps that are left, or as many as early stopping allows; the model ends with the adapter to be kept."""
+    folder = Path(trainer.args.output_dir)
+    for name, problem in damaged_checkpoints(folder).items():
+        console.print(f"warning: {name} is left out, since {problem}")
+    saved = checkpoints(folder)
+    if saved:
+        console.print(f"continuing from {saved[-1].name}")
+    with training_memory(recipe):
+        trainer.train_from(saved[-1] if saved else None)
+    watch, step = trainer.watch, trainer.state.global_step
+    if watch.has_enough:
+        console.print(
+            f"stopped early at step {step} of {trainer.args.max_steps}: the held-out loss has not fallen in "
+            f"{recipe.training.early_stopping} evaluations"
         )
-    console.print(f"{when}: {describe(scores)}")
-    return scores.to_dict() | {"samples": [vars(answer) for answer in scores.answers[:SAMPLES]]}
+    if watch.keep_best and watch.step is not None:
+        console.print(f"kept the adapter of step {watch.step}, whose held-out loss was the lowest: {watch.loss:.4f}")
 
 
-SAMPLES = 5
-"""Generated answers kept in the record."""
-
-
-def describe(scores: Scores) -> str:
-    """Scores in one line."""
-    matched = f", exact match {scores.exact_match:.1%} of {len(scores.answers)}" if scores.answers else ""
-    return f"held-out loss {scores.loss:.4f} over {scores.tokens:,} tokens{matched}"
-
-
-def _save(recipe: Recipe, model: PeftModel, record: dict[str, Any], folder: Path) -> None:
-    """Adapter, card and curve; the record last, since it says that the run is finished."""
-    with disk_errors(folder):
-        temporary = folder / ".adapter"
-        shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(str(temporary))
-        _settle_config(temporary / "adapter_config.json", model.active_peft_config, recipe.model.name)
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            (temporary / name).replace(folder / name)
-        shutil.rmtree(temporary)
-    save_loss_curve(record["history"], folder / "loss.png", title=f"{recipe.adapter.type} on {recipe.model.name}")
-    write_atomically(folder / "README.md", model_card(recipe, record))
-    write_record(folder, record)
-
-
-def _settle_config(path: Path, config: PeftConfig, base_model: str) -> None:
-    """Make adapter_config.json the same on every machine and in every process.
-
-    PEFT stores the folder that the base model was loaded from, and sets in the order in which they happen to lie.
-    """
-    values = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
-    values |= {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _results(
+    trainer: CheckpointingTrainer,
+    progress: ProgressReport,
+    device_steps: DeviceSteps | None,
+    started: dict[str, Any],
+) -> dict[str, Any]:
+    watch, health = trainer.watch, trainer.health
+    best = {"step": watch.step, "loss": watch.loss, "kept": watch.keep_best}
+    return {
+        "device": started["device"] | vars(device_steps.spent()) if device_steps else None,
+        "steps": trainer.state.global_step,
+        "stopped_early": watch.has_enough,
+        "best": best if watch.step is not None else None,
+        # Without transformers' summary, which counts what this process did, not the run.
+        "history": [entry for entry in trainer.state.log_history if "train_runtime" not in entry],
+        "health": {"layers": health.history, "warnings": health.warnings} if health.history else None,
+        "seconds_per_step": statistics.median(progress.step_seconds) if progress.step_seconds else None,
+        "peak_memory": peak_memory(trainer.model.device),
+    }

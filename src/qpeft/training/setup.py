@@ -8,24 +8,59 @@ from pathlib import Path
 import torch
 from peft import PeftConfig, PeftModel
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from trl import SFTConfig
 
-from qpeft.adapters.build import add_adapter, default_learning_rate
+from qpeft.adapters.build import LearningRate, add_adapter, default_learning_rate
 from qpeft.data import Encoded, PackedExamples, lengths, to_dataset
-from qpeft.models import default_device, load_model
+from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
+from qpeft.training.continuing import fingerprint
+from qpeft.training.health import HealthMonitor
+from qpeft.training.memory import tokens_per_evaluation
 from qpeft.training.packing import PackedCollator
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quantum import DeviceSteps
-from qpeft.training.sections import Recipe
+from qpeft.training.reports import reporters
+from qpeft.training.sections import ModelSection, Recipe
 from qpeft.training.splits import Split
 from qpeft.training.trainer import CheckpointingTrainer
+from qpeft.training.watch import HeldOutWatch
+
+HEALTH_LOOKS = 50
+"""At circuits in one run, unless the recipe says otherwise."""
 
 
-def adapted_model(recipe: Recipe, config: PeftConfig) -> PeftModel:
-    """The base model with a fresh adapter, where it will be trained."""
-    model = load_model(recipe.model.name, dtype=recipe.model.dtype, trust_remote_code=recipe.model.trust_remote_code)
-    return add_adapter(model.to(default_device()), config)
+def base_model(options: ModelSection, *, dtype: str | None = None) -> PreTrainedModel:
+    """The base model of a recipe, where it computes. Raises: ModelError.
+
+    Args:
+        options: of the recipe.
+        dtype: of its weights; None takes what the options say here, on this hardware.
+    """
+    device = default_device()
+    model = load_model(
+        options.name,
+        dtype=dtype or choose_precision(options.dtype, device).dtype,
+        quantization=options.quantization,
+        trust_remote_code=options.trust_remote_code,
+    )
+    return model if options.quantization else model.to(device)
+
+
+def adapted_model(recipe: Recipe, config: PeftConfig, *, dtype: str | None = None) -> PeftModel:
+    """The base model with a fresh adapter, where it will be trained; `dtype` as for `base_model`."""
+    model = base_model(recipe.model, dtype=dtype)
+    if recipe.model.quantization:
+        model = prepare_for_training(model, gradient_checkpointing=recipe.training.gradient_checkpointing)
+    return add_adapter(model, config)
+
+
+def learning_rate(recipe: Recipe) -> LearningRate:
+    """The peak learning rate, and where it comes from."""
+    if recipe.training.learning_rate is not None:
+        return LearningRate(recipe.training.learning_rate, "as the recipe says")
+    return default_learning_rate(recipe.adapter.type)
 
 
 def make_trainer(
@@ -38,18 +73,58 @@ def make_trainer(
     device_steps: DeviceSteps | None,
 ) -> tuple[CheckpointingTrainer, ProgressReport]:
     """The trainer of a recipe, and what reports its progress."""
+    options, folder = recipe.training, Path(recipe.output.folder)
+    arguments = _arguments(recipe, options.num_steps(len(training)), evaluates=held_out is not None)
+    watch = HeldOutWatch(folder / "checkpoints", keep_best=options.keep_best, patience=options.early_stopping)
+    health = HealthMonitor(
+        model,
+        every=options.health_every or max(options.log_every, arguments.max_steps // HEALTH_LOOKS),
+        warmup=arguments.warmup_steps,
+        console=console,
+    )
+    progress, packed = ProgressReport(console, model.device), isinstance(training, PackedExamples)
+    weights = {name: weight.data for name, weight in _trained(model)}
+    trainer = CheckpointingTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=to_dataset(training[:1] if packed else training),
+        data_collator=PackedCollator() if packed else None,
+        eval_dataset=to_dataset(held_out.encoded) if held_out else None,
+        processing_class=tokenizer,
+        callbacks=[progress, watch, health, *reporters(options, folder)],
+        held_out=held_out.encoded if held_out else (),
+        tokens_per_evaluation=tokens_per_evaluation(recipe, training),
+        keep_checkpoints=options.keep_checkpoints,
+        lengths=lengths(training) if options.group_by_length else None,
+        device_steps=device_steps,
+        watch=watch,
+        health=health,
+        run=fingerprint(recipe),
+    )
+    if packed:
+        trainer.train_dataset = training  # which TRL takes for a Dataset only where it checks its argument
+    # On a quantized base TRL rounds them to bfloat16, in which small steps of an optimiser change nothing.
+    for name, weight in _trained(model):
+        weight.data = weights[name]
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer, progress
+
+
+def _trained(model: PeftModel) -> list[tuple[str, nn.Parameter]]:
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+
+
+def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> SFTConfig:
     options = recipe.training
-    folder = Path(recipe.output.folder) / "checkpoints"
-    learning_rate = options.learning_rate or default_learning_rate(recipe.adapter.type)
-    progress, packed = ProgressReport(console), isinstance(training, PackedExamples)
-    steps = options.num_steps(len(training))
-    arguments = SFTConfig(
-        output_dir=str(folder),
+    return SFTConfig(
+        output_dir=str(Path(recipe.output.folder) / "checkpoints"),
+        run_name=Path(recipe.output.folder).name,
         seed=recipe.seed,
         max_steps=steps,
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate(recipe).value,
         lr_scheduler_type=options.schedule if options.schedule != "constant" else "constant_with_warmup",
         warmup_steps=round(options.warmup * steps),
         weight_decay=options.weight_decay,
@@ -58,7 +133,7 @@ def make_trainer(
         bf16=False,
         logging_steps=options.log_every,
         logging_first_step=True,
-        eval_strategy="steps" if held_out and options.eval_every else "no",
+        eval_strategy="steps" if evaluates and options.eval_every else "no",
         eval_steps=options.eval_every,
         save_strategy="steps" if options.checkpoint_every else "no",
         save_steps=options.checkpoint_every or 500,
@@ -68,21 +143,3 @@ def make_trainer(
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
     )
-    trainer = CheckpointingTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=to_dataset(training[:1] if packed else training),
-        data_collator=PackedCollator() if packed else None,
-        eval_dataset=to_dataset(held_out.encoded) if held_out else None,
-        processing_class=tokenizer,
-        callbacks=[progress],
-        held_out=held_out.encoded if held_out else (),
-        keep_checkpoints=options.keep_checkpoints,
-        lengths=lengths(training) if options.group_by_length else None,
-        device_steps=device_steps,
-    )
-    if packed:
-        trainer.train_dataset = training  # which TRL takes for a Dataset only where it checks its argument
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    return trainer, progress

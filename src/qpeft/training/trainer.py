@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Sampler
 from transformers import TrainerControl, TrainerState
@@ -15,47 +20,64 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
 from qpeft.data import Encoded
-from qpeft.errors import DeviceError
+from qpeft.errors import AdapterError, DeviceError
 from qpeft.evaluation import held_out_loss
 from qpeft.runs.files import staged
-from qpeft.training.checkpoints import checkpoints
+from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
+from qpeft.training.health import HealthMonitor
+from qpeft.training.memory import memory_errors
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sampling import LengthGroupedSampler
+from qpeft.training.watch import HeldOutWatch
 
 
 class CheckpointingTrainer(SFTTrainer):
     """`SFTTrainer` on encoded examples.
 
     Departures: a checkpoint is written under a temporary name and then renamed, so whatever kills the process leaves
-    the last one loadable; `evaluate` gives the loss per token (transformers averages batches, whatever they hold); with
-    `lengths`, those of the training examples, batches hold examples of like length; with `device_steps`, circuits of
-    training steps run on a quantum device.
+    the last one loadable; `evaluate` gives the loss per token (transformers averages batches, whatever they hold), and
+    `watch` decides from it; with `lengths`, those of the training examples, batches hold examples of like length; with
+    `device_steps`, circuits of training steps run on a quantum device, and `health` looks at them.
+    `run` is what checkpoints of this run, and of no other, are marked with.
     """
 
     control: TrainerControl
     state: TrainerState
+    _metrics: dict[str, Any]
+    _total_train_tokens: int
 
     def __init__(
         self,
         *args: Any,
         held_out: Sequence[Encoded],
+        tokens_per_evaluation: int,
         keep_checkpoints: int,
         lengths: Sequence[int] | None,
         device_steps: DeviceSteps | None,
+        watch: HeldOutWatch,
+        health: HealthMonitor,
+        run: str,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._lengths, self._device_steps = lengths, device_steps
+        self.watch, self.health = watch, health
+        self._lengths, self._device_steps, self._run = lengths, device_steps, run
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
+        self._tokens_per_evaluation = tokens_per_evaluation
         self._staging: Path | None = None
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train, from a checkpoint if there is one."""
+        """Train, from a checkpoint if there is one; the model ends with the adapter that is to be kept.
+
+        Raises: OutputError if the checkpoint is of another run; AdapterError if its adapter is not the model's.
+        """
         try:
             self._train_from(checkpoint)
         finally:
             if self._device_steps is not None:
                 self._device_steps.pause()
+        if self.watch.keep_best:
+            self.watch.put_back(self.model)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, for one batch. Raises: DeviceError if GPUs share it and it is for a quantum device."""
@@ -66,27 +88,62 @@ class CheckpointingTrainer(SFTTrainer):
                     "here all GPUs that are seen share a batch. Show one, as CUDA_VISIBLE_DEVICES=0 does."
                 )
             self._device_steps.begin(self.state.global_step, inputs)
+        self.health.begin(self.state.global_step + 1, inputs)
         return super().training_step(model, inputs, *args, **kwargs)
+
+    def try_step(self, examples: Sequence[int]) -> None:
+        """Forward and backward pass of one batch, of which nothing stays. Raises: what torch raises."""
+        metrics, tokens = copy.deepcopy(self._metrics), self._total_train_tokens
+        inputs = self._prepare_inputs(self.data_collator([self.train_dataset[number] for number in examples]))
+        if self.args.gradient_checkpointing:
+            with warnings.catch_warnings():
+                # The name is to change in transformers 6; the new one is unknown to 5.0.
+                warnings.simplefilter("ignore", FutureWarning)
+                self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+        try:
+            with torch.random.fork_rng():  # dropout draws
+                self.model.train()
+                self.compute_loss(self.model, inputs).backward()
+        finally:
+            self.model.zero_grad(set_to_none=True)
+            self._metrics, self._total_train_tokens = metrics, tokens
 
     def _train_from(self, checkpoint: Path | None) -> None:
         if checkpoint is None:
             self.train()
             return
+        self._restore(saved_state(checkpoint, run=self._run))
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        if state.global_step < self.args.max_steps:
+        if state.global_step < self.args.max_steps and not self.watch.has_enough:
             self.train(resume_from_checkpoint=str(checkpoint))
             return
         # transformers would take one step more than asked for.
         self._load_from_checkpoint(str(checkpoint))
         self.state = state
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved, present = load_file(Path(resume_from_checkpoint) / ADAPTER), get_peft_model_state_dict(self.model)
+        if other := sorted(saved.keys() ^ present.keys()):
+            raise AdapterError(
+                f"The adapter in {resume_from_checkpoint} is not that of the model: only one of them has {other[0]!r}."
+            )
+        # PEFT only warns of weights that it could not place.
+        assert all(torch.equal(weight, present[name].cpu()) for name, weight in saved.items()), "not loaded"
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """{"eval_loss": nats per trained-on token}, also logged and shown to callbacks."""
         if self._device_steps is not None:
             self._device_steps.pause()
-        metrics = {"eval_loss": held_out_loss(self.model, self._held_out).loss}
+        with memory_errors("An evaluation", "Lower data.max_length, or leave long examples out (data.drop_longer)."):
+            loss = held_out_loss(self.model, self._held_out, tokens_per_batch=self._tokens_per_evaluation).loss
+        metrics = {"eval_loss": loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.watch.see(self.state.global_step, loss) and self.watch.keep_best and self.args.should_save:
+            self.watch.save(self.model)
+            self._forget_other_bests()
+        self.control.should_training_stop |= self.watch.has_enough
         return metrics
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
@@ -109,8 +166,27 @@ class CheckpointingTrainer(SFTTrainer):
             for file in (temporary / name).iterdir():
                 file.rename(temporary / file.name)
             (temporary / name).rmdir()
+            seal(temporary, run=self._run, state=self._remembered())
         for old in checkpoints(folder)[: -self._keep_checkpoints]:
             shutil.rmtree(old)
+        self._forget_other_bests()
+
+    def _forget_other_bests(self) -> None:
+        whole = checkpoints(Path(self.args.output_dir))
+        self.watch.forget_others([saved_state(path, run=self._run)["best"] for path in whole])
+
+    def _remembered(self) -> dict[str, Any]:
+        """What a checkpoint holds beyond transformers' own."""
+        return {
+            "best": self.watch.state(),
+            "tokens": self._total_train_tokens,
+            "health": self.health.state(),
+        }
+
+    def _restore(self, remembered: dict[str, Any]) -> None:
+        self.watch.restore(remembered["best"])
+        self._total_train_tokens = remembered["tokens"]
+        self.health.restore(remembered["health"])
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else str(super()._get_output_dir(trial))

@@ -1,0 +1,104 @@
+"""Memory: how much a run took, whether it will do, and errors that say what to lower where it does not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from qpeft.data import Encoded, lengths
+from qpeft.errors import MemoryLimitError
+from qpeft.evaluation.held_out import TOKENS_PER_BATCH, held_out_loss, largest_batch
+from qpeft.training.sections import Recipe
+
+if TYPE_CHECKING:
+    from qpeft.training.trainer import CheckpointingTrainer
+
+_CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
+"""How torch words a failed allocation on the CPU, which is a RuntimeError like many others."""
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory that this process has held, bytes: reserved by torch on a GPU, resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    try:
+        import resource  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        return int(psutil.Process().memory_info().peak_wset)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def tokens_per_evaluation(recipe: Recipe, training: Sequence[Encoded]) -> int:
+    """Padded tokens of one evaluation batch: no more than the largest training batch has."""
+    return min(TOKENS_PER_BATCH, recipe.training.batch_size * max(lengths(training)))
+
+
+def try_memory(
+    recipe: Recipe,
+    trainer: CheckpointingTrainer,
+    training: Sequence[Encoded],
+    held_out: Sequence[Encoded],
+) -> None:
+    """Try the largest evaluation batch and, on a GPU, the largest training batch, before time is spent on others.
+
+    On a CPU no training step is tried: it would take as long as any other, and a system that runs out of memory ends
+    the process rather than say so. Raises: MemoryLimitError if one of them does not fit.
+    """
+    if trainer.model.device.type != "cpu":
+        tokens = lengths(training)
+        longest = sorted(range(len(tokens)), key=tokens.__getitem__)[-recipe.training.batch_size :]
+        with training_memory(recipe):
+            trainer.try_step(longest)
+    if held_out:
+        limit = tokens_per_evaluation(recipe, training)
+        with evaluation_memory(recipe):
+            held_out_loss(trainer.model, largest_batch(held_out, tokens_per_batch=limit), tokens_per_batch=limit)
+
+
+def training_memory(recipe: Recipe) -> AbstractContextManager[None]:
+    """Raises: MemoryLimitError, which says how a training step takes less."""
+    options = recipe.training
+    ways = [f"data.max_length ({recipe.data.max_length})"]
+    if options.batch_size > 1:
+        ways.insert(0, f"training.batch_size ({options.batch_size}) and raise training.gradient_accumulation as much")
+    checkpointing = "" if options.gradient_checkpointing else ", or set training.gradient_checkpointing: true"
+    return memory_errors("A training step", f"Lower {', or '.join(ways)}{checkpointing}.")
+
+
+def evaluation_memory(recipe: Recipe) -> AbstractContextManager[None]:
+    """Raises: MemoryLimitError, which says how measuring takes less."""
+    shorter = f"data.max_length ({recipe.data.max_length})"
+    answers = f", or evaluation.max_new_tokens ({recipe.evaluation.max_new_tokens})"
+    return memory_errors(
+        "Measuring held-out examples", f"Lower {shorter}{answers if recipe.evaluation.exact_match else ''}."
+    )
+
+
+@contextmanager
+def memory_errors(doing: str, advice: str) -> Iterator[None]:
+    """Raises: MemoryLimitError in place of whatever torch raises when memory runs out.
+
+    Args:
+        doing: what is tried inside, as "A training step".
+        advice: what the user can do, a sentence.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryLimitError) or not _ran_out(error):
+            raise
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MemoryLimitError(f"{doing} does not fit into memory. {advice} ({first_line})") from error
+
+
+def _ran_out(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(mark in str(error) for mark in _CPU_ALLOCATOR)

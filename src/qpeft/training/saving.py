@@ -1,0 +1,48 @@
+"""What a run leaves: adapter, card, figures and record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig, PeftModel
+
+from qpeft.runs import write_atomically, write_record
+from qpeft.runs.files import disk_errors
+from qpeft.training.card import model_card
+from qpeft.training.figure import save_health, save_loss_curve
+from qpeft.training.sections import Recipe
+
+
+def save_run(recipe: Recipe, model: PeftModel, record: dict[str, Any], folder: Path) -> None:
+    """Write everything; the record last, since it says that the run is finished. Raises: OutputError."""
+    _save_adapter(recipe, model, folder)
+    title = f"{recipe.adapter.type} on {recipe.model.name}"
+    save_loss_curve(record["history"], folder / "loss.png", title=title)
+    if record["health"] is not None:
+        save_health(record["health"]["layers"], folder / "health.png", title=title)
+    write_atomically(folder / "README.md", model_card(recipe, record))
+    write_record(folder, record)
+
+
+def _save_adapter(recipe: Recipe, model: PeftModel, folder: Path) -> None:
+    with disk_errors(folder):
+        temporary = folder / ".adapter"
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.save_pretrained(str(temporary))
+        _settle_config(temporary / "adapter_config.json", model.active_peft_config, recipe.model.name)
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (temporary / name).replace(folder / name)
+        shutil.rmtree(temporary)
+
+
+def _settle_config(path: Path, config: PeftConfig, base_model: str) -> None:
+    """Make adapter_config.json the same on every machine and in every process.
+
+    PEFT stores the folder that the base model was loaded from, and sets in the order in which they happen to lie.
+    """
+    values = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
+    values |= {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,92 @@
+"""Loggers: TensorBoard's files, calls to W&B, and the figure."""
+
+import importlib.machinery
+import sys
+from unittest import mock
+
+import pytest
+
+from qpeft.errors import RecipeError
+from qpeft.training import reports, train
+
+
+def short(recipe, **training):
+    return recipe(
+        training={"eval_every": 3, "checkpoint_every": None, **training},
+        evaluation={"before": False},
+    )
+
+
+def scalars(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_is_written_by_default_and_holds_the_losses(recipe, tmp_path):
+    pytest.importorskip("tensorboard")
+    record = train(short(recipe)).record
+    found = scalars(tmp_path / "run/tensorboard")
+    for tag, key in (("train/loss", "loss"), ("train/learning_rate", "learning_rate"), ("eval/loss", "eval_loss")):
+        expected = [(entry["step"], pytest.approx(entry[key], rel=1e-5)) for entry in record["history"] if key in entry]
+        assert found[tag] == expected
+    assert not list((tmp_path / "run/checkpoints").glob("*"))
+
+
+def test_wandb_is_told_the_losses_by_name(recipe, monkeypatch):
+    wandb = mock.MagicMock(name="wandb")
+    wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    wandb.run = None
+    wandb.init.side_effect = lambda **_: setattr(wandb, "run", mock.MagicMock())
+    errors = mock.MagicMock(ConfigError=ValueError)
+    for name, module in {"wandb": wandb, "wandb.sdk": wandb, "wandb.sdk.lib": wandb}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "wandb.sdk.lib.config_util", errors)
+    record = train(short(recipe, report_to="wandb")).record
+    told = [call.args[0] for call in wandb.log.call_args_list]
+    losses = [entry["loss"] for entry in record["history"] if "loss" in entry]
+    assert [entry["train/loss"] for entry in told if "train/loss" in entry] == losses
+    assert wandb.init.call_args.kwargs["name"] == "run"
+
+
+@pytest.mark.parametrize(
+    ("installed", "wanted", "names"),
+    [
+        ({"tensorboard"}, "auto", ["tensorboard"]),
+        (set(), "auto", []),
+        ({"tensorboard", "wandb"}, "auto", ["tensorboard"]),
+        ({"tensorboard"}, "none", []),
+        ({"tensorboard", "wandb"}, ["tensorboard", "wandb"], ["tensorboard", "wandb"]),
+        ({"wandb"}, "wandb", ["wandb"]),
+    ],
+)
+def test_loggers_by_name_and_by_what_is_installed(recipe, monkeypatch, installed, wanted, names):
+    monkeypatch.setattr(reports, "_is_installed", lambda package: package in installed)
+    assert reports.report_names(recipe(training={"report_to": wanted}).training) == names
+
+
+def test_a_logger_that_is_not_installed_is_named_before_anything_is_written(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "_is_installed", lambda _: False)
+    with pytest.raises(RecipeError, match="wandb is not installed: pip install wandb"):
+        train(short(recipe, report_to=["wandb"]))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_figure_shows_losses_and_learning_rate(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    from qpeft.training.figure import save_loss_curve
+
+    drawn = []
+    write = Figure.draw
+
+    def remember(figure, renderer):
+        drawn.append({line.get_label(): line.get_xydata().tolist() for axes in figure.axes for line in axes.lines})
+        return write(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", remember)
+    history = [{"step": 1, "loss": 3.0, "learning_rate": 0.1}, {"step": 2, "eval_loss": 2.0}]
+    save_loss_curve(history, tmp_path / "loss.png", title="t")
+    assert drawn[-1] == {"training": [[1, 3.0]], "held out": [[2, 2.0]], "learning rate": [[1, 0.1]]}
