@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
-from qpeft.errors import AdapterError
+from qpeft.errors import AdapterError, ModelError
 from qpeft.models import load_tokenizer
 from qpeft.runs import read_record
 from qpeft.runs.record import FILE_NAME
@@ -43,11 +44,15 @@ class Adapted(AdaptedModel):
 
 @dataclass(frozen=True)
 class Origin:
-    """What a folder says of its adapter: the base model, and how questions were put to it in training."""
+    """What a folder says of its adapter: the base model, and how questions were put to it in training.
+
+    `system`, `prompt` and `roles` are those of the recipe's data section.
+    """
 
     model: ModelSection
     system: str | None = None
     prompt: str | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -63,7 +68,7 @@ def read_origin(folder: Path) -> Origin:
     config = folder / "adapter_config.json"
     if os.path.lexists(folder / FILE_NAME) or not config.is_file():
         recipe = read_recipe(folder)
-        return Origin(recipe.model, recipe.data.system, recipe.data.prompt)
+        return Origin(recipe.model, recipe.data.system, recipe.data.prompt, recipe.data.roles)
     try:
         base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
@@ -73,14 +78,28 @@ def read_origin(folder: Path) -> Origin:
     return Origin(ModelSection(name=base))
 
 
-def load_adapted(folder: Path) -> Adapted:
+def load_adapted(folder: Path, *, trust_remote_code: bool = False) -> Adapted:
     """Load what `qpeft train` left in `folder`. Raises: OutputError, ModelError or AdapterError."""
     recipe = read_recipe(folder)
-    loaded = load_onto(recipe.model, folder)
+    loaded = load_onto(recipe.model, folder, trust_remote_code=trust_remote_code)
     return Adapted(loaded.model, loaded.tokenizer, recipe)
 
 
-def load_onto(base: ModelSection, folder: Path) -> AdaptedModel:
-    """The base model with the adapter in `folder`. Raises: ModelError or AdapterError."""
-    tokenizer = load_tokenizer(base.name, chat_template=base.chat_template, trust_remote_code=base.trust_remote_code)
+def load_onto(base: ModelSection, folder: Path, *, trust_remote_code: bool = False) -> AdaptedModel:
+    """The base model with the adapter in `folder`.
+
+    Args:
+        base: as the folder names it. Its own `trust_remote_code` permits nothing: the folder may be anybody's.
+        folder: of the adapter.
+        trust_remote_code: whether the user permits that code of the base model is run.
+
+    Raises: ModelError, also where that code is needed and not permitted; AdapterError.
+    """
+    if base.trust_remote_code and not trust_remote_code:
+        raise ModelError(
+            f"{folder} was trained on {base.name} with Python code that comes with that model. If you trust the model, "
+            "say --trust-remote-code. Nothing was run."
+        )
+    base = base.model_copy(update={"trust_remote_code": trust_remote_code})
+    tokenizer = load_tokenizer(base.name, chat_template=base.chat_template, trust_remote_code=trust_remote_code)
     return AdaptedModel(load_adapter(base_model(base), folder), tokenizer)

@@ -39,7 +39,12 @@ class Answering:
     device: str | None
     device_options: tuple[str, ...]
     yes: bool
+    trust_remote_code: bool
     console: Console
+
+    def load(self, origin: Origin) -> AdaptedModel:
+        """The adapter on its base model."""
+        return load_onto(origin.model, self.folder, trust_remote_code=self.trust_remote_code)
 
     def answers(self, adapted: AdaptedModel, questions: Sequence[Sequence[Message]]) -> list[str]:
         """With the adapter, or without it inside `adapted.without_adapter`."""
@@ -77,7 +82,7 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
     if not texts or not all(text.strip() for text in texts):
         raise DataError("There is no question: give one as an argument, or one per line on the standard input.")
     origin = read_origin(options.folder)
-    adapted = load_onto(origin.model, options.folder)
+    adapted = options.load(origin)
     system = origin.system if options.system is None else options.system
     first = [Message("system", system)] if system else []
     questions = [[*first, Message("user", text)] for text in texts]
@@ -103,7 +108,7 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
     """
     origin = read_origin(options.folder)
     system = origin.system if options.system is None else options.system
-    questions = read_questions(source, system=system, prompt=origin.prompt)
+    questions = read_questions(source, system=system, prompt=origin.prompt, roles=origin.roles)
     _require_free_columns(questions)
     if os.path.realpath(target) == os.path.realpath(source):
         raise OutputError(f"--input and --output are the same file, {source}. Choose another output.")
@@ -112,7 +117,7 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
         if file.num_lines:
             options.console.print(f"{target} has {file.num_lines:,} of {len(questions):,} answers already")
         if missing := questions[file.num_lines :]:
-            adapted = load_onto(origin.model, options.folder)
+            adapted = options.load(origin)
             _require_room(adapted, missing, options.max_new_tokens)
             with options.on_device(adapted, [question.messages for question in missing]):
                 _append_answers(options, adapted, missing, file)
@@ -145,6 +150,7 @@ def _job(options: Answering, source: Path, origin: Origin, system: str | None) -
         "adapter": {name: hash_file(options.folder / name) for name in FILES if (options.folder / name).is_file()},
         "model": origin.model.name,
         "prompt": origin.prompt,
+        "roles": dict(origin.roles),
         "max_new_tokens": options.max_new_tokens,
         "system": system,
         "base": options.base,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qpeft_cli.options import TrustRemoteCode
+
 
 def chat(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
@@ -20,6 +22,7 @@ def chat(
     ] = 1,
     top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest tokens; 0 for all.")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Talk with a trained adapter, and with its base model beside it.
 
@@ -37,7 +40,7 @@ def chat(
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     origin = read_origin(folder)
     with console.status("loading the model"):
-        adapted = load_onto(origin.model, folder)
+        adapted = load_onto(origin.model, folder, trust_remote_code=trust_remote_code)
     if seed is not None:
         set_seed(seed)
     conversation = Conversation(

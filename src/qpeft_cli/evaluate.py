@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from qpeft_cli.options import TrustRemoteCode
+
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
@@ -22,19 +24,22 @@ def evaluate(
     task_folder: Annotated[Path | None, typer.Option(help="Folder of further task files for --tasks.")] = None,
     few_shot: Annotated[int | None, typer.Option(min=0, help="Solved examples in each prompt, for --tasks.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask --tasks through the chat template.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure held-out loss, and exact match of maths answers; or score tasks of lm-eval."""
     if tasks is not None and (data is not None or exact_match):
         raise typer.BadParameter("--data and --exact-match measure held-out examples; --tasks is measured by itself.")
     if tasks is None and (task_folder is not None or few_shot is not None or chat):
         raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
+    if items is not None and tasks is None and not exact_match:
+        raise typer.BadParameter("--items says how many are answered; nothing is without --exact-match or --tasks.")
     from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
     from qpeft.evaluation import score  # noqa: PLC0415
     from qpeft.training.splits import load_held_out  # noqa: PLC0415
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True)
-    adapted = load_adapted(folder)
+    adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
     if tasks is not None:
         from qpeft_cli.task_scores import print_task_scores  # noqa: PLC0415
 

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from qpeft_cli.options import TrustRemoteCode
+
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
@@ -33,6 +35,7 @@ def export(
         float, typer.Option(min=0, help="Share of the adapter's improvement in held-out loss that may be lost.")
     ] = 0.05,
     force: Annotated[bool, typer.Option("--force", help="Write it whatever is lost.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a trained adapter as a plain LoRA, for where qpeft is not, and report what that loses.
 
@@ -43,7 +46,13 @@ def export(
 
     console = Console(highlight=False, soft_wrap=True)
     loaded = load(
-        folder, output, calibration=calibration, calibration_tokens=calibration_tokens, data=data, limit=limit
+        folder,
+        output,
+        calibration=calibration,
+        calibration_tokens=calibration_tokens,
+        data=data,
+        limit=limit,
+        trust_remote_code=trust_remote_code,
     )
     recipe = loaded.adapted.recipe
     with console.status("") as status:

@@ -36,13 +36,14 @@ def load(
     calibration_tokens: int,
     data: str | None,
     limit: int | None,
+    trust_remote_code: bool,
 ) -> Loaded:
     """Load what an export needs. Args are the options of the commands.
 
     Raises: OutputError if `output` is in use or `folder` no run; AdapterError, ModelError or DataError.
     """
     require_free(output)
-    adapted = load_adapted(folder)
+    adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
     recipe = adapted.recipe
     _check_base(folder, recipe.model.name)
     options = recipe.data
@@ -51,10 +52,10 @@ def load(
     if calibration is not None and options.hold_out is None:
         # The file that was trained on may be elsewhere by now.
         options = options.model_copy(update={"train": calibration, "limit": None})
-    training, held_out = load_splits(options, adapted.tokenizer)
+    training, held_out = load_splits(options, adapted.tokenizer, seed=recipe.seed)
     if calibration is not None and options.hold_out is not None:
         options = options.model_copy(update={"train": calibration, "hold_out": None, "limit": None})
-        training, _ = load_splits(options, adapted.tokenizer)
+        training, _ = load_splits(options, adapted.tokenizer, seed=recipe.seed)
     return Loaded(
         adapted, first_tokens(training.encoded, calibration_tokens), held_out.encoded[:limit] if held_out else ()
     )

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from qpeft_cli.options import TrustRemoteCode
+
 
 def generate(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
@@ -33,6 +35,7 @@ def generate(
         typer.Option(metavar="KEY=VALUE", help="Of a recipe's device section, such as shots=500 or options.url=..."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree that the device gets angles of your text.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Answer questions with a trained adapter, greedily: those given here, or a file of them.
 
@@ -42,6 +45,8 @@ def generate(
         raise typer.BadParameter("--input and --output go together.")
     if input_file is not None and prompts:
         raise typer.BadParameter("Questions come from --input or from the command line, not from both.")
+    if device is None and device_option:
+        raise typer.BadParameter("--device-option is of a device; name one by --device.")
     from qpeft_cli.answering import Answering, answer_file, answer_texts  # noqa: PLC0415  (takes seconds to import)
 
     options = Answering(
@@ -53,6 +58,7 @@ def generate(
         device=device,
         device_options=tuple(device_option or ()),
         yes=yes,
+        trust_remote_code=trust_remote_code,
         console=Console(highlight=False, soft_wrap=True, markup=False, emoji=False),
     )
     if input_file is None or output_file is None:

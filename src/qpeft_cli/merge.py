@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from qpeft_cli.options import TrustRemoteCode
+
 
 def merge(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
@@ -31,6 +33,7 @@ def merge(
         float, typer.Option(min=0, help="Share of the adapter's improvement in held-out loss that may be lost.")
     ] = 0.05,
     force: Annotated[bool, typer.Option("--force", help="Write it whatever is lost.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write the base model with a trained adapter in its weights, and check the files by reading them back.
 
@@ -41,7 +44,13 @@ def merge(
 
     console = Console(highlight=False, soft_wrap=True)
     loaded = load(
-        folder, output, calibration=calibration, calibration_tokens=calibration_tokens, data=data, limit=limit
+        folder,
+        output,
+        calibration=calibration,
+        calibration_tokens=calibration_tokens,
+        data=data,
+        limit=limit,
+        trust_remote_code=trust_remote_code,
     )
     adapted, recipe = loaded.adapted, loaded.adapted.recipe
     with console.status("") as status:

@@ -12,6 +12,8 @@ from torch import nn
 
 from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, set_quantum_device
 from qpeft.data import Message
+from qpeft.devices.origin.address import is_loopback
+from qpeft.errors import RecipeError
 from qpeft.evaluation.generation import prompts
 from qpeft.training.bill import generation_bill
 from qpeft.training.config import override
@@ -78,10 +80,18 @@ def _only_what_is_read(evaluator: DeviceEvaluator) -> Callable[..., None]:
 def section_for(recipe: Recipe, device: str, options: Sequence[str]) -> DeviceSection:
     """The device section that the adapter was trained with, or a new one for another device, with these options.
 
-    Raises: RecipeError if an option is none, or there are no circuits to be put there.
+    Raises: RecipeError if an option is none, there are no circuits to be put there, or the folder alone names an
+        address: it would get the user's key, and the folder may be anybody's.
     """
     if recipe.device is None or recipe.device.name != device:
         recipe = recipe.model_copy(update={"device": DeviceSection(name=device)})
     section = override(recipe, [f"--device.{option}" for option in options]).device
     assert section is not None
+    url = section.options.get("url")
+    is_said = any(option.startswith(("options.url=", "options=")) for option in options)
+    if url is not None and not is_said and not is_loopback(str(url)):
+        raise RecipeError(
+            f"The training run used {device} at {url}, which would get your key. If that is the address that you want, "
+            f"say --device-option options.url={url}. Nothing was sent."
+        )
     return section

@@ -58,6 +58,13 @@ def test_a_name_that_peft_uses_for_another_method_is_refused():
     assert PEFT_TYPE_TO_CONFIG_MAPPING[PeftType.LORA] is LoraConfig
 
 
+def test_a_second_model_for_a_known_config_is_refused():
+    model_class = type("Other", (QthaModel,), {})
+    with pytest.raises(KeyError, match="PEFT already has a method 'qtha'"):
+        bridge.register("qtha", config_class=QthaConfig, model_class=model_class)
+    assert PEFT_TYPE_TO_TUNER_MAPPING[PeftType.QTHA] is QthaModel
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_prefixes_are_those_that_transformers_derives(name):
     config_class, model_class = ADAPTERS[name]

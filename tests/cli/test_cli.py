@@ -114,3 +114,9 @@ def test_help_lists_the_commands(qpeft):
     code, out, _ = qpeft("--help")
     assert code == 0
     assert all(name in out for name in ("train", "eval", "generate", "inspect"))
+
+
+def test_a_number_of_answers_is_refused_where_nothing_is_answered(qpeft, tmp_path):
+    code, _, err = qpeft("eval", tmp_path, "--items", "3")
+    assert code == 2
+    assert "--items says how many are answered" in err

@@ -8,9 +8,11 @@ from rich.console import Console
 
 from qpeft.devices import Capabilities, Journal, LocalDevice
 from qpeft.devices.journal import default_path
-from qpeft.errors import DeviceError, JournalError
+from qpeft.errors import DeviceError, JournalError, RecipeError
 from qpeft.training.bill import Bill
+from qpeft.training.sections import DeviceSection
 from qpeft_cli import consent
+from qpeft_cli.on_device import section_for
 
 LAYERS = "[layers.1.self_attn.v_proj]"
 
@@ -141,3 +143,17 @@ def test_a_wrong_option_is_named(qpeft, recipe_file, tmp_path, options, message)
     code, _, err = qpeft("generate", str(tmp_path / "run"), "What?", *options)
     assert code == 2
     assert message in err
+
+
+def test_a_key_goes_to_no_address_that_only_the_folder_names(recipe):
+    def trained(url):
+        device = DeviceSection(name="origin", options={"chip": "c", "url": url})
+        return recipe().model_copy(update={"device": device})
+
+    elsewhere, here = trained("https://elsewhere.example"), trained("http://127.0.0.1:8123")
+    with pytest.raises(RecipeError, match="would get your key"):
+        section_for(elsewhere, "origin", ["shots=5"])
+    said = section_for(elsewhere, "origin", ["options.url=https://mine.example"])
+    assert said.options == {"chip": "c", "url": "https://mine.example"}
+    assert section_for(here, "origin", []).options["url"] == "http://127.0.0.1:8123"
+    assert section_for(elsewhere, "local", []).options == {}

@@ -1,6 +1,7 @@
 """`qpeft generate` from a file to a file."""
 
 import json
+import shutil
 
 import pytest
 
@@ -149,9 +150,15 @@ def test_bad_files_are_one_sentence(qpeft, generate, files, talkative, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "options", [["--input", "a.txt"], ["--output", "b"], ["Hi", "--input", "a.txt", "--output", "b"]]
+    "options",
+    [
+        ["--input", "a.txt"],
+        ["--output", "b"],
+        ["Hi", "--input", "a.txt", "--output", "b"],
+        ["Hi", "--device-option", "shots=5"],
+    ],
 )
-def test_half_a_pair_of_files_is_refused(qpeft, talkative, options):
+def test_options_without_what_they_belong_to_are_refused(qpeft, talkative, options):
     assert qpeft("generate", talkative, *options)[0] == 2
 
 
@@ -163,3 +170,23 @@ def test_a_template_that_refuses_a_question_is_one_sentence(generate, monkeypatc
     code, _, err = generate()
     assert code == 2
     assert "roles must alternate" in err
+
+
+def test_code_of_a_model_is_not_run_because_a_folder_says_so(qpeft, talkative, tmp_path):
+    model, ran = tmp_path / "model", tmp_path / "ran"
+    model.mkdir()
+    (model / "evil.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
+    auto_map = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.T", None]}
+    for name in ("config.json", "tokenizer_config.json"):
+        (model / name).write_text(json.dumps({"model_type": "evil", "auto_map": auto_map}))
+    folder = shutil.copytree(talkative, tmp_path / "downloaded")
+    record = json.loads((folder / "run.json").read_text())
+    record["recipe"]["model"] = {"name": str(model), "trust_remote_code": True}
+    (folder / "run.json").write_text(json.dumps(record))
+    for command in (["generate", folder, "Hi"], ["chat", folder], ["eval", folder], ["export", folder, tmp_path / "x"]):
+        code, _, err = qpeft(*command)
+        assert code == 2
+        assert "--trust-remote-code" in err
+        assert not ran.exists()
+    assert qpeft("generate", folder, "Hi", "--trust-remote-code")[0] == 2  # the code makes no model
+    assert ran.exists()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from qpeft.data import Message
+from qpeft.data import Message, load_examples
 from qpeft.errors import DataError
 from qpeft.evaluation.questions import read_questions
 
@@ -64,6 +64,44 @@ def test_the_template_of_the_run_is_used_where_a_row_has_its_columns(file):
     path = file("rows.csv", "Body,Ask,question\nTwo apples.,How many?,other\n")
     assert read_questions(path, prompt="{Body} {Ask}")[0].messages == user("Two apples. How many?")
     assert read_questions(path, prompt="{Missing}")[0].messages == user("other")
+    for malformed in ("{Body", "{Body!r}", "{Body.__class__}{}"):
+        with pytest.raises(DataError, match="template"):
+            read_questions(path, prompt=malformed)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"system": "S", "conversations": [{"from": "chatgpt", "value": "A"}, {"from": "human", "value": "Q"}]},
+        {"messages": [{"role": role, "content": role[0].upper()} for role in ("system", "assistant")]}
+        | {"conversations": None},
+        {"instruction": "Q", "input": "I", "system": "S", "history": [["P", "A"]]},
+        {"messages": [{"role": "developer", "content": [{"type": "text", "text": "S"}]}]},
+        {"system": "S", "prompt": [{"role": "user", "content": "Q"}]},
+    ],
+)
+def test_a_question_is_what_training_on_the_row_puts_before_its_answer(file, row):
+    row = {key: list(value) if isinstance(value, list) else value for key, value in row.items()}
+    if "messages" in row:
+        row["messages"].append({"role": "user", "content": "Q"})
+    (question,) = read_questions(file("asked.jsonl", [row]))
+    answer = {"role": "assistant", "content": "the answer"}
+    for column in ("messages", "conversations", "prompt"):
+        if row.get(column):
+            sharegpt = {"from": "gpt", "value": "the answer"}
+            row[column] = [*row[column], sharegpt if column == "conversations" else answer]
+    if "instruction" in row:
+        row["output"] = "the answer"
+    if "prompt" in row:
+        row = {"messages": row["prompt"], "system": row["system"]}
+    (example,) = load_examples(str(file("trained.jsonl", [row])))
+    assert question.messages == example.question
+    assert "S" in {message.content for message in question.messages}
+
+
+def test_role_names_of_the_run_are_known(file):
+    path = file("rows.jsonl", [{"messages": [{"role": "tool", "content": "Q"}]}])
+    assert read_questions(path, roles={"tool": "user"})[0].messages == user("Q")
 
 
 @pytest.mark.parametrize(
@@ -75,14 +113,16 @@ def test_the_template_of_the_run_is_used_where_a_row_has_its_columns(file):
         ("a.jsonl", b'{"question": "na\xefve"}\n', "not UTF-8"),
         ("a.jsonl", [{"text": "Why?"}], "no question in the keys 'text'"),
         ("a.jsonl", [{"question": None}], "must be text or a number; got null"),
-        ("a.jsonl", [{"question": " "}], "not blank"),
+        ("a.jsonl", [{"question": " "}], "'question' is empty"),
         ("a.jsonl", b'{"question": "\\ud800"}\n', "surrogate"),
         ("a.jsonl", [{"messages": []}], "got an empty list"),
         ("a.jsonl", [{"messages": [{"role": "system", "content": "s"}]}], "the user must speak last"),
-        ("a.jsonl", [{"messages": [{"role": "tool", "content": "s"}]}], "turn 1 must have a 'role'"),
-        ("a.jsonl", [{"messages": [{"role": ["user"], "content": "s"}]}], "turn 1 must have a 'role'"),
-        ("a.jsonl", [{"messages": ["Why?"]}], "turn 1 must have a 'role'"),
-        ("a.jsonl", [{"messages": [{"role": "user"}]}], "text that is not blank"),
+        ("a.jsonl", [{"messages": [{"role": "tool", "content": "s"}]}], "turn 1 has the role 'tool'"),
+        ("a.jsonl", [{"messages": [{"role": ["user"], "content": "s"}]}], "turn 1 has the role a list"),
+        ("a.jsonl", [{"messages": ["Why?"]}], "turn 1 must be an object"),
+        ("a.jsonl", [{"messages": [{"role": "user"}]}], "turn 1 has the keys 'role'"),
+        ("a.jsonl", [{"prompt": [{"role": "user", "content": "Why?", "tool_calls": [1]}]}], "has 'tool_calls'"),
+        ("a.jsonl", [{"instruction": "Why?", "history": "x"}], "'history' must be a list"),
         ("a.md", b"Why?", "files of questions end in"),
     ],
 )

@@ -1,5 +1,6 @@
 """Merged models, loaded by transformers alone, against the adapters that they came from."""
 
+import copy
 import json
 import math
 
@@ -34,6 +35,17 @@ def test_a_matrix_is_merged_exactly(trained, tokenizer, texts, logits, tmp_path,
     again = AutoTokenizer.from_pretrained(tmp_path / "merged")
     assert again("What is 1 and 2?")["input_ids"] == tokenizer("What is 1 and 2?")["input_ids"]
     assert again.chat_template == tokenizer.chat_template
+
+
+def test_all_files_of_a_tokenizer_can_be_read_by_everybody(trained, tokenizer, texts, tmp_path):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "short": "{{ messages[-1]['content'] }}"}
+    merge_adapter(trained(LORETTA), tokenizer, tmp_path / "merged", held_out=texts)
+    written = [tmp_path / "merged", *(tmp_path / "merged").rglob("*")]
+    assert any(path.is_dir() for path in written[1:])
+    assert {path.stat().st_mode & 0o777 for path in written if path.is_dir()} == {0o755}
+    assert {path.stat().st_mode & 0o777 for path in written if path.is_file()} == {0o644}
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template == tokenizer.chat_template
 
 
 def test_a_circuit_is_merged_as_its_lora_is(trained, base, tokenizer, texts, logits, tmp_path):

@@ -9,6 +9,7 @@ import snippets
 import torch
 import yaml
 from pydantic import BaseModel, create_model
+from safetensors.torch import load_file, save_file
 
 from qpeft import LorettaConfig, QthaConfig
 from qpeft.adapters import ADAPTERS
@@ -94,6 +95,18 @@ def test_a_trained_adapter_is_loaded_and_trained_only_if_asked(load, tmp_path):
         assert isinstance(config, QthaConfig)
         assert torch.equal(again.eval()(tokens).logits, model.eval()(tokens).logits)
         assert any(weight.requires_grad for weight in again.parameters()) is not inference
+
+
+def test_half_an_adapter_or_another_one_is_not_trained_further(load, tmp_path):
+    model, _ = load()
+    model.save_pretrained(str(tmp_path))
+    with pytest.raises(RecipeError, match="holds a QTHA, not the adapter 'loretta'"):
+        load(adapter="loretta", lora_model_dir=str(tmp_path), qpeft=None)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    weights.pop(min(weights))
+    save_file(weights, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(AdapterError, match="missing adapter keys"):
+        load(lora_model_dir=str(tmp_path), qpeft=None)
 
 
 def test_preference_training_gets_the_config_alone(load):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from peft import PeftConfig, PeftType
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import (
     BaseTuner,
     BaseTunerLayer,
@@ -68,10 +68,11 @@ def register(name: str, *, config_class: type[PeftConfig], model_class: type[Bas
     Raises:
         KeyError: PEFT already has another method of that name.
     """
-    known: Any = PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type(name.upper()))
+    member = peft_type(name.upper())
+    known: Any = PEFT_TYPE_TO_CONFIG_MAPPING.get(member)
     if known is None:
         register_peft_method(name=name, config_cls=config_class, model_cls=model_class)
-    elif known is not config_class:
+    elif known is not config_class or PEFT_TYPE_TO_TUNER_MAPPING[member] is not model_class:
         raise KeyError(f"PEFT already has a method {name!r}, of {known.__module__}; it cannot be qpeft's as well.")
 
 

@@ -13,8 +13,16 @@ from qpeft.adapters.saved import WEIGHTS, check_saved
 from qpeft.errors import AdapterError
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(
+    model: PreTrainedModel, folder: Path, *, is_trainable: bool = False, autocast_adapter_dtype: bool = True
+) -> PeftModel:
     """`model` with the adapter saved in `folder`, in evaluation mode. Reads files, and runs none of them.
+
+    Args:
+        model: the base model.
+        folder: with the adapter's config and weights.
+        is_trainable: whether the adapter's weights take gradients.
+        autocast_adapter_dtype: whether weights in half precision are made float32, as PEFT does.
 
     Raises: AdapterError if something in the folder is missing, damaged or of a newer version, or if the adapter's
     weights do not fit the model, which may then hold parts of the adapter: load it again.
@@ -24,7 +32,9 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         with warnings.catch_warnings():
             # PEFT only warns when weights that the model expects are not in the file.
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
-            adapted = PeftModel.from_pretrained(model, str(folder))
+            adapted = PeftModel.from_pretrained(
+                model, str(folder), is_trainable=is_trainable, autocast_adapter_dtype=autocast_adapter_dtype
+            )
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, UserWarning) as error:
         reason = " ".join(str(error).split())
         raise AdapterError(f"The adapter in {folder} does not fit the model: {reason[:300]}") from error

@@ -45,8 +45,9 @@ def load_outside_adapters() -> None:
     """Import what other packages announce. One that fails is left out with a warning, and `FAILED` says why."""
     for entry in entry_points(group=GROUP):
         if reason := _load(entry):
-            FAILED[entry.name] = f"{_package(entry)} announces it, but {reason}. Update that package or remove it."
-            warnings.warn(f"The adapter {entry.name!r} cannot be used: {FAILED[entry.name]}", stacklevel=2)
+            problem = f"{_package(entry)} announces it, but {reason}. Update that package or remove it."
+            FAILED[entry.name.lower()] = problem
+            warnings.warn(f"The adapter {entry.name!r} cannot be used: {problem}", stacklevel=2)
 
 
 def check_loaded(name: str) -> None:

@@ -43,6 +43,12 @@ SHAREGPT = TurnKeys(
 )
 
 
+def keys_of(turns: object, otherwise: TurnKeys) -> TurnKeys:
+    """The keys that the first turn has."""
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return next((keys for keys in (OPENAI, SHAREGPT) if isinstance(first, dict) and keys.role in first), otherwise)
+
+
 def turns_of(row: Row) -> object:
     """What the row's column of turns holds; None without one."""
     return next((row.values[column] for column in COLUMNS if row.values.get(column) is not None), None)
@@ -58,16 +64,29 @@ def read_dialogue(row: Row, keys: TurnKeys, roles: Mapping[str, str]) -> list[Me
 
     Raises: DataError for a turn that is none, or an unknown role.
     """
-    turns, column = turns_of(row), next((column for column in COLUMNS if column in row.values), COLUMNS[0])
-    if not isinstance(turns, list) or not turns:
-        raise DataError(f"{row.source}: '{column}' must be a list of turns; got {kind(turns)}.")
-    if row.values.get("tools"):
-        raise DataError(f"{row.source}: 'tools' defines tools, which are not read; leave such dialogues out.")
-    messages = read_turns(turns, row, keys, roles)
-    system = optional_text("system", row)
-    if system and messages[0].role == "system":
-        raise DataError(f"{row.source}: a system message stands both in 'system' and in '{column}'; keep one.")
-    return [message("system", system, "'system'", row), *messages] if system else messages
+    column = next((column for column in COLUMNS if column in row.values), COLUMNS[0])
+    return _with_system(read_turns(_listed_turns(turns_of(row), column, row), row, keys, roles), column, row)
+
+
+def read_question(turns: object, column: str, row: Row, roles: Mapping[str, str]) -> list[Message]:
+    """The turns up to where the assistant is to speak, an answer at their end left out, in either format.
+
+    Args:
+        turns: what `column` of the row holds; beside it there may be a `system` message.
+        column: for errors.
+        row: where the turns stand.
+        roles: what further role names mean.
+
+    Raises: DataError for a turn that is none, an unknown role, or if nobody asks.
+    """
+    found = _listed_turns(turns, column, row)
+    keys = keys_of(found, OPENAI if column == COLUMNS[0] else SHAREGPT)
+    known = {**keys.roles, **roles}
+    asked = found[:-1] if _is_answer(found[-1], keys, known) else found
+    read = [_turn(turn, f"turn {number}", row, keys, known) for number, turn in enumerate(asked, start=1)]
+    if not read or read[-1].role != "user":
+        raise DataError(f"{row.source}: the user must speak last, or last before the answer.")
+    return _with_system(_said(read, row), column, row)
 
 
 def read_turns(turns: Sequence[object], row: Row, keys: TurnKeys, roles: Mapping[str, str]) -> list[Message]:
@@ -79,10 +98,35 @@ def read_turns(turns: Sequence[object], row: Row, keys: TurnKeys, roles: Mapping
         raise DataError(f"{row.source}: the dialogue has no assistant turn, so there is nothing to train on.")
     if not any(turn.trained for turn in read if turn.role == "assistant"):
         raise DataError(f"{row.source}: every answer is marked as not to be trained on, which leaves nothing.")
+    return _said(read[:length], row)
+
+
+def _listed_turns(turns: object, column: str, row: Row) -> list[object]:
+    if not isinstance(turns, list) or not turns:
+        raise DataError(f"{row.source}: '{column}' must be a list of turns; got {kind(turns)}.")
+    if row.values.get("tools"):
+        raise DataError(f"{row.source}: 'tools' defines tools, which are not read; leave such dialogues out.")
+    return turns
+
+
+def _with_system(messages: list[Message], column: str, row: Row) -> list[Message]:
+    system = optional_text("system", row)
+    if system and messages[0].role == "system":
+        raise DataError(f"{row.source}: a system message stands both in 'system' and in '{column}'; keep one.")
+    return [message("system", system, "'system'", row), *messages] if system else messages
+
+
+def _said(turns: Sequence[Message], row: Row) -> list[Message]:
+    """The same turns, none of which is blank."""
     return [
         message(turn.role, turn.content, f"turn {number}", row, trained=turn.trained)
-        for number, turn in enumerate(read[:length], start=1)
+        for number, turn in enumerate(turns, start=1)
     ]
+
+
+def _is_answer(turn: object, keys: TurnKeys, roles: Mapping[str, str]) -> bool:
+    role = turn.get(keys.role) if isinstance(turn, dict) else None
+    return isinstance(role, str) and roles.get(role) == "assistant"
 
 
 def _turn(turn: object, where: str, row: Row, keys: TurnKeys, roles: Mapping[str, str]) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qpeft.data.describe import kind, listed
-from qpeft.data.dialogues import COLUMNS, OPENAI, SHAREGPT, TurnKeys, read_dialogue, read_turns, turns_of
+from qpeft.data.dialogues import COLUMNS, OPENAI, SHAREGPT, TurnKeys, keys_of, read_dialogue, read_turns, turns_of
 from qpeft.data.example import Message
 from qpeft.data.fields import likeness, message, optional_text, require, text_of
 from qpeft.data.rows import Row
@@ -90,13 +90,10 @@ def _fits(row_format: RowFormat, row: Row, *, null: bool) -> bool:
 def _dialogue_name(row: Row, *, null: bool) -> str | None:
     """Which keys the first turn has; where it does not tell, what the column is usually called."""
     turns = turns_of(row)
-    first = turns[0] if isinstance(turns, list) and turns else None
-    for name, keys in _TURN_KEYS.items():
-        if isinstance(first, dict) and keys.role in first:
-            return name
     if turns is None and not null:
         return None
-    return "messages" if "messages" in row.values else "sharegpt"
+    found = keys_of(turns, OPENAI if "messages" in row.values else SHAREGPT)
+    return next(name for name, keys in _TURN_KEYS.items() if keys is found)
 
 
 def _wanted(row_format: RowFormat) -> str:
@@ -114,7 +111,7 @@ def _dialogue(keys: TurnKeys) -> Callable[[Row, Roles], list[Message]]:
     return lambda row, roles: read_dialogue(row, keys, roles)
 
 
-def _alpaca(row: Row, _: Roles) -> list[Message]:
+def alpaca_question(row: Row) -> list[Message]:
     """`instruction`, then on a new line `input` if there is one; `history` holds [question, answer] pairs before it."""
     system, extra = optional_text("system", row), optional_text("input", row)
     messages = [message("system", system, "'system'", row)] if system else []
@@ -127,8 +124,11 @@ def _alpaca(row: Row, _: Roles) -> list[Message]:
         for role, text in zip(("user", "assistant"), pair, strict=True):
             messages.append(message(role, text, f"pair {number} of 'history'", row))
     question = "\n".join(part for part in (text_of("instruction", row), extra) if part)
-    messages.append(message("user", question, "'instruction'", row))
-    return [*messages, message("assistant", text_of("output", row), "'output'", row)]
+    return [*messages, message("user", question, "'instruction'", row)]
+
+
+def _alpaca(row: Row, _: Roles) -> list[Message]:
+    return [*alpaca_question(row), message("assistant", text_of("output", row), "'output'", row)]
 
 
 def _prompt_completion(row: Row, roles: Roles) -> list[Message]:

@@ -79,14 +79,14 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_line_rows(path: Path) -> Iterator[Row]:
-    for number, line in _text_lines(path):
+    for number, line in text_lines(path):
         if line.strip():
             source = f"{path}:{number}"
             yield _row(_parse_json(line, source, hint=" Every line must be one JSON object."), source)
 
 
 def _json_array_rows(path: Path) -> Iterator[Row]:
-    text = "".join(line for _, line in _text_lines(path, longest=path.stat().st_size))
+    text = "".join(line for _, line in text_lines(path, longest=path.stat().st_size))
     values = _parse_json(text, str(path), hint="")
     assert isinstance(values, list), "text that starts with a bracket is an array or malformed"
     for number, value in enumerate(values, start=1):
@@ -94,7 +94,7 @@ def _json_array_rows(path: Path) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in _text_lines(path)), strict=True)
+    reader = csv.reader((line for _, line in text_lines(path)), strict=True)
     try:
         header = next(reader, None)
         if header is None:
@@ -153,7 +153,7 @@ def _vendor_rows(load: Callable[[], Iterable[Mapping[str, object]]], source: str
         raise DataError(f"{source} {problem}: {reason}") from error
 
 
-def _text_lines(path: Path, *, longest: int | None = None) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, *, longest: int | None = None) -> Iterator[tuple[int, str]]:
     """Numbered lines with their ends. Only a line feed ends a line: JSON text may hold other separators."""
     longest = longest or MAX_LINE
     with path.open("rb") as file:

@@ -23,7 +23,7 @@ class PairTemplate:
     """
 
     def __init__(self, prompt: str, response: str) -> None:
-        self._user, self._assistant = _Template("prompt", prompt), _Template("response", response)
+        self._user, self._assistant = Template("prompt", prompt), Template("response", response)
         self.columns = tuple(dict.fromkeys((*self._user.columns, *self._assistant.columns)))
 
     def messages(self, row: Row) -> list[Message]:
@@ -32,8 +32,11 @@ class PairTemplate:
         return [message("user", question, "prompt", row), message("assistant", answer, "response", row)]
 
 
-class _Template:
-    """Text with column names in braces. `option` is its name in errors."""
+class Template:
+    """Text with column names in braces. `option` is its name in errors.
+
+    Raises: DataError for a template without columns or with malformed braces.
+    """
 
     def __init__(self, option: str, text: str) -> None:
         try:
@@ -51,6 +54,7 @@ class _Template:
         self._parts = [(literal, name) for literal, name, _, _ in parts]
 
     def fill(self, row: Row) -> str:
+        """The text with the row's values. Raises: DataError for a column that is missing or no text."""
         for column in self.columns:
             if column not in row.values:
                 near = get_close_matches(column, [str(key) for key in row.values], n=1, cutoff=0.0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 
 from qpeft.data import Message
-from qpeft.data.describe import kind, listed
-from qpeft.data.example import ROLES
-from qpeft.data.rows import READERS, Row, read_rows
+from qpeft.data.describe import listed
+from qpeft.data.dialogues import read_question
+from qpeft.data.fields import message, text_of
+from qpeft.data.formats import Roles, alpaca_question
+from qpeft.data.rows import READERS, Row, read_rows, text_lines
+from qpeft.data.templates import Template
 from qpeft.errors import DataError
 
 TEXT = ".txt"
@@ -25,22 +27,26 @@ class Question:
     source: str
 
 
-def read_questions(path: Path, *, system: str | None = None, prompt: str | None = None) -> list[Question]:
-    """All questions of a file, in their order.
+def read_questions(
+    path: Path, *, system: str | None = None, prompt: str | None = None, roles: Roles | None = None
+) -> list[Question]:
+    """All questions of a file, in their order, read as training reads rows of the same columns.
 
     Args:
         path: .jsonl, .json, .csv or .parquet with columns of `COLUMNS` or those of `prompt`; .txt with one a line.
         system: system message for dialogues that have none of their own.
         prompt: template of the question with column names in braces. Rows that lack its columns are read by `COLUMNS`.
+        roles: what role names mean that are not known: {"tool": "user"}.
 
     Raises: DataError for a file that cannot be read or holds no question, or a row without one; it names the line.
     """
     if path.suffix.lower() not in (TEXT, *READERS):
         raise DataError(f"{path}: files of questions end in {', '.join([*READERS, TEXT])}; got '{path.suffix}'.")
     rows = _lines(path) if path.suffix.lower() == TEXT else read_rows(str(path), split="train")
+    template = Template("prompt", prompt) if prompt else None
     questions = []
     for row in rows:
-        messages = _messages(row, prompt)
+        messages = _messages(row, template, roles or {})
         if system and messages[0].role != "system":
             messages = [Message("system", system), *messages]
         questions.append(Question(tuple(messages), row.values, row.source))
@@ -51,100 +57,43 @@ def read_questions(path: Path, *, system: str | None = None, prompt: str | None 
 
 def _lines(path: Path) -> Iterator[Row]:
     try:
-        data = path.read_bytes()
+        for number, line in text_lines(path):
+            if text := line.strip():
+                yield Row({"question": text}, f"{path}:{number}")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            text = line.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line).") from error
-        if text:
-            yield Row({"question": text}, f"{path}:{number}")
 
 
-def _messages(row: Row, prompt: str | None) -> list[Message]:
-    columns = [name for _, name, _, _ in Formatter().parse(prompt)] if prompt else []
-    if prompt and all(name is None or name in row.values for name in columns):
-        filled = prompt.format_map({name: _text(row, name) for name in columns if name is not None})
-        return [_message("user", filled, row)]
-    for column, read in COLUMNS.items():
-        if column in row.values:
-            return read(row, column)
-    wanted = f" or those of the template {prompt!r}" if prompt else ""
-    raise DataError(
-        f"{row.source}: no question in the keys {listed(row.values)}; expected one of {listed(COLUMNS)}{wanted}."
-    )
-
-
-def _dialogue(row: Row, column: str) -> list[Message]:
-    """The turns without an answer at their end, which is what is asked for."""
-    turns = row.values[column]
-    if not isinstance(turns, list) or not turns:
-        raise DataError(f"{row.source}: '{column}' must be a list of turns; got {kind(turns)}.")
-    messages = [_turn(turn, f"turn {number}", row) for number, turn in enumerate(turns, start=1)]
-    if messages[-1].role == "assistant":
-        del messages[-1]
-    if not messages or messages[-1].role != "user":
-        raise DataError(f"{row.source}: the user must speak last, or last before the answer.")
-    return messages
-
-
-def _turn(turn: object, where: str, row: Row) -> Message:
-    """As OpenAI has it, role and content, or as ShareGPT has it, from and value."""
-    values = turn if isinstance(turn, dict) else {}
-    role, content = values.get("role", values.get("from")), values.get("content", values.get("value"))
-    role = SHAREGPT.get(role, role) if isinstance(role, str) else role
-    if role not in ROLES:
+def _messages(row: Row, template: Template | None, roles: Roles) -> list[Message]:
+    if template is not None and all(column in row.values for column in template.columns):
+        return [message("user", template.fill(row), "prompt", row)]
+    present = [column for column in COLUMNS if column in row.values]
+    if not present:
+        wanted = f" or those of the template, {listed(template.columns)}" if template else ""
         raise DataError(
-            f"{row.source}: {where} must have a 'role', one of {listed(ROLES)}, and 'content', or a 'from', one of "
-            f"{listed(SHAREGPT)}, and 'value'."
+            f"{row.source}: no question in the keys {listed(row.values)}; expected one of {listed(COLUMNS)}{wanted}."
         )
-    return _message(str(role), content, row)
+    column = next((column for column in present if row.values[column] is not None), present[0])
+    return COLUMNS[column](row, column, roles)
 
 
-SHAREGPT = {"human": "user", "gpt": "assistant"}
-"""Its names of roles where they are not ours."""
+def _dialogue(row: Row, column: str, roles: Roles) -> list[Message]:
+    return read_question(row.values[column], column, row, roles)
 
 
-def _plain(row: Row, column: str) -> list[Message]:
-    return [_message("user", _text(row, column), row)]
+def _plain(row: Row, column: str, _: Roles) -> list[Message]:
+    return [message("user", text_of(column, row), f"'{column}'", row)]
 
 
-def _prompt(row: Row, column: str) -> list[Message]:
-    return _dialogue(row, column) if isinstance(row.values[column], list) else _plain(row, column)
+def _prompt(row: Row, column: str, roles: Roles) -> list[Message]:
+    return (_dialogue if isinstance(row.values[column], list) else _plain)(row, column, roles)
 
 
-def _instruction(row: Row, column: str) -> list[Message]:
-    """As alpaca has it: an instruction and, where there is one, what it is about."""
-    about = _text(row, "input") if row.values.get("input") else ""
-    return [_message("user", f"{_text(row, column)}\n{about}".strip(), row)]
-
-
-COLUMNS: dict[str, Callable[[Row, str], list[Message]]] = {
+COLUMNS: dict[str, Callable[[Row, str, Roles], list[Message]]] = {
     "messages": _dialogue,
     "conversations": _dialogue,
     "prompt": _prompt,
     "question": _plain,
-    "instruction": _instruction,
+    "instruction": lambda row, _, __: alpaca_question(row),
 }
-"""Where a question may stand, the first that a row has."""
-
-
-def _text(row: Row, column: str) -> str:
-    value = row.values[column]
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise DataError(f"{row.source}: '{column}' must be text or a number; got {kind(value)}.")
-    return str(value)
-
-
-def _message(role: str, content: object, row: Row) -> Message:
-    if not isinstance(content, str) or not content.strip():
-        raise DataError(f"{row.source}: the {role}'s message must be text that is not blank.")
-    try:
-        content.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{row.source}: the {role}'s message holds half of a surrogate pair, which is no text."
-        ) from error
-    return Message(role, content)
+"""Where a question may stand, the first that a row has and that is not null."""

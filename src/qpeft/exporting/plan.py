@@ -103,8 +103,8 @@ def finish_folder(folder: Path, report: ExportReport, card: str) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
     record = report.to_dict() | {"environment": environment()}
     (folder / "export_report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _calibration_and_probe(

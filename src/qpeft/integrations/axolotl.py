@@ -15,6 +15,7 @@ plug-in that returns something is used. Configurations are dictionaries whose mi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel
 
 from qpeft.adapters import ADAPTERS
 from qpeft.adapters.build import add_adapter, build_config
+from qpeft.adapters.load import load_adapter
 from qpeft.errors import AdapterError, RecipeError
 
 OLDEST_PEFT = (0, 21)
@@ -68,8 +70,8 @@ class QpeftPlugin(BasePlugin):
             config_only: leave the model alone and return (None, config), as for trainers that add the adapter.
 
         Returns: None if `cfg` names an adapter that is not ours.
-        Raises: RecipeError for keys or a folder without effect, AdapterError for options that do not fit or a PEFT
-            that cannot save the adapter.
+        Raises: RecipeError for keys or a folder without effect, AdapterError for options or a trained adapter
+            that do not fit, or a PEFT that cannot save the adapter.
         """
         method = cfg.get("adapter")
         if method not in ADAPTERS:
@@ -84,8 +86,13 @@ class QpeftPlugin(BasePlugin):
                     f"lora_model_dir: axolotl asks for options alone here, as it does for preference training, and the "
                     f"weights in {folder} would be left out. Without lora_model_dir a new adapter is trained."
                 )
-            trained = PeftModel.from_pretrained(model, folder, is_trainable=not inference, **options)
-            return trained, trained.active_peft_config
+            trained = load_adapter(model, Path(folder), is_trainable=not inference, **options)
+            found = trained.active_peft_config
+            if found.peft_type != method.upper():
+                raise RecipeError(
+                    f"lora_model_dir: {folder} holds a {found.peft_type.value}, not the adapter {method!r}."
+                )
+            return trained, found
         config = build_config(method, cfg.get("qpeft") or {})
         return (None, config) if config_only else (add_adapter(model, config, **options), config)
 

@@ -2,10 +2,18 @@
 
 from qpeft.adapters.base.branch import AbstractBranch, AbstractMatrixBranch, FactoredBranch, FactoredMatrixBranch
 from qpeft.adapters.base.config import AdapterConfig, RankedConfig, check_counts, option
-from qpeft.adapters.base.factors import AbstractFactor, BareMpoFactor, Factor, MpoFactor, build_factor
+from qpeft.adapters.base.factors import (
+    AbstractFactor,
+    AbstractRandomFactor,
+    BareMpoFactor,
+    Factor,
+    MpoFactor,
+    build_factor,
+)
 from qpeft.adapters.base.layer import AbstractAdapterLayer, generator, require_linear
 from qpeft.adapters.base.matrix import AbstractMatrixLayer, AbstractMatrixModel
 from qpeft.adapters.base.model import AbstractAdapterModel
+from qpeft.adapters.base.ranked import AbstractLoraLikeBranch, AbstractRankedBranch, AbstractRankedLayer
 from qpeft.adapters.base.widths import check_factors, given_factors
 
 __all__ = [
@@ -13,9 +21,13 @@ __all__ = [
     "AbstractAdapterModel",
     "AbstractBranch",
     "AbstractFactor",
+    "AbstractLoraLikeBranch",
     "AbstractMatrixBranch",
     "AbstractMatrixLayer",
     "AbstractMatrixModel",
+    "AbstractRandomFactor",
+    "AbstractRankedBranch",
+    "AbstractRankedLayer",
     "AdapterConfig",
     "BareMpoFactor",
     "Factor",

@@ -2,9 +2,6 @@
 
 Both factors of an adapter are built as (rank, width): `down` reads x with it, `up` writes with its transpose. All of it
 depends on weights only, so a step contracts each once, from the rank side, whatever the number of tokens.
-
-`initialize` takes the side that a factor reads when it is applied: `down` the wide one, `up` the narrow one. Kaiming's
-variances follow the number of inputs, so they depend on it.
 """
 
 from __future__ import annotations
@@ -30,7 +27,33 @@ class AbstractFactor(nn.Module, ABC):
         """The matrix."""
 
 
-class DenseFactor(AbstractFactor):
+class AbstractRandomFactor(AbstractFactor):
+    """A factor that can start at random or at zero."""
+
+    @abstractmethod
+    def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
+        """Random weights that give entries of this variance."""
+
+    @abstractmethod
+    def zero(self) -> None:
+        """Make the matrix zero, so that a fresh adapter changes nothing; it can still learn."""
+
+
+class AbstractPublishedFactor(AbstractRandomFactor):
+    """One that can also start as QTHA's authors published it."""
+
+    @abstractmethod
+    def initialize_kaiming(self, reads: Side, generator: torch.Generator | None) -> None:
+        """Kaiming's first values, whatever variance results.
+
+        Args:
+            reads: the side that the factor reads when it is applied, whose width they follow: `down` the wide one, `up`
+                the narrow one.
+            generator: of random numbers; None for torch's global one.
+        """
+
+
+class DenseFactor(AbstractPublishedFactor):
     """A plain (rank, width) matrix, as in LoRA."""
 
     def __init__(self, rank: int, width: int) -> None:
@@ -42,21 +65,23 @@ class DenseFactor(AbstractFactor):
         return self.matrix
 
     @torch.no_grad()
-    def initialize(self, init: str, *, reads: Side, variance: float, generator: torch.Generator | None) -> None:
-        """Random entries: orthogonal rows and the given variance, or Kaiming-uniform as published (`kaiming`)."""
-        if init == "kaiming":
-            _kaiming_uniform(self.matrix, reads, generator)
-        else:
-            gain = math.sqrt(variance * max(self.matrix.shape))
-            nn.init.orthogonal_(self.matrix, gain=gain, generator=generator)
+    def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
+        """Orthogonal rows, entries of this variance."""
+        gain = math.sqrt(variance * max(self.matrix.shape))
+        nn.init.orthogonal_(self.matrix, gain=gain, generator=generator)
+
+    @torch.no_grad()
+    def initialize_kaiming(self, reads: Side, generator: torch.Generator | None) -> None:
+        """Kaiming-uniform entries."""
+        _kaiming_uniform(self.matrix, reads, generator)
 
     @torch.no_grad()
     def zero(self) -> None:
-        """Make the factor zero, so that a fresh adapter changes nothing; it can still learn."""
+        """Make the matrix zero."""
         self.matrix.zero_()
 
 
-class MpoFactor(AbstractFactor):
+class MpoFactor(AbstractPublishedFactor):
     """A (rank, width) matrix as bottleneck (rank, inner) times matrix product operator (inner, width).
 
     Raises: FactorizationError if a size is below 1.
@@ -72,19 +97,17 @@ class MpoFactor(AbstractFactor):
         return self.operator.left_multiply(self.bottleneck)
 
     @torch.no_grad()
-    def initialize(self, init: str, *, reads: Side, variance: float, generator: torch.Generator | None) -> None:
-        """Random weights.
-
-        `orthogonal`: every step of the contraction is a scaled (semi-)orthogonal matrix, and the entries of the product
-        have the given variance. `kaiming`: as published, whatever variance results.
-        """
-        if init == "kaiming":
-            _kaiming_uniform(self.bottleneck, reads, generator)
-            _kaiming_cores(self.operator, reads, generator)
-            return
+    def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
+        """Every step of the contraction a scaled (semi-)orthogonal matrix, entries of the product of this variance."""
         _orthogonal_cores(self.operator, generator)
         gain = math.sqrt(variance * max(self.bottleneck.shape))
         nn.init.orthogonal_(self.bottleneck, gain=gain, generator=generator)
+
+    @torch.no_grad()
+    def initialize_kaiming(self, reads: Side, generator: torch.Generator | None) -> None:
+        """Kaiming-uniform bottleneck, Kaiming-normal cores."""
+        _kaiming_uniform(self.bottleneck, reads, generator)
+        _kaiming_cores(self.operator, reads, generator)
 
     @torch.no_grad()
     def zero(self) -> None:
@@ -92,7 +115,7 @@ class MpoFactor(AbstractFactor):
         self.operator.cores[-1].zero_()
 
 
-class BareMpoFactor(AbstractFactor):
+class BareMpoFactor(AbstractPublishedFactor):
     """A (rank, width) matrix that is a matrix product operator itself, without a matrix before it.
 
     Raises: FactorizationError if a size is below 1.
@@ -107,13 +130,15 @@ class BareMpoFactor(AbstractFactor):
         return self.operator.dense()
 
     @torch.no_grad()
-    def initialize(self, init: str, *, reads: Side, variance: float, generator: torch.Generator | None) -> None:
-        """Random cores, as those of `MpoFactor`; `orthogonal` gives the product's entries the variance on average."""
-        if init == "kaiming":
-            _kaiming_cores(self.operator, reads, generator)
-            return
+    def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
+        """Cores as those of `MpoFactor`, entries of the product of this variance on average."""
         _orthogonal_cores(self.operator, generator)
         self.operator.cores[0].mul_(math.sqrt(variance * self.operator.narrow.width))
+
+    @torch.no_grad()
+    def initialize_kaiming(self, reads: Side, generator: torch.Generator | None) -> None:
+        """Kaiming-normal cores."""
+        _kaiming_cores(self.operator, reads, generator)
 
     @torch.no_grad()
     def zero(self) -> None:

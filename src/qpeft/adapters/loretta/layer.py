@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from qpeft.adapters.base import AbstractMatrixLayer, generator
+from qpeft.adapters.base import AbstractRankedLayer
 from qpeft.adapters.loretta.branch import LorettaBranch
-from qpeft.adapters.loretta.config import LorettaConfig
 
 
-class LorettaLayer(AbstractMatrixLayer):
+class LorettaLayer(AbstractRankedLayer):
     """A linear layer plus the updates of its active LoRETTA adapters; see `LorettaBranch`.
 
     Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
     """
 
     adapter_layer_names = ("loretta_branch",)
-
-    def make_branch(self, config: LorettaConfig) -> LorettaBranch:
-        """A branch of the rank and alpha that the config's patterns give this layer; its `up` is zero."""
-        rank, scaling = config.rank_of(self.name), config.scaling_of(self.name)
-        branch = LorettaBranch(config, self.in_features, self.out_features, rank=rank, scaling=scaling)
-        branch.initialize(generator(config.init_seed, self.name))
-        return branch
+    branch_class = LorettaBranch

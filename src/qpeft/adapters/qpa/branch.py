@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
-from qpeft.adapters.base import FactoredMatrixBranch
+from qpeft.adapters.base import AbstractLoraLikeBranch
 from qpeft.adapters.qpa.config import QpaConfig
 from qpeft.adapters.qpa.generator import GeneratedFactor
 
 
-class QpaBranch(FactoredMatrixBranch):
+class QpaBranch(AbstractLoraLikeBranch):
     """The update that one QPA adapter adds to one linear layer.
 
         update = scaling * x down^T up
@@ -18,31 +16,8 @@ class QpaBranch(FactoredMatrixBranch):
     Source: arXiv:2410.09846.
     """
 
-    down: GeneratedFactor
-    up: GeneratedFactor
-
-    def __init__(self, config: QpaConfig, in_features: int, out_features: int, *, rank: int, scaling: float) -> None:
-        down, up = (
-            GeneratedFactor(
-                rank,
-                width,
-                chunk_size=config.chunk_size,
-                hidden_size=config.hidden_size,
-                depth=config.depth,
-            )
-            for width in (in_features, out_features)
-        )
-        super().__init__(down, up, scaling=scaling, dropout=config.dropout)
-        self.rank, self.in_features = rank, in_features
-
-    @torch.no_grad()
-    def initialize(self, generator: torch.Generator | None) -> None:
-        """Random generators, `up` zero through its last layer: the update starts at zero. Nothing on the meta device.
-
-        Inputs of unit variance give h of variance 1/3 on average, as in LoRA.
-        """
-        if next(self.parameters()).is_meta:
-            return
-        self.down.initialize(variance=1 / (3 * self.in_features), generator=generator)
-        self.up.initialize(variance=1 / self.rank, generator=generator)
-        self.up.zero()
+    @staticmethod
+    def make_factor(config: QpaConfig, rank: int, width: int) -> GeneratedFactor:
+        """A generated matrix of this config's chunks, network and depth."""
+        sizes = {"chunk_size": config.chunk_size, "hidden_size": config.hidden_size, "depth": config.depth}
+        return GeneratedFactor(rank, width, **sizes)

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.adapters.base import AbstractFactor
+from qpeft.adapters.base import AbstractRandomFactor
 from qpeft.circuits.real import cnot_chain
 from qpeft.simulation import apply_circuit
 
 
-class GeneratedFactor(AbstractFactor):
+class GeneratedFactor(AbstractRandomFactor):
     """A (rank, width) matrix, read row by row from the chunks of its generator.
 
         features of chunk i: bits of i as -1 and 1, and 2**n p_i - 1

@@ -60,9 +60,12 @@ class QthaBranch(FactoredBranch):
         """
         if next(self.parameters()).is_meta:
             return
-        down_variance, up_variance = 1 / (3 * self.in_features), 1 / self.rank
-        self.down.initialize(config.factor_init, reads="wide", variance=down_variance, generator=generator)
-        self.up.initialize(config.factor_init, reads="narrow", variance=up_variance, generator=generator)
+        if config.factor_init == "kaiming":
+            self.down.initialize_kaiming("wide", generator)
+            self.up.initialize_kaiming("narrow", generator)
+        else:
+            self.down.initialize(variance=1 / (3 * self.in_features), generator=generator)
+            self.up.initialize(variance=1 / self.rank, generator=generator)
         self.up.zero()
         if self.middle is not None:
             self.middle.initialize(generator)

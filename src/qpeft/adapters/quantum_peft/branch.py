@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.adapters.base import FactoredMatrixBranch
+from qpeft.adapters.base import AbstractRankedBranch
 from qpeft.adapters.quantum_peft.columns import CircuitColumns
 from qpeft.adapters.quantum_peft.config import QuantumPeftConfig
 
 
-class QuantumPeftBranch(FactoredMatrixBranch):
+class QuantumPeftBranch(AbstractRankedBranch):
     """The update that one Quantum-PEFT adapter adds to one linear layer.
 
         update = scaling * x down^T diag(strengths) up
@@ -27,9 +27,13 @@ class QuantumPeftBranch(FactoredMatrixBranch):
     def __init__(
         self, config: QuantumPeftConfig, in_features: int, out_features: int, *, rank: int, scaling: float
     ) -> None:
-        down, up = (CircuitColumns(rank, width, depth=config.depth) for width in (in_features, out_features))
-        super().__init__(down, up, scaling=scaling, dropout=config.dropout)
+        super().__init__(config, in_features, out_features, rank=rank, scaling=scaling)
         self.strengths = nn.Parameter(torch.empty(rank))
+
+    @staticmethod
+    def make_factor(config: QuantumPeftConfig, rank: int, width: int) -> CircuitColumns:
+        """Columns of a circuit of this config's depth."""
+        return CircuitColumns(rank, width, depth=config.depth)
 
     def bottleneck(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """h, each entry times its strength."""
