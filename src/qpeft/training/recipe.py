@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate import PartialState
 from peft import PeftConfig, PeftModel
 from rich.console import Console
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from qpeft.adapters.build import build_config
@@ -36,10 +36,18 @@ from qpeft.training.bill import Bill, training_bill
 from qpeft.training.card import model_card
 from qpeft.training.checkpoints import checkpoints
 from qpeft.training.figure import save_loss_curve
+from qpeft.training.processes import (
+    from_main,
+    is_main_process,
+    join_processes,
+    number_of_processes,
+    require_as_many_processes,
+)
 from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
 from qpeft.training.sections import Recipe
 from qpeft.training.setup import adapted_model, make_trainer
+from qpeft.training.sharding import whole_weights
 from qpeft.training.splits import Split, load_splits
 
 
@@ -74,17 +82,17 @@ def train(
         QpeftError: of the kind that fits; nothing has then been overwritten, and checkpoints stay.
     """
     # Processes that train together have one folder, and the first of them writes.
-    alone = used_alone(Path(recipe.output.folder)) if PartialState().is_main_process else nullcontext()
+    join_processes()
+    alone = used_alone(Path(recipe.output.folder)) if is_main_process() else nullcontext()
+    heard = console if is_main_process() else None
     with alone:
-        return _train(recipe, resume, console or Console(quiet=True), confirm)
+        return _train(recipe, resume, heard or Console(quiet=True), confirm)
 
 
 def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bill], None]) -> TrainedRun:
     folder = Path(recipe.output.folder)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
-    started = _continue_folder(folder, recipe) if resume else None
-    if started is None:
-        require_empty_folder(folder)
+    started = from_main(lambda: _find_started(folder, recipe, resume=resume))
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
     tokenizer = load_tokenizer(
@@ -102,6 +110,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         f"{recipe.adapter.type} on {recipe.model.name}: {size['trainable_parameters']:,} trainable parameters in "
         f"{size['layers']} layers, on {device_name(model.device)}"
     )
+    if (processes := number_of_processes()) > 1:
+        console.print(f"{processes} processes, each with batches of {recipe.training.batch_size} of its own")
     if session is not None:
         session.check(model)
         bill = training_bill(recipe, session.device.capabilities(), model, training.encoded)
@@ -110,23 +120,26 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
             console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
         confirm(bill)
     if started is None:
-        make_folder(folder)
+        from_main(lambda: make_folder(folder))
         before = recipe.evaluation.before
         started = {
             "state": "started",
             "recipe": recipe.model_dump(mode="json"),
+            "processes": processes,
             "environment": environment() | {"device": device_name(model.device)},
             "data": _hashes(recipe),
             "adapter": size,
             "device": {"run": new_run_id(folder), "journal": str(session.journal_path)} if session else None,
             "before": _measure(recipe, model, tokenizer, held_out, console, "before") if before else None,
         }
-        write_record(folder, started)
-        write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
+        if is_main_process():
+            text = yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True)
+            write_record(folder, started)
+            write_atomically(folder / "recipe.yaml", text)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
     trainer, progress = make_trainer(recipe, model, tokenizer, training, held_out, console, device_steps)
-    saved = checkpoints(folder / "checkpoints")
+    saved = from_main(lambda: checkpoints(folder / "checkpoints"))
     if saved:
         console.print(f"continuing from {saved[-1].name}")
     trainer.train_from(saved[-1] if saved else None)
@@ -141,7 +154,9 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         "history": trainer.state.log_history,
         "seconds_per_step": statistics.median(progress.step_seconds) if progress.step_seconds else None,
     }
-    _save(recipe, model, record, folder)
+    weights = whole_weights(model)
+    if is_main_process():
+        _save(recipe, model, weights, record, folder)
     console.print(f"saved to {folder}")
     return TrainedRun(record, model, tokenizer)
 
@@ -161,6 +176,14 @@ def _size(model: PeftModel) -> dict[str, int]:
     }
 
 
+def _find_started(folder: Path, recipe: Recipe, *, resume: bool) -> dict[str, Any] | None:
+    """The record of the run to continue; None for a new one. Raises: OutputError if the folder is in the way."""
+    started = _continue_folder(folder, recipe) if resume else None
+    if started is None:
+        require_empty_folder(folder)
+    return started
+
+
 def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """The record of the interrupted run; None if it had not begun. Raises: OutputError for another run's folder."""
     if not folder.exists() or not any(folder.iterdir()):
@@ -168,6 +191,7 @@ def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     record = read_record(folder)
     if record["state"] == "finished":
         raise OutputError(f"The run in {folder} is finished; there is nothing to continue.")
+    require_as_many_processes(folder, record)
     wanted, stored = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
     differing = [
         name
@@ -239,12 +263,12 @@ def describe(scores: Scores) -> str:
     return f"held-out loss {scores.loss:.4f} over {scores.tokens:,} tokens{matched}"
 
 
-def _save(recipe: Recipe, model: PeftModel, record: dict[str, Any], folder: Path) -> None:
+def _save(recipe: Recipe, model: PeftModel, weights: dict[str, Tensor], record: dict[str, Any], folder: Path) -> None:
     """Adapter, card and curve; the record last, since it says that the run is finished."""
     with disk_errors(folder):
         temporary = folder / ".adapter"
         shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(str(temporary))
+        model.save_pretrained(str(temporary), state_dict=weights)
         _settle_config(temporary / "adapter_config.json", model.active_peft_config, recipe.model.name)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             (temporary / name).replace(folder / name)

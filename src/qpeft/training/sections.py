@@ -66,7 +66,9 @@ class AdapterSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    type: str = Field("qtha", description="'qtha' or another method of ours, or any that PEFT knows: 'lora', 'lokr', ...")
+    type: str = Field(
+        "qtha", description="'qtha' or another method of ours, or any that PEFT knows: 'lora', 'lokr', ..."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class TrainingSection(Section):
 
     steps: PositiveInt | None = Field(None, description="Optimiser steps; None takes them from epochs.")
     epochs: PositiveFloat = Field(1.0, description="Passes over the training data, if steps is None.")
-    batch_size: PositiveInt = Field(8, description="Examples at once.")
+    batch_size: PositiveInt = Field(8, description="Examples at once, in each process.")
     gradient_accumulation: PositiveInt = Field(1, description="Batches per optimiser step.")
     learning_rate: PositiveFloat | None = Field(None, description="Peak; None takes the method's default.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="After warm-up.")
@@ -95,9 +97,9 @@ class TrainingSection(Section):
     checkpoint_every: PositiveInt | None = Field(50, description="Steps between checkpoints; None for none.")
     keep_checkpoints: PositiveInt = Field(1, description="How many of the latest checkpoints stay.")
 
-    def num_steps(self, num_examples: int) -> int:
-        """Optimiser steps of a run over so many examples."""
-        batches = -(-num_examples // self.batch_size)
+    def num_steps(self, num_examples: int, *, num_processes: int = 1) -> int:
+        """Optimiser steps of a run over so many examples, each process with batches of its own."""
+        batches = -(-num_examples // (self.batch_size * num_processes))
         per_epoch = -(-batches // self.gradient_accumulation)
         return self.steps or max(1, round(self.epochs * per_epoch))
 

@@ -13,6 +13,7 @@ from trl import SFTConfig
 from qpeft.adapters.build import add_adapter, default_learning_rate
 from qpeft.data import to_dataset
 from qpeft.models import default_device, load_model
+from qpeft.training.processes import computes_on_cpu, number_of_processes
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sections import Recipe
@@ -40,7 +41,7 @@ def make_trainer(
     folder = Path(recipe.output.folder) / "checkpoints"
     learning_rate = options.learning_rate or default_learning_rate(recipe.adapter.type)
     progress = ProgressReport(console)
-    steps = options.num_steps(len(training.encoded))
+    steps = options.num_steps(len(training.encoded), num_processes=number_of_processes())
     arguments = SFTConfig(
         output_dir=str(folder),
         seed=recipe.seed,
@@ -54,6 +55,8 @@ def make_trainer(
         max_grad_norm=options.max_grad_norm,
         gradient_checkpointing=options.gradient_checkpointing or None,
         bf16=False,
+        use_cpu=computes_on_cpu(),
+        ddp_find_unused_parameters=False,
         logging_steps=options.log_every,
         logging_first_step=True,
         eval_strategy="steps" if held_out and options.eval_every else "no",

@@ -17,8 +17,8 @@ from trl import SFTTrainer
 from qpeft.data import Encoded
 from qpeft.errors import DeviceError
 from qpeft.evaluation import held_out_loss
-from qpeft.runs.files import staged
 from qpeft.training.checkpoints import checkpoints
+from qpeft.training.processes import from_main, is_main_process, staged_together, wait_for_all
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sampling import LengthGroupedSampler
 
@@ -84,7 +84,9 @@ class CheckpointingTrainer(SFTTrainer):
         """{"eval_loss": nats per trained-on token}, also logged and shown to callbacks."""
         if self._device_steps is not None:
             self._device_steps.pause()
-        metrics = {"eval_loss": held_out_loss(self.model, self._held_out).loss}
+        loss = held_out_loss(self.model, self._held_out).loss
+        # One for all, to the last bit: what is decided by it must not differ between processes.
+        metrics = {"eval_loss": from_main(lambda: loss)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -93,24 +95,32 @@ class CheckpointingTrainer(SFTTrainer):
         if self._lengths is None:
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler(self._lengths, batch_size=size, seed=self.args.seed)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
-        with staged(folder / name) as temporary:
+        with staged_together(folder / name) as temporary:
             self._staging = temporary
             try:
                 # Not SFTTrainer's own, which adds a model card to every checkpoint.
                 transformers.Trainer._save_checkpoint(self, model, trial)
             finally:
                 self._staging = None
-            for file in (temporary / name).iterdir():
-                file.rename(temporary / file.name)
-            (temporary / name).rmdir()
-        for old in checkpoints(folder)[: -self._keep_checkpoints]:
-            shutil.rmtree(old)
+            wait_for_all()
+            if is_main_process():
+                _move_up(temporary / name)
+        if is_main_process():
+            for old in checkpoints(folder)[: -self._keep_checkpoints]:
+                shutil.rmtree(old)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else str(super()._get_output_dir(trial))
+
+
+def _move_up(folder: Path) -> None:
+    """Move what a folder holds into its parent."""
+    for file in folder.iterdir():
+        file.rename(folder.parent / file.name)
+    folder.rmdir()
