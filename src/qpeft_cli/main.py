@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ COMMANDS = {
 """In the order of `qpeft --help`. Their files import `qpeft` inside functions only: tests/cli/test_start.py."""
 
 
+SECONDS_AFTER_FIRST = 10.0
+"""That other processes of a launcher wait before they say what stopped them."""
+
+
 def application(arguments: Sequence[str]) -> typer.Typer:
     """The command line that these arguments need: the one command that they name, or all where they name none."""
     app = typer.Typer(
@@ -76,6 +81,9 @@ def main() -> None:
 
         if not isinstance(error, QpeftError):
             raise
+        # What all processes of a launcher met, the first says; the launcher then ends the others.
+        if int(os.environ.get("RANK", "0")):
+            time.sleep(SECONDS_AFTER_FIRST)
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from qpeft.adapters.base import FactoredBranch
 from qpeft.errors import AdapterError, LaunchError
 
 
@@ -27,6 +28,9 @@ def shard(model: PeftModel) -> None:
     for layer in _decoder_layers(model):
         fully_shard(layer)
     fully_shard(model)
+    for module in model.modules():
+        if isinstance(module, FactoredBranch):
+            module.keeps_factors = False
     # Embeddings belong to the whole model, which `generate` goes past.
     register_fsdp_forward_method(model, "generate")
 
