@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,10 @@ class AbstractBranch(nn.Module, ABC):
         """Type of the weights, and of x and the update."""
         return next(self.parameters()).dtype
 
-    def without_autocast(self) -> torch.autocast:
+    def without_autocast(self) -> AbstractContextManager[object]:
         """A context in which weights are multiplied in their own type."""
-        return torch.autocast(next(self.parameters()).device.type, enabled=False)
+        kind = next(self.parameters()).device.type
+        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class AbstractMatrixBranch(AbstractBranch):
