@@ -22,7 +22,7 @@ def test_sharding_that_a_cpu_would_leave_out_is_refused(recipe, tmp_path, monkey
 def test_a_launcher_that_starts_one_process_for_several_is_refused(recipe, tmp_path, monkeypatch):
     for name, value in {"ACCELERATE_USE_CPU": "False", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(LaunchError, match="started one.*--multi_gpu --num_processes N"):
+    with pytest.raises(LaunchError, match=r"started one.*--multi_gpu --num_processes N"):
         train(recipe())
     assert not (tmp_path / "run").exists()
 

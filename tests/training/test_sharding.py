@@ -68,8 +68,8 @@ def work(rank):
     assert all(isinstance(layer, FSDPModule) for layer in layers)
     for name, weight in adapted.named_parameters():
         assert isinstance(weight, DTensor), name
-        assert weight.to_local().shape[0] == len(weight.chunk(2)[rank]) if len(weight) > 1 else True, name
-        assert weight.to_local().numel() < weight.numel() or len(weight) == 1, name
+        # Half of the rows, rounded up, and the others.
+        assert len(weight.to_local()) == ((len(weight) + 1) // 2, len(weight) // 2)[rank], name
     found = {"losses": train(adapted, TOKENS.chunk(2)[rank])}
     dist.all_reduce(found["losses"])
     found |= {"logits": logits(adapted), "answers": answers(adapted)}
@@ -88,14 +88,14 @@ def work(rank):
 if __name__ == "__main__":
     mp.spawn(work, nprocs=2)
     found, adapted = torch.load(f"{STORE}.pt"), model()
-    exact = {"rtol": 1e-4, "atol": 1e-4} if DTYPE == "float32" else {"rtol": 0.02, "atol": 0.1}
-    torch.testing.assert_close(found["losses"] / 2, train(adapted, TOKENS), rtol=1e-2 if DTYPE != "float32" else 1e-5, atol=0)
+    same_loss, same_logits = (1e-5, 1e-4) if DTYPE == "float32" else (1e-3, 0.1)
+    torch.testing.assert_close(found["losses"] / 2, train(adapted, TOKENS), rtol=same_loss, atol=0)
     loaded = PeftModel.from_pretrained(load_model(FOLDER, dtype=DTYPE), f"{STORE}.adapter")
     for one in (adapted, loaded):
-        torch.testing.assert_close(found["logits"], logits(one), **exact)
+        torch.testing.assert_close(found["logits"], logits(one), rtol=same_logits, atol=same_logits)
     assert found["answers"].equal(answers(loaded))
     grow(adapted)
-    torch.testing.assert_close(found["grown"], logits(adapted), **exact)
+    torch.testing.assert_close(found["grown"], logits(adapted), rtol=same_logits, atol=same_logits)
     print("equal")
 """
 

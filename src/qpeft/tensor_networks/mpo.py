@@ -34,8 +34,8 @@ class MatrixProductOperator(nn.Module):
         self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in shapes)
 
     def left_multiply(self, matrix: Float[Tensor, "rank narrow"]) -> Float[Tensor, "rank wide"]:
-        """`matrix @ W`; a W larger than the result is never formed, but contracted one core at a time from `matrix` on."""
-        # Through W in a third of the operations, where it is no larger: their number is what a GPU waits for.
+        """`matrix @ W`. A W larger than the result is never formed: its cores are contracted with `matrix` one by one."""
+        # Where W is no larger, going through it takes half the operations, and their number is what a GPU waits for.
         return matrix @ self.dense() if self.narrow.width <= len(matrix) else self._multiply_by_cores(matrix)
 
     def dense(self) -> Float[Tensor, "narrow wide"]:
