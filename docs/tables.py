@@ -1,12 +1,22 @@
 """Tables of options in Markdown, from the classes that define them."""
 
 import dataclasses
+import inspect
+import sys
+from pathlib import Path
 
+import torch
 from peft import PeftConfig
 from pydantic_core import PydanticUndefined
+from torch import nn
 
+from qpeft.adapters import ADAPTERS
+from qpeft.adapters.base import AbstractMatrixModel
+from qpeft.adapters.count import count_layers
 from qpeft.training.config import section_of
 from qpeft.training.sections import Recipe
+
+HERE = Path(__file__).parent
 
 
 def recipe_table() -> str:
@@ -29,6 +39,22 @@ def adapter_table(config_class: type[PeftConfig]) -> str:
     options.sort(key=lambda field: field.name not in config_class.__annotations__)
     rows = [_row(field.name, getattr(defaults, field.name), field.metadata["help"]) for field in options]
     return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def methods_table() -> str:
+    """Every method with its formula, its size, whether it merges, and its page."""
+    rows = ["| method | what it is | formula | parameters | merges |", "| --- | --- | --- | --- | --- |"]
+    for name, (config_class, model_class) in ADAPTERS.items():
+        with torch.device("meta"):
+            layer = nn.ModuleDict({"layer": nn.Linear(576, 576)})
+        (kind,) = count_layers(layer, config_class(target_modules=["layer"]))
+        package = inspect.getmodule(config_class).__package__
+        what = sys.modules[package].__doc__.partition("\n")[0].rstrip(".")
+        formula = next(line.strip() for line in config_class.__doc__.splitlines() if " = " in line).replace("|", "\\|")
+        title = f"[{name}]({name}.md)" if (HERE / f"{name}.md").exists() else name
+        merges = "yes" if issubclass(model_class, AbstractMatrixModel) else "no"
+        rows.append(f"| {title} | {what} | `{formula}` | {kind.parameters:,} | {merges} |")
+    return "\n".join(rows) + "\n"
 
 
 def _row(key: str, default: object, description: str | None) -> str:

@@ -1,5 +1,6 @@
 """A tiny random language model with a tokenizer, in a folder, for tests that train."""
 
+import importlib.util
 import os
 
 import pytest
@@ -10,6 +11,16 @@ from tiny_model import make_model, write_sums
 if not torch.cuda.is_available():
     # Triton reads this once, when something first imports it: without a GPU its kernels run in its interpreter.
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `quantized` run where the packages are, and must run where QPEFT_QUANTIZED asks for them."""
+    if os.environ.get("QPEFT_QUANTIZED") or all(map(importlib.util.find_spec, ("bitsandbytes", "torchao"))):
+        return
+    left_out = [item for item in items if item.get_closest_marker("quantized")]
+    if left_out:
+        items[:] = [item for item in items if not item.get_closest_marker("quantized")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ TEMPLATE = (
 )
 
 
-def make_model(folder):
-    """A two-layer Llama of width 32 with grouped keys and values, and a byte-level tokenizer, in this folder."""
+def make_model(folder, *, hidden_size=32, intermediate_size=48):
+    """A two-layer Llama with grouped keys and values, and a byte-level tokenizer, in this folder."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -34,8 +34,8 @@ def make_model(folder):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

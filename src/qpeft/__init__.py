@@ -16,8 +16,12 @@ from qpeft.adapters import (
     QpaModel,
     QthaConfig,
     QthaModel,
+    QuantaConfig,
+    QuantaModel,
     QuantumPeftConfig,
     QuantumPeftModel,
+    TtLoraConfig,
+    TtLoraModel,
 )
 from qpeft.errors import QpeftError
 
@@ -33,8 +37,12 @@ __all__ = [
     "QpeftError",
     "QthaConfig",
     "QthaModel",
+    "QuantaConfig",
+    "QuantaModel",
     "QuantumPeftConfig",
     "QuantumPeftModel",
+    "TtLoraConfig",
+    "TtLoraModel",
     "set_quantum_device",
     "set_training_noise",
 ]

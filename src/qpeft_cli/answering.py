@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qpeft.adapters.load import FILES
+from qpeft.adapters.saved import FILES
 from qpeft.data import Message
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import generate
@@ -21,10 +22,9 @@ from qpeft.evaluation.questions import Question, read_questions
 from qpeft.runs import hash_file
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
-from qpeft.training.sections import Recipe
-from qpeft_cli.adapted import Adapted, load_adapted, read_recipe
+from qpeft_cli.adapted import AdaptedModel, Origin, load_onto, read_origin, read_recipe
+from qpeft_cli.input_lines import piped_lines
 from qpeft_cli.on_device import answering_on, section_for
-from qpeft_cli.questions import piped_lines
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Answering:
     yes: bool
     console: Console
 
-    def answers(self, adapted: Adapted, questions: Sequence[Sequence[Message]]) -> list[str]:
+    def answers(self, adapted: AdaptedModel, questions: Sequence[Sequence[Message]]) -> list[str]:
         """With the adapter, or without it inside `adapted.without_adapter`."""
         return generate(
             adapted.model,
@@ -52,14 +52,15 @@ class Answering:
         )
 
     @contextmanager
-    def on_device(self, adapted: Adapted, questions: Sequence[Sequence[Message]]) -> Iterator[None]:
+    def on_device(self, adapted: AdaptedModel, questions: Sequence[Sequence[Message]]) -> Iterator[None]:
         """Circuits on the quantum device inside, if one was named: after the bill for these questions, and consent."""
         if self.device is None:
             yield
             return
-        section = section_for(adapted.recipe, self.device, self.device_options)
+        recipe = read_recipe(self.folder)
         with answering_on(
-            section,
+            recipe,
+            section_for(recipe, self.device, self.device_options),
             adapted,
             self.folder,
             questions,
@@ -75,8 +76,9 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
     texts = [line for text in arguments for line in (piped_lines() if text == "-" else [text])]
     if not texts or not all(text.strip() for text in texts):
         raise DataError("There is no question: give one as an argument, or one per line on the standard input.")
-    adapted = load_adapted(options.folder)
-    system = adapted.recipe.data.system if options.system is None else options.system
+    origin = read_origin(options.folder)
+    adapted = load_onto(origin.model, options.folder)
+    system = origin.system if options.system is None else options.system
     first = [Message("system", system)] if system else []
     questions = [[*first, Message("user", text)] for text in texts]
 
@@ -99,25 +101,25 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
 
     Raises: DataError for questions that cannot be read or are too long; OutputError if `target` holds something else.
     """
-    recipe = read_recipe(options.folder)
-    system = recipe.data.system if options.system is None else options.system
-    questions = read_questions(source, system=system, prompt=recipe.data.prompt)
+    origin = read_origin(options.folder)
+    system = origin.system if options.system is None else options.system
+    questions = read_questions(source, system=system, prompt=origin.prompt)
     _require_free_columns(questions)
-    if target.resolve() == source.resolve():
+    if os.path.realpath(target) == os.path.realpath(source):
         raise OutputError(f"--input and --output are the same file, {source}. Choose another output.")
     with used_alone(target):
-        file = GrowingFile(target, _job(options, source, recipe, system), total=len(questions))
+        file = GrowingFile(target, _job(options, source, origin, system), total=len(questions))
         if file.num_lines:
             options.console.print(f"{target} has {file.num_lines:,} of {len(questions):,} answers already")
         if missing := questions[file.num_lines :]:
-            adapted = load_adapted(options.folder)
+            adapted = load_onto(origin.model, options.folder)
             _require_room(adapted, missing, options.max_new_tokens)
             with options.on_device(adapted, [question.messages for question in missing]):
                 _append_answers(options, adapted, missing, file)
     options.console.print(f"{len(questions):,} answers are in {target}")
 
 
-def _append_answers(options: Answering, adapted: Adapted, missing: Sequence[Question], file: GrowingFile) -> None:
+def _append_answers(options: Answering, adapted: AdaptedModel, missing: Sequence[Question], file: GrowingFile) -> None:
     columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=file.num_lines + len(missing), completed=file.num_lines)
@@ -136,13 +138,13 @@ def _append_answers(options: Answering, adapted: Adapted, missing: Sequence[Ques
             progress.update(task, completed=file.num_lines)
 
 
-def _job(options: Answering, source: Path, recipe: Recipe, system: str | None) -> dict[str, Any]:
+def _job(options: Answering, source: Path, origin: Origin, system: str | None) -> dict[str, Any]:
     """What answers depend on. Not the batch size: a run that ran out of memory goes on with a smaller one."""
     return {
         "input": hash_file(source),
         "adapter": {name: hash_file(options.folder / name) for name in FILES if (options.folder / name).is_file()},
-        "model": recipe.model.name,
-        "prompt": recipe.data.prompt,
+        "model": origin.model.name,
+        "prompt": origin.prompt,
         "max_new_tokens": options.max_new_tokens,
         "system": system,
         "base": options.base,
@@ -157,7 +159,7 @@ def _require_free_columns(questions: Sequence[Question]) -> None:
             raise DataError(f"{question.source} has a column '{min(taken)}' already; rename it.")
 
 
-def _require_room(adapted: Adapted, questions: Sequence[Question], max_new_tokens: int) -> None:
+def _require_room(adapted: AdaptedModel, questions: Sequence[Question], max_new_tokens: int) -> None:
     context = context_length(adapted.model)
     if context is None:
         return

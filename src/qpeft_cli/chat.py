@@ -30,19 +30,20 @@ def chat(
     from transformers import set_seed  # noqa: PLC0415  (takes seconds to import)
 
     from qpeft.evaluation.dialogue import Sampling  # noqa: PLC0415
-    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
+    from qpeft_cli.adapted import load_onto, read_origin  # noqa: PLC0415
     from qpeft_cli.conversation import Conversation  # noqa: PLC0415
-    from qpeft_cli.questions import typed_lines  # noqa: PLC0415
+    from qpeft_cli.input_lines import typed_lines  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    origin = read_origin(folder)
     with console.status("loading the model"):
-        adapted = load_adapted(folder)
+        adapted = load_onto(origin.model, folder)
     if seed is not None:
         set_seed(seed)
     conversation = Conversation(
         adapted,
         console,
-        system=adapted.recipe.data.system if system is None else system,
+        system=origin.system if system is None else system,
         max_new_tokens=max_new_tokens,
         sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k),
     )

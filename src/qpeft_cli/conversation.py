@@ -11,7 +11,7 @@ from rich.console import Console
 from qpeft.data import Message
 from qpeft.errors import DataError, QpeftError
 from qpeft.evaluation.dialogue import Sampling, ShownText, context_length, fitting, stream_answer
-from qpeft_cli.adapted import Adapted
+from qpeft_cli.adapted import AdaptedModel
 
 
 class Speaker(Enum):
@@ -37,7 +37,7 @@ class Conversation:
     """
 
     def __init__(
-        self, adapted: Adapted, console: Console, *, system: str | None, max_new_tokens: int, sampling: Sampling
+        self, adapted: AdaptedModel, console: Console, *, system: str | None, max_new_tokens: int, sampling: Sampling
     ) -> None:
         context = context_length(adapted.model)
         if context is not None and max_new_tokens >= context:
@@ -84,13 +84,13 @@ class Conversation:
         if dropped:
             self._note(f"the dialogue is too long for the model; its {dropped} oldest messages are forgotten")
         self._turns = messages[len(system) :]
-        answer = ""
+        answers: list[str] = []
         try:
-            for speaker in self._speakers:
-                answer = self._speak(speaker, messages)
+            answers = [self._speak(speaker, messages) for speaker in self._speakers]
         finally:
             # A question without an answer must not stay: templates want user and assistant by turns.
-            self._turns = [*self._turns, Message("assistant", answer)] if answer else self._turns[:-1]
+            answered = answers and answers[-1]
+            self._turns = [*self._turns, Message("assistant", answers[-1])] if answered else self._turns[:-1]
 
     def _speak(self, speaker: Speaker, messages: list[Message]) -> str:
         if len(self._speakers) > 1 or speaker is Speaker.BASE:

@@ -30,7 +30,7 @@ def evaluate(
         raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
     from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
     from qpeft.evaluation import score  # noqa: PLC0415
-    from qpeft.training.splits import load_splits  # noqa: PLC0415
+    from qpeft.training.splits import load_held_out  # noqa: PLC0415
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
 
     console = Console(highlight=False, soft_wrap=True)
@@ -54,7 +54,7 @@ def evaluate(
     if data is not None:
         # Read like the held-out file of the run: with its templates, and nothing left out.
         options = options.model_copy(update={"train": data, "hold_out": None, "eval": data, "eval_limit": None})
-    _, held_out = load_splits(options, adapted.tokenizer)
+    held_out = load_held_out(options, adapted.tokenizer)
     if held_out is None:
         raise DataError("The training run held no data out; name some with --data.")
 

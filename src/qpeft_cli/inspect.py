@@ -20,6 +20,7 @@ def inspect(
     context: typer.Context,
     recipe: Annotated[Path, typer.Argument(help="YAML file; keys can be set after it, as for train.")],
     device: Annotated[str | None, typer.Option(help="Quantum device to state the bill for; --device.name.")] = None,
+    data: Annotated[bool, typer.Option("--data", help="The data alone, and more of them: lengths, copies.")] = False,
 ) -> None:
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask.
 
@@ -28,13 +29,14 @@ def inspect(
     """
     from qpeft.adapters.build import build_config  # noqa: PLC0415  (takes seconds to import)
     from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
-    from qpeft.data import render_sample, summarize  # noqa: PLC0415
-    from qpeft.models import load_skeleton, load_tokenizer  # noqa: PLC0415
+    from qpeft.models import load_skeleton  # noqa: PLC0415
     from qpeft.training import load_recipe  # noqa: PLC0415
-    from qpeft.training.splits import load_splits  # noqa: PLC0415
 
     parsed = load_recipe(recipe, context.args if device is None else [*context.args, "--device.name", device])
     console = Console(highlight=False, soft_wrap=True)
+    if data:
+        _show_splits(parsed, console, in_full=True)
+        return
     config = build_config(parsed.adapter.type, parsed.adapter.options)
     skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
     kinds = count_layers(skeleton, config)
@@ -58,21 +60,41 @@ def inspect(
     console.print(table)
     console.print(f"{1 - ours / theirs:.1%} fewer trainable parameters than LoRA of rank {rank}.")
 
-    tokenizer = load_tokenizer(
-        parsed.model.name,
-        chat_template=parsed.model.chat_template,
-        trust_remote_code=parsed.model.trust_remote_code,
-    )
-    splits = load_splits(parsed.data, tokenizer)
-    for split in splits:
-        if split is not None:
-            console.print(f"\n{split.source}: {split}")
-            for note, examples in summarize(split.encoded).notes.items():
-                console.print(f"note on {examples:,} examples: {note}")
-            console.print("first example; what is marked is trained on:\n")
-            console.print(render_sample(tokenizer, split.encoded[0]))
+    training = _show_splits(parsed, console, in_full=False)
     if parsed.device is not None:
-        _show_device(parsed, skeleton, splits[0], console)
+        _show_device(parsed, skeleton, training, console)
+
+
+def _show_splits(recipe: Recipe, console: Console, *, in_full: bool) -> Split:
+    """Numbers and a sample of the training and held-out data; in full also lengths and copies."""
+    from qpeft.data import render_sample  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.data.report import find_copies, length_tables  # noqa: PLC0415
+    from qpeft.data.store import lengths  # noqa: PLC0415
+    from qpeft.models import load_tokenizer  # noqa: PLC0415
+    from qpeft.training.splits import RecipeExamples, load_splits  # noqa: PLC0415
+
+    tokenizer = load_tokenizer(
+        recipe.model.name,
+        chat_template=recipe.model.chat_template,
+        trust_remote_code=recipe.model.trust_remote_code,
+    )
+    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
+    for split in filter(None, (training, held_out)):
+        console.print(f"\n{split.source}: {split}")
+        for note, examples in split.summary.notes.items():
+            console.print(f"note on {examples:,} examples: {note}")
+        if in_full:
+            for table in length_tables(lengths(split.encoded, before_cut=True), recipe.data.max_length):
+                console.print(table)
+        console.print("first example; what is marked is trained on:\n")
+        console.print(render_sample(tokenizer, split.encoded[0]))
+    if in_full:
+        once = RecipeExamples(recipe.data, seed=recipe.seed).training(once=True)
+        repeated, leaked = find_copies(once, held_out.examples if held_out else ())
+        console.print(f"\ncopies among the training examples: {repeated}")
+        if held_out is not None:
+            console.print(f"held-out examples that are also trained on: {leaked}")
+    return training
 
 
 def _show_device(recipe: Recipe, skeleton: nn.Module, training: Split, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -9,6 +10,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -42,6 +45,9 @@ COMMANDS = {
     "generate": Command("qpeft_cli.generate:generate"),
     "chat": Command("qpeft_cli.chat:chat"),
     "inspect": Command("qpeft_cli.inspect:inspect", takes_overrides=True),
+    "export": Command("qpeft_cli.export:export"),
+    "merge": Command("qpeft_cli.merge:merge"),
+    "runs": Command("qpeft_cli.runs:runs"),
     "jobs": Command("qpeft_cli.jobs:jobs"),
     "devices": Command("qpeft_cli.devices:devices"),
 }
@@ -61,11 +67,25 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        callback=lambda: None,  # without it, a single command would take no name
+        callback=_global_options,
     )
     for name in [name for name in arguments[:1] if name in COMMANDS] or COMMANDS:
         COMMANDS[name].add_to(app, name)
     return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("qpeft"))
+        raise typer.Exit
+
+
+def _global_options(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version of qpeft.")
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 def main() -> None:
@@ -74,16 +94,35 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Deprecations among transformers, peft and trl: nothing that a user of ours can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # answers may hold what a terminal cannot show
     try:
         application(sys.argv[1:])(prog_name="qpeft")
     except Exception as error:
-        from qpeft.errors import QpeftError  # noqa: PLC0415  (takes seconds to import)
-
-        if not isinstance(error, QpeftError):
+        message = _message(error)
+        if message is None:
             raise
         # What all processes of a launcher met, the first says; the launcher then ends the others.
         if int(os.environ.get("RANK", "0")):
             time.sleep(SECONDS_AFTER_FIRST)
         console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(Text.assemble(("error: ", "bold red"), str(error)))
+        console.print(Text.assemble(("error: ", "bold red"), message))
         sys.exit(2)
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user; None for a mistake of ours, whose traceback is needed."""
+    from torch import OutOfMemoryError  # noqa: PLC0415  (takes seconds to import)
+
+    from qpeft.errors import QpeftError  # noqa: PLC0415
+
+    if isinstance(error, QpeftError):
+        return str(error)
+    # On a CPU torch says so in a RuntimeError.
+    if isinstance(error, (MemoryError, OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
+        return (
+            "The memory is full. Lower the batch size (--training.batch_size with more gradient_accumulation, or "
+            f"--batch-size of generate) or the lengths. {' '.join(str(error).split())[:300]}".rstrip()
+        )
+    return None

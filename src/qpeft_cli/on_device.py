@@ -17,14 +17,15 @@ from qpeft.training.bill import generation_bill
 from qpeft.training.config import override
 from qpeft.training.quantum import DeviceSession, new_run_id
 from qpeft.training.sections import DeviceSection, Recipe
-from qpeft_cli.adapted import Adapted
+from qpeft_cli.adapted import AdaptedModel
 from qpeft_cli.consent import asking
 
 
 @contextmanager
 def answering_on(
+    recipe: Recipe,
     section: DeviceSection,
-    adapted: Adapted,
+    adapted: AdaptedModel,
     folder: Path,
     questions: Sequence[Sequence[Message]],
     *,
@@ -35,6 +36,7 @@ def answering_on(
     """Circuits of the adapter on the device within this block, after the bill and the user's consent.
 
     Args:
+        recipe: that made the adapter.
         section: device, shots and layers.
         adapted: the model.
         folder: of the adapter, for the name of the run that pays.
@@ -43,7 +45,7 @@ def answering_on(
         yes: whether the user has agreed already.
         console: for the bill before and the sum after.
     """
-    session, run_id = DeviceSession(section, seed=adapted.recipe.seed), new_run_id(folder)
+    session, run_id = DeviceSession(section, seed=recipe.seed), new_run_id(folder)
     asked = adapted.tokenizer(prompts(adapted.tokenizer, questions), add_special_tokens=False)
     lengths = [len(ids) for ids in asked["input_ids"]]
     bill = generation_bill(section, session.device.capabilities(), adapted.model, lengths, max_new_tokens)

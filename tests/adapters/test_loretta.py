@@ -88,15 +88,6 @@ def test_values_out_of_range_are_refused_by_name(options):
         LorettaConfig(**options)
 
 
-def test_merging_two_into_bfloat16_rounds_once():
-    layer = _layer(nn.Linear(12, 10).bfloat16(), "first", "second")
-    before = layer.base_layer.weight.data.float()
-    layer.merge(adapter_names=["first", "second"])
-    exact = before + layer.get_delta_weight("first") + layer.get_delta_weight("second")
-    assert torch.equal(layer.base_layer.weight.data, exact.bfloat16())
-    assert layer.merged_adapters == ["first", "second"]
-
-
 def test_one_of_two_merged_leaves_the_other_to_be_merged():
     layer = _layer(nn.Linear(12, 10), "first", "second")
     layer.merge(adapter_names=["first"])
@@ -123,50 +114,6 @@ def test_a_quantized_weight_is_not_merged_into():
     linear.weight = nn.Parameter(torch.zeros(10, 12, dtype=torch.int8), requires_grad=False)
     with pytest.raises(NotMergeableError, match=r"'some.layer' is a Tensor of torch.int8.*without quantization"):
         _layer(linear, "first").merge()
-
-
-@pytest.fixture
-def two(make_model):
-    """A small Llama with adapters "one" on q and v, and "two" on q."""
-    model = get_peft_model(make_model(), LorettaConfig(target_modules=["q_proj", "v_proj"]), adapter_name="one")
-    model.add_adapter("two", LorettaConfig(target_modules=["q_proj"]))
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "loretta_" in name:
-                weight.normal_(std=0.5)
-    return model.eval()
-
-
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    [
-        (["one", "two"], "holds 2 names for 4 rows"),
-        (["one", "two", "three", "__base__"], "holds 'three'; the model has one, two, and '__base__'"),
-    ],
-)
-def test_rows_that_do_not_fit_are_refused_and_the_next_batch_is_plain(two, tokens, names, sentence):
-    before = two(tokens).logits
-    with pytest.raises(AdapterError, match=sentence):
-        two(tokens, adapter_names=names)
-    assert torch.equal(two(tokens).logits, before)
-
-
-def test_mixed_batches_are_refused_in_training_and_while_merged(two, tokens):
-    names = ["one", "two", "one", "__base__"]
-    with pytest.raises(AdapterError, match=r"call model.eval"):
-        two.train()(tokens, adapter_names=names)
-    two.merge_adapter()
-    with pytest.raises(AdapterError, match=r"call model.unmerge_adapter"):
-        two.eval()(tokens, adapter_names=names)
-
-
-def test_generation_mixes_rows_too(two, tokens):
-    options = {"max_new_tokens": 4, "do_sample": False, "attention_mask": torch.ones_like(tokens)}
-    mixed = two.generate(input_ids=tokens, adapter_names=["one", "one", "two", "two"], **options)
-    for rows, name in ((slice(0, 2), "one"), (slice(2, 4), "two")):
-        two.set_adapter(name)
-        assert torch.equal(two.generate(input_ids=tokens, **options)[rows], mixed[rows])
 
 
 def dense_train(factor, width):

@@ -4,9 +4,11 @@ import pytest
 import torch
 from peft import get_peft_model
 
-from qpeft import QthaConfig
+from qpeft import QthaConfig, set_quantum_device, set_training_noise
 from qpeft.adapters.build import add_adapter
+from qpeft.devices import LocalDevice
 from qpeft.errors import AdapterError, NotMergeableError
+from qpeft.simulation.noise import LinearNoise
 
 
 @pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
@@ -33,12 +35,16 @@ def test_no_conversion_to_lora_is_promised(adapt):
     assert not adapt().supports_lora_conversion()
 
 
-@pytest.mark.parametrize("call", ["forward", "generate"])
-def test_mixed_batches_are_refused_rather_than_ignored(adapt, tokens, call):
+@pytest.mark.parametrize("elsewhere", [set_quantum_device, set_training_noise])
+def test_mixed_batches_need_the_simulator(adapt, tokens, elsewhere):
     model = adapt().eval()
-    arguments = {"input_ids": tokens, "adapter_names": ["default", "default", "__base__", "default"]}
-    with pytest.raises(AdapterError, match=r"no mixed batches.*one batch per adapter"):
-        getattr(model, call)(**arguments)
+    names = ["default", "default", "__base__", "default"]
+    what = LocalDevice() if elsewhere is set_quantum_device else LinearNoise([1.0] * 4, [0.0] * 4)
+    elsewhere(model, what, shots=10)
+    with pytest.raises(AdapterError, match=r"adapter_names needs circuits on the simulator.*one batch per adapter"):
+        model(tokens, adapter_names=names)
+    elsewhere(model, None)
+    assert torch.isfinite(model(tokens, adapter_names=names).logits).all()
 
 
 @pytest.mark.parametrize("via", [get_peft_model, add_adapter])

@@ -1,6 +1,9 @@
 """The command line as a user meets it: output, exit codes, and never a traceback."""
 
+import shutil
+
 import pytest
+import torch
 
 
 def test_train_eval_and_generate_work_on_one_folder(qpeft, recipe_file, tmp_path, sums):
@@ -27,6 +30,25 @@ def test_inspect_counts_parameters_and_marks_the_answer(qpeft, recipe_file):
     assert "[[0<|im_end|>]]" in out
 
 
+def test_inspect_shows_lengths_copies_and_leaks_of_the_data_alone(qpeft, recipe_file, tmp_path, sums):
+    leaked = tmp_path / "leaked.jsonl"
+    rows = sums.read_text(encoding="utf-8").splitlines()
+    leaked.write_text("\n".join([rows[3], rows[5].upper().replace("QUESTION", "question").replace("ANSWER", "answer")]))
+    data = f"[{sums}, {{path: {sums}, limit: 2}}]"
+    code, out, _ = qpeft(
+        "inspect", recipe_file, "--data", "--data.train", data, "--data.hold_out", "null", "--data.eval", leaked
+    )
+    assert code == 0
+    assert f"{sums}, read as question and answer; {sums}, read as question and answer: 26 examples" in out
+    assert "100 %" in out
+    assert "[[0<|im_end|>]]" in out
+    assert (
+        f"copies among the training examples: 2 exact, 0 but for case, punctuation and spaces, first at {sums}:" in out
+    )
+    assert "also trained on: 1 exact, 1 but for case" in out
+    assert "q_proj" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -48,6 +70,39 @@ def test_square_brackets_in_an_error_are_shown_as_they_are(qpeft, recipe_file):
     code, _, err = qpeft("train", recipe_file, "--adapter.ansatz", "'[bold]'")
     assert code == 2
     assert "[bold]" in err
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("1 GiB"), MemoryError(), RuntimeError("DefaultCPUAllocator: no")]
+)
+def test_a_full_memory_is_one_sentence_and_a_mistake_of_ours_is_not(qpeft, monkeypatch, tmp_path, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr("qpeft_cli.adapted.read_origin", full)
+    code, _, err = qpeft("chat", tmp_path)
+    assert code == 2
+    assert "Lower the batch size" in err
+    assert err.count("\n") == 1
+    error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        qpeft("chat", tmp_path)
+
+
+def test_adapters_of_other_trainers_are_asked_with_the_base_model_that_they_name(qpeft, talkative, tmp_path):
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(talkative / name, tmp_path)
+    ask = ["Hi", "--max-new-tokens", "4"]
+    assert qpeft("generate", tmp_path, *ask)[:2] == qpeft("generate", talkative, *ask)[:2]
+    config = tmp_path / "adapter_config.json"
+    for content, message in (("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "names no base model")):
+        config.write_text(content)
+        code, _, err = qpeft("generate", tmp_path, *ask)
+        assert code == 2
+        assert message in err
+    code, _, err = qpeft("eval", tmp_path)
+    assert code == 2
+    assert "run.json" in err
 
 
 def test_unknown_commands_and_missing_arguments_are_refused(qpeft):

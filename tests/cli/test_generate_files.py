@@ -5,6 +5,7 @@ import json
 import pytest
 
 from qpeft.evaluation import generation
+from qpeft.runs.files import used_alone
 from qpeft_cli import answering
 from qpeft_cli.adapted import load_adapted
 
@@ -83,9 +84,30 @@ def test_an_interrupted_file_is_continued_and_ends_as_an_undisturbed_one(generat
 def test_a_finished_file_is_left_alone_without_loading_a_model(generate, files, monkeypatch):
     generate("--max-new-tokens", "2")
     before = files[1].read_bytes()
-    monkeypatch.setattr(answering, "load_adapted", None)
+    monkeypatch.setattr(answering, "load_onto", None)
     assert generate("--max-new-tokens", "2")[0] == 0
     assert files[1].read_bytes() == before
+
+
+def test_two_at_once_do_not_write_to_one_file(generate, files):
+    with used_alone(files[1]):
+        code, _, err = generate("--max-new-tokens", "2")
+    assert code == 2
+    assert "Another process is writing" in err
+    assert not files[1].exists()
+
+
+def test_a_device_answers_a_file_as_the_simulator_does(generate, files, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    files[0].write_text("".join(json.dumps({"question": question}) + "\n" for question in QUESTIONS[:2]))
+    generate("--max-new-tokens", "3")
+    here = files[1].read_bytes()
+    for path in files[1].parent.glob("answers.jsonl*"):
+        path.unlink()
+    code, out, _ = generate("--max-new-tokens", "3", "--device", "local", "--device-option", "shots=null")
+    assert code == 0
+    assert "sent to local as run" in out
+    assert files[1].read_bytes() == here
 
 
 def test_other_questions_or_options_do_not_continue_a_file(generate, files):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
@@ -44,6 +45,11 @@ def test_help_describes_every_command():
     listed = run("--help").stdout.split("Commands:")[1].strip().splitlines()
     assert [line.split(maxsplit=1)[0] for line in listed] == list(COMMANDS)
     assert all(line.split(maxsplit=1)[1] for line in listed)
+
+
+def test_the_version_is_that_of_the_package_without_the_heavy_packages():
+    done = run("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, version("qpeft"))
 
 
 def test_a_mistyped_command_is_corrected_without_the_heavy_packages():

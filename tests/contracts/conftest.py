@@ -1,12 +1,68 @@
-"""A row of small options for every method of ours, and models that carry it."""
+"""A row of small options for every method of ours, models that carry it, and the table of what they can do."""
 
 import copy
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
-from small_adapters import SMALL, TARGETS, shake
+from feature_table import FEATURES, outcome, render
+from small_adapters import MATRICES, SMALL, TARGETS, shake
 
 from qpeft.adapters import ADAPTERS
+
+OUTCOMES = pytest.StashKey()
+REFUSALS = pytest.StashKey()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--feature-table", metavar="FILE", help="write the table of methods and features to this file")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "feature(name): a row of the table of methods and features")
+    config.stash[OUTCOMES], config.stash[REFUSALS] = defaultdict(list), defaultdict(dict)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("feature"):
+            if not set(mark.args) <= FEATURES.keys():
+                raise pytest.UsageError(f"{item.nodeid}: tests/contracts/feature_table.py has no feature {mark.args}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    name = getattr(getattr(item, "callspec", None), "params", {}).get("method")
+    if name and (report.when == "call" or report.skipped or report.failed):
+        # Methods that say the same of themselves are quoted once.
+        refusals = {said.replace(name.upper(), ""): said for key, said in item.user_properties if key == "refusal"}
+        for feature in (feature for mark in item.iter_markers("feature") for feature in mark.args):
+            item.config.stash[OUTCOMES][feature, name].append(outcome(report, refusals))
+            item.config.stash[REFUSALS][feature] = refusals | item.config.stash[REFUSALS][feature]
+    return report
+
+
+def pytest_sessionfinish(session):
+    if file := session.config.getoption("--feature-table", default=None):
+        sentences = {feature: set(said.values()) for feature, said in session.config.stash[REFUSALS].items()}
+        page = render(list(ADAPTERS), session.config.stash[OUTCOMES], sentences)
+        Path(file).write_text(page, encoding="utf-8")
+
+
+@pytest.fixture
+def refusing(request):
+    """A function like `pytest.raises` for a feature that the method refuses, as the table then says."""
+
+    @contextmanager
+    def refused(error, sentence):
+        with pytest.raises(error, match=sentence) as caught:
+            yield
+        request.node.user_properties.append(("refusal", " ".join(str(caught.value).split())))
+
+    return refused
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -54,3 +110,17 @@ def trained(base, config):
 def tokens():
     """Three rows of seven tokens."""
     return torch.randint(3, 250, (3, 7), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def two_adapters(trained, config):
+    """A model with adapters "default" and "second" of different weights."""
+    model = trained()
+    model.add_adapter("second", config(target_modules=TARGETS[:1], init_seed=1))
+    return shake(model, seed=4).eval()
+
+
+@pytest.fixture
+def merges(method):
+    """Whether updates of the method are matrices."""
+    return method in MATRICES

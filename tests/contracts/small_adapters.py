@@ -6,13 +6,15 @@ from torch import nn
 SMALL = {
     "qtha": {"rank": 4},
     "loretta": {"rank": 4, "bond_dimension": 5, "num_modes": 2},
+    "quanta": {"num_axes": 3},
+    "tt_lora": {"rank": 4, "num_modes": 2},
     "qpa": {"rank": 4, "chunk_size": 8, "hidden_size": 3, "depth": 2},
     "quantum_peft": {"rank": 4, "depth": 2},
 }
 """Options of a small adapter. A new method adds its row here, and all contracts run for it."""
 
-MATRICES = {"loretta", "qpa", "quantum_peft"}
-"""Methods whose update is a matrix: they merge, convert to LoRA and take mixed batches; the others refuse all three."""
+MATRICES = {"loretta", "quanta", "tt_lora", "qpa", "quantum_peft"}
+"""Methods whose update is a matrix: they merge and convert to LoRA; the others refuse both."""
 
 TARGETS = ["q_proj", "v_proj"]
 

@@ -1,13 +1,15 @@
-"""What an adapter of any method does in a model: aimed, switched, added, merged, mixed, trained."""
+"""What an adapter of any method does in a model: aimed, switched, added, trained, compiled."""
 
 import pytest
 import torch
-from peft import PeftModel, convert_to_lora, get_peft_model, save_as_lora
-from small_adapters import MATRICES, TARGETS, OneLinear, logits, shake
+from peft import PeftModel, get_peft_model
+from small_adapters import OneLinear, logits, shake
 from torch.testing import assert_close
 
+from qpeft.adapters import ADAPTERS
+from qpeft.adapters.base import RankedConfig
 from qpeft.adapters.bridge import BaseTunerLayer
-from qpeft.errors import AdapterError, NotMergeableError
+from qpeft.errors import AdapterError
 
 
 def test_a_fresh_adapter_changes_nothing(base, config, tokens):
@@ -20,12 +22,15 @@ def test_the_seed_decides_the_first_weights(base, config):
     assert any(not torch.equal(weight, other[name]) for name, weight in first.items())
 
 
+@pytest.mark.feature("targets", "selectors")
 @pytest.mark.parametrize(
     ("options", "adapted"),
     [
         ({"target_modules": "all-linear"}, 14),
         ({"target_modules": r".*layers\.1\.self_attn\.[qk]_proj"}, 2),
+        ({"target_modules": ["down_proj", "lm_head"]}, 3),
         ({"layers_to_transform": [1]}, 2),
+        ({"layers_to_transform": [1], "layers_pattern": ["layers"]}, 2),
         ({"exclude_modules": ["layers.0.self_attn.q_proj"]}, 3),
         ({"target_modules": None}, 4),
     ],
@@ -37,28 +42,32 @@ def test_targets_are_found_as_peft_finds_them(trained, tokens, options, adapted)
     assert logits(model, tokens).isfinite().all()
 
 
-def test_what_is_not_linear_is_refused_by_name_and_nothing_changes(base, config, tokens):
+@pytest.mark.feature("embedding")
+def test_what_is_not_linear_is_refused_by_name_and_nothing_changes(base, config, refusing):
     model = base()
     names = [name for name, _ in model.named_modules()]
-    with pytest.raises(AdapterError, match=r"'model.embed_tokens' is a Embedding.*Leave it out of target_modules"):
+    with refusing(AdapterError, r"'model.embed_tokens' is a Embedding.*Leave it out of target_modules"):
         get_peft_model(model, config(target_modules=["q_proj", "embed_tokens"]))
     assert [name for name, _ in model.named_modules()] == names
 
 
-def test_conv1d_is_refused_by_name(config):
+@pytest.mark.feature("conv1d")
+def test_conv1d_is_refused_by_name(config, refusing):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=32, n_positions=16))
-    with pytest.raises(AdapterError, match=r"'transformer.h.0.attn.c_attn' is a Conv1D"):
+    with refusing(AdapterError, r"'transformer.h.0.attn.c_attn' is a Conv1D"):
         get_peft_model(model, config(target_modules=["c_attn"]))
 
 
+@pytest.mark.feature("unload")
 def test_unloading_gives_the_base_model_back(base, trained, tokens):
     unloaded = trained().unload()
     assert torch.equal(logits(unloaded, tokens), logits(base(), tokens))
     assert not any(isinstance(module, BaseTunerLayer) for module in unloaded.modules())
 
 
+@pytest.mark.feature("several")
 def test_two_active_adapters_add(config):
     torch.manual_seed(0)
     model = get_peft_model(OneLinear(), config(target_modules=["layer"], task_type=None))
@@ -78,6 +87,7 @@ def test_two_active_adapters_add(config):
     )
 
 
+@pytest.mark.feature("disable")
 def test_disabling_gives_the_base_model_and_enabling_the_adapter(base, trained, tokens):
     model = trained()
     with model.disable_adapter():
@@ -85,6 +95,7 @@ def test_disabling_gives_the_base_model_and_enabling_the_adapter(base, trained, 
     assert torch.equal(logits(model, tokens), logits(trained(), tokens))
 
 
+@pytest.mark.feature("delete")
 def test_a_deleted_adapter_is_gone_and_the_other_stays(two_adapters, tokens):
     two_adapters.set_adapter("second")
     second = logits(two_adapters, tokens)
@@ -93,6 +104,7 @@ def test_a_deleted_adapter_is_gone_and_the_other_stays(two_adapters, tokens):
     assert not any(".default." in name for name, _ in two_adapters.named_parameters())
 
 
+@pytest.mark.feature("switch")
 def test_the_active_adapter_alone_is_trained(two_adapters):
     two_adapters.set_adapter("second")
     trained = [name for name, weight in two_adapters.named_parameters() if weight.requires_grad]
@@ -100,63 +112,7 @@ def test_the_active_adapter_alone_is_trained(two_adapters):
     assert all("_branch.second." in name for name in trained)
 
 
-def test_merging_equals_the_forward_pass_or_is_refused(base, trained, tokens, merges):
-    model = trained()
-    before = logits(model, tokens)
-    if not merges:
-        with pytest.raises(NotMergeableError, match="Keep the adapter beside the model"):
-            model.merge_and_unload()
-        assert torch.equal(logits(model, tokens), before)
-        return
-    model.merge_adapter()
-    assert_close(logits(model, tokens), before, atol=1e-5, rtol=1e-5)
-    with model.disable_adapter():
-        assert_close(logits(model, tokens), logits(base(), tokens), atol=1e-5, rtol=1e-5)
-    model.merge_adapter()
-    model.unmerge_adapter()
-    assert_close(logits(model, tokens), before, atol=1e-5, rtol=1e-5)
-    merged = model.merge_and_unload(safe_merge=True)
-    assert_close(logits(merged, tokens), before, atol=1e-5, rtol=1e-5)
-    assert not any(isinstance(module, BaseTunerLayer) for module in merged.modules())
-
-
-def test_a_conversion_to_lora_is_exact_or_refused(base, trained, tokens, merges, tmp_path):
-    model = trained()
-    if not merges:
-        assert not model.supports_lora_conversion()
-        with pytest.raises(TypeError, match="do not support LoRA conversion"):
-            convert_to_lora(model, rank=4)
-        return
-    save_as_lora(tmp_path, model, rank=16)
-    exported = PeftModel.from_pretrained(base(), tmp_path)
-    assert exported.peft_config["default"].peft_type == "LORA"
-    assert_close(logits(exported, tokens), logits(model, tokens), atol=1e-4, rtol=1e-4)
-
-
-def test_rows_of_a_mixed_batch_meet_their_adapters_or_are_refused(two_adapters, tokens, mixes):
-    names = ["second", "__base__", "default"]
-    if not mixes:
-        with pytest.raises(AdapterError, match=r"no mixed batches.*one batch per adapter"):
-            logits(two_adapters, tokens, adapter_names=names)
-        return
-    mixed = logits(two_adapters, tokens, adapter_names=names)
-    for row, name in enumerate(names):
-        if name == "__base__":
-            with two_adapters.disable_adapter():
-                alone = logits(two_adapters, tokens)[row]
-        else:
-            two_adapters.set_adapter(name)
-            alone = logits(two_adapters, tokens)[row]
-        assert_close(mixed[row], alone, atol=1e-5, rtol=1e-5)
-
-
-def test_transformers_own_model_refuses_adapter_names(base, config, tokens):
-    model = base()
-    model.add_adapter(config(), adapter_name="one")
-    with pytest.raises(AdapterError, match="would ignore adapter_names"):
-        logits(model, tokens, adapter_names=["one"] * 3)
-
-
+@pytest.mark.feature("checkpointing")
 def test_checkpointed_gradients_equal_plain_ones(base, config, tokens):
     gradients = []
     for checkpointed in (False, True):
@@ -172,6 +128,7 @@ def test_checkpointed_gradients_equal_plain_ones(base, config, tokens):
         assert_close(checkpointed[name], gradient, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.feature("autocast")
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_bfloat16_base_keeps_float32_adapters_and_its_own_type(config, autocast):
     torch.manual_seed(0)
@@ -187,21 +144,51 @@ def test_a_bfloat16_base_keeps_float32_adapters_and_its_own_type(config, autocas
     assert_close(halved.float(), exact, atol=0.02 * exact.abs().max().item(), rtol=0)
 
 
-@pytest.fixture
-def two_adapters(trained, config):
-    """A model with adapters "default" and "second" of different weights."""
+@pytest.mark.feature("autocast")
+@pytest.mark.parametrize("autocast_adapter_dtype", [True, False])
+def test_adapters_beside_half_precision_have_the_type_that_was_asked_for(base, config, tokens, autocast_adapter_dtype):
+    model = get_peft_model(base().bfloat16(), config(), autocast_adapter_dtype=autocast_adapter_dtype)
+    wanted = torch.float32 if autocast_adapter_dtype else torch.bfloat16
+    assert {weight.dtype for name, weight in shake(model).named_parameters() if "_branch." in name} == {wanted}
+    found = logits(model, tokens)
+    assert found.dtype == torch.bfloat16
+    exact = logits(model.float(), tokens)
+    assert (found - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.feature("patterns")
+def test_patterns_set_rank_and_alpha_of_single_modules(base, config, trained, tokens, method, tmp_path):
+    if not issubclass(ADAPTERS[method][0], RankedConfig):
+        pytest.skip("not applicable: the method has no rank")
+    options = {"alpha": 8.0, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {r"layers\.1\..*v_proj": 3.0}}
+    plain = config(alpha=8.0)
+    found = config(**options)
+    names = [f"model.layers.{layer}.self_attn.{name}_proj" for layer in (0, 1) for name in "qv"]
+    assert [found.rank_of(name) for name in names] == [plain.rank, 2, plain.rank, 2]
+    assert [found.scaling_of(name) * found.rank_of(name) for name in names] == [8.0, 8.0, 8.0, 3.0]
+    model, alike = trained(**options), trained(alpha=8.0)
+    sizes = [[parameters(m.get_submodule(f"base_model.model.{name}")) for name in names] for m in (model, alike)]
+    assert [own == other for own, other in zip(*sizes, strict=True)] == [True, False, True, False]
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(PeftModel.from_pretrained(base(), tmp_path), tokens), logits(model, tokens))
+
+
+@pytest.mark.feature("switch")
+def test_switching_gives_each_adapter_its_own_outputs_again(two_adapters, tokens):
+    outputs = {}
+    for name in ("default", "second", "default", "second"):
+        two_adapters.set_adapter(name)
+        assert torch.equal(outputs.setdefault(name, logits(two_adapters, tokens)), logits(two_adapters, tokens))
+    assert not torch.equal(outputs["default"], outputs["second"])
+
+
+@pytest.mark.feature("generate")
+def test_generation_with_the_key_value_cache_equals_generation_without(trained, tokens):
+    options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(tokens)}
     model = trained()
-    model.add_adapter("second", config(target_modules=TARGETS[:1], init_seed=1))
-    return shake(model, seed=4).eval()
+    with_cache, without = (model.generate(input_ids=tokens, use_cache=use, **options) for use in (True, False))
+    assert torch.equal(with_cache, without)
 
 
-@pytest.fixture
-def merges(method):
-    """Whether updates of the method are matrices."""
-    return method in MATRICES
-
-
-@pytest.fixture
-def mixes(merges):
-    """Whether the method takes mixed batches: those do whose update is a matrix."""
-    return merges
+def parameters(module):
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)

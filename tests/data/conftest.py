@@ -1,5 +1,7 @@
 """A tiny byte-level tokenizer, and chat templates in the manner of the models people fine-tune."""
 
+import json
+
 import pytest
 
 SPECIAL = (
@@ -11,8 +13,8 @@ SPECIAL = (
     "<|eot_id|>",
     "<|begin|>",
     "<|end|>",
-    "<|user|>",
-    "<|assistant|>",
+    "<|User|>",
+    "<|Assistant|>",
     "</s>",
 )
 CHATML = (
@@ -23,7 +25,7 @@ TEMPLATES = {
     "chatml": CHATML,
     "smollm2": (
         "{% for m in messages %}"
-        "{% if loop.first and m.role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+        "{% if loop.first and m.role != 'system' %}<|im_start|>system\nYou are SmolLM.<|im_end|>\n{% endif %}"
         "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
@@ -34,7 +36,7 @@ TEMPLATES = {
     ),
     "qwen2.5": (
         "{% if messages[0].role == 'system' %}<|im_start|>system\n{{ messages[0].content }}<|im_end|>\n"
-        "{% else %}<|im_start|>system\nYou are Q.<|im_end|>\n{% endif %}"
+        "{% else %}<|im_start|>system\nYou are Qwen.<|im_end|>\n{% endif %}"
         "{% for m in messages %}{% if m.role != 'system' or not loop.first %}"
         "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -45,12 +47,18 @@ TEMPLATES = {
         "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
-    # ... DeepSeek-R1 drops the thinking from every answer and opens it in the generation prompt.
+    # ... DeepSeek-R1 drops the thinking from every answer and opens it in the generation prompt, ...
     "deepseek-r1": (
-        "{{ '<|begin|>' }}{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}"
-        "{% elif m.role == 'system' %}{{ m.content }}"
-        "{% else %}<|assistant|>{{ m.content.split('</think>')[-1] }}<|end|>{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+        "{{ '<|begin|>' }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% endif %}"
+        "{% endfor %}{% for m in messages %}{% if m.role == 'user' %}<|User|>{{ m.content }}"
+        "{% elif m.role == 'assistant' %}<|Assistant|>{{ m.content.split('</think>')[-1] }}<|end|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
+    ),
+    # ... and QwQ and others drop it from answers that others follow only.
+    "thinks-last": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and not loop.last %}"
+        "{{ m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
     # Llama 2 and its kin: spaces around the answer, which tokens may straddle.
     "llama2": (
@@ -97,6 +105,20 @@ def with_template(tokenizer, monkeypatch):
         return tokenizer
 
     return set_template
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes text, bytes or rows to a file and returns its path as text."""
+
+    def write_file(content, name="data.jsonl"):
+        path = tmp_path / name
+        if isinstance(content, list):
+            content = "".join(json.dumps(row) + "\n" for row in content)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return write_file
 
 
 @pytest.fixture

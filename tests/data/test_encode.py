@@ -1,11 +1,21 @@
 """Which tokens are trained on: golden masks per chat template."""
 
+import copy
 from itertools import groupby
 
 import pytest
 
-from qpeft.data import encode, encode_all, render_sample, summarize, to_dataset
-from qpeft.data.turns import REWRITTEN, UNENDED, UNPROMPTED
+from qpeft.data import (
+    Example,
+    Message,
+    choose_answers,
+    encode,
+    encode_all,
+    render_sample,
+    summarize,
+    to_dataset,
+)
+from qpeft.data.turns import REWRITTEN, SHORTENED, UNENDED, UNPROMPTED
 from qpeft.errors import DataError
 
 DOTTED = "{% for m in messages %}{{ m.content }}.{% endfor %}"
@@ -32,7 +42,11 @@ def trained(tokenizer, encoded):
         ("llama3", [" Hi ", " One ", "More?", "Two\n"], ["One<|eot_id|>", "Two<|eot_id|>"]),
         ("qwen2.5", ["Hi", "One", "More?", "Two"], ["One<|im_end|>", "Two<|im_end|>"]),
         ("qwen3", ["Hi", "One", "More?", "Two"], ["One<|im_end|>", "<think>\n\n</think>\n\nTwo<|im_end|>"]),
-        ("deepseek-r1", ["Hi", "<think>hm</think>One", "More?", "Two"], ["One<|end|>", "Two<|end|>"]),
+        (
+            "deepseek-r1",
+            ["Hi", "<think>hm</think>One", "More?", "Two"],
+            ["One<|end|>", "Two<|end|>"],
+        ),
         ("llama2", ["Hi", "One", "More?", "Two"], [" One </s>", " Two </s>"]),
         ("generation-marks", ["Hi", "One", "More?", "Two"], ["One<|im_end|>", "Two<|im_end|>"]),
         ("no-end-of-turn", ["Hi", "there", "More?", "you"], [" there", " you"]),
@@ -52,15 +66,92 @@ def test_every_answer_is_trained_on_and_nothing_else(with_template, dialogue, te
     assert all(label in (-100, token) for token, label in zip(encoded.input_ids, encoded.labels, strict=True))
 
 
-def test_whole_text_of_a_smollm2_dialogue(with_template, dialogue):
-    tokenizer = with_template("smollm2")
-    assert runs(tokenizer, encode(tokenizer, dialogue("Hi", "One", "More?", "Two"))) == [
-        (False, "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"),
-        (True, "One<|im_end|>"),
-        (False, "\n<|im_start|>user\nMore?<|im_end|>\n<|im_start|>assistant\n"),
-        (True, "Two<|im_end|>"),
-        (False, "\n"),
+IM_USER, IM_ASSISTANT = "<|im_start|>user\n{}<|im_end|>\n", "<|im_start|>assistant\n"
+LLAMA_USER = "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+LLAMA_ASSISTANT = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "opening", "user", "assistant", "end", "after"),
+    [
+        ("chatml", "", IM_USER, IM_ASSISTANT, "<|im_end|>", "\n"),
+        (
+            "smollm2",
+            "<|im_start|>system\nYou are SmolLM.<|im_end|>\n",
+            IM_USER,
+            IM_ASSISTANT,
+            "<|im_end|>",
+            "\n",
+        ),
+        ("qwen2.5", "<|im_start|>system\nYou are Qwen.<|im_end|>\n", IM_USER, IM_ASSISTANT, "<|im_end|>", "\n"),
+        ("llama3", "<|begin_of_text|>", LLAMA_USER, LLAMA_ASSISTANT, "<|eot_id|>", ""),
+        ("deepseek-r1", "<|begin|>", "<|User|>{}", "<|Assistant|>", "<|end|>", ""),
+    ],
+)
+def test_golden_text_and_mask_of_a_dialogue(with_template, dialogue, template, opening, user, assistant, end, after):
+    tokenizer = with_template(template)
+    encoded = encode(tokenizer, dialogue("Hi", "<think>hm</think>One", "More?", "<think>so</think>Two"))
+    one, two = "<think>hm</think>One", "<think>so</think>Two"
+    if template == "deepseek-r1":
+        one, two = "One", "Two"
+    expected = [
+        (False, opening + user.format("Hi") + assistant),
+        (True, one + end),
+        (False, after + user.format("More?") + assistant),
+        (True, two + end),
     ]
+    assert runs(tokenizer, encoded) == expected + ([(False, after)] if after else [])
+
+
+def test_an_answer_that_loses_its_thinking_once_others_follow_is_not_trained_on(with_template, dialogue):
+    tokenizer = with_template("thinks-last")
+    encoded = encode(tokenizer, dialogue("Hi", "<think>hm</think>One", "More?", "<think>so</think>Two"))
+    assert trained(tokenizer, encoded) == ["<think>so</think>Two<|im_end|>"]
+    assert encoded.notes == (SHORTENED,)
+    without = encode(tokenizer, dialogue("Hi", "One", "More?", "Two"))
+    assert trained(tokenizer, without) == ["One<|im_end|>", "Two<|im_end|>"]
+    assert without.notes == ()
+
+
+def test_each_answer_in_an_example_of_its_own_keeps_its_thinking(with_template, dialogue):
+    tokenizer = with_template("thinks-last")
+    example = dialogue("Hi", "<think>hm</think>One", "More?", "<think>so</think>Two")
+    encoded = encode_all(tokenizer, list(choose_answers(example, "each")))
+    assert [trained(tokenizer, one) for one in encoded] == [
+        ["<think>hm</think>One<|im_end|>"],
+        ["<think>so</think>Two<|im_end|>"],
+    ]
+    assert {one.notes for one in encoded} == {()}
+
+
+def test_the_last_answer_alone_is_trained_on_if_asked_for(with_template, dialogue):
+    tokenizer = with_template("chatml")
+    (last,) = choose_answers(dialogue("Hi", "One", "More?", "Two"), "last")
+    assert trained(tokenizer, encode(tokenizer, last)) == ["Two<|im_end|>"]
+    whole = encode(tokenizer, dialogue("Hi", "One", "More?", "Two"))
+    assert encode(tokenizer, last).input_ids == whole.input_ids
+
+
+def test_plain_text_is_trained_on_whole_with_the_end_of_text(with_template):
+    tokenizer = with_template(None)
+    example = Example((Message("assistant", "Once upon"),), {}, "x:1", is_plain=True)
+    encoded = encode(tokenizer, example)
+    assert encoded.notes == ()
+    (_, first), (is_trained, rest) = runs(tokenizer, encoded)  # nothing predicts the first token
+    assert (encoded.labels.count(-100), is_trained, first + rest) == (1, True, "Once upon<|im_end|>")
+
+
+def test_plain_text_begins_with_the_token_that_the_tokenizer_puts_there(tokenizer, monkeypatch):
+    from tokenizers import processors
+
+    example = Example((Message("assistant", "Once upon"),), {}, "x:1", is_plain=True)
+    monkeypatch.setattr(tokenizer, "_special_tokens_map", {**tokenizer._special_tokens_map, "bos_token": "</s>"})
+    assert tokenizer.decode(encode(tokenizer, example).input_ids) == "Once upon<|im_end|>"
+    begun = copy.deepcopy(tokenizer)
+    begun.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> $A", special_tokens=[("</s>", tokenizer.convert_tokens_to_ids("</s>"))]
+    )
+    assert begun.decode(encode(begun, example).input_ids) == "</s>Once upon<|im_end|>"
 
 
 @pytest.mark.slow
@@ -88,8 +179,6 @@ def test_tokens_before_an_answer_are_those_of_the_generation_prompt(with_templat
 
 
 def test_a_dialogue_may_begin_with_the_assistant(with_template):
-    from qpeft.data import Example, Message
-
     tokenizer = with_template("chatml")
     messages = (Message("assistant", "Welcome"), Message("user", "Hi"), Message("assistant", "One"))
     assert trained(tokenizer, encode(tokenizer, Example(messages, {}, "x:1"))) == ["Welcome<|im_end|>", "One<|im_end|>"]
@@ -181,7 +270,7 @@ def test_an_answer_that_the_tokenizer_drops_is_an_error(dialogue):
     backend = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     backend.normalizer = normalizers.Replace(Regex("[^a]"), "")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=DOTTED)
-    with pytest.raises(DataError, match=r"data.jsonl:7: no token is trained on; the tokenizer leaves nothing"):
+    with pytest.raises(DataError, match=r"data.jsonl:7: no token is trained on; the tokenizer or"):
         encode(tokenizer, dialogue("a", "😀"))
 
 

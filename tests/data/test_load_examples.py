@@ -11,20 +11,6 @@ from qpeft.errors import DataError
 QUESTION = {"question": "What is 2 + 3?", "answer": "5"}
 
 
-@pytest.fixture
-def write(tmp_path):
-    """A function that writes text, bytes or rows to a file and returns its path as text."""
-
-    def write_file(content, name="data.jsonl"):
-        path = tmp_path / name
-        if isinstance(content, list):
-            content = "".join(json.dumps(row) + "\n" for row in content)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return str(path)
-
-    return write_file
-
-
 def pair(user, assistant):
     return (Message("user", user), Message("assistant", assistant))
 
@@ -145,10 +131,11 @@ def turns(*pairs):
         ("5", "data.jsonl:1: a row must be an object; got a number"),
         ('[{"question": "a", "answer": "b"}, null]', "data.jsonl, row 2: a row must be an object; got null"),
         (
-            one(instruction="a", output="b"),
-            "data.jsonl:1: no known format has the keys 'instruction', 'output'. Expected",
+            one(instruct="a", outputs="b"),
+            "data.jsonl:1: no known format has the keys 'instruct', 'outputs'. Nearest: alpaca, with 'instruction' and",
         ),
-        ("{}", "has the keys none. Expected 'messages', or 'prompt' and 'completion', or 'question' and 'answer'"),
+        (one(dialog=[]), "has the keys 'dialog'. Expected 'messages' or 'conversations', or"),
+        ("{}", "has the keys none. Expected 'messages' or 'conversations', or 'instruction' and 'output'"),
         (
             f"{one(**QUESTION)}\n{one(question='x', reply='y')}",
             "data.jsonl:2: 'answer' is missing. The row has 'question', ",
@@ -164,7 +151,8 @@ def turns(*pairs):
         (one(messages=None), "'messages' must be a list of turns; got null"),
         (one(messages=[]), "'messages' must be a list of turns; got an empty list"),
         (one(messages=["Hi"]), "turn 1 must be an object with 'role' and 'content'; got text"),
-        (one(messages=[{"from": "human", "value": "x"}]), "turn 1 has the keys 'from', 'value'; expected 'role' and"),
+        (one(messages=[{"from": "human", "value": "x"}]), "the dialogue has no assistant turn"),
+        (one(messages=[{"role": "user", "text": "x"}]), "turn 1 has the keys 'role', 'text'; expected 'role' and"),
         (turns(("human", "a")), "turn 1 has the role 'human'; expected one of 'system', 'user', 'assistant'"),
         (turns((["user"], "a")), "turn 1 has the role a list"),
         (turns(("user", "a"), ("assistant", None)), "the content of turn 2 must be text; got null"),

@@ -14,11 +14,17 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-TURNS = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "user", "assistant", "tool"]) | VALUES, "content": st.text(max_size=5) | VALUES}
+ROLES = st.sampled_from(["system", "user", "assistant", "tool", "human", "gpt"]) | VALUES
+TEXTS = st.text(max_size=5) | VALUES
+MARKS = st.dictionaries(st.sampled_from(["weight", "train", "tool_calls"]), VALUES, max_size=1)
+TURNS = st.builds(
+    lambda turn, marks: {**turn, **marks},
+    st.fixed_dictionaries({"role": ROLES, "content": TEXTS}) | st.fixed_dictionaries({"from": ROLES, "value": TEXTS}),
+    MARKS,
 )
-KEYS = st.sampled_from(["messages", "prompt", "completion", "question", "answer"]) | st.text(max_size=5)
-ROWS = st.dictionaries(KEYS, st.lists(TURNS, max_size=4) | VALUES, max_size=5)
+NAMES = "messages conversations prompt completion question answer instruction input output history system tools text"
+KEYS = st.sampled_from(NAMES.split()) | st.text(max_size=5)
+ROWS = st.dictionaries(KEYS, st.lists(TURNS, max_size=4) | st.lists(st.lists(TEXTS)) | VALUES, max_size=6)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,27 @@ def read(path, suffix, content):
         assert all(message.content.strip() for message in one.messages)
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """A hub that has nothing."""
+    import datasets
+
+    def load_dataset(*args, **options):
+        raise datasets.exceptions.DatasetNotFoundError("nothing here")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(source=st.text(max_size=12) | st.text("./~:\0ab", max_size=8))
+@example(source="\ud800.jsonl")
+@example(source="~\0.json")
+@example(source="a/b")
+def test_no_name_of_a_source_escapes_as_another_error(source):
+    with pytest.raises(DataError):
+        load_examples(source)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROWS | VALUES, max_size=4), as_array=st.booleans())
 def test_any_json_is_read_or_refused(path, rows, as_array):
@@ -47,7 +74,7 @@ def test_any_json_is_read_or_refused(path, rows, as_array):
     read(path, ".jsonl", text.encode())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60), suffix=st.sampled_from([".jsonl", ".json", ".csv"]))
 @example(content=b'{"question": "' + b"9" * 5000 + b'", "answer": ' + b"9" * 5000 + b"}", suffix=".jsonl")
 @example(content=b"question,answer\n\0,\r\n", suffix=".csv")
@@ -56,7 +83,7 @@ def test_any_bytes_are_read_or_refused(path, content, suffix):
     read(path, suffix, content)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prompt=st.text("{}!:.[]ab", max_size=8), response=st.text("{}!:.[]ab", max_size=8))
 def test_any_template_is_filled_or_refused(path, prompt, response):
     file = path.with_suffix(".jsonl")

@@ -37,6 +37,7 @@ def user(text):
         ({"instruction": "Add.", "input": "1 and 2", "output": "3"}, "Add.\n1 and 2"),
         ({"instruction": "Sing.", "input": ""}, "Sing."),
         ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "No."}]}, "Why?"),
+        ({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "No."}]}, "Why?"),
     ],
 )
 def test_a_question_is_found_in_the_usual_columns(file, row, text):
@@ -79,6 +80,8 @@ def test_the_template_of_the_run_is_used_where_a_row_has_its_columns(file):
         ("a.jsonl", [{"messages": []}], "got an empty list"),
         ("a.jsonl", [{"messages": [{"role": "system", "content": "s"}]}], "the user must speak last"),
         ("a.jsonl", [{"messages": [{"role": "tool", "content": "s"}]}], "turn 1 must have a 'role'"),
+        ("a.jsonl", [{"messages": [{"role": ["user"], "content": "s"}]}], "turn 1 must have a 'role'"),
+        ("a.jsonl", [{"messages": ["Why?"]}], "turn 1 must have a 'role'"),
         ("a.jsonl", [{"messages": [{"role": "user"}]}], "text that is not blank"),
         ("a.md", b"Why?", "files of questions end in"),
     ],

@@ -1,20 +1,26 @@
-"""Adapters that qpeft adds to PEFT. Importing this registers them."""
+"""Adapters that qpeft adds to PEFT, and those of other packages. Importing this registers them."""
 
-from qpeft.adapters import bridge
+from qpeft.adapters.base import AbstractAdapterModel, AdapterConfig
 from qpeft.adapters.loretta import LorettaConfig, LorettaModel
+from qpeft.adapters.outside import load_outside_adapters, register_adapter
 from qpeft.adapters.qpa import QpaConfig, QpaModel
 from qpeft.adapters.qtha import QthaConfig, QthaModel
+from qpeft.adapters.quanta import QuantaConfig, QuantaModel
 from qpeft.adapters.quantum_peft import QuantumPeftConfig, QuantumPeftModel
+from qpeft.adapters.tt_lora import TtLoraConfig, TtLoraModel
 
-ADAPTERS = {
+ADAPTERS: dict[str, tuple[type[AdapterConfig], type[AbstractAdapterModel]]] = {
     "qtha": (QthaConfig, QthaModel),
     "loretta": (LorettaConfig, LorettaModel),
+    "quanta": (QuantaConfig, QuantaModel),
+    "tt_lora": (TtLoraConfig, TtLoraModel),
     "qpa": (QpaConfig, QpaModel),
     "quantum_peft": (QuantumPeftConfig, QuantumPeftModel),
 }
 
 for _name, (_config_class, _model_class) in ADAPTERS.items():
-    bridge.register(_name, config_class=_config_class, model_class=_model_class)
+    register_adapter(_name, _config_class, _model_class)
+load_outside_adapters()
 
 __all__ = [
     "ADAPTERS",
@@ -24,6 +30,11 @@ __all__ = [
     "QpaModel",
     "QthaConfig",
     "QthaModel",
+    "QuantaConfig",
+    "QuantaModel",
     "QuantumPeftConfig",
     "QuantumPeftModel",
+    "TtLoraConfig",
+    "TtLoraModel",
+    "register_adapter",
 ]

@@ -18,18 +18,30 @@ from peft.tuners.tuners_utils import (
     get_device_map,
 )
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, register_peft_method
-from peft.utils.other import get_pattern_key
+from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
+from peft.utils.quantization_utils import (
+    ForwardOnlyQuantizationBackend,
+    QuantizationBackend,
+    get_quantization_kwargs,
+    resolve_quantization_backend,
+)
+from torch import nn
 
 __all__ = [
     "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
+    "AuxiliaryTrainingWrapper",
     "BaseTuner",
     "BaseTunerLayer",
+    "QuantizationBackend",
     "check_adapters_to_merge",
     "check_target_module_exists",
     "get_device_map",
     "get_pattern_key",
+    "get_quantization_kwargs",
     "peft_type",
+    "quantization_backend",
     "register",
+    "unpack",
 ]
 
 
@@ -66,3 +78,31 @@ def register(name: str, *, config_class: type[PeftConfig], model_class: type[Bas
 def config_classes() -> dict[str, type[PeftConfig]]:
     """Every method that PEFT knows, ours included: lower-case name to config class."""
     return {str(known.value).lower(): classes for known, classes in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+
+
+def quantization_backend(layer: nn.Module, **options: Any) -> QuantizationBackend | None:
+    """What reads and writes the weight of a quantized layer (bitsandbytes, torchao, HQQ, ...); None for a plain one.
+
+    Args:
+        layer: below all adapters.
+        options: `get_quantization_kwargs` of the model.
+    """
+    try:
+        return resolve_quantization_backend(layer, **options)
+    except ValueError as error:
+        # torchao tensors of a model that was not loaded with its quantization config: nobody can say how to make them
+        # again, but they multiply like any other.
+        if "get_apply_tensor_subclass" not in str(error):
+            raise
+        return ForwardOnlyQuantizationBackend("torchao without quantization_config")
+
+
+def unpack(layer: nn.Module) -> None:
+    """Put a 4-bit weight of bitsandbytes back into the order that its own dequantization reads.
+
+    On CPUs with AVX512-BF16 the first forward pass in evaluation mode reorders it for speed, and PEFT would then read
+    other numbers than the layer multiplies with.
+    """
+    state = getattr(getattr(layer, "weight", None), "quant_state", None)
+    if getattr(state, "packing_format_for_cpu", False):
+        layer.state_dict()  # saves in the common order, and leaves the layer in it

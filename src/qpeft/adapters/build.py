@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from qpeft.adapters import bridge
+from qpeft.adapters import bridge, outside
 from qpeft.adapters.qtha import COMPOSITIONS, QthaConfig
 from qpeft.errors import AdapterError, QpeftError
 
@@ -31,6 +31,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     """
     classes = bridge.config_classes()
     if method not in classes:
+        outside.check_loaded(method)
         raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, classes)}")
     config_class = classes[method]
     fields = dict(options)

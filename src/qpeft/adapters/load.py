@@ -6,37 +6,29 @@ import warnings
 from pathlib import Path
 
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from qpeft.adapters import ADAPTERS
+from qpeft.adapters.saved import WEIGHTS, check_saved
 from qpeft.errors import AdapterError
-
-OURS = "|".join(config_class.__name__ for config_class, _ in ADAPTERS.values())
-FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """`model` with the adapter saved in `folder`, in evaluation mode.
+    """`model` with the adapter saved in `folder`, in evaluation mode. Reads files, and runs none of them.
 
-    Raises: AdapterError if a file is missing or damaged, or if the adapter's weights do not fit the model.
+    Raises: AdapterError if something in the folder is missing, damaged or of a newer version, or if the adapter's
+    weights do not fit the model, which may then hold parts of the adapter: load it again.
     """
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise AdapterError(
-                f"{folder} holds no {name}: it is no folder of a trained adapter, or training was cut short."
-            )
+    check_saved(folder)
     try:
         with warnings.catch_warnings():
             # PEFT only warns when weights that the model expects are not in the file.
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
-            # And when a config holds options that ours do not have, as those of a newer qpeft may.
-            warnings.filterwarnings("error", message=f"Unexpected keyword arguments .* for class ({OURS}),")
             adapted = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, TypeError, KeyError, UserWarning, SafetensorError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, UserWarning) as error:
         reason = " ".join(str(error).split())
         raise AdapterError(f"The adapter in {folder} does not fit the model: {reason[:300]}") from error
-    if surplus := _without_place(adapted, folder / FILES[1]):
+    if surplus := _without_place(adapted, folder / WEIGHTS):
         raise AdapterError(
             f"The adapter in {folder} does not fit the model: it has weights for places that the model lacks, "
             f"{surplus[0]!r} first. Load it onto the base model that it was trained on."

@@ -1,22 +1,38 @@
 """Data sets as tokens with a loss mask: rows -> messages -> tokens, of which only the assistant's are trained on."""
 
-from qpeft.data.encode import Encoded, encode, encode_all, to_dataset
+from qpeft.data.answers import Answers, choose_answers
+from qpeft.data.encode import Encoded, encode, encode_all, encode_each
 from qpeft.data.example import Example, Message
-from qpeft.data.load import load_examples
+from qpeft.data.load import Reader, Source, load_examples
+from qpeft.data.mix import mix
+from qpeft.data.packing import PackedExamples
 from qpeft.data.sample import render_sample
-from qpeft.data.split import hold_out
+from qpeft.data.split import hold_out, hold_out_line, split_digest
+from qpeft.data.store import StoredExamples, lengths, store_examples, to_dataset
 from qpeft.data.summary import EncodingSummary, summarize
 
 __all__ = [
+    "Answers",
     "Encoded",
     "EncodingSummary",
     "Example",
     "Message",
+    "PackedExamples",
+    "Reader",
+    "Source",
+    "StoredExamples",
+    "choose_answers",
     "encode",
     "encode_all",
+    "encode_each",
     "hold_out",
+    "hold_out_line",
+    "lengths",
     "load_examples",
+    "mix",
     "render_sample",
+    "split_digest",
+    "store_examples",
     "summarize",
     "to_dataset",
 ]

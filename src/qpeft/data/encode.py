@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from qpeft.data.turns import ChatTemplate, Turn
 from qpeft.errors import DataError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
@@ -23,9 +22,10 @@ BATCH = 1000
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of one dialogue. `labels` equal `input_ids` where a token is trained on, else `IGNORED`.
+    """Tokens of one example. `labels` equal `input_ids` where a token is trained on, else `IGNORED`.
 
     `cut`: tokens that did not fit in. `notes`: what a reader should know about the template's work, from `turns`.
+    `lengths`: tokens of each example, where several are packed into one.
     """
 
     input_ids: list[int]
@@ -33,6 +33,7 @@ class Encoded:
     cut: int
     notes: tuple[str, ...]
     source: str
+    lengths: tuple[int, ...] = ()
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, example: Example, *, max_length: int | None = None) -> Encoded:
@@ -43,12 +44,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, example: Example, *, max_length: 
 def encode_all(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, max_length: int | None = None
 ) -> list[Encoded]:
-    """Tokens and labels of all examples, in their order.
+    """Tokens and labels of all examples, in their order; at least one. Raises: DataError as `encode_each` does."""
+    if not examples:
+        raise DataError("No token is trained on: there are no examples.")
+    return list(encode_each(tokenizer, examples, max_length=max_length))
+
+
+def encode_each(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], *, max_length: int | None = None
+) -> Iterator[Encoded]:
+    """Tokens and labels of examples as they come, in their order.
 
     Args:
-        tokenizer: a fast tokenizer with a chat template.
-        examples: dialogues, at least one.
-        max_length: keep this many tokens of each dialogue and cut off the rest; None keeps all.
+        tokenizer: a fast tokenizer; for dialogues, with a chat template.
+        examples: dialogues or plain text.
+        max_length: keep this many tokens of each example and cut off the rest; None keeps all.
 
     Raises: DataError if nothing of an example would be trained on; it names the first such example.
     """
@@ -56,37 +66,27 @@ def encode_all(
         raise DataError(f"{type(tokenizer).__name__} gives no offsets of its tokens; a fast tokenizer is needed.")
     if max_length is not None and max_length < 1:
         raise DataError(f"max_length must be at least 1, or None to cut nothing off; got {max_length}.")
-    if not examples:
-        raise DataError("No token is trained on: there are no examples.")
-    return list(_encode(tokenizer, examples, max_length))
-
-
-def to_dataset(encoded: Sequence[Encoded]) -> Dataset:
-    """Columns `input_ids` and `labels`, which TRL's SFTTrainer takes with `skip_prepare_dataset`."""
-    from datasets import Dataset  # noqa: PLC0415  (takes a second to import)
-
-    return Dataset.from_dict(
-        {"input_ids": [one.input_ids for one in encoded], "labels": [one.labels for one in encoded]}
-    )
+    return _encode(tokenizer, iter(examples), max_length)
 
 
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int | None
+    tokenizer: PreTrainedTokenizerBase, examples: Iterator[Example], max_length: int | None
 ) -> Iterator[Encoded]:
-    template, cut_off = ChatTemplate(tokenizer), []
-    remaining = iter(examples)
-    while batch := list(islice(remaining, BATCH)):
+    template, cut_off, total = ChatTemplate(tokenizer), [], 0
+    while batch := list(islice(examples, BATCH)):
+        total += len(batch)
         texts = [template.render(example) for example in batch]
         tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         for example, text, ids, offsets in zip(
             batch, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True
         ):
             turns = template.find_turns(example, text)
-            labels = _labels(ids, offsets, turns)
-            first = next((i for i, label in enumerate(labels) if label != IGNORED), len(labels))
+            labels = _labels(ids, offsets, [turn for turn in turns if turn.trained])
+            first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
             if first == len(labels):
                 raise DataError(
-                    f"{example.source}: no token is trained on; the tokenizer leaves nothing of the answer."
+                    f"{example.source}: no token is trained on; the tokenizer or the chat template leaves nothing of "
+                    "the answer."
                 )
             kept = labels[:max_length]
             if first >= len(kept):
@@ -98,20 +98,23 @@ def _encode(
         needed = max(first for _, first in cut_off) + 1
         raise DataError(
             f"{source}: answer wholly cut off: starts at token {first}, max_length is {max_length} "
-            f"({len(cut_off)} of {len(examples)} examples). Shorten the data or raise max_length to {needed} or more."
+            f"({len(cut_off)} of {total} examples). Shorten the data or raise max_length to {needed} or more."
         )
 
 
 def _labels(ids: list[int], offsets: list[tuple[int, int]], turns: list[Turn]) -> list[int]:
-    """Tokens that overlap a turn keep their id: one that straddles its start carries the answer's first letters."""
+    """Tokens that overlap a turn keep their id: one that straddles its start carries the answer's first letters.
+
+    The first token of all is never trained on, since nothing stands before it that could predict it.
+    """
     labels = [IGNORED] * len(ids)
     following = iter(turns)
-    turn = next(following)
-    for i, (start, end) in enumerate(offsets):
-        while start >= turn.end:
-            if (later := next(following, None)) is None:
-                return labels
-            turn = later
-        if end > turn.start:
-            labels[i] = ids[i]
+    turn = next(following, None)
+    for place, (start, end) in enumerate(offsets):
+        while turn is not None and start >= turn.end:
+            turn = next(following, None)
+        if turn is None:
+            break
+        if place > 0 and end > turn.start:
+            labels[place] = ids[place]
     return labels

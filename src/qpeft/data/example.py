@@ -1,32 +1,40 @@
-"""An example: one dialogue, with the row it was made from."""
+"""An example: one dialogue or plain text, with the row it was made from."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a dialogue. `role` is one of `ROLES`; `content` is never blank."""
+    """One turn of a dialogue. `role` is one of `ROLES`; `content` is never blank.
+
+    `trained`: whether the turn, if it is the assistant's, is trained on.
+    """
 
     role: str
     content: str
+    trained: bool = True
 
 
 @dataclass(frozen=True)
 class Example:
-    """A dialogue with at least one assistant turn.
+    """A dialogue with at least one assistant turn that is trained on.
 
     `messages` ends with an assistant turn. `row`: the row of the data set as it was read, for scoring.
-    `source`: where the row stands, as "file:line" or "name, row n".
+    `source`: where the row stands, as "file:line" or "name, row n". `is_plain`: the one message is text that goes to
+    the model without a chat template, and all of it is trained on.
     """
 
     messages: tuple[Message, ...]
     row: Mapping[str, object]
     source: str
+    is_plain: bool = False
 
     @property
     def question(self) -> tuple[Message, ...]:
@@ -37,3 +45,9 @@ class Example:
     def answer(self) -> str:
         """The text of the last assistant turn."""
         return self.messages[-1].content
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of roles and texts, hexadecimal: equal for equal dialogues, wherever they stand."""
+        text = "\x1e".join(f"{message.role}\x1f{message.content}" for message in self.messages)
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,40 +1,51 @@
-"""What the columns of a row mean: one function per format, from a row to messages."""
+"""What the columns of a row mean: one row of `FORMATS` per format, from a row to messages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from string import Formatter
 
-from qpeft.data.describe import kind, listed, quote
-from qpeft.data.example import ROLES, Message
+from qpeft.data.describe import kind, listed
+from qpeft.data.dialogues import COLUMNS, OPENAI, SHAREGPT, TurnKeys, read_dialogue, read_turns, turns_of
+from qpeft.data.example import Message
+from qpeft.data.fields import likeness, message, optional_text, require, text_of
 from qpeft.data.rows import Row
+from qpeft.data.templates import PairTemplate
 from qpeft.errors import DataError
+
+Roles = Mapping[str, str]
+"""Role names of the data and the role each stands for."""
+
+NEAR = 0.6
+"""Least likeness of column names to those of a format for it to be called the nearest."""
 
 
 @dataclass(frozen=True)
 class RowFormat:
-    """A named way to read rows. `to_messages` raises DataError for a row that does not have `columns`."""
+    """A named way to read rows.
+
+    `name`: as recipes write it. `title`: as people do. `columns`: every row has them. `read` gives the messages of a
+    row that has them, or raises DataError. `is_plain`: the one message is text without a chat template.
+    """
 
     name: str
+    title: str
     columns: tuple[str, ...]
-    to_messages: Callable[[Row], list[Message]]
+    read: Callable[[Row, Roles], list[Message]]
+    is_plain: bool = False
+
+    def messages(self, row: Row, roles: Roles) -> list[Message]:
+        """Raises: DataError for a row that is not of this format."""
+        require(self.columns, row)
+        return self.read(row, roles)
 
 
-def detect_format(row: Row) -> RowFormat:
-    """The first of `FORMATS` whose columns the row has.
-
-    Raises: DataError naming the keys found and the keys expected.
-    """
+def find_format(name: str) -> RowFormat:
+    """The format of that name. Raises: DataError naming the known ones."""
     for row_format in FORMATS:
-        if all(column in row.values for column in row_format.columns):
+        if row_format.name == name:
             return row_format
-    expected = ", or ".join(" and ".join(f"'{column}'" for column in f.columns) for f in FORMATS)
-    raise DataError(
-        f"{row.source}: no known format has the keys {listed(row.values)}. Expected {expected}; "
-        'for other columns give both templates, such as prompt: "{instruction}" and response: "{output}".'
-    )
+    raise DataError(f"There is no data format {name!r}; there are {listed(one.name for one in FORMATS)}.")
 
 
 def template_format(prompt: str | None, response: str | None) -> RowFormat | None:
@@ -47,112 +58,108 @@ def template_format(prompt: str | None, response: str | None) -> RowFormat | Non
     if prompt is None or response is None:
         given, missing = ("response", "prompt") if prompt is None else ("prompt", "response")
         raise DataError(f"A {given} template needs a {missing} template beside it.")
-    user, assistant = _Template("prompt", prompt), _Template("response", response)
-
-    def to_messages(row: Row) -> list[Message]:
-        question, answer = user.fill(row), assistant.fill(row)
-        return [_message("user", question, "prompt", row), _message("assistant", answer, "response", row)]
-
-    return RowFormat("templates", tuple(dict.fromkeys((*user.columns, *assistant.columns))), to_messages)
+    pair = PairTemplate(prompt, response)
+    return RowFormat("templates", "templates", (), lambda row, _: pair.messages(row))
 
 
-class _Template:
-    """Text with column names in braces; doubled braces stand for themselves. `option` is its name in errors."""
+def detect_format(rows: Sequence[Row]) -> RowFormat:
+    """The first of `FORMATS` that has its columns, none of them null, in all of the first rows, or else in the first.
 
-    def __init__(self, option: str, text: str) -> None:
-        try:
-            parts = list(Formatter().parse(text))
-        except ValueError as error:
-            raise DataError(f"The {option} template {text!r} is malformed: {error}.") from error
-        if any(name == "" or spec or conversion for _, name, spec, conversion in parts):
-            raise DataError(f"The {option} template {text!r} may have plain column names in its braces, nothing else.")
-        self.columns = tuple(name for _, name, _, _ in parts if name is not None)
-        if not self.columns:
-            raise DataError(
-                f"The {option} template {text!r} names no column; write it in braces, such as {{question}}."
-            )
-        self._option = option
-        self._parts = [(literal, name) for literal, name, _, _ in parts]
-
-    def fill(self, row: Row) -> str:
-        for column in self.columns:
-            if column not in row.values:
-                near = get_close_matches(column, [str(key) for key in row.values], n=1, cutoff=0.0)
-                hint = f" Nearest: '{near[0]}'." if near else ""
-                raise DataError(
-                    f"{row.source}: the {self._option} template names the column '{column}', "
-                    f"but the row has {listed(row.values)}.{hint}"
-                )
-        return "".join(literal + ("" if name is None else _text(name, row)) for literal, name in self._parts)
+    Raises: DataError naming the keys found, the keys expected, and the format that comes nearest.
+    """
+    for sample, null in ((rows, False), (rows[:1], False), (rows[:1], True)):
+        for row_format in FORMATS:
+            if all(_fits(row_format, row, null=null) for row in sample):
+                return row_format
+    row = rows[0]
+    near = max(FORMATS, key=lambda one: _nearness(one, row))
+    hint = f" Nearest: {near.title}, with {_wanted(near)}." if _nearness(near, row) >= NEAR else ""
+    expected = ", or ".join(map(_wanted, FORMATS[1:]))
+    raise DataError(
+        f"{row.source}: no known format has the keys {listed(row.values)}.{hint} Expected {expected}; "
+        'for other columns give both templates, such as prompt: "{question}" and response: "{reply}".'
+    )
 
 
-def _dialogue(row: Row) -> list[Message]:
-    """The turns up to the last answer. What a user says after it is not trained on, so it is left out, blank or not."""
-    _require(("messages",), row)
-    turns = row.values["messages"]
-    if not isinstance(turns, list) or not turns:
-        raise DataError(f"{row.source}: 'messages' must be a list of turns; got {kind(turns)}.")
-    pairs = [_role_and_content(turn, f"turn {number}", row) for number, turn in enumerate(turns, start=1)]
-    length = max((i for i, (role, _) in enumerate(pairs, start=1) if role == "assistant"), default=0)
-    if length == 0:
-        raise DataError(f"{row.source}: the dialogue has no assistant turn, so there is nothing to train on.")
-    return [_message(*pair, f"turn {number}", row) for number, pair in enumerate(pairs[:length], start=1)]
+def _fits(row_format: RowFormat, row: Row, *, null: bool) -> bool:
+    if row_format.name in _TURN_KEYS:
+        return any(column in row.values for column in COLUMNS) and row_format.name == _dialogue_name(row, null=null)
+    return all(column in row.values and (null or row.values[column] is not None) for column in row_format.columns)
 
 
-def _role_and_content(turn: object, where: str, row: Row) -> tuple[str, str]:
-    if not isinstance(turn, dict):
-        raise DataError(f"{row.source}: {where} must be an object with 'role' and 'content'; got {kind(turn)}.")
-    if "role" not in turn or "content" not in turn:
-        raise DataError(f"{row.source}: {where} has the keys {listed(turn)}; expected 'role' and 'content'.")
-    role, content = turn["role"], turn["content"]
-    if role not in ROLES:
-        raise DataError(f"{row.source}: {where} has the role {quote(role)}; expected one of {listed(ROLES)}.")
-    if not isinstance(content, str):
-        raise DataError(f"{row.source}: the content of {where} must be text; got {kind(content)}.")
-    return role, content
+def _dialogue_name(row: Row, *, null: bool) -> str | None:
+    """Which keys the first turn has; where it does not tell, what the column is usually called."""
+    turns = turns_of(row)
+    first = turns[0] if isinstance(turns, list) and turns else None
+    for name, keys in _TURN_KEYS.items():
+        if isinstance(first, dict) and keys.role in first:
+            return name
+    if turns is None and not null:
+        return None
+    return "messages" if "messages" in row.values else "sharegpt"
 
 
-def _pair(user: str, assistant: str) -> Callable[[Row], list[Message]]:
-    def to_messages(row: Row) -> list[Message]:
-        _require((user, assistant), row)
+def _wanted(row_format: RowFormat) -> str:
+    names = COLUMNS if row_format.name in _TURN_KEYS else row_format.columns
+    return (" or " if names is COLUMNS else " and ").join(f"'{name}'" for name in names)
+
+
+def _nearness(row_format: RowFormat, row: Row) -> float:
+    if row_format.name in _TURN_KEYS:
+        return max(likeness(column, row.values) for column in COLUMNS)
+    return sum(likeness(column, row.values) for column in row_format.columns) / len(row_format.columns)
+
+
+def _dialogue(keys: TurnKeys) -> Callable[[Row, Roles], list[Message]]:
+    return lambda row, roles: read_dialogue(row, keys, roles)
+
+
+def _alpaca(row: Row, _: Roles) -> list[Message]:
+    """`instruction`, then on a new line `input` if there is one; `history` holds [question, answer] pairs before it."""
+    system, extra = optional_text("system", row), optional_text("input", row)
+    messages = [message("system", system, "'system'", row)] if system else []
+    history = row.values.get("history")
+    if history is not None and not isinstance(history, list):
+        raise DataError(f"{row.source}: 'history' must be a list of [question, answer] pairs; got {kind(history)}.")
+    for number, pair in enumerate(history or [], start=1):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise DataError(f"{row.source}: pair {number} of 'history' must be a list of two texts; got {kind(pair)}.")
+        for role, text in zip(("user", "assistant"), pair, strict=True):
+            messages.append(message(role, text, f"pair {number} of 'history'", row))
+    question = "\n".join(part for part in (text_of("instruction", row), extra) if part)
+    messages.append(message("user", question, "'instruction'", row))
+    return [*messages, message("assistant", text_of("output", row), "'output'", row)]
+
+
+def _prompt_completion(row: Row, roles: Roles) -> list[Message]:
+    """Two texts, or two lists of turns of which the first is not trained on."""
+    prompt, completion = row.values["prompt"], row.values["completion"]
+    if not isinstance(prompt, list) or not isinstance(completion, list):
+        return _pair("prompt", "completion")(row, roles)
+    context = [{**turn, "train": False} if isinstance(turn, dict) else turn for turn in prompt]
+    return read_turns([*context, *completion], row, OPENAI, roles)
+
+
+def _pair(user: str, assistant: str) -> Callable[[Row, Roles], list[Message]]:
+    def read(row: Row, _: Roles) -> list[Message]:
         return [
-            _message("user", _text(user, row), f"'{user}'", row),
-            _message("assistant", _text(assistant, row), f"'{assistant}'", row),
+            message("user", text_of(user, row), f"'{user}'", row),
+            message("assistant", text_of(assistant, row), f"'{assistant}'", row),
         ]
 
-    return to_messages
+    return read
+
+
+def _plain(row: Row, _: Roles) -> list[Message]:
+    return [message("assistant", text_of("text", row), "'text'", row)]
 
 
 FORMATS = (
-    RowFormat("messages", ("messages",), _dialogue),
-    RowFormat("prompt and completion", ("prompt", "completion"), _pair("prompt", "completion")),
-    RowFormat("question and answer", ("question", "answer"), _pair("question", "answer")),
+    RowFormat("messages", "messages", (), _dialogue(OPENAI)),
+    RowFormat("sharegpt", "ShareGPT", (), _dialogue(SHAREGPT)),
+    RowFormat("alpaca", "alpaca", ("instruction", "output"), _alpaca),
+    RowFormat("prompt_completion", "prompt and completion", ("prompt", "completion"), _prompt_completion),
+    RowFormat("question_answer", "question and answer", ("question", "answer"), _pair("question", "answer")),
+    RowFormat("text", "plain text", ("text",), _plain, is_plain=True),
 )
-
-
-def _require(columns: tuple[str, ...], row: Row) -> None:
-    for column in columns:
-        if column not in row.values:
-            raise DataError(
-                f"{row.source}: '{column}' is missing. The row has {listed(row.values)}; "
-                f"expected {listed(columns)}, as in the first row."
-            )
-
-
-def _message(role: str, content: str, where: str, row: Row) -> Message:
-    if not content.strip():
-        raise DataError(f"{row.source}: {where} is empty.")
-    try:
-        content.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f"{row.source}: {where} holds half of a surrogate pair, which is no text.") from error
-    return Message(role, content)
-
-
-def _text(column: str, row: Row) -> str:
-    value = row.values[column]
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(f"{row.source}: '{column}' must be text or a number; got {kind(value)}.")
+_TURN_KEYS = {"messages": OPENAI, "sharegpt": SHAREGPT}

@@ -2,51 +2,106 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
-from qpeft.data.example import Example, Message
-from qpeft.data.formats import detect_format, template_format
-from qpeft.data.rows import read_rows
+from qpeft.data.describe import listed
+from qpeft.data.example import ROLES, Example, Message
+from qpeft.data.formats import RowFormat, detect_format, find_format, template_format
+from qpeft.data.rows import Row, read_rows
 from qpeft.errors import DataError
+
+FIRST_ROWS = 8
+"""How many rows are looked at to find the format."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where examples come from, and how its rows are read.
+
+    Attributes:
+        path: a .jsonl, .json, .csv or .parquet file, or a dataset of the Hub: "owner/name" or "owner/name:config".
+        format: name of one of `FORMATS`; None takes the one that fits the first rows.
+        prompt: template of the user's text with column names in braces, "{question}"; goes with `response`.
+        response: template of the assistant's text, "{equation} = {answer}".
+        system: system message for the dialogues that have none of their own.
+        roles: what role names mean that a format does not know: {"tool": "user"}.
+        limit: read only the first `limit` rows.
+        split: split of a Hub dataset; a file has none and ignores it.
+        weight: how often one pass over a mix reads the source; see `mix`.
+
+    Raises: DataError if the options do not fit together.
+    """
+
+    path: str
+    format: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    system: str | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    split: str = "train"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise DataError(f"limit must be at least 1; got {self.limit}.")
+        if self.system is not None and not self.system.strip():
+            raise DataError("The system message is blank. Leave it out to use that of the chat template.")
+        if not self.weight > 0:
+            raise DataError(f"{self.path}: the weight of a source must be above 0; got {self.weight}.")
+        if wrong := [role for role in self.roles.values() if role not in ROLES]:
+            raise DataError(f"roles stand for {listed(ROLES)}; got {listed(wrong)}.")
+        if self.format is not None:
+            find_format(self.format)
+        if self.format is not None and template_format(self.prompt, self.response) is not None:
+            raise DataError(f"{self.path}: templates say how rows are read, and so does format; give one of the two.")
+
+
+class Reader:
+    """The examples of a source, in the order of its rows; none is skipped. Each pass reads the source anew.
+
+    Attributes:
+        source: the source.
+        row_format: how its rows are read.
+
+    Raises: DataError for data that cannot be read as examples; it names file, line, keys found and keys expected.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        rows = self._rows()
+        first = list(islice(rows, FIRST_ROWS))
+        if not first:
+            raise DataError(f"{source.path} has no rows.")
+        given = find_format(source.format) if source.format else template_format(source.prompt, source.response)
+        self.row_format: RowFormat = given or detect_format(first)
+        self._opened: Iterator[Row] | None = chain(first, rows)
+
+    def __iter__(self) -> Iterator[Example]:
+        source, row_format = self.source, self.row_format
+        rows, self._opened = self._opened or self._rows(), None
+        for row in rows:
+            messages = row_format.messages(row, source.roles)
+            if source.system is not None and not row_format.is_plain and messages[0].role != "system":
+                messages = [Message("system", source.system), *messages]
+            yield Example(tuple(messages), row.values, row.source, row_format.is_plain)
+
+    def _rows(self) -> Iterator[Row]:
+        return islice(read_rows(self.source.path, split=self.source.split), self.source.limit)
 
 
 def load_examples(
     source: str,
     *,
+    format: str | None = None,  # noqa: A002  (as recipes call it)
     prompt: str | None = None,
     response: str | None = None,
     system: str | None = None,
+    roles: Mapping[str, str] | None = None,
     limit: int | None = None,
     split: str = "train",
 ) -> list[Example]:
-    """The dialogues of a data set, in the order of its rows; none is skipped.
-
-    The format is that of the first row: `messages` (a list of role and content), or else `prompt` and `completion`, or
-    else `question` and `answer`; every later row must have the same keys. Numbers are turned into text.
-
-    Args:
-        source: a .jsonl, .json, .csv or .parquet file, or a dataset of the Hub: "owner/name" or "owner/name:config".
-        prompt: template of the user's text with column names in braces, "{question}"; goes with `response`.
-        response: template of the assistant's text, "{equation} = {answer}".
-        system: system message for the dialogues that have none of their own.
-        limit: read only the first `limit` rows.
-        split: split of a Hub dataset; a file has none and ignores it.
-
-    Raises: DataError for data that cannot be read as dialogues; it names file, line, keys found and keys expected.
-    """
-    if limit is not None and limit < 1:
-        raise DataError(f"limit must be at least 1; got {limit}.")
-    if system is not None and not system.strip():
-        raise DataError("The system message is blank. Leave it out to use that of the chat template.")
-    row_format = template_format(prompt, response)
-    examples = []
-    for row in islice(read_rows(source, split=split), limit):
-        if row_format is None:
-            row_format = detect_format(row)
-        messages = row_format.to_messages(row)
-        if system is not None and messages[0].role != "system":
-            messages = [Message("system", system), *messages]
-        examples.append(Example(tuple(messages), row.values, row.source))
-    if not examples:
-        raise DataError(f"{source} has no rows.")
-    return examples
+    """All examples of a source; the options are those of `Source`. Raises: DataError as `Reader` does."""
+    return list(Reader(Source(source, format, prompt, response, system, roles or {}, limit, split)))

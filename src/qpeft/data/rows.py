@@ -14,6 +14,8 @@ from qpeft.data.describe import kind
 from qpeft.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_LINE = 32 * 2**20
+"""Bytes of the longest line that is taken for a row; a longer one is a file of another kind, and would fill memory."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ def is_local(source: str) -> bool:
 
 
 def _path(source: str) -> Path:
+    if "\0" in source:
+        raise DataError(f"{source!r} is no name of a file or data set.")
     return Path(os.path.expanduser(source))  # Path.expanduser raises for the home of an unknown user
 
 
@@ -82,7 +86,7 @@ def _json_line_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_array_rows(path: Path) -> Iterator[Row]:
-    text = "".join(line for _, line in _text_lines(path))
+    text = "".join(line for _, line in _text_lines(path, longest=path.stat().st_size))
     values = _parse_json(text, str(path), hint="")
     assert isinstance(values, list), "text that starts with a bracket is an array or malformed"
     for number, value in enumerate(values, start=1):
@@ -149,10 +153,16 @@ def _vendor_rows(load: Callable[[], Iterable[Mapping[str, object]]], source: str
         raise DataError(f"{source} {problem}: {reason}") from error
 
 
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def _text_lines(path: Path, *, longest: int | None = None) -> Iterator[tuple[int, str]]:
     """Numbered lines with their ends. Only a line feed ends a line: JSON text may hold other separators."""
+    longest = longest or MAX_LINE
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), start=1):
+            if len(line) > longest:
+                raise DataError(
+                    f"{path}:{number}: longer than {longest // 2**20} MiB, so it is no row. Every row needs a line of "
+                    "its own; an array of rows begins with a bracket."
+                )
             yield number, _decode(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line, f"{path}:{number}")
 
 
@@ -160,7 +170,7 @@ def _decode(line: bytes, source: str) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{source}: not UTF-8 (byte {error.start + 1} of the line).") from error
+        raise DataError(f"{source}: not UTF-8 (byte {error.start + 1} of the line). Convert it to UTF-8.") from error
 
 
 def _parse_json(text: str, source: str, *, hint: str) -> object:

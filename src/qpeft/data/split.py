@@ -3,29 +3,57 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
 
 from qpeft.data.example import Example
 from qpeft.errors import DataError
 
+NUM_DIGESTS = 2**256
+EVERYTHING = "~"
+"""Larger than all digests."""
 
-def hold_out(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
-    """Training and held-out examples, each in the order of the rows.
 
-    Whole dialogues are held out: the `count` whose text has the smallest SHA-256. So the choice depends on nothing but
-    the data, not on seed or order; equal dialogues lie on the same side, and `count` grows to hold all copies of one.
+def hold_out(examples: Sequence[Example], amount: float) -> tuple[list[Example], list[Example]]:
+    """Training and held-out examples, each in the order of the rows; see `hold_out_line`.
 
-    Raises: DataError if nothing would be left to train on.
+    Raises: DataError if nothing would be left to train on, or nothing would be held out.
     """
-    hashes = [_hash(example) for example in examples]
-    limit = sorted(hashes)[count - 1] if count <= len(hashes) else None
-    if limit is None or all(value <= limit for value in hashes):
-        raise DataError(f"Of {len(examples)} examples, {count} cannot be held out with any left to train on.")
-    training = [example for example, value in zip(examples, hashes, strict=True) if value > limit]
-    held_out = [example for example, value in zip(examples, hashes, strict=True) if value <= limit]
+    line = hold_out_line(examples, amount)
+    training = [example for example in examples if example.digest > line]
+    held_out = [example for example in examples if example.digest <= line]
+    if not training or not held_out:
+        fault = "is none" if training else "cannot be held out with any left to train on"
+        raise DataError(f"Of {len(examples)} examples, {amount} {fault}.")
     return training, held_out
 
 
-def _hash(example: Example) -> str:
-    text = "\x1e".join(f"{message.role}\x1f{message.content}" for message in example.messages)
-    return hashlib.sha256(text.encode()).hexdigest()
+def hold_out_line(examples: Iterable[Example], amount: float) -> str:
+    """The digest up to which examples are held out; those with a larger one are trained on.
+
+    Whole dialogues are held out, chosen by the SHA-256 of their text, so the choice depends on nothing but the data,
+    not on seed or order, and equal dialogues lie on the same side.
+
+    Args:
+        examples: looked at once, and only for a count.
+        amount: below 1, about this share is held out: the line is fixed, so rows that are added later move no others to
+            the other side. From 1 on a count: the so many examples of smallest digest, and all copies of theirs.
+    """
+    if amount < 1:
+        return format(int(amount * NUM_DIGESTS), "064x")
+    smallest = heapq.nsmallest(int(amount), (example.digest for example in examples))
+    return smallest[-1] if len(smallest) == amount else EVERYTHING
+
+
+def split_digest(examples: Iterable[Example]) -> str:
+    """SHA-256 over the examples in their order and what of each is trained on, hexadecimal: names a split."""
+    total = hashlib.sha256()
+    for example in examples:
+        total.update(identity(example))
+    return total.hexdigest()
+
+
+def identity(example: Example) -> bytes:
+    """What two examples share exactly if the same is learned from both."""
+    trained = bytes(message.trained for message in example.messages)
+    return bytes.fromhex(example.digest) + trained + bytes([example.is_plain])

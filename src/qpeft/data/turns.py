@@ -20,47 +20,64 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REWRITTEN = "the chat template rewrites an answer, for instance drops its <think> part; what it prints is trained on"
-UNENDED = "the chat template puts no end-of-turn token after an answer, so the model does not learn to stop"
+SHORTENED = (
+    "the chat template rewrites an answer once others follow it, for instance drops its <think> part; such answers are "
+    "not trained on (data.answers: each trains on all)"
+)
+UNENDED = "no end-of-turn token follows an answer, so the model does not learn to stop"
 UNPROMPTED = "the generation prompt of the chat template ends in text that the training dialogue does not have there"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One assistant turn: characters [start, end) of the rendered text, its end-of-turn token included."""
+    """One assistant turn: characters [start, end) of the rendered text, its end-of-turn token included.
+
+    `trained`: whether the model should learn to say it.
+    """
 
     start: int
     end: int
     notes: tuple[str, ...]
+    trained: bool = True
 
 
 class ChatTemplate:
     """Dialogues as text by the chat template of a tokenizer, and where the assistant's turns stand in that text.
 
-    Raises: DataError if the tokenizer has no chat template.
+    Text without a template stands for itself, between the tokens that the tokenizer begins and ends texts with.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if not tokenizer.chat_template:
-            raise DataError("The tokenizer has no chat template: set model.chat_template, or use an instruct model.")
         self._tokenizer = tokenizer
         # Longest first, so that a token that begins with another one is found. Not only those called special:
         # "<|im_end|>" is an ordinary added token in some models.
         added = sorted({*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}, key=len, reverse=True)
+        # Some tokenizers name a first token that they do not put before a text, such as SmolLM2's.
+        begun = list(tokenizer("a")["input_ids"][:1]) == [tokenizer.bos_token_id]
+        self._start = str(tokenizer.bos_token) if begun else ""
         self._ending = re.compile(rf"\s*(?:{'|'.join(map(re.escape, added))})") if added else None
 
     def render(self, example: Example) -> str:
-        """The whole dialogue. Raises: DataError if the template refuses it."""
-        return self._render(example.messages, example.source)
+        """The whole dialogue. Raises: DataError if there is no template or it refuses the dialogue."""
+        if not example.is_plain:
+            return self._render(example.messages, example.source)
+        start, end, text = self._start, self._tokenizer.eos_token or "", example.answer
+        return f"{'' if text.startswith(start) else start}{text}{'' if text.endswith(end) else end}"
 
     def find_turns(self, example: Example, text: str) -> list[Turn]:
-        """The assistant turns in `text`, the rendered dialogue of `example`.
+        """The assistant turns in `text`, the rendered dialogue of `example`, that are marked for training.
 
         A turn starts where the generation prompt ends, so that an empty thinking block which the template prints before
-        an answer is trained on as it will be generated; it ends after its end-of-turn token, before a line break.
+        an answer is trained on as it will be generated; it ends after its end-of-turn token, before a line break. An
+        answer of which the template drops a part only once others follow is not trained on: the model, when it is to
+        give that answer, is at the end of the dialogue.
 
         Raises: DataError if an answer cannot be found in the text because the template does not print it as one piece.
         """
-        places = [i for i, message in enumerate(example.messages) if message.role == "assistant"]
+        if example.is_plain:
+            return [Turn(0, len(text), () if self._tokenizer.eos_token else (UNENDED,))]
+        messages = example.messages
+        places = [i for i, message in enumerate(messages) if message.role == "assistant" and message.trained]
         return [self._turn(example, place, text) for place in places]
 
     def _turn(self, example: Example, place: int, text: str) -> Turn:
@@ -76,17 +93,19 @@ class ChatTemplate:
             raise DataError(f"{source}: the chat template changes what stands before the answer of turn {place + 1}.")
         start, answer_end = len(prompt if prompted else before), len(text) - len(after[0])
         ending = self._ending.match(after[0]) if self._ending else None
-        claims = {
-            REWRITTEN: messages[place].content.strip() not in text[start:answer_end],
-            UNENDED: ending is None,
-            UNPROMPTED: not prompted,
-        }
+        answer = messages[place].content.strip()
+        rewritten = answer not in text[start:answer_end]
+        if rewritten and place + 1 < len(messages) and answer in self._render(messages[: place + 1], source):
+            return Turn(start, answer_end, (SHORTENED,), trained=False)
+        claims = {REWRITTEN: rewritten, UNENDED: ending is None, UNPROMPTED: not prompted}
         notes = tuple(note for note, holds in claims.items() if holds)
         return Turn(start, answer_end + (ending.end() if ending else 0), notes)
 
     def _render(self, messages: Sequence[Message], source: str, *, generation: bool = False) -> str:
         from jinja2 import TemplateError  # noqa: PLC0415
 
+        if not self._tokenizer.chat_template:
+            raise DataError("The tokenizer has no chat template: set model.chat_template, or use an instruct model.")
         dialogue = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text = self._tokenizer.apply_chat_template(dialogue, tokenize=False, add_generation_prompt=generation)

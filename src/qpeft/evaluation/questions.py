@@ -82,16 +82,29 @@ def _dialogue(row: Row, column: str) -> list[Message]:
     turns = row.values[column]
     if not isinstance(turns, list) or not turns:
         raise DataError(f"{row.source}: '{column}' must be a list of turns; got {kind(turns)}.")
-    messages = []
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
-            raise DataError(f"{row.source}: turn {number} must have a 'role', one of {listed(ROLES)}, and 'content'.")
-        messages.append(_message(turn["role"], turn.get("content"), row))
+    messages = [_turn(turn, f"turn {number}", row) for number, turn in enumerate(turns, start=1)]
     if messages[-1].role == "assistant":
         del messages[-1]
     if not messages or messages[-1].role != "user":
         raise DataError(f"{row.source}: the user must speak last, or last before the answer.")
     return messages
+
+
+def _turn(turn: object, where: str, row: Row) -> Message:
+    """As OpenAI has it, role and content, or as ShareGPT has it, from and value."""
+    values = turn if isinstance(turn, dict) else {}
+    role, content = values.get("role", values.get("from")), values.get("content", values.get("value"))
+    role = SHAREGPT.get(role, role) if isinstance(role, str) else role
+    if role not in ROLES:
+        raise DataError(
+            f"{row.source}: {where} must have a 'role', one of {listed(ROLES)}, and 'content', or a 'from', one of "
+            f"{listed(SHAREGPT)}, and 'value'."
+        )
+    return _message(str(role), content, row)
+
+
+SHAREGPT = {"human": "user", "gpt": "assistant"}
+"""Its names of roles where they are not ours."""
 
 
 def _plain(row: Row, column: str) -> list[Message]:
@@ -110,6 +123,7 @@ def _instruction(row: Row, column: str) -> list[Message]:
 
 COLUMNS: dict[str, Callable[[Row, str], list[Message]]] = {
     "messages": _dialogue,
+    "conversations": _dialogue,
     "prompt": _prompt,
     "question": _plain,
     "instruction": _instruction,

@@ -85,6 +85,8 @@ def score(
         return Scores(loss.loss, loss.tokens)
     chosen = examples[:items]
     for example in chosen:
+        if not example.question:
+            raise DataError(f"{example.source}: exact match answers questions, and this example has none.")
         if final_number(example.answer) is None:
             raise DataError(f"{example.source}: exact match compares numbers, and this answer ends on none.")
     texts = generate(

@@ -102,7 +102,7 @@ def _place(name: str) -> str:
         return str(package_model_folder())
     path = Path(os.path.expanduser(name))
     looks_like_path = name.startswith((".", "~")) or path.is_absolute() or len(path.parts) not in {1, 2}
-    if not looks_like_path and not path.exists():
+    if not looks_like_path and not path.exists() and not path.is_symlink():
         return name
     if not path.exists():
         raise ModelError(f"The model folder {name} does not exist.{_nearest(path)}")

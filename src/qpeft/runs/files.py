@@ -77,7 +77,7 @@ def used_alone(folder: Path) -> Iterator[None]:
 
     Raises: OutputError if one does.
     """
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]
+    name = hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:24]
     lock = FileLock(Path(tempfile.gettempdir()) / f"qpeft-{getpass.getuser()}-{name}.lock", timeout=0)
     try:
         lock.acquire()
@@ -109,4 +109,8 @@ def make_folder(folder: Path) -> None:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            total.update(block)
+    return total.hexdigest()

@@ -36,16 +36,19 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read run.json. Raises: OutputError if there is none or it is damaged."""
+    """Read run.json: at least the run's state and recipe. Raises: OutputError if there is none or it is damaged."""
     path = folder / FILE_NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise OutputError(f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path} cannot be read: {error}.") from error
     if not isinstance(record, dict):
         raise OutputError(f"{path} does not hold a record.")
+    parts = (("state", str), ("recipe", dict))
+    if lacking := [name for name, kind in parts if not isinstance(record.get(name), kind)]:
+        raise OutputError(f"{path} has no {' and no '.join(lacking)}, so it is damaged.")
     return record
 
 

@@ -1,6 +1,7 @@
-"""Matrix product operators, and the factorisation of widths into their modes."""
+"""Matrix product operators, products over pairs of axes, and the factorisation of widths into modes and axes."""
 
 from qpeft.tensor_networks.modes import Modes, factorize
-from qpeft.tensor_networks.mpo import MatrixProductOperator, mpo_parameter_count
+from qpeft.tensor_networks.mpo import MatrixProductOperator, mpo_parameter_count, open_bond
+from qpeft.tensor_networks.pairs import PairNetwork
 
-__all__ = ["MatrixProductOperator", "Modes", "factorize", "mpo_parameter_count"]
+__all__ = ["MatrixProductOperator", "Modes", "PairNetwork", "factorize", "mpo_parameter_count", "open_bond"]

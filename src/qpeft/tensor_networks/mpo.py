@@ -34,12 +34,13 @@ class MatrixProductOperator(nn.Module):
         self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in shapes)
 
     def left_multiply(self, matrix: Float[Tensor, "rank narrow"]) -> Float[Tensor, "rank wide"]:
-        """`matrix @ W`. A W larger than the result is never formed: its cores are contracted with `matrix` one by one."""
+        """`matrix @ W`. A W larger than the result is never formed: its cores are taken to `matrix` one by one."""
         # Where W is no larger, going through it takes half the operations, and their number is what a GPU waits for.
         return matrix @ self.dense() if self.narrow.width <= len(matrix) else self._multiply_by_cores(matrix)
 
     def dense(self) -> Float[Tensor, "narrow wide"]:
         """W as a matrix."""
+        t: Tensor
         t, *others = self.cores
         for core in others:
             t = t.reshape(-1, core.shape[0]) @ core.reshape(core.shape[0], -1)
@@ -66,6 +67,12 @@ class MatrixProductOperator(nn.Module):
     def extra_repr(self) -> str:
         """Modes and bond dimension, for `print(model)`."""
         return f"narrow={self.narrow.factors}, wide={self.wide.factors}, bond_dimension={self.bond_dimension}"
+
+
+def open_bond(bond_dimension: int, num_cores: int) -> Modes:
+    """Narrow side of an operator that is a tensor train with its first bond left open: T[i, (j_1..j_K)] =
+    G_1[i, j_1] G_2[j_2] ... G_K[j_K], where i counts the rows of that bond."""
+    return Modes(bond_dimension, (bond_dimension, *[1] * (num_cores - 1)))
 
 
 def mpo_parameter_count(narrow: Modes, wide: Modes, *, bond_dimension: int) -> int:

@@ -48,7 +48,10 @@ def _merging(recipe: Recipe) -> str:
             f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was measured, "
             "and what loads here, runs on an exact simulator"
         )
-    return f"{where}; the adapter cannot be merged into the base weights, since its update depends on the input."
+    return (
+        f"{where}; PEFT cannot merge the adapter, since its update depends on the input. `qpeft export` and `qpeft "
+        "merge` replace the circuit by the nearest linear map and report what that loses."
+    )
 
 
 def _results(record: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from qpeft.errors import RecipeError
-from qpeft.training.sections import Recipe
+from qpeft.training.sections import SOURCE_KINDS, Recipe
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -31,10 +31,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         reason = "is no text file" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
         raise RecipeError(f"The recipe {path} {reason}.") from error
-    try:
-        values = yaml.load(text, Loader=_Loader) or {}
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    values = _read_yaml(text, str(path)) or {}
     if not isinstance(values, dict):
         raise RecipeError(
             f"{path} must hold sections ({', '.join(Recipe.model_fields)}), not a {type(values).__name__}."
@@ -70,6 +67,13 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _read_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+
+
 def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
     remaining = iter(arguments)
     for argument in remaining:
@@ -81,10 +85,7 @@ def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
             if following is None:
                 raise RecipeError(f"--{key} has no value: overrides are written --section.key value.")
             value = following
-        try:
-            yield key, yaml.load(value, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"The value of --{key} is not YAML: {value!r}.") from error
+        yield key, _read_yaml(value, f"The value of --{key}")
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -99,7 +100,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _explain(details: ErrorDetails) -> str:
-    path = [str(part) for part in details["loc"]]
+    path = [str(part) for part in details["loc"] if part not in SOURCE_KINDS]
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], _keys(path[:-1]), n=1, cutoff=0.5)
@@ -119,13 +120,15 @@ def _keys(path: list[str]) -> list[str]:
     """Names of the keys of a section, or of the sections themselves for an empty path."""
     section: type[BaseModel] = Recipe
     for name in path:
-        found = section_of(section.model_fields[name].annotation)
-        assert found is not None, "only sections have keys of their own"
-        section = found
+        if not name.isdigit():
+            found = section_of(section.model_fields[name].annotation)
+            assert found is not None, "only sections have keys of their own"
+            section = found
     return list(section.model_fields)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, also one that may be left out; None for a plain value."""
-    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+    """The section that a field holds, also one that may be left out or in a list; None for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := section_of(inner))), None)

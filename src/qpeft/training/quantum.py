@@ -105,7 +105,7 @@ class DeviceSteps:
             self._evaluator = self._session.attach(self._model, self._run_id)
         if self._evaluator.step != step:
             self._evaluator.begin_step(step)
-        self._evaluator.tokens = reachable_tokens(inputs["attention_mask"], inputs["labels"])
+        self._evaluator.tokens = reachable_tokens(inputs.get("attention_mask"), inputs["labels"])
 
     def pause(self) -> None:
         """All circuits on the simulator, until the next batch. Only between optimiser steps."""

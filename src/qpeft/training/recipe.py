@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from qpeft.adapters.build import build_config
-from qpeft.data import summarize
+from qpeft.data import Encoded, PackedExamples
 from qpeft.errors import OutputError
 from qpeft.evaluation import Scores, score
 from qpeft.models import device_name, load_tokenizer
 from qpeft.runs import (
     environment,
-    hash_file,
     make_folder,
     read_record,
     require_empty_folder,
@@ -36,6 +35,7 @@ from qpeft.training.bill import Bill, training_bill
 from qpeft.training.card import model_card
 from qpeft.training.checkpoints import checkpoints
 from qpeft.training.figure import save_loss_curve
+from qpeft.training.packing import require_separate_examples
 from qpeft.training.processes import (
     from_main,
     is_main_process,
@@ -48,7 +48,7 @@ from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
 from qpeft.training.sections import Recipe
 from qpeft.training.setup import adapted_model, make_trainer
 from qpeft.training.sharding import whole_weights
-from qpeft.training.splits import Split, load_splits
+from qpeft.training.splits import Split, data_hashes, load_splits, split_record
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,13 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         chat_template=recipe.model.chat_template,
         trust_remote_code=recipe.model.trust_remote_code,
     )
-    training, held_out = load_splits(recipe.data, tokenizer)
+    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
+    splits = split_record(training, held_out)
+    if started is not None and started.get("splits", splits) != splits:
+        raise OutputError(
+            f"The examples changed since the run in {folder} was started, though no data file did: a data set of the "
+            "Hub is another one, or this qpeft reads files otherwise. Start a new run in another --output.folder."
+        )
     _show_data(training, held_out, console)
 
     set_seed(recipe.seed)
@@ -112,9 +118,10 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     )
     if (processes := number_of_processes()) > 1:
         console.print(f"{processes} processes, each with batches of {recipe.training.batch_size} of its own")
+    rows = _rows(recipe, model, training, console)
     if session is not None:
         session.check(model)
-        bill = training_bill(recipe, session.device.capabilities(), model, training.encoded)
+        bill = training_bill(recipe, session.device.capabilities(), model, rows)
         console.print(bill.table())
         for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
             console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
@@ -127,7 +134,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
             "recipe": recipe.model_dump(mode="json"),
             "processes": processes,
             "environment": environment() | {"device": device_name(model.device)},
-            "data": _hashes(recipe),
+            "data": data_hashes(recipe.data),
+            "splits": splits,
             "adapter": size,
             "device": {"run": new_run_id(folder), "journal": str(session.journal_path)} if session else None,
             "before": _measure(recipe, model, tokenizer, held_out, console, "before") if before else None,
@@ -138,7 +146,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
             write_atomically(folder / "recipe.yaml", text)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
-    trainer, progress = make_trainer(recipe, model, tokenizer, training, held_out, console, device_steps)
+    trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
     saved = from_main(lambda: checkpoints(folder / "checkpoints"))
     if saved:
         console.print(f"continuing from {saved[-1].name}")
@@ -164,9 +172,19 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
 def _show_data(training: Split, held_out: Split | None, console: Console) -> None:
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:
-            console.print(f"{name} data: {split}")
-            for note, examples in summarize(split.encoded).notes.items():
+            console.print(f"{name} data: {split} ({split.source})")
+            for note, examples in split.summary.notes.items():
                 console.print(f"  note on {examples:,} examples: {note}")
+
+
+def _rows(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> Sequence[Encoded]:
+    """What a batch is made of: examples, or rows of several."""
+    if not recipe.training.packing:
+        return training.encoded
+    require_separate_examples(model)
+    rows = PackedExamples(training.encoded, recipe.data.max_length)
+    console.print(f"packed into {len(rows):,} rows of {recipe.data.max_length} tokens, {rows.filled:.1%} of them used")
+    return rows
 
 
 def _size(model: PeftModel) -> dict[str, int]:
@@ -203,7 +221,7 @@ def _continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
             f"The run in {folder} was started with other values of {', '.join(differing)}. Continue it with the "
             "recipe it was started with (recipe.yaml in that folder), or choose another --output.folder."
         )
-    if record["data"] != (found := _hashes(recipe)):
+    if record["data"] != (found := data_hashes(recipe.data)):
         changed = [name for name, value in found.items() if record["data"].get(name) != value]
         raise OutputError(f"The data changed since the run in {folder} was started: {', '.join(changed)}.")
     return record
@@ -286,13 +304,3 @@ def _settle_config(path: Path, config: PeftConfig, base_model: str) -> None:
     values = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
     values |= {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _hashes(recipe: Recipe) -> dict[str, str]:
-    """SHA-256 of the data files; a Hub name stands for itself."""
-    sources = {"train": recipe.data.train, "eval": recipe.data.eval}
-    return {
-        name: hash_file(Path(source)) if Path(source).is_file() else source
-        for name, source in sources.items()
-        if source is not None
-    }

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     model_validator,
 )
+
+from qpeft.data import Answers, Source
 
 
 class Section(BaseModel):
@@ -33,32 +37,113 @@ class ModelSection(Section):
     trust_remote_code: bool = Field(False, description="Whether code from the model's repository may be executed.")
 
 
+FormatName = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "question_answer", "text"]
+
+
+class SourceSection(Section):
+    """One of several data sources. What it leaves out is as in the data section."""
+
+    path: str = Field(description="File or Hub name.")
+    weight: PositiveFloat = Field(1.0, description="Passes over it in one of all: 2 takes each row twice, 0.5 a half.")
+    limit: PositiveInt | None = Field(None, description="Its first so many rows only.")
+    format: FormatName | None = Field(None, description="As data.format.")
+    prompt: str | None = Field(None, description="As data.prompt.")
+    response: str | None = Field(None, description="As data.response.")
+    system: str | None = Field(None, description="As data.system.")
+    split: str | None = Field(None, description="As data.split.")
+
+
+SOURCE_KINDS = ("(name)", "(source)", "(sources)")
+"""What pydantic names in the place of an error, beside the keys of the recipe."""
+
+
+Name = Annotated[str, Tag(SOURCE_KINDS[0])]
+OneSource = Annotated[
+    Name | Annotated[SourceSection, Tag(SOURCE_KINDS[1])],
+    Discriminator(lambda value: SOURCE_KINDS[not isinstance(value, str)]),
+]
+Sources = Annotated[
+    Name | Annotated[list[OneSource], Field(min_length=1), Tag(SOURCE_KINDS[2])],
+    Discriminator(lambda value: SOURCE_KINDS[0 if isinstance(value, str) else 2]),
+]
+"""A file or Hub name, or a list of them with options of their own."""
+
+
 class DataSection(Section):
     """What is trained on and what is held out."""
 
-    train: str = Field(
-        description="JSONL, JSON, CSV or Parquet file, or Hub name ('owner/name' or 'owner/name:config')."
+    train: Sources = Field(
+        description="JSONL, JSON, CSV or Parquet file, or Hub name ('owner/name' or 'owner/name:config'); or a list of "
+        "them, or of {path, weight, limit, format, prompt, response, system, split}."
     )
-    eval: str | None = Field(None, description="Held-out examples in the same form.")
-    hold_out: PositiveInt | None = Field(
+    eval: Sources | None = Field(None, description="Held-out examples in the same form.")
+    hold_out: float | None = Field(
         None,
-        description="Without an eval file: keep so many rows of the training file out, chosen by a hash of their text.",
+        gt=0,
+        description="Without eval: keep this share (0.05) or number (60) of dialogues out, by a hash of their text.",
+    )
+    format: FormatName | None = Field(
+        None,
+        description="'messages', 'sharegpt', 'alpaca', 'prompt_completion', 'question_answer' or 'text'; None takes "
+        "what the first rows are.",
     )
     prompt: str | None = Field(None, description="Template of the user's message, columns in braces: '{question}'.")
     response: str | None = Field(None, description="Template of the answer: '{equation} = {answer}'.")
     system: str | None = Field(None, description="System message for dialogues that have none.")
+    roles: dict[str, Literal["system", "user", "assistant"]] = Field(
+        default_factory=dict, description="What other role names of turns mean: {tool: user}."
+    )
+    answers: Answers = Field(
+        "all",
+        description="Train on 'all' answers of a dialogue, on the 'last' only, or on 'each' in an example of its own.",
+    )
     split: str = Field("train", description="Split to train on, for a Hub name.")
     eval_split: str = Field("test", description="Split to hold out, for a Hub name.")
     limit: PositiveInt | None = Field(None, description="Train on the first so many rows only.")
     eval_limit: PositiveInt | None = Field(None, description="Hold out the first so many rows only.")
     max_length: PositiveInt = Field(512, description="Tokens of one example; what exceeds them is cut off.")
     drop_longer: bool = Field(False, description="Leave examples of more than max_length tokens out instead.")
+    streaming: bool = Field(
+        False, description="Keep tokens in files instead of memory, for sets larger than that; see [](data.md)."
+    )
 
     @model_validator(mode="after")
     def _one_source_of_held_out_examples(self) -> DataSection:
         if self.eval is not None and self.hold_out is not None:
             raise ValueError("eval names held-out examples and hold_out takes them from train; give one of the two")
+        if self.hold_out is not None and self.hold_out > 1 and self.hold_out % 1:
+            raise ValueError("hold_out is a share below 1 or a whole number of dialogues")
         return self
+
+    @property
+    def training_sources(self) -> list[Source]:
+        """What is trained on."""
+        return self._sources(self.train, self.split)
+
+    @property
+    def held_out_sources(self) -> list[Source]:
+        """What `eval` names; nothing without it."""
+        return [] if self.eval is None else self._sources(self.eval, self.eval_split)
+
+    def _sources(self, given: str | list[str | SourceSection], split: str) -> list[Source]:
+        """Raises: DataError for options that do not fit together."""
+        each = [given] if isinstance(given, str) else given
+        return [self._source(SourceSection(path=one) if isinstance(one, str) else one, split) for one in each]
+
+    def _source(self, section: SourceSection, split: str) -> Source:
+        templates = section.prompt is not None or section.response is not None
+        reading = section if templates or section.format else self
+        return Source(
+            section.path,
+            format=reading.format,
+            prompt=reading.prompt,
+            response=reading.response,
+            system=section.system or self.system,
+            roles=self.roles,
+            limit=section.limit,
+            split=section.split or split,
+            weight=section.weight,
+        )
 
 
 class AdapterSection(BaseModel):
@@ -66,9 +151,7 @@ class AdapterSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    type: str = Field(
-        "qtha", description="'qtha' or another method of ours, or any that PEFT knows: 'lora', 'lokr', ..."
-    )
+    type: str = Field("qtha", description="'qtha', another of ours, or any that PEFT knows: 'lora', 'lokr', ...")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -90,6 +173,9 @@ class TrainingSection(Section):
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
     group_by_length: bool = Field(
         False, description="Batches of examples of like length, so that little is padding. Their order stays random."
+    )
+    packing: bool = Field(
+        False, description="Put whole examples side by side into rows of data.max_length tokens; the loss is the same."
     )
     gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
     log_every: PositiveInt = Field(10, description="Steps between lines of progress.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,8 +12,9 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 from trl import SFTConfig
 
 from qpeft.adapters.build import add_adapter, default_learning_rate
-from qpeft.data import to_dataset
+from qpeft.data import Encoded, PackedExamples, lengths, to_dataset
 from qpeft.models import default_device, load_model
+from qpeft.training.packing import PackedCollator
 from qpeft.training.processes import computes_on_cpu, number_of_processes
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quantum import DeviceSteps
@@ -31,7 +33,7 @@ def make_trainer(
     recipe: Recipe,
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    training: Split,
+    training: Sequence[Encoded],
     held_out: Split | None,
     console: Console,
     device_steps: DeviceSteps | None,
@@ -40,8 +42,8 @@ def make_trainer(
     options = recipe.training
     folder = Path(recipe.output.folder) / "checkpoints"
     learning_rate = options.learning_rate or default_learning_rate(recipe.adapter.type)
-    progress = ProgressReport(console)
-    steps = options.num_steps(len(training.encoded), num_processes=number_of_processes())
+    progress, packed = ProgressReport(console), isinstance(training, PackedExamples)
+    steps = options.num_steps(len(training), num_processes=number_of_processes())
     arguments = SFTConfig(
         output_dir=str(folder),
         seed=recipe.seed,
@@ -72,15 +74,18 @@ def make_trainer(
     trainer = CheckpointingTrainer(
         model=model,
         args=arguments,
-        train_dataset=to_dataset(training.encoded),
+        train_dataset=to_dataset(training[:1] if packed else training),
+        data_collator=PackedCollator() if packed else None,
         eval_dataset=to_dataset(held_out.encoded) if held_out else None,
         processing_class=tokenizer,
         callbacks=[progress],
         held_out=held_out.encoded if held_out else (),
         keep_checkpoints=options.keep_checkpoints,
-        lengths=[len(one.input_ids) for one in training.encoded] if options.group_by_length else None,
+        lengths=lengths(training) if options.group_by_length else None,
         device_steps=device_steps,
     )
+    if packed:
+        trainer.train_dataset = training  # which TRL takes for a Dataset only where it checks its argument
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer, progress

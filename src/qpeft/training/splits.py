@@ -2,55 +2,186 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain, islice
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from qpeft.data import Encoded, Example, encode_all, hold_out, load_examples, summarize
+from qpeft.data import (
+    Encoded,
+    EncodingSummary,
+    Example,
+    Reader,
+    choose_answers,
+    encode_all,
+    encode_each,
+    hold_out_line,
+    mix,
+    split_digest,
+    store_examples,
+    summarize,
+)
+from qpeft.data.store import FORMAT
 from qpeft.errors import DataError
+from qpeft.runs import hash_file
 from qpeft.training.sections import DataSection
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples, and the same as tokens and labels; `too_long` of them were left out."""
+    """Examples as tokens and labels.
+
+    `source`: where they came from and how they were read. `examples`: the same as `encoded`, one to one; empty for a
+    training split that is streamed. `digest`: SHA-256 of the examples in their order.
+    """
 
     source: str
     examples: Sequence[Example]
     encoded: Sequence[Encoded]
-    too_long: int = 0
+    summary: EncodingSummary
+    digest: str
 
     def __str__(self) -> str:
-        left_out = f", {self.too_long:,} longer ones left out" if self.too_long else ""
-        return f"{summarize(self.encoded)}{left_out}"
+        return str(self.summary)
 
 
-def load_splits(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> tuple[Split, Split | None]:
-    """Training and held-out examples; None for the latter if the recipe names none. Raises: DataError."""
-    read = partial(load_examples, prompt=data.prompt, response=data.response, system=data.system)
-    training: Sequence[Example]
-    held_out: Sequence[Example]
-    if data.hold_out is not None:
-        training, held_out = hold_out(read(data.train, split=data.split), data.hold_out)
-        training, held_out = training[: data.limit], held_out[: data.eval_limit]
-    else:
-        training = read(data.train, split=data.split, limit=data.limit)
-        held_out = read(data.eval, split=data.eval_split, limit=data.eval_limit) if data.eval else ()
-    encode = partial(_encode, data, tokenizer)
-    return encode(data.train, training), encode(data.eval or data.train, held_out) if held_out else None
+class RecipeExamples:
+    """The training and held-out examples of a recipe, read anew in every pass.
 
+    Raises: DataError if a source cannot be read or the held-out part leaves nothing to train on.
+    """
 
-def _encode(data: DataSection, tokenizer: PreTrainedTokenizerBase, source: str, examples: Sequence[Example]) -> Split:
-    if not data.drop_longer:
-        return Split(source, examples, encode_all(tokenizer, examples, max_length=data.max_length))
-    pairs = list(zip(examples, encode_all(tokenizer, examples), strict=True))
-    kept = [pair for pair in pairs if len(pair[1].input_ids) <= data.max_length]
-    if not kept:
-        shortest = min(len(encoded.input_ids) for _, encoded in pairs)
-        raise DataError(
-            f"{source}: each of the {len(pairs):,} examples read is longer than max_length = {data.max_length} tokens; "
-            f"the shortest has {shortest}. Raise max_length or the limit, or cut them off with drop_longer: false."
+    def __init__(self, data: DataSection, *, seed: int) -> None:
+        self._data, self._seed = data, seed
+        self._training = [Reader(source) for source in data.training_sources]
+        self._held_out = [Reader(source) for source in data.held_out_sources]
+        self._line = "" if data.hold_out is None else hold_out_line(chain(*self._training), data.hold_out)
+
+    def training(self, *, once: bool = False) -> Iterator[Example]:
+        """What is trained on, in an order that the seed decides if there are several sources; `once`: by no weight."""
+        mixed = mix([(reader, 1 if once else reader.source.weight) for reader in self._training], seed=self._seed)
+        return self._choose((one for one in mixed if one.digest > self._line), self._data.limit)
+
+    def held_out(self) -> list[Example]:
+        """What is held out; nothing if the recipe names nothing."""
+        if self._held_out:
+            examples: Iterator[Example] = chain(*self._held_out)
+        else:
+            examples = (one for one in chain(*self._training) if one.digest <= self._line) if self._line else iter(())
+        return list(self._choose(examples, self._data.eval_limit))
+
+    def describe(self, *, held_out: bool = False) -> str:
+        """The sources and how they are read: "data.jsonl, read as alpaca"."""
+        readers = self._held_out if held_out and self._held_out else self._training
+        return "; ".join(
+            f"{reader.source.path}, read as {reader.row_format.title}"
+            + (f", x{reader.source.weight:g}" if reader.source.weight != 1 else "")
+            for reader in readers
         )
-    return Split(source, [one for one, _ in kept], [encoded for _, encoded in kept], too_long=len(pairs) - len(kept))
+
+    def _choose(self, examples: Iterator[Example], limit: int | None) -> Iterator[Example]:
+        for example in islice(examples, limit):
+            yield from choose_answers(example, self._data.answers)
+
+
+def load_splits(data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) -> tuple[Split, Split | None]:
+    """Training and held-out examples; None for the latter if the recipe names none.
+
+    Args:
+        data: section of a recipe.
+        tokenizer: of its model.
+        seed: of the order of several sources.
+
+    Raises: DataError.
+    """
+    examples = RecipeExamples(data, seed=seed)
+    held_out = _held_out(data, tokenizer, examples)
+    return (_stream if data.streaming else _load)(data, tokenizer, examples, seed), held_out
+
+
+def load_held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> Split | None:
+    """The held-out examples alone; None if the recipe names none. Raises: DataError."""
+    return _held_out(data, tokenizer, RecipeExamples(data, seed=0))
+
+
+def _held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: RecipeExamples) -> Split | None:
+    held_out = examples.held_out()
+    if data.hold_out is not None and not held_out:
+        raise DataError(f"{examples.describe()}: {data.hold_out:g} of it is no dialogue; hold out more.")
+    return _split(data, tokenizer, examples.describe(held_out=True), held_out) if held_out else None
+
+
+def _load(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: RecipeExamples, _: int) -> Split:
+    training = list(examples.training())
+    if not training and data.hold_out is None:
+        raise DataError(f"{examples.describe()}: weights this small leave nothing to train on.")
+    if not training:
+        raise DataError(f"{examples.describe()}: {data.hold_out:g} cannot be held out with any left to train on.")
+    return _split(data, tokenizer, examples.describe(), training)
+
+
+def _stream(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: RecipeExamples, seed: int) -> Split:
+    def encode(part: Sequence[Example]) -> tuple[list[Encoded], int]:
+        pairs = _encode(data, tokenizer, part)
+        return [encoded for _, encoded in pairs], len(part) - len(pairs)
+
+    stored = store_examples(examples.training(), encode, _stream_folder(data, tokenizer, seed))
+    return Split(examples.describe(), (), stored, stored.summary, stored.digest)
+
+
+def _split(data: DataSection, tokenizer: PreTrainedTokenizerBase, source: str, examples: Sequence[Example]) -> Split:
+    pairs = _encode(data, tokenizer, examples)
+    if not pairs:
+        shortest = min(len(encoded.input_ids) for encoded in encode_all(tokenizer, examples))
+        raise DataError(
+            f"{source}: each of the {len(examples):,} examples read is longer than max_length = {data.max_length} "
+            f"tokens; the shortest has {shortest}. Raise max_length or the limit, or cut them off with drop_longer: "
+            "false."
+        )
+    kept, encoded = [one for one, _ in pairs], [one for _, one in pairs]
+    summary = summarize(encoded, left_out=len(examples) - len(pairs))
+    return Split(source, kept, encoded, summary, split_digest(kept))
+
+
+def _encode(
+    data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> list[tuple[Example, Encoded]]:
+    """Each example that is kept with its tokens."""
+    cut = None if data.drop_longer else data.max_length
+    pairs = zip(examples, encode_each(tokenizer, examples, max_length=cut), strict=True)
+    return [pair for pair in pairs if len(pair[1].input_ids) <= data.max_length]
+
+
+def _stream_folder(data: DataSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> Path:
+    """In the user's cache, a folder for these examples as this tokenizer encodes them."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    section = data.model_dump(mode="json", exclude={"eval", "eval_split", "eval_limit"})
+    options = [FORMAT, seed, section, tokenizer.chat_template, tokenizer.bos_token]
+    tokenization = tokenizer.backend_tokenizer.to_str() + str(tokenizer.eos_token)
+    name = hashlib.sha256((json.dumps(options) + tokenization).encode()).hexdigest()[:24]
+    return cache / "qpeft" / "data" / name
+
+
+def data_hashes(data: DataSection) -> dict[str, str | list[str]]:
+    """SHA-256 of the data files, in the recipe's order; a Hub name stands for itself."""
+    named = {"train": data.training_sources, "eval": data.held_out_sources}
+    hashes = {name: [_hash(source.path) for source in sources] for name, sources in named.items() if sources}
+    return {name: found[0] if len(found) == 1 else found for name, found in hashes.items()}
+
+
+def split_record(training: Split, held_out: Split | None) -> dict[str, dict[str, str | int]]:
+    """What a record says of the splits: equal for equal examples in the same order."""
+    splits = {"train": training} | ({"held_out": held_out} if held_out else {})
+    return {
+        name: {"source": split.source, "examples": len(split.encoded), "sha256": split.digest}
+        for name, split in splits.items()
+    }
+
+
+def _hash(path: str) -> str:
+    return hash_file(Path(path)) if Path(path).is_file() else path

@@ -115,3 +115,13 @@ class FactoredBranch(AbstractBranch):
         # Two small products of weights, whatever the number of tokens: rounding them would save nothing.
         with self.without_autocast():
             return self.down(), self.up()
+
+
+class FactoredMatrixBranch(FactoredBranch, AbstractMatrixBranch):
+    """Two wide factors with nothing but a matrix between them."""
+
+    def matrix(self) -> Float[Tensor, "out_features in_features"]:
+        """scaling up^T bottleneck down, of rank `rank` at most."""
+        down, up = self.effective_factors()
+        with self.without_autocast():
+            return self.scaling * (up.T @ self.bottleneck(down.T).T)

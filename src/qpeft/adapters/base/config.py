@@ -16,9 +16,12 @@ FORMAT_VERSION = 1
 """Raised when a saved adapter would mean something else to an older qpeft. Files without one are of version 1."""
 
 
-def option(default: Any, description: str) -> Any:
-    """A field of a config, with the sentence that tables of options show."""
-    return field(default=default, metadata={"help": description})
+def option(default: Any, description: str, *, added: bool = False) -> Any:
+    """A field of a config, with the sentence that tables of options show.
+
+    `added`: whether saved adapters may lack it, since it came later; they were trained with what is the default.
+    """
+    return field(default=default, metadata={"help": description, "added": added})
 
 
 def is_number(value: Any) -> bool:
@@ -56,7 +59,7 @@ class AdapterConfig(PeftConfig):
     layers_pattern: list[str] | str | None = option(None, "Name of the list of layers, where PEFT does not know it.")
     modules_to_save: list[str] | None = option(None, "Further modules to train in full and save with the adapter.")
     init_seed: int | None = option(None, "Seed of the initial weights; None takes them from torch's global generator.")
-    format_version: int = option(FORMAT_VERSION, "Format of the saved adapter; qpeft sets it.")
+    format_version: int = option(FORMAT_VERSION, "Format of the saved adapter; qpeft sets it.", added=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +100,9 @@ class RankedConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("rank_pattern", "alpha_pattern"):
+            if not isinstance(getattr(self, name), dict):
+                raise AdapterError(f"{name} goes from names of modules to numbers; got {getattr(self, name)!r}.")
         check_counts({"rank": self.rank, **_named("rank_pattern", self.rank_pattern)})
         check_numbers({"alpha": self.alpha, **_named("alpha_pattern", self.alpha_pattern)})
 

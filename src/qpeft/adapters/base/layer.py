@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from qpeft.adapters.base.branch import AbstractBranch
 from qpeft.adapters.base.config import AdapterConfig
-from qpeft.adapters.bridge import BaseTunerLayer
+from qpeft.adapters.bridge import BaseTunerLayer, QuantizationBackend, quantization_backend
 from qpeft.errors import AdapterError
 
 
@@ -22,8 +23,9 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         y = base(x) + sum over active adapters of branch(x)
 
     Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
-    A method names its dictionary of branches in `adapter_layer_names` ("<method>_branch",) and makes them.
-    Raises: AdapterError if the base layer is not linear.
+    A method names its dictionary of branches in `adapter_layer_names` ("<method>_branch",) and makes them. Within
+    `mixed`, every row of x meets the adapter that is named for it, in place of the active ones.
+    Raises: AdapterError if the base layer is not linear, and for a mixed batch with names for more or fewer rows.
     """
 
     adapter_layer_names: ClassVar[tuple[str]]
@@ -32,20 +34,27 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
     active_adapters: list[str]
     disable_adapters: bool
     merged: bool
+    quantization_backend: QuantizationBackend | None
+    get_base_layer: Callable[[], Any]
+    get_base_weight: Callable[[], Tensor]
+    set_base_weight: Callable[[Tensor], None]
     set_adapter: Callable[..., None]
     _cast_input_dtype: Callable[[Tensor, torch.dtype], Tensor]
     _move_adapter_to_device_of_base_layer: Callable[[str], None]
 
-    def __init__(self, base_layer: nn.Module, name: str, adapter_name: str) -> None:
+    def __init__(self, base_layer: nn.Module, name: str, adapter_name: str, **quantization: Any) -> None:
         super().__init__()
         layer = require_linear(base_layer, name)
         self.base_layer = base_layer
         self.name = name
-        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.in_features: int = layer.in_features
+        self.out_features: int = layer.out_features
         self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
         self._active_adapter: str | list[str] = adapter_name
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
+        self.quantization_backend = quantization_backend(layer, **quantization)
+        self._adapter_of_row: Sequence[str] | None = None
 
     @abstractmethod
     def make_branch(self, config: Any) -> AbstractBranch:
@@ -70,15 +79,28 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base layer's output plus the active updates."""
+        """The base layer's output plus the active updates, or those of each row of a mixed batch."""
         result: Tensor = self.base_layer(x, *args, **kwargs)
+        if self.quantization_backend is not None:
+            result = self.quantization_backend.maybe_clone_base_result(result)
         if self.disable_adapters:
             return result
+        if self._adapter_of_row is not None:
+            return self._add_to_rows(result, x, self._adapter_of_row)
         branches = self.branches
         for adapter_name in self.active_adapters:
             if adapter_name in branches:
                 result = result + self.update(adapter_name, x).to(result.dtype)
         return result
+
+    @contextmanager
+    def mixed(self, adapter_of_row: Sequence[str]) -> Iterator[None]:
+        """A context in which every row of x goes through the adapter of that name; names of none mean no adapter."""
+        self._adapter_of_row = adapter_of_row
+        try:
+            yield
+        finally:
+            self._adapter_of_row = None
 
     def update(self, adapter_name: str, x: Tensor) -> Tensor:
         """What one adapter adds for inputs x, in the type of its weights."""
@@ -86,11 +108,26 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         update: Tensor = branch(self._cast_input_dtype(x, branch.dtype))
         return update
 
+    def _add_to_rows(self, result: Tensor, x: Tensor, adapter_of_row: Sequence[str]) -> Tensor:
+        if len(x) != len(adapter_of_row):
+            raise AdapterError(
+                f"adapter_names holds {len(adapter_of_row)} names for {len(x)} rows at {self.name!r}; it needs one a "
+                "row. Beam search multiplies rows: hand num_beams to generate as an argument."
+            )
+        result = result.clone()
+        for name in sorted({*adapter_of_row} & {*self.branches.keys()}):
+            rows = torch.tensor([i for i, of_row in enumerate(adapter_of_row) if of_row == name], device=x.device)
+            result.index_add_(0, rows, self.update(name, x[rows]).to(result.dtype))
+        return result
 
-def require_linear(module: nn.Module, name: str) -> nn.Linear:
-    """The linear layer that `module` is, below any adapters on it. Raises: AdapterError if it is none."""
-    layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-    if not isinstance(layer, nn.Linear):
+
+def require_linear(module: nn.Module, name: str) -> Any:
+    """The linear layer that `module` is, quantized or not, below any adapters on it; it has in_features, out_features.
+
+    Raises: AdapterError if it is none.
+    """
+    layer: nn.Module = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    if not isinstance(layer, nn.Linear) and getattr(quantization_backend(layer), "layer_type", None) != "linear":
         raise AdapterError(
             f"qpeft adapts linear layers (torch.nn.Linear); {name!r} is a {type(layer).__name__}. "
             "Leave it out of target_modules, or name it in exclude_modules."

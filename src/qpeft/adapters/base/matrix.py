@@ -1,9 +1,9 @@
-"""Methods whose update is a matrix: merged into the base weight, exported as LoRA, mixed within a batch."""
+"""Methods whose update is a matrix: merged into the base weight, plain or quantized, and exported as LoRA."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,13 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qpeft.adapters.base.branch import AbstractMatrixBranch
-from qpeft.adapters.base.layer import AbstractAdapterLayer, require_linear
+from qpeft.adapters.base.layer import AbstractAdapterLayer
 from qpeft.adapters.base.model import AbstractAdapterModel
-from qpeft.adapters.bridge import check_adapters_to_merge
+from qpeft.adapters.base.requantization import Requantization, log_requantization
+from qpeft.adapters.bridge import check_adapters_to_merge, unpack
 from qpeft.errors import AdapterError, NotMergeableError
-
-BASE = "__base__"
-"""In `adapter_names`, PEFT's word for a row without an adapter."""
 
 
 class AbstractMatrixLayer(AbstractAdapterLayer):
@@ -25,20 +23,19 @@ class AbstractMatrixLayer(AbstractAdapterLayer):
 
         y = base(x) + sum over active adapters of x matrix^T
 
-    Raises: NotMergeableError from `merge` if the base weight is quantized or sharded; AdapterError from
-    `merge(safe_merge=True)` if the merged weight would not be finite, and for rows of a mixed batch that do not fit.
+    Raises: NotMergeableError from `merge` if the base weight is sharded, or of a quantization that PEFT cannot write;
+    AdapterError from `merge(safe_merge=True)` if the merged weight would not be finite.
+
+    Attributes:
+        requantization: what the last merge or unmerge lost where the base weight is quantized.
     """
 
-    def __init__(self, base_layer: nn.Module, name: str, adapter_name: str) -> None:
-        super().__init__(base_layer, name, adapter_name)
-        self._adapter_of_row: Sequence[str] | None = None
+    requantization: Requantization | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The base layer's output plus the active updates, or those of each row of a mixed batch."""
         if self.merged and self.disable_adapters:
             self.unmerge()
-        if self._adapter_of_row is not None:
-            return self._mixed(self._adapter_of_row, x, *args, **kwargs)
         if self.merged:
             merged: Tensor = self.base_layer(x, *args, **kwargs)
             return merged
@@ -58,92 +55,102 @@ class AbstractMatrixLayer(AbstractAdapterLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the matrices of the active adapters, or of those named, to the base weight.
 
-        Raises: NotMergeableError for a quantized or sharded base weight; AdapterError with safe_merge for a sum that
+        Quantized weights are dequantized, added to and quantized again, which rounds what was added.
+
+        Raises: NotMergeableError for a base weight that cannot be written; AdapterError with safe_merge for a sum that
         is not finite. The weight is then as it was.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.branches]
         if not names:
             return
-        merged = self._plus(names, sign=1)
+        self.check_mergeable()
+        update = self._sum(names)
+        merged = self._plus(update)
         if safe_merge and not merged.isfinite().all():
             raise AdapterError(
                 f"Merging {', '.join(names)} into {self.name!r} gives a weight that is not finite; it was not merged. "
                 "The adapter's weights have overflowed or hold NaN: take an earlier checkpoint."
             )
-        self._linear().weight.data = merged
+        self._store(merged, update)
         self.merged_adapters.extend(names)
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Subtract what was merged: the base weight returns up to the rounding of its type."""
+        """Subtract what was merged: the base weight returns up to the rounding of its type, or of its quantization."""
         if self.merged:
-            self._linear().weight.data = self._plus(self.merged_adapters, sign=-1)
+            update = self._sum(self.merged_adapters)
+            self._store(self._plus(-update), update)
             self.merged_adapters.clear()
 
-    @contextmanager
-    def mixed(self, adapter_of_row: Sequence[str]) -> Iterator[None]:
-        """A context in which every row of x goes through the adapter of that name; `BASE` for none."""
-        self._adapter_of_row = adapter_of_row
-        try:
-            yield
-        finally:
-            self._adapter_of_row = None
+    def check_mergeable(self) -> None:
+        """Raises: NotMergeableError for a base weight that cannot be written."""
+        if self.quantization_backend is None:
+            weight = self.get_base_layer().weight.data
+            if type(weight) is Tensor and weight.is_floating_point():
+                return
+            kind = f"a {type(weight).__name__} of {weight.dtype}"
+        elif self.quantization_backend.supports_merge:
+            return
+        else:
+            kind = f"quantized ({self.quantization_backend.backend_name}) in a way that PEFT cannot write back"
+        raise NotMergeableError(
+            f"The base weight of {self.name!r} is {kind}, so nothing can be merged into it. Load the base model "
+            "without quantization and in one piece, then merge."
+        )
 
-    def _plus(self, names: Sequence[str], *, sign: int) -> Tensor:
-        weight = self._linear().weight.data
-        if type(weight) is not Tensor or not weight.is_floating_point():
-            raise NotMergeableError(
-                f"The base weight of {self.name!r} is a {type(weight).__name__} of {weight.dtype}; qpeft merges into "
-                "plain floating-point weights only. Load the base model without quantization, in one piece, then merge."
-            )
-        total = sum(self.get_delta_weight(name).to(torch.promote_types(weight.dtype, torch.float32)) for name in names)
+    def _sum(self, names: Sequence[str]) -> Tensor:
+        matrices = [self.get_delta_weight(name) for name in names]
+        return torch.stack([matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in matrices]).sum(0)
+
+    def _plus(self, update: Tensor) -> Tensor:
+        unpack(self.get_base_layer())
+        weight = self.get_base_weight()
         # Rounded once, after all have been added.
-        return (weight + sign * total).to(weight.dtype)
+        return (weight + update).to(weight.dtype)
 
-    def _linear(self) -> nn.Linear:
-        return require_linear(self.base_layer, self.name)
-
-    def _mixed(self, adapter_of_row: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if len(x) != len(adapter_of_row):
-            raise AdapterError(
-                f"adapter_names holds {len(adapter_of_row)} names for {len(x)} rows at {self.name!r}; it needs one a "
-                "row. Beam search multiplies rows: repeat each name num_beams times."
-            )
-        result: Tensor = self.base_layer(x, *args, **kwargs)
-        result = result.clone()
-        for name in sorted({*adapter_of_row} & {*self.branches.keys()}):
-            rows = torch.tensor([i for i, of_row in enumerate(adapter_of_row) if of_row == name], device=x.device)
-            result.index_add_(0, rows, self.update(name, x[rows]).to(result.dtype))
-        return result
+    def _store(self, weight: Tensor, update: Tensor) -> None:
+        self.set_base_weight(weight)
+        if self.quantization_backend is not None:
+            self.requantization = Requantization.between(weight, self.get_base_weight(), update)
 
 
 class AbstractMatrixModel(AbstractAdapterModel):
-    """A tuner of such layers, with mixed batches: `model(tokens, adapter_names=["first", "__base__", "second"])`.
+    """A tuner of such layers. What merging into quantized weights costs is logged, once for all layers.
 
-    Raises: AdapterError for `adapter_names` while training, while merged, or with a name that no layer knows.
+    `merge_adapter` and `merge_and_unload` add the adapters that are active, all of them, or those named.
+    Raises: AdapterError for mixed batches that cannot be; NotMergeableError before any layer is merged if one cannot.
     """
 
-    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> AbstractContextManager[None]:
-        return self._mixed(kwargs.get("adapter_names"))
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """As PEFT's: the base weights then hold the updates, which are kept beside them."""
+        with self._saying("Merged into"):
+            super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
+
+    def unmerge_adapter(self) -> None:
+        """As PEFT's: what was merged is subtracted."""
+        with self._saying("Unmerged from"):
+            super().unmerge_adapter()
+
+    def merge_and_unload(
+        self, progressbar: bool = False, safe_merge: bool = False, adapter_names: list[str] | None = None
+    ) -> nn.Module:
+        """As PEFT's: the base model, with the updates in its weights and no adapter."""
+        with self._saying("Merged into"):
+            merged: nn.Module = super().merge_and_unload(progressbar, safe_merge, adapter_names)
+        return merged
 
     @contextmanager
-    def _mixed(self, adapter_names: Sequence[str] | None) -> Iterator[None]:
-        with ExitStack() as contexts:
-            if adapter_names is not None:
-                layers = [module for module in self.modules() if isinstance(module, AbstractMatrixLayer)]
-                self._check_mixed(adapter_names, layers)
-                for layer in layers:
-                    contexts.enter_context(layer.mixed(adapter_names))
-            yield
+    def _saying(self, verb: str) -> Iterator[None]:
+        layers = self._layers()
+        before = [layer.requantization for layer in layers]
+        yield
+        now = [layer.requantization for layer in layers]
+        log_requantization(verb, [lost for lost, earlier in zip(now, before, strict=True) if lost is not earlier])
 
-    def _check_mixed(self, adapter_names: Sequence[str], layers: Sequence[AbstractMatrixLayer]) -> None:
-        if self.training:
-            raise AdapterError("adapter_names is for inference; call model.eval() first, or train one adapter a batch.")
-        if any(layer.merged for layer in layers):
-            raise AdapterError("adapter_names needs adapters beside the weights; call model.unmerge_adapter() first.")
-        known = {name for layer in layers for name in layer.branches}
-        if unknown := sorted({*adapter_names} - known - {BASE}):
-            raise AdapterError(
-                f"adapter_names holds {', '.join(map(repr, unknown))}; the model has {', '.join(sorted(known))}, and "
-                f"{BASE!r} for no adapter."
-            )
+    def _check_merge_allowed(self) -> None:
+        super()._check_merge_allowed()
+        for layer in self._layers():
+            layer.check_mergeable()
+
+    def _layers(self) -> list[AbstractMatrixLayer]:
+        return [module for module in self.modules() if isinstance(module, AbstractMatrixLayer)]

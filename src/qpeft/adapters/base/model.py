@@ -9,15 +9,22 @@ from torch import nn
 
 from qpeft.adapters.base.config import AdapterConfig
 from qpeft.adapters.base.layer import AbstractAdapterLayer, require_linear
-from qpeft.adapters.bridge import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, BaseTuner, BaseTunerLayer
+from qpeft.adapters.base.mixed import mixed_batch
+from qpeft.adapters.bridge import (
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    BaseTuner,
+    BaseTunerLayer,
+    get_quantization_kwargs,
+)
 from qpeft.errors import AdapterError
 
 
 class AbstractAdapterModel(BaseTuner):
     """Made by `get_peft_model`; without target_modules, PEFT's usual ones for LoRA are taken.
 
-    A method names its `prefix` ("<method>_") and its layer class.
-    Raises: AdapterError for a target that is not linear, and for `adapter_names` in a forward pass (mixed batches).
+    A method names its `prefix` ("<method>_") and its layer class. `model(tokens, adapter_names=[...])` sends each row
+    of a batch through its own adapter.
+    Raises: AdapterError for a target that is not linear, and for mixed batches that cannot be; see `mixed_batch`.
     """
 
     prefix: str
@@ -51,7 +58,7 @@ class AbstractAdapterModel(BaseTuner):
         if isinstance(target, self.tuner_layer_cls):
             target.update_layer(adapter_name, peft_config)
             return
-        layer = self.tuner_layer_cls(target, current_key, adapter_name)
+        layer = self.tuner_layer_cls(target, current_key, adapter_name, **get_quantization_kwargs(self))
         layer.update_layer(adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
@@ -67,12 +74,13 @@ class AbstractAdapterModel(BaseTuner):
         return name
 
     def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> AbstractContextManager[None]:
-        if kwargs.get("adapter_names") is not None:
-            raise AdapterError(
-                f"{self.prefix.strip('_').upper()} has no mixed batches: adapter_names would be ignored. Run one batch "
-                "per adapter, with model.set_adapter(name) before each."
-            )
-        return nullcontext()
+        if (adapter_names := kwargs.get("adapter_names")) is None:
+            return nullcontext()
+        self._check_mixed()
+        return mixed_batch(self, adapter_names, kwargs.get("num_beams"))
+
+    def _check_mixed(self) -> None:
+        """Raises: AdapterError where the method cannot mix adapters within a batch."""
 
 
 def _refuse_adapter_names(model: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch, MpoFactor
+from qpeft.adapters.base import FactoredMatrixBranch, MpoFactor
 from qpeft.adapters.loretta.config import LorettaConfig
-from qpeft.tensor_networks import Modes, factorize
+from qpeft.tensor_networks import factorize, open_bond
 
 
-class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
+class LorettaBranch(FactoredMatrixBranch):
     """The update that one LoRETTA adapter adds to one linear layer.
 
         update = scaling * x down^T up;   down, up: T[i, (j_1..j_K)] = R[i] G_1[j_1] ... G_K[j_K]
@@ -31,12 +29,6 @@ class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features = rank, in_features
 
-    def matrix(self) -> Float[Tensor, "out_features in_features"]:
-        """scaling up^T down, of rank `rank` at most."""
-        down, up = self.effective_factors()
-        with self.without_autocast():
-            return self.scaling * (up.T @ down)
-
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None) -> None:
         """Orthogonal cores, `up` zero through its last: the update starts at zero. Does nothing on the meta device.
@@ -52,8 +44,7 @@ class LorettaBranch(FactoredBranch, AbstractMatrixBranch):
 
 
 def _train(config: LorettaConfig, rank: int, width: int) -> MpoFactor:
-    # A tensor train is a matrix product operator with one row of modes: R is the factor's bottleneck, and the first
-    # core's narrow mode is the bond between them.
+    # R is the factor's bottleneck, the open bond of the train what lies between them.
     bond = config.bond_dimension
-    link = Modes(bond, (bond, *[1] * (config.num_modes - 1)))
+    link = open_bond(bond, config.num_modes)
     return MpoFactor(rank, link, factorize(width, config.num_modes), bond_dimension=bond)

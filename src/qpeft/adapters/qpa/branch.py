@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch
+from qpeft.adapters.base import FactoredMatrixBranch
 from qpeft.adapters.qpa.config import QpaConfig
 from qpeft.adapters.qpa.generator import GeneratedFactor
 
 
-class QpaBranch(FactoredBranch, AbstractMatrixBranch):
+class QpaBranch(FactoredMatrixBranch):
     """The update that one QPA adapter adds to one linear layer.
 
         update = scaling * x down^T up
@@ -36,12 +34,6 @@ class QpaBranch(FactoredBranch, AbstractMatrixBranch):
         )
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features = rank, in_features
-
-    def matrix(self) -> Float[Tensor, "out_features in_features"]:
-        """scaling up^T down, of rank `rank` at most."""
-        down, up = self.effective_factors()
-        with self.without_autocast():
-            return self.scaling * (up.T @ down)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None) -> None:

@@ -68,7 +68,7 @@ class QthaConfig(RankedConfig):
         "'circuit', or a control in its place: 'frozen_circuit', 'classical_form' (the same function without a "
         "simulator), 'sinusoid' or 'tanh' (units of the circuit's number of parameters), 'hilbert', 'mlp' or 'none'.",
     )
-    mlp_layers: int = option(2, "Matrices of middle='mlp', a SiLU between each two.")
+    mlp_layers: int = option(2, "Matrices of middle='mlp', a SiLU between each two.", added=True)
     ansatz: str = option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
     num_qubits: int | None = option(None, "Qubits of one circuit; None for rank. rank / num_qubits run side by side.")
     depth: int = option(1, "Layers of the circuit.")

@@ -30,7 +30,8 @@ class QthaLayer(AbstractAdapterLayer):
         """Raises: NotMergeableError always; the update depends on the input."""
         raise NotMergeableError(
             "A QTHA update runs through a circuit that depends on the input, so no weight matrix equals it and it "
-            "cannot be merged. Keep the adapter beside the model: PeftModel.from_pretrained(model, folder)."
+            "cannot be merged. Keep the adapter beside the model: PeftModel.from_pretrained(model, folder). `qpeft "
+            "merge` puts the nearest linear map in the circuit's place and reports what that loses."
         )
 
     def unmerge(self) -> None:

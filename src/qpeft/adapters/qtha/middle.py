@@ -96,7 +96,7 @@ class AbstractAngleMiddle(AbstractMiddle):
 
 
 class CircuitMiddle(AbstractAngleMiddle):
-    """The circuits themselves, on the simulator or wherever `evaluate_elsewhere` says."""
+    """The circuits themselves, on the simulator or wherever `evaluate_elsewhere` says; `is_elsewhere` tells which."""
 
     def __init__(
         self, circuit: Circuit, num_circuits: int, *, trained: bool, input_scaling: str, offset: float, init: str
@@ -112,10 +112,10 @@ class CircuitMiddle(AbstractAngleMiddle):
         """
         self._elsewhere = evaluate
         # torch.compile watches truth values, but not whether a function that it must not look into is None.
-        self._is_elsewhere = evaluate is not None
+        self.is_elsewhere = evaluate is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_elsewhere": None, "_is_elsewhere": False}
+        return self.__dict__ | {"_elsewhere": None, "is_elsewhere": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -123,7 +123,7 @@ class CircuitMiddle(AbstractAngleMiddle):
 
     def values(self, angles: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """Expectation values at these angles, radians."""
-        if self._is_elsewhere:
+        if self.is_elsewhere:
             assert self._elsewhere is not None
             # All in one call, which on a device is one job.
             return self._elsewhere(self.circuit, angles.unflatten(-1, (self.num_circuits, -1)), self.weights).flatten(

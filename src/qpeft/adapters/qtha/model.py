@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from qpeft.adapters.base import AbstractAdapterModel
 from qpeft.adapters.qtha.layer import QthaLayer
-from qpeft.errors import NotMergeableError
+from qpeft.adapters.qtha.middle import CircuitMiddle
+from qpeft.errors import AdapterError, NotMergeableError
 
 
 class QthaModel(AbstractAdapterModel):
     """Made by `get_peft_model(model, QthaConfig(...))`; without target_modules, PEFT's usual ones for LoRA are taken.
 
-    Raises: AdapterError for a target that is not linear, and for `adapter_names` in a forward pass (mixed batches);
-    NotMergeableError for a merge.
+    Raises: AdapterError for a target that is not linear, and for mixed batches that cannot be, such as while circuits
+    run on a quantum device or with a machine's noise; NotMergeableError for a merge.
     """
 
     prefix = "qtha_"
@@ -20,5 +21,14 @@ class QthaModel(AbstractAdapterModel):
     def _check_merge_allowed(self) -> None:
         raise NotMergeableError(
             "QTHA adapters cannot be merged: their update runs through a circuit that depends on the input. "
-            "Keep the adapter beside the model: PeftModel.from_pretrained(model, folder)."
+            "Keep the adapter beside the model: PeftModel.from_pretrained(model, folder). `qpeft merge` puts the "
+            "nearest linear map in the circuit's place and reports what that loses."
         )
+
+    def _check_mixed(self) -> None:
+        # What a device is sent is numbered and paid for by module and step: it gets whole batches, of one adapter.
+        if any(isinstance(module, CircuitMiddle) and module.is_elsewhere for module in self.modules()):
+            raise AdapterError(
+                "adapter_names needs circuits on the simulator: run one batch per adapter, with set_adapter(name) "
+                "before each, or call qpeft.set_quantum_device(model, None) first."
+            )

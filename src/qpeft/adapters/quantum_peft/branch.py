@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.adapters.base import AbstractMatrixBranch, FactoredBranch
+from qpeft.adapters.base import FactoredMatrixBranch
 from qpeft.adapters.quantum_peft.columns import CircuitColumns
 from qpeft.adapters.quantum_peft.config import QuantumPeftConfig
 
 
-class QuantumPeftBranch(FactoredBranch, AbstractMatrixBranch):
+class QuantumPeftBranch(FactoredMatrixBranch):
     """The update that one Quantum-PEFT adapter adds to one linear layer.
 
         update = scaling * x down^T diag(strengths) up
@@ -34,12 +34,6 @@ class QuantumPeftBranch(FactoredBranch, AbstractMatrixBranch):
     def bottleneck(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """h, each entry times its strength."""
         return h * self.strengths
-
-    def matrix(self) -> Float[Tensor, "out_features in_features"]:
-        """scaling U diag(strengths) V^T, of rank `rank` at most."""
-        down, up = self.effective_factors()
-        with self.without_autocast():
-            return self.scaling * (up.T @ (self.strengths[:, None] * down))
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None) -> None:

@@ -1,0 +1,56 @@
+"""Fields of a row as text, and texts as messages; everything else is refused with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+from qpeft.data.describe import MAX_CHARACTERS, kind, listed
+from qpeft.data.example import Message
+from qpeft.data.rows import Row
+from qpeft.errors import DataError
+
+
+def require(columns: tuple[str, ...], row: Row) -> None:
+    """Raises: DataError if the row lacks one of the columns."""
+    for column in columns:
+        if column not in row.values:
+            raise DataError(
+                f"{row.source}: '{column}' is missing. The row has {listed(row.values)}; "
+                f"expected {listed(columns)}, as in the rows before."
+            )
+
+
+def text_of(column: str, row: Row) -> str:
+    """The text or number in a column. Raises: DataError for anything else."""
+    value = row.values[column]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise DataError(f"{row.source}: '{column}' must be text or a number; got {kind(value)}.")
+
+
+def optional_text(column: str, row: Row) -> str:
+    """As `text_of`, but empty text if the column is missing, null or blank."""
+    if row.values.get(column) is None:
+        return ""
+    text = text_of(column, row)
+    return text if text.strip() else ""
+
+
+def message(role: str, content: str, where: str, row: Row, *, trained: bool = True) -> Message:
+    """A message; `where` names it in errors. Raises: DataError for blank text or text that is none."""
+    if not content.strip():
+        raise DataError(f"{row.source}: {where} is empty.")
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{row.source}: {where} holds half of a surrogate pair, which is no text.") from error
+    return Message(role, content, trained)
+
+
+def likeness(name: str, keys: Iterable[object]) -> float:
+    """How like `name` the most similar key is, in [0, 1]."""
+    texts = [str(key)[:MAX_CHARACTERS].lower() for key in keys]
+    return max((SequenceMatcher(None, name, text).ratio() for text in texts), default=0.0)

@@ -1,0 +1,84 @@
+"""Several short examples in one row, so that no batch is padded much."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import overload
+
+from qpeft.data.encode import IGNORED, Encoded
+from qpeft.data.store import lengths
+
+
+class PackedExamples(Sequence[Encoded]):
+    """Rows of up to `capacity` tokens, each made of whole examples, whose `lengths` it knows.
+
+    Args:
+        encoded: examples of at most `capacity` tokens.
+        capacity: tokens of a row.
+    """
+
+    def __init__(self, encoded: Sequence[Encoded], capacity: int) -> None:
+        self._encoded, self._capacity = encoded, capacity
+        sizes = lengths(encoded)
+        self._tokens, self._rows = sum(sizes), pack(sizes, capacity)
+
+    @property
+    def filled(self) -> float:
+        """Share of the rows' tokens that is used, in (0, 1]."""
+        return self._tokens / (len(self) * self._capacity)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        parts = [self._encoded[place] for place in self._rows[index]]
+        return Encoded(
+            input_ids=[token for part in parts for token in part.input_ids],
+            # Nothing before its first token predicts it.
+            labels=[label for part in parts for label in (IGNORED, *part.labels[1:])],
+            cut=sum(part.cut for part in parts),
+            notes=(),
+            source=", ".join(part.source for part in parts),
+            lengths=tuple(len(part.input_ids) for part in parts),
+        )
+
+
+def pack(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Which examples share a row: the longest first, each where the least room is left that is enough for it.
+
+    Args:
+        sizes: tokens of each example, none above `capacity`.
+        capacity: tokens of a row.
+
+    Returns:
+        Places of examples, per row; each place once.
+    """
+    rows: list[list[int]] = []
+    with_room: dict[int, list[list[int]]] = defaultdict(list)
+    rooms: list[int] = []  # that some row has left, ascending
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        at = bisect_left(rooms, sizes[place])
+        if at == len(rooms):
+            room, row = capacity, list[int]()
+            rows.append(row)
+        else:
+            room = rooms[at]
+            row = with_room[room].pop()
+            if not with_room[room]:
+                del rooms[at]
+        row.append(place)
+        left = room - sizes[place]
+        if not with_room[left]:
+            insort(rooms, left)
+        with_room[left].append(row)
+    return rows

@@ -1,0 +1,167 @@
+"""Encoded examples on disk, for sets that do not fit in memory: Arrow files that are memory-mapped when read.
+
+A folder holds shards of `SHARD` examples each. Beside each stands a note with the digest of the examples it was made
+of, written last: a shard without one, or with another digest, is made anew, all others are kept. So what was
+interrupted goes on where it stopped, and rows that are added to a file cost only their own work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from qpeft.data.encode import Encoded
+from qpeft.data.example import Example
+from qpeft.data.split import identity, split_digest
+from qpeft.data.summary import EncodingSummary, summarize
+from qpeft.errors import DataError
+from qpeft.runs.files import disk_errors, write_atomically
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SHARD = 4000
+"""Examples of a shard: all that is held in memory at once."""
+
+FORMAT = 1
+"""Goes up when the files look otherwise, so that older ones are not read."""
+
+COLUMNS = ("input_ids", "labels")
+
+
+class StoredExamples(Sequence[Encoded]):
+    """Encoded examples in Arrow files, read as they are asked for.
+
+    Attributes:
+        dataset: columns as fields of `Encoded`, memory-mapped.
+        summary: of all of them.
+        digest: of the examples that they were made of.
+    """
+
+    def __init__(self, dataset: Dataset, summary: EncodingSummary, digest: str) -> None:
+        self.dataset, self.summary, self.digest = dataset, summary, digest
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        values = self.dataset[index]
+        return Encoded(**{**values, "notes": tuple(values["notes"])})
+
+
+def store_examples(
+    examples: Iterable[Example], encode: Callable[[Sequence[Example]], tuple[list[Encoded], int]], folder: Path
+) -> StoredExamples:
+    """Encode examples into shards in a folder, or take those that are there already.
+
+    Args:
+        examples: in the order in which they are to be stored.
+        encode: some of them, and how many of those are left out as too long.
+        folder: for these examples encoded in this way alone; made if need be. Processes take turns.
+
+    Raises: DataError if there are no examples or all are left out; OutputError if the disk refuses.
+    """
+    from filelock import FileLock  # noqa: PLC0415
+
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+    with lock:
+        return _store(iter(examples), encode, folder)
+
+
+def _store(
+    examples: Iterator[Example], encode: Callable[[Sequence[Example]], tuple[list[Encoded], int]], folder: Path
+) -> StoredExamples:
+    from datasets import Dataset, concatenate_datasets  # noqa: PLC0415  (takes a second to import)
+
+    whole, summary, shards = hashlib.sha256(), EncodingSummary(), []
+    for number in count():
+        if not (part := list(islice(examples, SHARD))):
+            break
+        path = folder / f"{number:05d}.arrow"
+        digest = split_digest(part)
+        for example in part:
+            whole.update(identity(example))
+        part_summary = _stored_summary(path, digest) or _write(path, *encode(part), digest)
+        summary += part_summary
+        if part_summary.examples:
+            shards.append(Dataset.from_file(str(path)))
+    if not shards:
+        raise DataError(
+            f"No token is trained on: there are no examples, or each of {summary.left_out:,} is too long to be kept."
+        )
+    return StoredExamples(concatenate_datasets(shards), summary, whole.hexdigest())
+
+
+def _write(path: Path, encoded: list[Encoded], left_out: int, digest: str) -> EncodingSummary:
+    import pyarrow  # noqa: PLC0415
+
+    tokens = pyarrow.list_(pyarrow.int32())
+    schema = pyarrow.schema(
+        {
+            "input_ids": tokens,
+            "labels": tokens,
+            "cut": pyarrow.int32(),
+            "notes": pyarrow.list_(pyarrow.string()),
+            "source": pyarrow.string(),
+        }
+    )
+    summary, temporary = summarize(encoded, left_out=left_out), path.with_suffix(".partial")
+    table = pyarrow.table({name: [getattr(one, name) for one in encoded] for name in schema.names}, schema)
+    with disk_errors(path.parent):
+        _note(path).unlink(missing_ok=True)
+        with pyarrow.OSFile(str(temporary), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+            writer.write_table(table)
+        os.replace(temporary, path)
+    write_atomically(
+        _note(path), json.dumps({"digest": digest, "bytes": path.stat().st_size, "summary": asdict(summary)})
+    )
+    return summary
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _stored_summary(path: Path, digest: str) -> EncodingSummary | None:
+    """That of a shard of examples with this digest; None if there is no such shard, or not all of it."""
+    try:
+        note = json.loads(_note(path).read_text(encoding="utf-8"))
+        whole = (note["digest"], note["bytes"]) == (digest, path.stat().st_size)
+        return EncodingSummary(**note["summary"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def to_dataset(encoded: Sequence[Encoded]) -> Dataset:
+    """Columns `input_ids` and `labels`, which TRL's SFTTrainer takes with `skip_prepare_dataset`."""
+    from datasets import Dataset  # noqa: PLC0415  (takes a second to import)
+
+    if isinstance(encoded, StoredExamples):
+        return encoded.dataset.select_columns(list(COLUMNS))
+    return Dataset.from_dict({name: [getattr(one, name) for one in encoded] for name in COLUMNS})
+
+
+def lengths(encoded: Sequence[Encoded], *, before_cut: bool = False) -> list[int]:
+    """Tokens of each example, as it is or `before_cut`."""
+    if not isinstance(encoded, StoredExamples):
+        return [len(one.input_ids) + one.cut * before_cut for one in encoded]
+    import pyarrow.compute  # noqa: PLC0415
+
+    found: list[int] = pyarrow.compute.list_value_length(encoded.dataset.data["input_ids"]).to_pylist()
+    return [length + cut for length, cut in zip(found, encoded.dataset["cut"], strict=True)] if before_cut else found

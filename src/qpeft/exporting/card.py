@@ -1,0 +1,87 @@
+"""README.md of an exported folder: what it is, how to load it, what it lost."""
+
+from __future__ import annotations
+
+import yaml
+
+from qpeft.exporting.report import ExportReport, LayerReport
+
+LORA_USE = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "path/to/this/folder")
+```"""
+
+MERGED_USE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```"""
+
+
+def lora_card(report: ExportReport, *, base: str, notice: str | None) -> str:
+    """The card of a LoRA, in Markdown with the metadata that model hubs read."""
+    use = f"A plain PEFT LoRA: qpeft is not needed to load it.\n\n{LORA_USE.format(base=base)}"
+    if base.startswith("package:"):
+        use += (
+            f"\n\n`{base}` is no name that transformers knows: the base model is what `qpeft.models.load_model` makes "
+            "of that Python package. Save it once with `save_pretrained`, and name that folder here."
+        )
+    title = f"LoRA for {base}, exported from a {report.method.upper()} adapter"
+    return _card(title, use, report, base=base, tags=["lora"], library="peft", notice=notice)
+
+
+def merged_card(report: ExportReport, *, base: str, notice: str | None) -> str:
+    """The card of a merged model."""
+    use = f"Full weights: neither peft nor qpeft is needed to load them.\n\n{MERGED_USE}"
+    title = f"{base} with a {report.method.upper()} adapter merged into it"
+    return _card(title, use, report, base=base, tags=["merge"], library="transformers", notice=notice)
+
+
+def _card(
+    title: str, use: str, report: ExportReport, *, base: str, tags: list[str], library: str, notice: str | None
+) -> str:
+    metadata = {"base_model": base, "library_name": library, "tags": ["qpeft", *tags, "text-generation"]}
+    parts = [f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---", f"# {title}"]
+    if notice:
+        parts.append(f"> **{notice.strip()}**")
+    parts += ["## Use", use, "## What was kept", _worth(report), _layers(report)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _worth(report: ExportReport) -> str:
+    logits, rows = report.logits, ["| | base | adapter | export |", "| --- | --- | --- | --- |"]
+    if (losses := report.losses) is not None:
+        name = f"held-out loss, nats per token ({losses.tokens:,} tokens)"
+        rows.append(f"| {name} | {losses.base:.4f} | {losses.adapter:.4f} | {losses.export:.4f} |")
+    name = f"divergence from the adapter, nats per token ({logits.tokens:,} tokens)"
+    rows.append(f"| {name} | {report.base_logits.divergence:.2e} | 0 | {logits.divergence:.2e} |")
+    kept = f"The export keeps {report.kept:.2%} of {report.criterion}."
+    apart = f"Its logits differ from the adapter's by {logits.maximum:.2e} at most, {logits.mean:.2e} on average"
+    if (reloaded := report.reloaded) is not None:
+        apart += f"; read back from the files here, by {reloaded.maximum:.2e} at most, {reloaded.mean:.2e} on average"
+    return f"{kept} {apart}.\n\n" + "\n".join(rows)
+
+
+def _layers(report: ExportReport) -> str:
+    rows = ["| layer | rank | cut off | variance explained | constant | missed |", "| --- " * 6 + "|"]
+    rows += [f"| {name} | {' | '.join(layer_cells(layer))} |" for name, layer in report.layers.items()]
+    note = ""
+    if report.calibration_tokens:
+        note = (
+            f"Linear maps were fitted to the updates on {report.calibration_tokens:,} tokens. Explained: share of the "
+            "update's variance that a linear map with a constant gives. Constant: its size against the update's, both "
+            "root mean squares. Missed: the same of what the exported map leaves.\n\n"
+        )
+    return f"## Layers\n\n{note}" + "\n".join(rows)
+
+
+def layer_cells(layer: LayerReport) -> list[str]:
+    """Rank, what cutting to it lost, variance explained, constant and what is missed, as text."""
+    fitted = ["-", "-", "-"]
+    if layer.explained is not None and layer.constant_share is not None and layer.missed is not None:
+        kept = " kept" if layer.keeps_constant else ""
+        fitted = [f"{layer.explained:.2%}", f"{layer.constant_share:.1%}{kept}", f"{layer.missed:.1%}"]
+    return ["full" if layer.rank is None else str(layer.rank), f"{layer.svd_error:.1e}", *fitted]

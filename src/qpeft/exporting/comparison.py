@@ -1,0 +1,143 @@
+"""How near a linear stand-in comes to its adapter: logits on a probe, loss on held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor, nn
+
+from qpeft.adapters.bridge import BaseTunerLayer
+from qpeft.data import Encoded
+from qpeft.evaluation import held_out_loss
+from qpeft.evaluation.modes import evaluating
+from qpeft.exporting.updates import LinearUpdate
+
+
+@dataclass(frozen=True)
+class LogitsDifference:
+    """Between an adapter and what replaces it, over all logits of all `tokens`.
+
+    `divergence`: Kullback-Leibler, of the other's next-token distribution from the adapter's, nats per token.
+    """
+
+    maximum: float
+    mean: float
+    divergence: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Held-out loss in nats per token, over `tokens` tokens."""
+
+    base: float
+    adapter: float
+    export: float
+    tokens: int
+
+
+@contextmanager
+def trainability_restored(model: nn.Module) -> Iterator[None]:
+    """A context after which the weights that were trainable before are again, and no others: PEFT's switches set it."""
+    before = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        yield
+    finally:
+        for weight, trainable in before:
+            weight.requires_grad_(trainable)
+
+
+@contextmanager
+def standing_in(layers: Mapping[str, BaseTunerLayer], updates: Mapping[str, LinearUpdate]) -> Iterator[None]:
+    """A context in which layers add their linear updates in place of their adapters'.
+
+    Layers whose update is their own matrix go on as they are.
+    """
+    with ExitStack() as stack:
+        for name, update in updates.items():
+            if update.factors is not None:
+                layer = layers[name]
+                stack.callback(layer.enable_adapters, True)
+                layer.enable_adapters(False)
+                stack.callback(layer.register_forward_hook(_adding(update)).remove)
+        yield
+
+
+def compare_logits(
+    model: PeftModel,
+    layers: Mapping[str, BaseTunerLayer],
+    updates: Mapping[str, LinearUpdate],
+    probe: Sequence[Encoded],
+) -> tuple[LogitsDifference, LogitsDifference]:
+    """What the base model and what the export differ in from the adapter, on every token of the probe."""
+
+    def of_base() -> Iterator[tuple[Tensor, Tensor]]:
+        for one in probe:
+            adapter = logits_of(model, one)
+            with model.disable_adapter():
+                base = logits_of(model, one)
+            yield adapter, base
+
+    def of_export() -> Iterator[tuple[Tensor, Tensor]]:
+        for one in probe:
+            adapter = logits_of(model, one)
+            with standing_in(layers, updates):
+                export = logits_of(model, one)
+            yield adapter, export
+
+    return logits_difference(of_base()), logits_difference(of_export())
+
+
+def compare_losses(
+    model: PeftModel,
+    layers: Mapping[str, BaseTunerLayer],
+    updates: Mapping[str, LinearUpdate],
+    held_out: Sequence[Encoded],
+) -> Losses:
+    """Held-out loss of base, adapter and export."""
+    adapter = held_out_loss(model, held_out)
+    with model.disable_adapter():
+        base = held_out_loss(model, held_out)
+    with standing_in(layers, updates):
+        export = held_out_loss(model, held_out)
+    return Losses(base.loss, adapter.loss, export.loss, adapter.tokens)
+
+
+def logits_of(model: nn.Module, one: Encoded) -> Float[Tensor, "tokens vocabulary"]:
+    """Of every token of an example, float32."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        logits: Tensor = model(input_ids=torch.tensor([one.input_ids], device=device), use_cache=False).logits
+    return logits[0].float()
+
+
+def logits_difference(pairs: Iterable[tuple[Tensor, Tensor]]) -> LogitsDifference:
+    """Between an adapter's logits and another's, (tokens, vocabulary) each, of one example after the other."""
+    maximum = total = divergence = 0.0
+    tokens = size = 0
+    for adapter, other in pairs:
+        apart = (other - adapter).abs()
+        maximum, total = max(maximum, float(apart.max())), total + float(apart.double().sum())
+        true, given = adapter.double().log_softmax(-1), other.double().log_softmax(-1)
+        divergence += float((true.exp() * (true - given)).sum())
+        tokens, size = tokens + len(adapter), size + adapter.numel()
+    return LogitsDifference(maximum, total / size, divergence / tokens, tokens)
+
+
+def _adding(update: LinearUpdate) -> Any:
+    def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        assert update.factors is not None
+        x = inputs[0]
+        down, up = (factor.to(x.device) for factor in (update.factors.down, update.factors.up))
+        change = nn.functional.linear(nn.functional.linear(x.to(down.dtype), down), up)
+        if update.constant is not None:
+            change = change + update.constant.to(x.device)
+        return output + change.to(output.dtype)
+
+    return add

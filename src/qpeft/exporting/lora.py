@@ -1,0 +1,143 @@
+"""An adapter as a plain PEFT LoRA in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor
+
+from qpeft.data import Encoded
+from qpeft.exporting.card import lora_card
+from qpeft.exporting.fit import Constant
+from qpeft.exporting.plan import OnStage, Plan, finish_folder, make_plan, require_free
+from qpeft.exporting.report import ExportReport
+from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers
+from qpeft.runs.files import staged
+
+PREFIX = "base_model.model."
+"""What PEFT puts before the base model's own names."""
+
+
+def export_lora(
+    model: PeftModel,
+    output: Path,
+    *,
+    calibration: Sequence[Encoded] = (),
+    held_out: Sequence[Encoded] = (),
+    rank: int | None = None,
+    constant: Constant = "absorb",
+    tolerance: float = 0.05,
+    base_name: str | None = None,
+    notice: str | None = None,
+    on_stage: OnStage = lambda _: None,
+) -> ExportReport:
+    """Write the active adapter as a LoRA that plain PEFT loads, with a card and export_report.json.
+
+    Updates that are matrices are exported exactly at their own rank or above, else cut off by singular values. Those
+    that depend on their input are replaced by least-squares linear maps, fitted on calibration text that goes through
+    the adapted model, its circuits evaluated where the model has them evaluated.
+
+    Args:
+        model: with its adapter active, in any mode; it is left as it was.
+        output: a new or empty folder. It appears whole or not at all.
+        calibration: examples to fit on; needed only where updates depend on their input.
+        held_out: examples on which losses and logits are compared; without any, the last eighth of the calibration
+            examples is kept for logits.
+        rank: most that a layer may have; None for its own, or 64 where that is higher.
+        constant: what becomes of the constants of fitted maps. `absorb`: fit without one. `keep`: in LoRA's biases
+            (`lora_bias`), which PEFT reads and most servers refuse. `drop`: fit with one, then leave it out.
+        tolerance: share of the adapter's improvement in held-out loss that may be lost.
+        base_name: of the base model, for config and card; None for what the adapter's config says.
+        notice: a warning that the card must carry.
+        on_stage: told what is done next.
+
+    Raises:
+        AdapterError: several active adapters, an untrained one, or layers that are not linear.
+        NotMergeableError: a method that does not add to its layers.
+        DataError: no text to fit or to compare on.
+        OutputError: the folder is not empty, the disk refuses, or more than `tolerance` would be lost.
+        Nothing has been written then.
+    """
+    require_free(output)
+    plan = make_plan(
+        model,
+        calibration=calibration,
+        held_out=held_out,
+        tolerance=tolerance,
+        rank=rank,
+        constants=dict.fromkeys(adapted_layers(model), constant),
+        on_stage=on_stage,
+    )
+    adapter = active_adapter(model)
+    base = base_name or model.peft_config[adapter].base_model_name_or_path or "the base model"
+    on_stage("writing")
+    with staged(output) as folder:
+        save_file(_weights(model, plan), str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+        _write_config(_config(model, plan, base), folder)
+        finish_folder(folder, plan.report, lora_card(plan.report, base=base, notice=notice))
+    return plan.report
+
+
+def _weights(model: PeftModel, plan: Plan) -> dict[str, Tensor]:
+    saved = get_peft_model_state_dict(model, adapter_name=active_adapter(model), save_embedding_layers=False)
+    ours = tuple(f"{PREFIX}{name}." for name in plan.layers)
+    # Modules trained in full stay beside the LoRA.
+    weights = {name: weight.contiguous() for name, weight in saved.items() if not name.startswith(ours)}
+    with_bias = _has_constants(plan.updates)
+    for name, update in plan.updates.items():
+        assert update.factors is not None
+        weights[f"{PREFIX}{name}.lora_A.weight"] = update.factors.down
+        weights[f"{PREFIX}{name}.lora_B.weight"] = update.factors.up
+        if with_bias:
+            bias = update.factors.up.new_zeros(len(update.factors.up)) if update.constant is None else update.constant
+            weights[f"{PREFIX}{name}.lora_B.bias"] = bias
+    return weights
+
+
+def _config(model: PeftModel, plan: Plan, base: str) -> LoraConfig:
+    """Scaling 1 everywhere: it is in the weights. Ranks that are not the most common one stand in the patterns."""
+    ranks = {name: update.factors.rank for name, update in plan.updates.items() if update.factors is not None}
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    unusual = {name: rank for name, rank in ranks.items() if rank != usual}
+    config = model.peft_config[active_adapter(model)]
+    return LoraConfig(
+        r=usual,
+        lora_alpha=usual,
+        rank_pattern=unusual,
+        alpha_pattern=dict(unusual),
+        lora_bias=_has_constants(plan.updates),
+        target_modules=_targets(model, set(ranks)),
+        modules_to_save=getattr(config, "modules_to_save", None),
+        task_type=config.task_type,
+        base_model_name_or_path=base,
+        inference_mode=True,
+    )
+
+
+def _has_constants(updates: Mapping[str, LinearUpdate]) -> bool:
+    return any(update.constant is not None for update in updates.values())
+
+
+def _targets(model: PeftModel, adapted: set[str]) -> list[str]:
+    """Last parts of the layers' names if these name all of them and no other module; else the full names."""
+    short = {name.rsplit(".", 1)[-1] for name in adapted}
+    meant = {
+        name
+        for name, module in model.get_base_model().named_modules()
+        if name.rsplit(".", 1)[-1] in short and not any(name.startswith(f"{layer}.") for layer in adapted)
+    }
+    return sorted(short if meant == adapted else adapted)
+
+
+def _write_config(config: LoraConfig, folder: Path) -> None:
+    config.save_pretrained(str(folder))
+    path = folder / "adapter_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    # PEFT writes sets in the order in which they happen to lie.
+    values["target_modules"] = sorted(values["target_modules"])
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,173 @@
+"""An adapter merged into full weights, in a folder that transformers loads by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qpeft.adapters.base import require_linear
+from qpeft.data import Encoded
+from qpeft.errors import ModelError, NotMergeableError, OutputError
+from qpeft.exporting.card import merged_card
+from qpeft.exporting.comparison import (
+    LogitsDifference,
+    logits_difference,
+    logits_of,
+    standing_in,
+    trainability_restored,
+)
+from qpeft.exporting.fit import Constant
+from qpeft.exporting.plan import OnStage, Plan, finish_folder, first_tokens, make_plan, require_free
+from qpeft.exporting.report import ExportReport
+from qpeft.exporting.updates import active_adapter, adapted_layers, delta_weight
+from qpeft.models import load_model
+from qpeft.models.load import DTYPES
+from qpeft.models.vendor import forget_gguf, no_progress_bars
+from qpeft.runs.files import staged
+
+READ_BACK_TOKENS = 256
+"""Whose logits are computed again from the files: kept in memory meanwhile, as wide as the vocabulary."""
+
+READ_BACK_ERROR = 1e-4
+"""Files hold what was in memory, so logits differ by rounding at most; relative to the largest, for float32."""
+
+
+def merge_adapter(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    output: Path,
+    *,
+    calibration: Sequence[Encoded] = (),
+    held_out: Sequence[Encoded] = (),
+    constant: Constant = "keep",
+    tolerance: float = 0.05,
+    dtype: str = "auto",
+    base_name: str | None = None,
+    notice: str | None = None,
+    on_stage: OnStage = lambda _: None,
+) -> ExportReport:
+    """Write the base model with the active adapter in its weights, and check the files by reading them back.
+
+    Matrices are added as they are. Updates that depend on their input are replaced by linear maps, as in
+    `export_lora`; their constants go into the biases of layers that have one, and a layer without is given none.
+
+    Args:
+        model: with its adapter active. Once everything is measured it is unloaded, as by PEFT's `merge_and_unload`;
+            an error before that leaves it as it was.
+        tokenizer: saved beside the weights.
+        output: a new or empty folder. It appears whole or not at all.
+        constant: `keep` in biases where a layer has one, elsewhere as `absorb`; else as for `export_lora`.
+        dtype: of the files: one of `models.load.DTYPES`, 'auto' for that of the base model.
+        calibration, held_out, tolerance, base_name, notice, on_stage: as for `export_lora`.
+
+    Raises: as `export_lora`; NotMergeableError also for a quantized base; OutputError also for files that do not give
+        back what was written. Nothing is left in `output` then.
+    """
+    require_free(output)
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
+    linears = {name: require_linear(layer, name) for name, layer in adapted_layers(model).items()}
+    _require_plain(linears)
+    with_bias = {name: linear.bias is not None for name, linear in linears.items()}
+    plan = make_plan(
+        model,
+        calibration=calibration,
+        held_out=held_out,
+        tolerance=tolerance,
+        whole=True,
+        constants={name: _constant(constant, has_bias) for name, has_bias in with_bias.items()},
+        on_stage=on_stage,
+    )
+    base = base_name or model.peft_config[active_adapter(model)].base_model_name_or_path or "the base model"
+    probe = first_tokens(plan.probe, READ_BACK_TOKENS)
+    adapter = [logits_of(model, one).cpu() for one in probe]
+    with trainability_restored(model), standing_in(plan.layers, plan.updates):
+        stand_in = [logits_of(model, one).cpu() for one in probe]
+    on_stage("merging and writing")
+    merged = _merge(model, plan, linears, dtype)
+    with staged(output) as folder, no_progress_bars():
+        _save(merged, tokenizer, folder)
+        on_stage("reading back")
+        found = _read_back(merged, folder, probe)
+        _require_like(logits_difference(zip(stand_in, found, strict=True)), plan.report, tolerance)
+        report = plan.report.with_reloaded(logits_difference(zip(adapter, found, strict=True)))
+        finish_folder(folder, report, merged_card(report, base=base, notice=notice))
+    return report
+
+
+def _constant(wanted: Constant, has_bias: bool) -> Constant:
+    return "absorb" if wanted == "keep" and not has_bias else wanted
+
+
+def _require_plain(linears: dict[str, nn.Linear]) -> None:
+    for name, linear in linears.items():
+        weight = linear.weight.data
+        if type(weight) is not Tensor or not weight.is_floating_point():
+            raise NotMergeableError(
+                f"The base weight of {name!r} is a {type(weight).__name__} of {weight.dtype}; qpeft merges into plain "
+                "floating-point weights only. Load the base model without quantization, in one piece, then merge."
+            )
+
+
+@torch.no_grad()
+def _merge(model: PeftModel, plan: Plan, linears: dict[str, nn.Linear], dtype: str) -> PreTrainedModel:
+    adapter = active_adapter(model)
+    for name, update in plan.updates.items():
+        linear, layer = linears[name], plan.layers[name]
+        factors = update.factors
+        change = delta_weight(layer, name, adapter) if factors is None else factors.up @ factors.down
+        kind = linear.weight.dtype if dtype == "auto" else getattr(torch, dtype)
+        # Rounded once, after the sum. A new parameter, since a tied one belongs to another layer as well.
+        linear.weight = nn.Parameter((linear.weight + change.to(linear.weight.device)).to(kind), requires_grad=False)
+        if update.constant is not None:
+            assert linear.bias is not None
+            bias = linear.bias + update.constant.to(linear.bias.device)
+            linear.bias = nn.Parameter(bias.to(kind), requires_grad=False)
+    merged: PreTrainedModel = model.unload()
+    for weight in merged.parameters() if dtype != "auto" else ():
+        # Not buffers: rotary frequencies, which no file holds, stay in float32.
+        weight.data = weight.data.to(getattr(torch, dtype))
+    forget_gguf(merged)
+    inputs, outputs = merged.get_input_embeddings(), merged.get_output_embeddings()
+    if merged.config.tie_word_embeddings and outputs is not None and inputs.weight is not outputs.weight:
+        merged.config.tie_word_embeddings = False
+    return merged
+
+
+def _save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
+        merged.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except ValueError as error:
+        # Such as a generation config at odds with itself, which transformers loads and will not save.
+        raise OutputError(f"transformers refuses to save the merged model: {' '.join(str(error).split())}") from error
+
+
+def _read_back(merged: PreTrainedModel, folder: Path, probe: Sequence[Encoded]) -> list[Tensor]:
+    """Logits of the model in the files. Raises: OutputError if they are not those of the model in memory."""
+    expected = [logits_of(merged, one).cpu() for one in probe]
+    again = load_model(str(folder), dtype="auto").to(merged.device)
+    found = [logits_of(again, one).cpu() for one in probe]
+    largest = max(float(logits.abs().max()) for logits in expected)
+    apart = max(float((one - other).abs().max()) for one, other in zip(found, expected, strict=True))
+    if not apart <= max(READ_BACK_ERROR, 4 * torch.finfo(merged.dtype).eps) * largest:
+        raise OutputError(
+            f"The merged model does not come back from its files: logits differ by {apart:.2e}. Its architecture may "
+            "tie or convert weights in a way that qpeft does not know. Nothing was written; export a LoRA instead."
+        )
+    return found
+
+
+def _require_like(merged: LogitsDifference, report: ExportReport, tolerance: float) -> None:
+    """Raises: OutputError if the weights have lost more by rounding than the adapter's effect allows."""
+    if merged.divergence > tolerance * report.base_logits.divergence:
+        raise OutputError(
+            f"In the merged weights next tokens diverge by {merged.divergence:.2e} nats from what was merged, and the "
+            f"adapter moves them by {report.base_logits.divergence:.2e}. Nothing was written. Use a --dtype with more "
+            "digits, raise --tolerance, or --force it."
+        )

@@ -1,0 +1,71 @@
+"""First and second moments of what goes into a bottleneck and what comes out, gathered token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qpeft.adapters.base import FactoredBranch
+from qpeft.data import Encoded
+from qpeft.evaluation.modes import evaluating
+
+
+class Moments:
+    """Sums over tokens of h, z and all products of their entries, in float64; the tokens themselves are not kept.
+
+    h (tokens, rank) goes into a bottleneck, z (tokens, rank) comes out of it.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.tokens = rank, 0
+        self._sum = torch.zeros(2 * rank, dtype=torch.float64)
+        self._products = torch.zeros(2 * rank, 2 * rank, dtype=torch.float64)
+
+    def add(self, h: Float[Tensor, "*batch rank"], z: Float[Tensor, "*batch rank"]) -> None:
+        """Count further tokens."""
+        both = torch.cat([h.double(), z.double()], dim=-1).flatten(0, -2)
+        self.tokens += len(both)
+        self._sum += both.sum(0).cpu()
+        self._products += (both.T @ both).cpu()
+
+    def means(self) -> tuple[Float[Tensor, " rank"], Float[Tensor, " rank"]]:
+        """Of h and of z."""
+        mean_h, mean_z = (self._sum / self.tokens).split(self.rank)
+        return mean_h, mean_z
+
+    def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of h with h, of z with h and of z with z, each (rank, rank)."""
+        mean = self._sum / self.tokens
+        covariance = self._products / self.tokens - torch.outer(mean, mean)
+        h, z = slice(0, self.rank), slice(self.rank, None)
+        return covariance[h, h], covariance[z, h], covariance[z, z]
+
+
+def collect_moments(
+    model: nn.Module, branches: Mapping[str, FactoredBranch], encoded: Sequence[Encoded]
+) -> dict[str, Moments]:
+    """Moments of every branch while the model reads the examples, adapters and all, in evaluation mode.
+
+    Examples are read one at a time: so no token is padding, whatever shape a layer gives its inputs.
+    """
+    moments = {name: Moments(branch.effective_factors()[0].shape[0]) for name, branch in branches.items()}
+    device = next(model.parameters()).device
+    with ExitStack() as hooks, evaluating(model):
+        for name, branch in branches.items():
+            hooks.callback(branch.register_forward_hook(_gathering(moments[name])).remove)
+        for one in encoded:
+            model(input_ids=torch.tensor([one.input_ids], device=device), use_cache=False)
+    return moments
+
+
+def _gathering(moments: Moments) -> Any:
+    def gather(branch: FactoredBranch, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        h = nn.functional.linear(inputs[0], branch.effective_factors()[0])
+        moments.add(h, branch.bottleneck(h))
+
+    return gather

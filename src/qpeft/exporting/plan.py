@@ -1,0 +1,138 @@
+"""What LoRA export and merge share: updates made linear, measured, and refused if too much is lost."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+
+from qpeft.adapters.bridge import BaseTunerLayer
+from qpeft.data import Encoded
+from qpeft.errors import AdapterError, DataError, OutputError
+from qpeft.exporting.comparison import compare_logits, compare_losses, trainability_restored
+from qpeft.exporting.fit import Constant
+from qpeft.exporting.report import ExportReport, layer_reports
+from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, linear_updates
+from qpeft.runs import environment
+
+PROBE_TOKENS = 1024
+"""On which logits of adapter and export are compared."""
+
+OUT_OF_REACH = ("lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
+"""Options of PEFT's configs that change more than linear layers by matrices."""
+
+PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
+"""LoRA's ways to start that leave the base weights alone; others, such as PiSSA, take the start out of them."""
+
+OnStage = Callable[[str], None]
+"""Told what is done next, for progress lines."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Layers of an adapter, their updates as linear maps, the text to compare them on, and what they are worth."""
+
+    layers: Mapping[str, BaseTunerLayer]
+    updates: Mapping[str, LinearUpdate]
+    probe: Sequence[Encoded]
+    report: ExportReport
+
+
+def make_plan(
+    model: PeftModel,
+    *,
+    calibration: Sequence[Encoded],
+    held_out: Sequence[Encoded],
+    tolerance: float,
+    rank: int | None = None,
+    whole: bool = False,
+    constants: Mapping[str, Constant] | None = None,
+    on_stage: OnStage = lambda _: None,
+) -> Plan:
+    """Linear updates of the active adapter and their measured worth. Args are those of `export_lora`.
+
+    Raises: AdapterError, DataError, NotMergeableError as `linear_updates`; OutputError if more than `tolerance` is
+        lost. The model is as it was.
+    """
+    if math.isnan(tolerance) or tolerance < 0:
+        raise OutputError(f"tolerance is the share that may be lost, 0 or more; got {tolerance}.")
+    if rank is not None and rank < 1:
+        raise AdapterError(f"rank must be a whole number of at least 1; got {rank}.")
+    _check_config(model)
+    layers = adapted_layers(model)
+    calibration, probe = _calibration_and_probe(calibration, held_out)
+    on_stage("finding linear maps")
+    updates = linear_updates(model, layers, calibration, rank=rank, whole=whole, constants=constants)
+    losses = None
+    with trainability_restored(model):
+        on_stage("comparing logits")
+        base_logits, logits = compare_logits(model, layers, updates, probe)
+        if held_out:
+            on_stage("measuring held-out loss of base, adapter and export")
+            losses = compare_losses(model, layers, updates, held_out)
+    method = str(model.peft_config[active_adapter(model)].peft_type.value).lower()
+    tokens = max(update.fit.tokens if update.fit else 0 for update in updates.values())
+    report = ExportReport(method, layer_reports(updates), base_logits, logits, losses, tokens)
+    report.require(tolerance)
+    return Plan(layers, updates, probe, report)
+
+
+def first_tokens(encoded: Sequence[Encoded], tokens: int) -> Sequence[Encoded]:
+    """As many examples from the start as reach so many tokens, or all."""
+    total = 0
+    for count, one in enumerate(encoded, start=1):
+        total += len(one.input_ids)
+        if total >= tokens:
+            return encoded[:count]
+    return encoded
+
+
+def require_free(output: Path) -> None:
+    """Raises: OutputError if there is a file of that name or a folder that holds anything."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        what = "is not empty" if output.is_dir() else "is a file"
+        raise OutputError(f"The output folder {output} {what}. Name one that is new or empty; nothing was changed.")
+
+
+def finish_folder(folder: Path, report: ExportReport, card: str) -> None:
+    """Add the card and export_report.json, and let everybody read the files: safetensors makes them private."""
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    record = report.to_dict() | {"environment": environment()}
+    (folder / "export_report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def _calibration_and_probe(
+    calibration: Sequence[Encoded], held_out: Sequence[Encoded]
+) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
+    """Text to fit on and text to compare on: held-out text, or else the last eighth of the calibration text."""
+    if held_out:
+        return calibration, first_tokens(held_out, PROBE_TOKENS)
+    if len(calibration) < 2:
+        raise DataError(
+            "There is no text to compare adapter and export on: give held-out examples, or at least two examples of "
+            "calibration text, of which the last eighth is kept for that."
+        )
+    kept = max(1, len(calibration) // 8)
+    return calibration[:-kept], first_tokens(calibration[-kept:], PROBE_TOKENS)
+
+
+def _check_config(model: PeftModel) -> None:
+    config = model.peft_config[active_adapter(model)]
+    given = [name for name in OUT_OF_REACH if getattr(config, name, None)]
+    given += ["bias"] if getattr(config, "bias", "none") != "none" else []
+    if given:
+        raise AdapterError(
+            f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
+            "qpeft exports only those."
+        )
+    if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
+        raise AdapterError(
+            f"The adapter started with init_lora_weights={init!r}, which changes the base weights: its matrices belong "
+            "to a base model that nobody else has. PEFT's own save_pretrained and merge_and_unload know how to undo it."
+        )

@@ -1,0 +1,123 @@
+"""What an export is worth: layer by layer, in logits, and in held-out loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from qpeft.errors import OutputError
+from qpeft.exporting.comparison import LogitsDifference, Losses
+from qpeft.exporting.updates import LinearUpdate
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer of an export.
+
+    Attributes:
+        rank: of the exported matrix; None for a matrix that is the adapter's own.
+        svd_error: norm of what cutting to this rank lost of the matrix, relative to its norm.
+        explained: share of the update's variance that the best linear map with a constant gives; None if none was
+            fitted, since the update is a linear map.
+        constant_share: size of that constant relative to the update's root mean square.
+        missed: root mean square of what the exported map misses of the update, relative to the update's.
+        keeps_constant: whether the constant was exported as well.
+    """
+
+    rank: int | None
+    svd_error: float
+    explained: float | None = None
+    constant_share: float | None = None
+    missed: float | None = None
+    keeps_constant: bool = False
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """All layers, and what the whole export keeps of the adapter.
+
+    Attributes:
+        method: of the adapter, in lower case.
+        layers: by name.
+        base_logits, logits: what the base model and what the export differ in from the adapter, on the probe text.
+        losses: on held-out text; None without any.
+        calibration_tokens: on which linear maps were fitted; 0 for none.
+        reloaded: what a merged model, as read back from its files, differs in from the adapter; None for a LoRA.
+    """
+
+    method: str
+    layers: dict[str, LayerReport]
+    base_logits: LogitsDifference
+    logits: LogitsDifference
+    losses: Losses | None
+    calibration_tokens: int
+    reloaded: LogitsDifference | None = None
+
+    @property
+    def has_gain(self) -> bool:
+        """Whether the adapter improves the held-out loss, so that a share of the improvement means something."""
+        return self.losses is not None and self.losses.adapter < self.losses.base
+
+    @property
+    def kept(self) -> float:
+        """Share of the adapter's improvement in held-out loss that the export keeps.
+
+        Without held-out text, or an improvement on it: how much nearer to the adapter the export is than the base
+        model, as 1 - the ratio of the divergences of their next tokens.
+        """
+        if self.losses is not None and self.has_gain:
+            return (self.losses.base - self.losses.export) / (self.losses.base - self.losses.adapter)
+        return 1 - self.logits.divergence / self.base_logits.divergence if self.base_logits.divergence > 0 else 1.0
+
+    @property
+    def criterion(self) -> str:
+        """What `kept` is a share of, in words."""
+        if self.has_gain:
+            return "the adapter's improvement in held-out loss"
+        return "the adapter's divergence from the base model on the probe text"
+
+    def with_reloaded(self, reloaded: LogitsDifference) -> ExportReport:
+        """The same with what was read back from files."""
+        return replace(self, reloaded=reloaded)
+
+    def require(self, tolerance: float) -> None:
+        """Raises: OutputError if more than this share is lost."""
+        if not self.kept >= 1 - tolerance:
+            raise OutputError(
+                f"The export would keep {self.kept:.1%} of {self.criterion}; with a tolerance of {tolerance:g} it must "
+                f"keep {1 - tolerance:.1%}. Nothing was written. {self._way_out()}"
+            )
+
+    def _way_out(self) -> str:
+        cut = [layer.svd_error for layer in self.layers.values() if layer.svd_error > 0]
+        if cut:
+            return f"Raise --rank (it cuts off up to {max(cut):.1%} of a matrix), raise --tolerance, or --force it."
+        return (
+            "The update is too far from linear: calibrate on more or other text, export a LoRA with --constant keep if "
+            "plain PEFT is to read it, serve the adapter itself, raise --tolerance, or --force it."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return asdict(self) | {"kept": self.kept, "kept_of": self.criterion}
+
+
+def layer_reports(updates: Mapping[str, LinearUpdate]) -> dict[str, LayerReport]:
+    """What updates say about themselves."""
+    return {name: _layer_report(update) for name, update in updates.items()}
+
+
+def _layer_report(update: LinearUpdate) -> LayerReport:
+    if update.factors is None:
+        return LayerReport(None, 0.0)
+    report = LayerReport(update.factors.rank, update.factors.error)
+    if (fit := update.fit) is None:
+        return report
+    return replace(
+        report,
+        explained=fit.explained,
+        constant_share=fit.constant_share,
+        missed=fit.missed,
+        keeps_constant=update.constant is not None,
+    )

@@ -1,0 +1,162 @@
+"""Every adapted layer's update as a linear map: its own, or the one that stands in for it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor
+
+from qpeft.adapters.base import AbstractAdapterLayer, FactoredBranch, require_linear
+from qpeft.adapters.bridge import BaseTunerLayer
+from qpeft.data import Encoded
+from qpeft.errors import AdapterError, DataError, NotMergeableError
+from qpeft.exporting.fit import Constant, LinearFit, fit_bottleneck, linear_bottleneck
+from qpeft.exporting.low_rank import LowRank, cut_matrix, cut_product
+from qpeft.exporting.moments import collect_moments
+
+DEFAULT_RANK = 64
+"""Of an exported matrix without a small rank of its own, where the user names none."""
+
+
+@dataclass(frozen=True)
+class LinearUpdate:
+    """update = factors.up factors.down x + constant, scaling included.
+
+    Attributes:
+        factors: of the matrix; None for the layer's own matrix as it is.
+        constant: (out_features,), where the fit keeps one and the layer has a place for it; else None.
+        fit: of the bottleneck on calibration text; None for an update that is a matrix.
+    """
+
+    factors: LowRank | None
+    constant: Float[Tensor, " out_features"] | None = None
+    fit: LinearFit | None = None
+
+
+def adapted_layers(model: PeftModel) -> dict[str, BaseTunerLayer]:
+    """Layers of the one active adapter, by their names in the base model.
+
+    Raises: AdapterError if several adapters are active or one is merged, and for layers that are not linear or hold
+        weights that are not finite.
+    """
+    adapter = active_adapter(model)
+    modules = dict(model.get_base_model().named_modules())
+    tuners = {name: module for name, module in modules.items() if isinstance(module, BaseTunerLayer)}
+    inside = tuple(f"{name}." for name in tuners)
+    layers = {name: layer for name, layer in tuners.items() if not name.startswith(inside) and _has(layer, adapter)}
+    if not layers:
+        raise AdapterError(f"The adapter {adapter!r} changes no linear layer, so there is nothing to export.")
+    for name, layer in layers.items():
+        require_linear(layer, name)
+        if layer.merged:
+            raise AdapterError(f"An adapter is merged into {name!r}; call model.unmerge_adapter() first.")
+        if not all(weight.isfinite().all() for weight in layer.parameters()):
+            raise AdapterError(f"Weights of {name!r} have overflowed or hold NaN; take an earlier checkpoint.")
+    return layers
+
+
+def active_adapter(model: PeftModel) -> str:
+    """Name of the one active adapter. Raises: AdapterError if there are several or none."""
+    names = list(model.active_adapters)
+    if len(names) != 1:
+        raise AdapterError(
+            f"{len(names)} adapters are active ({', '.join(names)}); one is exported or merged at a time. "
+            "Choose it with model.set_adapter(name)."
+        )
+    return str(names[0])
+
+
+@torch.no_grad()
+def linear_updates(
+    model: PeftModel,
+    layers: Mapping[str, BaseTunerLayer],
+    calibration: Sequence[Encoded],
+    *,
+    rank: int | None = None,
+    whole: bool = False,
+    constants: Mapping[str, Constant] | None = None,
+) -> dict[str, LinearUpdate]:
+    """The update of each layer as a linear map.
+
+    Args:
+        model: with its adapter.
+        layers: of `adapted_layers`.
+        calibration: text on which updates that depend on their input are fitted; others need none.
+        rank: most that each may have; None for its own, or `DEFAULT_RANK` where that is higher.
+        whole: leave the matrices of methods that have one as they are, whatever their rank.
+        constants: what becomes of the constants of fits, by layer; `absorb` for those not named.
+
+    Raises: AdapterError for an untrained adapter; DataError if calibration text is needed and there is too little;
+        NotMergeableError for a method that is no matrix and has no bottleneck to fit.
+    """
+    adapter = active_adapter(model)
+    branches = {name: branch for name, layer in layers.items() if (branch := _factored(layer, adapter)) is not None}
+    fits = {name: linear_bottleneck(branch) for name, branch in branches.items()}
+    curved = {name: branches[name] for name, fit in fits.items() if fit is None}
+    if curved and not calibration:
+        raise DataError(
+            f"The updates of {len(curved)} layers depend on their input, and a linear map is fitted to them on text, "
+            "but there is no calibration text. Give some, best what the adapter was trained on."
+        )
+    moments = collect_moments(model, curved, calibration) if curved else {}
+    updates = {}
+    for name, layer in layers.items():
+        if (branch := branches.get(name)) is None:
+            matrix = delta_weight(layer, name, adapter)
+            own = whole and bool(matrix.any())
+            factors = None if own else _rounded(cut_matrix(matrix, rank, at_most=DEFAULT_RANK))
+            updates[name] = LinearUpdate(factors)
+        else:
+            constant = (constants or {}).get(name, "absorb")
+            fit = fits[name] or fit_bottleneck(moments[name], branch.effective_factors()[1], constant)
+            updates[name] = _of_fit(branch, fit, rank)
+    if all(update.factors is not None and update.factors.is_zero for update in updates.values()):
+        raise AdapterError("The adapter changes nothing: its update is exactly zero in every layer. Train it first.")
+    return updates
+
+
+@torch.no_grad()
+def delta_weight(layer: Any, name: str, adapter: str) -> Float[Tensor, "out_features in_features"]:
+    """What an adapter adds to a layer's weight, on the CPU, in float32 at least.
+
+    Raises: NotMergeableError for a method that does something else to its layers.
+    """
+    # PEFT calls variants of LoRA such as DoRA convertible, and gives a matrix that leaves out what is theirs.
+    if not layer.supports_lora_conversion(adapter) or adapter in getattr(layer, "lora_variant", ()):
+        raise NotMergeableError(
+            f"{type(layer).__name__} at {name!r} adds no matrix to its layer, so there is none to export or merge. "
+            "Keep the adapter beside the model: PeftModel.from_pretrained(model, folder)."
+        )
+    if "orig_weight" in inspect.signature(layer.get_delta_weight).parameters:
+        raise NotMergeableError(
+            f"{type(layer).__name__} at {name!r} gives its matrix in a way of its own, which qpeft does not read. "
+            "PEFT's save_as_lora(folder, model, rank) and model.merge_and_unload() do."
+        )
+    matrix: Tensor = layer.get_delta_weight(adapter).detach().cpu()
+    return matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+
+
+def _has(layer: BaseTunerLayer, adapter: str) -> bool:
+    return any(adapter in getattr(layer, name) for name in layer.adapter_layer_names)
+
+
+def _factored(layer: BaseTunerLayer, adapter: str) -> FactoredBranch | None:
+    branch = layer.branch(adapter) if isinstance(layer, AbstractAdapterLayer) else None
+    return branch if isinstance(branch, FactoredBranch) else None
+
+
+def _of_fit(branch: FactoredBranch, fit: LinearFit, rank: int | None) -> LinearUpdate:
+    down, up = (factor.double().cpu() for factor in branch.effective_factors())
+    factors = cut_product(down, branch.scaling * up.T @ fit.matrix, rank)
+    constant = (branch.scaling * up.T @ fit.constant).float() if fit.constant.any() else None
+    return LinearUpdate(_rounded(factors), constant, fit if fit.tokens else None)
+
+
+def _rounded(factors: LowRank) -> LowRank:
+    return LowRank(factors.down.float().contiguous(), factors.up.float().contiguous(), factors.error)

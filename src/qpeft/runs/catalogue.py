@@ -1,0 +1,105 @@
+"""The runs in a folder: what each stored, also where that is damaged or only begun."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qpeft.errors import OutputError
+from qpeft.runs.record import FILE_NAME, read_record
+
+Fact = str | int | float | bool | None
+
+RESULTS = ("before", "after", "adapter", "steps", "seconds_per_step", "device")
+"""Parts of a record that say what came out; the others say what was asked for, and where."""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it lies in its folder.
+
+    `record`: what run.json holds; empty if it is damaged, and `problem` then says how.
+    """
+
+    folder: Path
+    record: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def state(self) -> str:
+        """'finished', 'damaged', or 'unfinished' with the step of the last checkpoint: interrupted, or still going."""
+        if self.problem is not None:
+            return "damaged"
+        if self.record["state"] == "finished":
+            return "finished"
+        names = [path.name.removeprefix("checkpoint-") for path in self.folder.glob("checkpoints/checkpoint-*")]
+        steps = [int(name) for name in names if name.isdecimal()]
+        return f"unfinished, step {max(steps)}" if steps else "unfinished"
+
+    def facts(self) -> dict[str, Fact]:
+        """Every value of the record by 'part.key', such as 'recipe.training.steps'; without losses and answers."""
+        return dict(_flat("", self.record))
+
+
+def find_runs(root: Path) -> list[StoredRun]:
+    """All runs in a folder and the folders in it, by path. Raises: OutputError if there is no such folder."""
+    if not root.is_dir():
+        raise OutputError(f"{root} is {'no folder' if root.exists() else 'not there'}; name a folder of runs.")
+    found = [Path(folder) for folder, _, _ in os.walk(root) if os.path.lexists(Path(folder) / FILE_NAME)]
+    return [read_run(folder) for folder in sorted(found)]
+
+
+def read_run(folder: Path) -> StoredRun:
+    """The run in this folder. Raises: OutputError if there is none."""
+    if not os.path.lexists(folder / FILE_NAME):
+        raise OutputError(f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run.")
+    try:
+        return StoredRun(folder, read_record(folder))
+    except OutputError as error:
+        return StoredRun(folder, problem=str(error))
+
+
+def side_by_side(runs: Sequence[StoredRun]) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]]]:
+    """In what runs differ but for what is always new, and all their results: for each key a value per run."""
+    facts = [run.facts() for run in runs]
+    keys = dict.fromkeys(key for one in facts for key in one)
+    values = {key: [one.get(key) for one in facts] for key in keys if key not in ALWAYS_NEW}
+    results = {key: row for key, row in values.items() if key.split(".")[0] in RESULTS}
+    others = {key: row for key, row in values.items() if key not in results}
+    return {key: row for key, row in others.items() if any(value != row[0] for value in row)}, results
+
+
+ALWAYS_NEW = ("recipe.output.folder", "environment.command", "device.run")
+
+
+def to_csv(runs: Iterable[StoredRun]) -> bytes:
+    """UTF-8: a line for each run and a column for each fact of any of them."""
+    rows = [{"folder": str(run.folder), "state": run.state, "problem": run.problem, **run.facts()} for run in runs]
+    columns = dict.fromkeys(["folder", "state", "problem", *(key for row in rows for key in row)])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", errors="backslashreplace")
+
+
+def to_json(runs: Iterable[StoredRun]) -> bytes:
+    """UTF-8: a list of the whole records, each with its folder and, where it is damaged, the problem."""
+    rows = [{"folder": str(run.folder), "problem": run.problem, **run.record} for run in runs]
+    return (json.dumps(rows, indent=2, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
+
+
+def _flat(name: str, value: Any) -> Iterable[tuple[str, Fact]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}" if name else str(key), inner)
+    elif not isinstance(value, list):
+        yield name, value
+    elif name.startswith("recipe.") or not any(isinstance(inner, dict) for inner in value):
+        yield name, json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,63 @@
+"""`qpeft export`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
+    output: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    form: Annotated[Literal["lora"], typer.Option("--format", help="What to write: a plain PEFT LoRA.")] = "lora",
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Highest rank; without it the adapter's own, or 64 where that is higher.")
+    ] = None,
+    constant: Annotated[
+        Literal["absorb", "keep", "drop"],
+        typer.Option(
+            help="Of fitted maps: fit without one, keep it as LoRA's bias (plain PEFT only), or leave it out."
+        ),
+    ] = "absorb",
+    calibration: Annotated[
+        str | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
+    ] = None,
+    calibration_tokens: Annotated[int, typer.Option(min=1, help="How many tokens of them to use.")] = 4096,
+    data: Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many held-out examples only.")] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Share of the adapter's improvement in held-out loss that may be lost.")
+    ] = 0.05,
+    force: Annotated[bool, typer.Option("--force", help="Write it whatever is lost.")] = False,
+) -> None:
+    """Write a trained adapter as a plain LoRA, for where qpeft is not, and report what that loses.
+
+    A circuit is replaced by the linear map that comes nearest to it on calibration text.
+    """
+    from qpeft.exporting import export_lora  # noqa: PLC0415
+    from qpeft_cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
+
+    console = Console(highlight=False, soft_wrap=True)
+    loaded = load(
+        folder, output, calibration=calibration, calibration_tokens=calibration_tokens, data=data, limit=limit
+    )
+    recipe = loaded.adapted.recipe
+    with console.status("") as status:
+        report = export_lora(
+            loaded.adapted.model,
+            output,
+            calibration=loaded.calibration,
+            held_out=loaded.held_out,
+            rank=rank,
+            constant=constant,
+            tolerance=math.inf if force else tolerance,
+            base_name=recipe.model.name,
+            notice=recipe.output.notice,
+            on_stage=status.update,
+        )
+    show(report, console)
+    console.print(f"saved {form} to {output}")

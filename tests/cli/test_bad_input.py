@@ -1,0 +1,148 @@
+"""Paths that hold something else than they should: every command says so in one sentence."""
+
+import contextlib
+import os
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qpeft.errors import RecipeError
+from qpeft.training import load_recipe
+
+FOLDER = {
+    "eval": (),
+    "generate": ("Hi",),
+    "chat": (),
+    "runs show": (),
+    "runs compare": (".",),
+}
+
+
+def make_directory(path):
+    path.mkdir()
+
+
+def make_broken_link(path):
+    path.symlink_to(path.with_name("nothing"))
+
+
+def make_endless_link(path):
+    path.symlink_to(path)
+
+
+def make_missing(_):
+    pass
+
+
+def holding(content):
+    return lambda path: path.write_bytes(content)
+
+
+KINDS = {
+    "directory": make_directory,
+    "broken link": make_broken_link,
+    "endless link": make_endless_link,
+    "missing": make_missing,
+    "empty": holding(b""),
+    "byte order mark only": holding(b"\xef\xbb\xbf"),
+    "not UTF-8": holding(b"na\xefve: \xe9\n"),
+    "UTF-16": holding("model: {}\n".encode("utf-16")),
+    "null bytes": holding(b"model: \0\n"),
+    "binary": holding(bytes(range(256)) * 16),
+    "deeply nested": holding(b"[" * 5000),
+    "a date that is none": holding(b"model: 2024-99-99\n"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def bad(request, tmp_path):
+    """A function: something bad under this name in tmp_path."""
+
+    def make(name):
+        path = tmp_path / name
+        KINDS[request.param](path)
+        return path
+
+    return make
+
+
+def is_one_sentence(result):
+    code, out, err = result
+    return code == 2 and err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("command", ["train", "inspect"])
+def test_of_a_recipe(qpeft, bad, command):
+    result = qpeft(command, bad("recipe.yaml"))
+    assert is_one_sentence(result), result
+    assert "recipe.yaml" in result[2]
+
+
+@pytest.mark.parametrize("command", FOLDER)
+def test_of_a_folder_of_a_run(qpeft, bad, command):
+    path = bad("run")
+    result = qpeft(*command.split(), path, *FOLDER[command])
+    assert is_one_sentence(result), result
+    assert str(path) in result[2]
+
+
+@pytest.mark.parametrize("command", FOLDER)
+def test_of_a_record(qpeft, bad, tmp_path, command):
+    bad("run.json")
+    result = qpeft(*command.split(), tmp_path, *FOLDER[command])
+    assert is_one_sentence(result), result
+    assert "run.json" in result[2]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_of_questions(qpeft, bad, talkative, tmp_path, suffix):
+    path = bad(f"questions.{suffix}")
+    result = qpeft("generate", talkative, "--input", path, "--output", tmp_path / "out.jsonl")
+    assert is_one_sentence(result), result
+    assert f"questions.{suffix}" in result[2]
+    assert not os.path.lexists(tmp_path / "out.jsonl")
+
+
+def test_of_data(qpeft, bad, recipe_file):
+    path = bad("data.jsonl")
+    result = qpeft("inspect", recipe_file, "--data.train", path)
+    assert is_one_sentence(result), result
+    assert "data.jsonl" in result[2]
+
+
+@pytest.mark.parametrize("name", ["directory", "endless link"])
+def test_of_an_output(qpeft, talkative, tmp_path, name):
+    (tmp_path / "questions.txt").write_text("Why?\n")
+    KINDS[name](tmp_path / "out.jsonl")
+    result = qpeft("generate", talkative, "--input", tmp_path / "questions.txt", "--output", tmp_path / "out.jsonl")
+    assert is_one_sentence(result), result
+
+
+def test_a_recipe_with_a_mark_and_windows_line_ends_is_read(recipe_file):
+    plain = load_recipe(recipe_file)
+    recipe_file.write_bytes(b"\xef\xbb\xbf" + recipe_file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_recipe(recipe_file) == plain
+
+
+keys = st.sampled_from(["model", "data", "adapter", "training", "device", "output", "seed", "name", "steps", "type"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | st.integers(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary(max_size=60) | st.text(max_size=60) | st.dictionaries(keys, values), override=st.text(max_size=20)
+)
+def test_any_recipe_is_read_or_refused_with_a_recipe_error(tmp_path, content, override):
+    path = tmp_path / "recipe.yaml"
+    if isinstance(content, dict):
+        content = yaml.safe_dump(content, allow_unicode=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", errors="surrogatepass"))
+    for overrides in ([], [f"--{override}", "1"], [f"--training.steps={override}"]):
+        with contextlib.suppress(RecipeError):
+            load_recipe(path, overrides)

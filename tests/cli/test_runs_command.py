@@ -1,0 +1,128 @@
+"""`qpeft runs` over finished, unfinished and damaged records."""
+
+import csv
+import io
+import json
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def root(talkative, tmp_path):
+    """Two finished runs that differ in rank and result, an interrupted one, and three that are damaged."""
+    root = tmp_path / "runs"
+    record = json.loads((talkative / "run.json").read_text())
+    for name in ("one", "deep/two", "stopped", "empty", "list", "other"):
+        (root / name).mkdir(parents=True)
+    (root / "one/run.json").write_text(json.dumps(record))
+    changed = json.loads(json.dumps(record))
+    changed["recipe"]["adapter"]["rank"] = 2
+    changed["recipe"]["data"]["train"] = [{"path": "a.jsonl"}, {"path": "b.jsonl"}]
+    changed["after"]["loss"] = 1.25
+    (root / "deep/two/run.json").write_text(json.dumps(changed))
+    started = {key: record[key] for key in ("recipe", "environment", "data", "adapter", "before")}
+    (root / "stopped/run.json").write_text(json.dumps({"state": "started", **started}))
+    for step in (2, 10):
+        (root / f"stopped/checkpoints/checkpoint-{step}").mkdir(parents=True)
+    (root / "empty/run.json").touch()
+    (root / "list/run.json").write_text("[]")
+    (root / "other/run.json").write_text('{"recipe": null}')
+    return root
+
+
+def table(out, root):
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    return {row[0].removeprefix(f"{root}/"): row[1:] for row in rows}
+
+
+def test_list_shows_every_run_with_its_state_and_losses(qpeft, root, talkative):
+    code, out, _ = qpeft("runs", "list", root)
+    assert code == 0
+    rows = table(out, root)
+    assert {name: row[0] for name, row in rows.items()} == {
+        "deep/two": "finished",
+        "empty": "damaged",
+        "list": "damaged",
+        "one": "finished",
+        "other": "damaged",
+        "stopped": "unfinished, step 10",
+    }
+    record = json.loads((talkative / "run.json").read_text())
+    assert rows["deep/two"][1] == "qtha"
+    assert rows["deep/two"][6] == "1.25"
+    assert float(rows["one"][6]) == pytest.approx(record["after"]["loss"], rel=1e-5)
+    assert rows["stopped"][6] == "-"
+    assert out.count("damaged: ") == 3
+    assert "has no state and no recipe" in out
+
+
+def test_list_says_where_there_is_nothing(qpeft, tmp_path):
+    code, out, _ = qpeft("runs", "list", tmp_path)
+    assert (code, out.strip()) == (0, f"There is no run in {tmp_path}.")
+    code, _, err = qpeft("runs", "list", tmp_path / "none")
+    assert code == 2
+    assert "not there" in err
+
+
+def test_show_prints_the_recipe_the_losses_and_the_results(qpeft, talkative):
+    code, out, _ = qpeft("runs", "show", talkative)
+    assert code == 0
+    rows = table(out, talkative)
+    assert rows["recipe.adapter.rank"] == ["4"]
+    assert "after.loss" in rows
+    assert rows["1"][0] != "-"  # the loss of step 1
+
+
+def test_compare_shows_what_differs_and_the_results(qpeft, root):
+    code, out, _ = qpeft("runs", "compare", root / "one", root / "deep/two")
+    assert code == 0
+    rows = table(out, root)
+    assert rows["recipe.adapter.rank"] == ["4", "2"]
+    assert rows["recipe.data.train"][1] == '[{"path": "a.jsonl"}, {"path": "b.jsonl"}]'
+    assert rows["after.loss"][1] == "1.25"
+    recipe = [key for key in rows if key.startswith(("recipe.", "environment.", "data."))]
+    assert sorted(recipe) == ["recipe.adapter.rank", "recipe.data.train"]
+    code, out, _ = qpeft("runs", "compare", root / "one", root / "one")
+    assert "do not differ" in out
+    assert qpeft("runs", "compare", root / "one")[0] == 2
+
+
+def test_csv_holds_a_line_for_each_run_and_json_the_whole_records(qpeft, root, talkative, tmp_path):
+    code, out, _ = qpeft("runs", "export", root)
+    assert code == 0
+    rows = {row["folder"].removeprefix(f"{root}/"): row for row in csv.DictReader(io.StringIO(out))}
+    assert rows["deep/two"]["recipe.adapter.rank"] == "2"
+    assert rows["empty"]["state"] == "damaged"
+    assert "cannot be read" in rows["empty"]["problem"]
+    assert qpeft("runs", "export", root, "--format", "json", "--output", tmp_path / "all.json")[0] == 0
+    records = {
+        record["folder"].removeprefix(f"{root}/"): record for record in json.loads((tmp_path / "all.json").read_text())
+    }
+    stored = json.loads((talkative / "run.json").read_text())
+    assert {key: records["one"][key] for key in stored} == stored
+
+
+@pytest.mark.parametrize("command", ["show", "compare"])
+def test_a_damaged_record_is_one_sentence(qpeft, root, command):
+    for name in ("empty", "list", "other", "none"):
+        code, out, err = qpeft("runs", command, root / name, *([root / "one"] if command == "compare" else []))
+        assert code == 2
+        assert "run.json" in err
+        assert "Traceback" not in out + err
+
+
+def test_a_record_in_any_other_shape_is_listed(qpeft, root):
+    shutil.rmtree(root / "one")
+    odd = {"state": "finished", "recipe": {}, "history": "x", "after": [1], "adapter": "\ud800", "before": {"loss": {}}}
+    (root / "other/run.json").write_text(json.dumps(odd))
+    (root / "list/run.json").unlink()
+    (root / "list/run.json").symlink_to(root / "nothing")
+    (root / "empty/run.json").unlink()
+    (root / "empty/run.json").mkdir()
+    code, out, _ = qpeft("runs", "list", root)
+    assert code == 0
+    rows = table(out, root)
+    assert [rows[name][0] for name in ("other", "list", "empty")] == ["finished", "damaged", "damaged"]
+    assert qpeft("runs", "show", root / "other")[0] == 0
+    assert qpeft("runs", "export", root)[0] == 0

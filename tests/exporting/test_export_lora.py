@@ -1,0 +1,265 @@
+"""Exported LoRAs, loaded as anybody loads them, against the adapters that they came from."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, MissConfig, PeftModel, VeraConfig, get_peft_model
+from torch.testing import assert_close
+
+from qpeft import LorettaConfig, QthaConfig
+from qpeft.errors import AdapterError, DataError, NotMergeableError, OutputError
+from qpeft.exporting import export_lora
+
+TARGETS = ["q_proj", "v_proj"]
+MATRICES = {
+    "loretta": LorettaConfig(rank=4, bond_dimension=5, num_modes=2, target_modules=TARGETS),
+    "qtha without a circuit": QthaConfig(rank=4, middle="none", target_modules=TARGETS),
+    "lora": LoraConfig(r=3, target_modules=TARGETS),
+    "lora on all layers": LoraConfig(r=3, target_modules="all-linear"),
+    "loha": LoHaConfig(r=2, target_modules=TARGETS),
+    "vera": VeraConfig(r=3, target_modules=["k_proj", "v_proj"]),
+    "lokr": LoKrConfig(r=2, target_modules=TARGETS),
+}
+WAVY = QthaConfig(rank=4, target_modules=TARGETS, depth=2)
+
+
+def reload(base, folder):
+    return PeftModel.from_pretrained(base(), folder)
+
+
+def stored_config(folder):
+    return json.loads((folder / "adapter_config.json").read_text())
+
+
+@pytest.mark.parametrize("config", MATRICES.values(), ids=MATRICES)
+def test_a_matrix_of_small_rank_is_exported_exactly(trained, base, texts, logits, tmp_path, config):
+    model = trained(config)
+    before = logits(model, texts[0])
+    next(model.parameters()).requires_grad_(True)
+    trainable = [weight.requires_grad for weight in model.train().parameters()]
+    report = export_lora(model, tmp_path / "lora", held_out=texts)
+    assert model.training
+    assert [weight.requires_grad for weight in model.parameters()] == trainable
+    assert stored_config(tmp_path / "lora")["peft_type"] == "LORA"
+    assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), before, atol=1e-4, rtol=1e-4)
+    assert report.calibration_tokens == 0
+    assert report.logits.maximum < 1e-3
+    assert report.kept == pytest.approx(1, abs=1e-4)
+    assert torch.equal(logits(model, texts[0]), before)
+
+
+def test_each_layer_is_cut_to_the_rank_and_the_error_is_that_of_numpy(trained, base, texts, tmp_path):
+    model = trained(LoHaConfig(r=3, target_modules=TARGETS))
+    deltas = {
+        name: module.get_delta_weight("default").detach().numpy()
+        for name, module in model.get_base_model().named_modules()
+        if name.endswith(("q_proj", "v_proj"))
+    }
+    report = export_lora(model, tmp_path / "lora", held_out=texts, rank=2, tolerance=math.inf)
+    exported = reload(base, tmp_path / "lora")
+    for name, delta in deltas.items():
+        left, values, right = np.linalg.svd(delta)
+        nearest = (left[:, :2] * values[:2]) @ right[:2]
+        assert report.layers[name].rank == 2
+        assert report.layers[name].svd_error == pytest.approx(
+            np.sqrt((values[2:] ** 2).sum() / (values**2).sum()), 1e-4
+        )
+        found = exported.get_base_model().get_submodule(name).get_delta_weight("default").detach().numpy()
+        np.testing.assert_allclose(found, nearest, atol=1e-5)
+
+
+@pytest.mark.parametrize("constant", ["absorb", "keep", "drop"])
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed but the targeted layer")
+def test_the_report_of_a_circuit_is_that_of_its_files(trained, base, texts, logits, tmp_path, constant):
+    model = trained(WAVY)
+    held_out = texts[:6]
+    report = export_lora(
+        model, tmp_path / "lora", calibration=texts, held_out=held_out, constant=constant, tolerance=math.inf
+    )
+    assert report.calibration_tokens == sum(len(one.input_ids) for one in texts)
+    exported = reload(base, tmp_path / "lora")
+    pairs = [(logits(model, one), logits(exported, one)) for one in held_out]
+    assert report.logits.maximum == pytest.approx(max(float((a - b).abs().max()) for a, b in pairs), rel=1e-3)
+    divergences = [
+        torch.nn.functional.kl_div(other.log_softmax(-1), true.log_softmax(-1), log_target=True, reduction="sum")
+        for true, other in pairs
+    ]
+    assert report.logits.divergence == pytest.approx(float(sum(divergences)) / report.logits.tokens, rel=1e-3)
+    labels = [torch.tensor(one.labels[1:]) for one in held_out]
+    losses = [
+        torch.nn.functional.cross_entropy(other[:-1], label, reduction="sum")
+        for (_, other), label in zip(pairs, labels, strict=True)
+    ]
+    assert report.losses.export == pytest.approx(float(sum(losses)) / report.losses.tokens, rel=1e-4)
+    assert stored_config(tmp_path / "lora")["lora_bias"] == (constant == "keep")
+    written = json.loads((tmp_path / "lora" / "export_report.json").read_text())
+    assert written["layers"].keys() == report.layers.keys()
+    assert written["logits"]["maximum"] == report.logits.maximum
+    assert written["environment"]["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed but the targeted layer")
+def test_keeping_the_constant_comes_nearest_and_dropping_it_is_worst(trained, texts, tmp_path):
+    missed = {}
+    for constant in ("keep", "absorb", "drop"):
+        report = export_lora(
+            trained(WAVY), tmp_path / constant, calibration=texts, constant=constant, tolerance=math.inf
+        )
+        missed[constant] = [layer.missed for layer in report.layers.values()]
+    assert all(keep < absorb < drop for keep, absorb, drop in zip(*missed.values(), strict=True))
+
+
+def test_ranks_that_differ_stand_in_patterns(trained, base, texts, logits, tmp_path):
+    name = "model.layers.1.self_attn.v_proj"
+    model = trained(QthaConfig(rank=4, middle="none", target_modules=TARGETS, rank_pattern={name: 2}))
+    export_lora(model, tmp_path / "lora", held_out=texts)
+    config = stored_config(tmp_path / "lora")
+    assert (config["r"], config["lora_alpha"]) == (4, 4)
+    assert config["rank_pattern"] == config["alpha_pattern"] == {name: 2}
+    assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), logits(model, texts[0]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "targets"),
+    [({}, TARGETS), ({"layers_to_transform": [1]}, [f"model.layers.1.self_attn.{name}" for name in TARGETS])],
+    ids=["all", "one layer"],
+)
+def test_targets_are_named_briefly_where_that_names_no_other(trained, base, texts, logits, tmp_path, options, targets):
+    model = trained(QthaConfig(rank=4, middle="none", target_modules=TARGETS, **options))
+    export_lora(model, tmp_path / "lora", held_out=texts)
+    assert stored_config(tmp_path / "lora")["target_modules"] == targets
+    assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), logits(model, texts[0]), atol=1e-4, rtol=1e-4)
+
+
+def test_modules_trained_in_full_go_along(trained, base, texts, logits, tmp_path):
+    model = trained(LorettaConfig(rank=4, bond_dimension=5, target_modules=TARGETS, modules_to_save=["lm_head"]))
+    report = export_lora(model, tmp_path / "lora", held_out=texts)
+    assert report.logits.maximum < 1e-3
+    assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), logits(model, texts[0]), atol=1e-4, rtol=1e-4)
+
+
+def test_the_card_carries_base_notice_and_figures(trained, texts, tmp_path):
+    report = export_lora(
+        trained(MATRICES["lora"]), tmp_path / "lora", held_out=texts, base_name="owner/model", notice="No therapist."
+    )
+    card = (tmp_path / "lora" / "README.md").read_text()
+    assert 'from_pretrained("owner/model")' in card
+    assert "> **No therapist.**" in card
+    assert f"{report.losses.export:.4f}" in card
+    assert card.count("| model.layers.") == 4
+    assert stored_config(tmp_path / "lora")["base_model_name_or_path"] == "owner/model"
+
+
+def test_what_loses_more_than_the_tolerance_is_not_written(trained, texts, tmp_path):
+    model = trained(LoHaConfig(r=3, target_modules=TARGETS))
+    with pytest.raises(OutputError, match=r"would keep .*% of .* must keep 100.0%. Nothing was written. Raise --rank"):
+        export_lora(model, tmp_path / "lora", held_out=texts, rank=1, tolerance=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_held_out_text_divergence_decides(trained, texts, tmp_path):
+    report = export_lora(trained(WAVY), tmp_path / "lora", calibration=texts, tolerance=math.inf)
+    assert report.losses is None
+    assert "divergence" in report.criterion
+    assert report.kept == 1 - report.logits.divergence / report.base_logits.divergence
+    probe = texts[-3:]
+    assert report.logits.tokens == sum(len(one.input_ids) for one in probe)
+    assert report.calibration_tokens == sum(len(one.input_ids) for one in texts[:-3])
+
+
+def test_an_untrained_adapter_is_refused(base, texts, tmp_path):
+    for config in (WAVY, MATRICES["loretta"], MATRICES["lora"]):
+        model = get_peft_model(base(), config)
+        with pytest.raises(AdapterError, match=r"changes nothing.*Train it first"):
+            export_lora(model, tmp_path / "lora", calibration=texts, held_out=texts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_active_adapters_are_refused(trained, texts, tmp_path):
+    model = trained(MATRICES["lora"])
+    model.add_adapter("second", LoraConfig(r=2, target_modules=TARGETS))
+    model.base_model.set_adapter(["default", "second"])
+    with pytest.raises(AdapterError, match=r"2 adapters are active \(default, second\)"):
+        export_lora(model, tmp_path / "lora", held_out=texts)
+
+
+def test_one_adapter_of_several_is_exported_alone(trained, base, texts, logits, tmp_path):
+    model = trained(MATRICES["lora"])
+    expected = logits(model, texts[0])
+    model.add_adapter("second", LoraConfig(r=2, target_modules=TARGETS, init_lora_weights=False))
+    model.set_adapter("default")
+    export_lora(model, tmp_path / "lora", held_out=texts)
+    assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_that_are_not_finite_are_refused(trained, texts, tmp_path):
+    model = trained(MATRICES["loretta"])
+    with torch.no_grad():
+        next(weight for weight in model.parameters() if weight.requires_grad).fill_(math.nan)
+    with pytest.raises(AdapterError, match="have overflowed or hold NaN; take an earlier checkpoint"):
+        export_lora(model, tmp_path / "lora", held_out=texts, tolerance=math.inf)
+
+
+def test_a_merged_adapter_is_refused(trained, texts, tmp_path):
+    model = trained(MATRICES["loretta"])
+    model.merge_adapter()
+    with pytest.raises(AdapterError, match=r"merged into .*unmerge_adapter"):
+        export_lora(model, tmp_path / "lora", held_out=texts)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (IA3Config(target_modules=TARGETS, feedforward_modules=[]), "adds no matrix to its layer"),
+        (LoraConfig(r=2, target_modules=TARGETS, use_dora=True), "adds no matrix to its layer"),
+        (MissConfig(r=2, target_modules=TARGETS), "save_as_lora"),
+    ],
+    ids=["ia3", "dora", "miss"],
+)
+def test_methods_whose_matrix_cannot_be_had_are_refused(trained, texts, tmp_path, config, message):
+    with pytest.raises(NotMergeableError, match=message):
+        export_lora(trained(config), tmp_path / "lora", held_out=texts)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"rank": 0}, AdapterError, "rank must be a whole number of at least 1; got 0"),
+        ({"tolerance": -0.1}, OutputError, "tolerance is the share that may be lost"),
+        ({"calibration": []}, DataError, "there is no calibration text"),
+        ({"calibration": [], "held_out": []}, DataError, "no text to compare adapter and export on"),
+    ],
+    ids=["rank", "tolerance", "no calibration text", "no text"],
+)
+def test_bad_requests_are_refused_and_nothing_is_written(trained, texts, tmp_path, options, error, message):
+    given = {"calibration": texts, "held_out": texts[:2]} | options
+    with pytest.raises(error, match=message):
+        export_lora(trained(WAVY), tmp_path / "lora", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_output_that_is_there_stays_as_it_was(trained, texts, tmp_path, kind):
+    output = tmp_path / "lora"
+    kept = output if kind == "file" else output / "kept.txt"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("mine")
+    with pytest.raises(OutputError, match="is a file" if kind == "file" else "is not empty"):
+        export_lora(trained(MATRICES["lora"]), output, held_out=texts)
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bias": "all"}, "was trained with bias, which changes more"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa', which changes the base weights"),
+    ],
+    ids=["bias", "pissa"],
+)
+def test_a_lora_that_changes_more_than_it_adds_is_refused(trained, texts, tmp_path, options, message):
+    with pytest.raises(AdapterError, match=message):
+        export_lora(trained(LoraConfig(r=2, target_modules=TARGETS, **options)), tmp_path / "lora", held_out=texts)
