@@ -7,7 +7,8 @@ The shape is Qwen2.5-1.5B's (and DeepSeek-R1-Distill-Qwen-1.5B's), or SmolLM2-13
 block of numbers over and over, so nothing is downloaded or waited for; q_proj and v_proj are adapted. float32 on a CPU,
 bfloat16 with float32 adapters on a GPU. Every round runs each method in a process of its own, one after the other, or
 in as many as DDP is given, each with a batch of its own: seconds per step are medians of all steps but each process's
-first, and memory is the peak of the (first) process, or on a GPU what torch had reserved.
+first, CPU time for one thread of one process and wall time otherwise, since waiting counts then; memory is the peak of
+the (first) process, or on a GPU what torch had reserved.
 """
 
 from __future__ import annotations
@@ -102,16 +103,17 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, object]:
     optimizer = torch.optim.AdamW(weights, lr=1e-3)
     generator = torch.Generator().manual_seed(state.process_index)
     tokens = torch.randint(0, shape.vocab_size, (options.batch, options.tokens), generator=generator).to(model.device)
+    on_gpu = model.device.type == "cuda"
+    clock = time.process_time if options.threads == state.num_processes == 1 and not on_gpu else time.perf_counter
     seconds, losses = [], []
     for _ in range(options.steps):
-        start = time.perf_counter()
+        start = clock()
         loss = trained(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())  # waits for the GPU, too
-        seconds.append(time.perf_counter() - start)
-    on_gpu = model.device.type == "cuda"
+        seconds.append(clock() - start)
     peak = torch.cuda.max_memory_reserved() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "seconds": seconds,
