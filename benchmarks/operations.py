@@ -28,7 +28,8 @@ METHODS: dict[str, PeftConfig] = {
     "QTHA no circuit": QthaConfig(middle="none", target_modules=TARGETS),
     "QTHA": QthaConfig(target_modules=TARGETS),
 }
-COMPUTING = "mm addmm bmm add add_ mul sum copy_ cat fill_ constant_pad_nd aminmax neg div sub zero_ stack tanh".split()
+COMPUTING = ("mm", "addmm", "bmm", "add", "add_", "sub", "mul", "div", "neg", "tanh", "sum", "aminmax")
+COMPUTING += ("copy_", "cat", "stack", "fill_", "zero_", "constant_pad_nd")
 
 
 class Step:

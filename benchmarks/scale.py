@@ -3,7 +3,7 @@
     python benchmarks/scale.py [--tokens 128] [--batch 1] [--steps 3] [--rounds 2] [--threads 2] [--checkpointing]
     python benchmarks/scale.py --shape smollm2-135m --processes 2 --threads 1      # DDP beside one process
 
-The shape is Qwen2.5-1.5B's (and DeepSeek-R1-Distill-Qwen-1.5B's), or SmolLM2-135M's. Weights are random and cheap, one
+The shape is Qwen2.5-1.5B's or SmolLM2-135M's. Weights are random and cheap, one
 block of numbers over and over, so nothing is downloaded or waited for; q_proj and v_proj are adapted. float32 on a CPU,
 bfloat16 with float32 adapters on a GPU. Every round runs each method in a process of its own, one after the other, or
 in as many as DDP is given, each with a batch of its own: seconds per step are medians of all steps but each process's
