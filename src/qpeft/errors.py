@@ -15,6 +15,7 @@ QpeftError
 ├── FactorizationError    a width or a set of modes from which no tensor network can be built
 ├── AdapterError          an adapter configuration that does not fit itself or the model
 │   └── NotMergeableError the update is not a matrix, so it cannot be added to the base weight
+├── LaunchError           processes that would not train together as they were asked to
 ├── RecipeError           a recipe with an unknown key, a missing section or a value out of range
 ├── StudyError            a comparison that cannot be made as it is asked for
 ├── DataError             a data file that cannot be read as training or evaluation examples
@@ -83,6 +84,10 @@ class AdapterError(QpeftError, ValueError):
 
 class NotMergeableError(AdapterError):
     """The adapter's update depends on its input, so it cannot be added to the base weight."""
+
+
+class LaunchError(QpeftError, RuntimeError):
+    """Processes that would not train together as they were asked to."""
 
 
 class RecipeError(QpeftError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ COMMANDS = {
 """In the order of `qpeft --help`. Their files import `qpeft` inside functions only: tests/cli/test_start.py."""
 
 
+SECONDS_AFTER_FIRST = 10.0
+"""That other processes of a launcher wait before they say what stopped them."""
+
+
 def application(arguments: Sequence[str]) -> typer.Typer:
     """The command line that these arguments need: the one command that they name, or all where they name none."""
     app = typer.Typer(
@@ -100,6 +105,9 @@ def main() -> None:
         message = _message(error)
         if message is None:
             raise
+        # What all processes of a launcher met, the first says; the launcher then ends the others.
+        if int(os.environ.get("RANK", "0")):
+            time.sleep(SECONDS_AFTER_FIRST)
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(Text.assemble(("error: ", "bold red"), message))
         sys.exit(2)

@@ -93,6 +93,15 @@ def test_the_largest_tensor_is_seen():
     assert largest.numel >= 16 * 4096
 
 
+@pytest.mark.parametrize(("narrow", "products", "copies"), [(8, 3, 1), (16, 3, 6)])
+def test_few_operations_contract_a_matrix_as_high_as_the_operator_is_narrow(narrow, products, copies):
+    operator, matrix = _operator(narrow, 1536, 3, 9), torch.randn(8, narrow, dtype=torch.float64)
+    with _Operations() as operations:
+        operator.left_multiply(matrix)
+    assert operations.count("mm") == products
+    assert operations.count("clone") <= copies
+
+
 def test_cores_of_different_number_are_refused():
     with pytest.raises(FactorizationError, match="as many modes as it has cores"):
         MatrixProductOperator(Modes(8, (4, 2)), Modes(8, (2, 2, 2)), bond_dimension=2)
@@ -155,3 +164,18 @@ def _dense(operator):
     full = np.einsum(f"{','.join(terms)}->{narrow}{wide}", *cores, optimize=True)
     matrix = full.reshape(math.prod(operator.narrow.factors), math.prod(operator.wide.factors))
     return torch.from_numpy(matrix[: operator.narrow.width, : operator.wide.width].copy())
+
+
+class _Operations(TorchDispatchMode):
+    """Notes the names of operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+    def count(self, name):
+        return self.names.count(name)

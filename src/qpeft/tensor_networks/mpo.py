@@ -1,4 +1,4 @@
-"""Matrix product operators between a narrow and a wide space, contracted from the narrow side.
+"""Matrix product operators between a narrow and a wide space.
 
 An operator W of shape (narrow, wide) is a chain of cores; with narrow = n_1...n_K and wide = w_1...w_K,
 
@@ -34,8 +34,25 @@ class MatrixProductOperator(nn.Module):
         self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in shapes)
 
     def left_multiply(self, matrix: Float[Tensor, "rank narrow"]) -> Float[Tensor, "rank wide"]:
-        """`matrix @ W`, one core at a time from the narrow side: W itself is never formed."""
-        rank = matrix.shape[0]
+        """`matrix @ W`. A W larger than the result is never formed: its cores are taken to `matrix` one by one."""
+        # Where W is no larger, going through it takes half the operations, and their number is what a GPU waits for.
+        return matrix @ self.dense() if self.narrow.width <= len(matrix) else self._multiply_by_cores(matrix)
+
+    def dense(self) -> Float[Tensor, "narrow wide"]:
+        """W as a matrix."""
+        t: Tensor
+        t, *others = self.cores
+        for core in others:
+            t = t.reshape(-1, core.shape[0]) @ core.reshape(core.shape[0], -1)
+        # Axes of t: narrow and wide mode of the first core, of the second, ...
+        pairs = [size for sizes in zip(self.narrow.factors, self.wide.factors, strict=True) for size in sizes]
+        order = [*range(0, len(pairs), 2), *range(1, len(pairs), 2)]
+        whole = t.reshape(pairs).permute(order).reshape(self.narrow.padded, self.wide.padded)
+        is_padded = whole.shape != (self.narrow.width, self.wide.width)
+        return whole[: self.narrow.width, : self.wide.width] if is_padded else whole
+
+    def _multiply_by_cores(self, matrix: Float[Tensor, "rank narrow"]) -> Float[Tensor, "rank wide"]:
+        rank = len(matrix)
         # Axes of t: rows and wide modes already contracted; narrow modes still open; the bond between them.
         padding = self.narrow.padded - self.narrow.width
         t = nn.functional.pad(matrix, (0, padding)).reshape(rank, self.narrow.padded, 1)
@@ -46,10 +63,6 @@ class MatrixProductOperator(nn.Module):
             t = t @ core.reshape(left * narrow, wide * right)
             t = t.reshape(rows, open_modes, wide, right).transpose(1, 2).reshape(rows * wide, open_modes, right)
         return t.reshape(rank, self.wide.padded)[:, : self.wide.width]
-
-    def dense(self) -> Float[Tensor, "narrow wide"]:
-        """W as a matrix; for inspection and tests, since its size is what an operator of this kind avoids."""
-        return self.left_multiply(torch.eye(self.narrow.width, dtype=self.cores[0].dtype, device=self.cores[0].device))
 
     def extra_repr(self) -> str:
         """Modes and bond dimension, for `print(model)`."""

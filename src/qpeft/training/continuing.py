@@ -9,6 +9,7 @@ from typing import Any
 
 from qpeft.errors import OutputError
 from qpeft.runs import read_record
+from qpeft.training.processes import require_as_many_processes
 from qpeft.training.sections import Recipe
 from qpeft.training.splits import data_hashes
 
@@ -23,6 +24,7 @@ def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     record = read_record(folder)
     if record["state"] == "finished":
         raise OutputError(f"The run in {folder} is finished; there is nothing to continue.")
+    require_as_many_processes(folder, record)
     wanted, stored = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
     differing = [
         name

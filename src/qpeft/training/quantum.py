@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from torch import nn
 
 from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, set_quantum_device
@@ -27,17 +26,13 @@ from qpeft.devices import (
 from qpeft.devices.gradients import AbstractGradient, find_gradient
 from qpeft.devices.journal import default_path
 from qpeft.errors import DeviceError, RecipeError
+from qpeft.training.processes import number_of_processes
 from qpeft.training.sections import DeviceSection
 
 
 def new_run_id(folder: Path) -> str:
     """A name for a run in the journal that no other run has."""
     return f"{folder.name}-{uuid.uuid4().hex[:8]}"
-
-
-def number_of_processes() -> int:
-    """How many processes train together."""
-    return int(PartialState().num_processes)
 
 
 class DeviceSession:

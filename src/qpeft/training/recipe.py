@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate import PartialState
 from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
@@ -28,6 +27,7 @@ from qpeft.training.continuing import continue_folder
 from qpeft.training.measuring import measure
 from qpeft.training.memory import peak_memory, training_memory, try_memory
 from qpeft.training.packing import require_separate_examples
+from qpeft.training.processes import from_main, is_main_process, join_processes, number_of_processes
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
@@ -35,6 +35,7 @@ from qpeft.training.reports import report_names
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
 from qpeft.training.setup import adapted_model, learning_rate, make_trainer
+from qpeft.training.sharding import whole_weights
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
 from qpeft.training.trainer import CheckpointingTrainer
 
@@ -69,19 +70,19 @@ def train(
     Raises:
         QpeftError: of the kind that fits; nothing has then been overwritten, and checkpoints stay.
     """
+    join_processes()
     # Processes that train together have one folder, and the first of them writes.
-    alone = used_alone(Path(recipe.output.folder)) if PartialState().is_main_process else nullcontext()
+    alone = used_alone(Path(recipe.output.folder)) if is_main_process() else nullcontext()
     with alone:
-        return _train(recipe, resume, console or Console(quiet=True), confirm)
+        shown = console if console is not None and is_main_process() else Console(quiet=True)
+        return _train(recipe, resume, shown, confirm)
 
 
 def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bill], None]) -> TrainedRun:
     folder = Path(recipe.output.folder)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
     report_names(recipe.training)  # raises, if it does, before anything takes time
-    started = continue_folder(folder, recipe) if resume else None
-    if started is None:
-        require_empty_folder(folder)
+    started = from_main(lambda: _find_started(folder, recipe, resume=resume))
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
     tokenizer, training, held_out = _load_data(recipe, console)
@@ -107,15 +108,26 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         _try_memory(recipe, trainer, rows, held_out)
         before = recipe.evaluation.before
         started["before"] = measure(recipe, model, tokenizer, held_out, console, "before") if before else None
-        write_record(folder, started)
+        if is_main_process():
+            write_record(folder, started)
     _run_steps(recipe, trainer, console)
     if device_steps is not None:
         console.print(f"sent to the device in all: {device_steps.spent()}")
     after = measure(recipe, model, tokenizer, held_out, console, "after")
     record = started | {"state": "finished"} | _results(trainer, progress, device_steps, started) | {"after": after}
-    save_run(recipe, model, record, folder)
+    weights = whole_weights(model)
+    if is_main_process():
+        save_run(recipe, model, weights, record, folder)
     console.print(f"saved to {folder}")
     return TrainedRun(record, model, tokenizer)
+
+
+def _find_started(folder: Path, recipe: Recipe, *, resume: bool) -> dict[str, Any] | None:
+    """The record of the run to continue; None for a new one. Raises: OutputError if the folder is in the way."""
+    started = continue_folder(folder, recipe) if resume else None
+    if started is None:
+        require_empty_folder(folder)
+    return started
 
 
 def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBase, Split, Split | None]:
@@ -158,6 +170,8 @@ def _show_model(recipe: Recipe, model: PeftModel, console: Console) -> None:
         f"{size['layers']} layers, on {device_name(model.device)}"
     )
     console.print(f"learning rate {learning_rate(recipe)}")
+    if (processes := number_of_processes()) > 1:
+        console.print(f"{processes} processes, each with batches of {recipe.training.batch_size} of its own")
 
 
 def _rows(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> Sequence[Encoded]:
@@ -204,10 +218,11 @@ def _begin(
 ) -> dict[str, Any]:
     """Make the folder, with the record of a run that has started."""
     folder = Path(recipe.output.folder)
-    make_folder(folder)
+    from_main(lambda: make_folder(folder))
     started = {
         "state": "started",
         "recipe": recipe.model_dump(mode="json"),
+        "processes": number_of_processes(),
         "environment": environment() | {"device": device_name(model.device)},
         "data": data_hashes(recipe.data),
         "splits": splits,
@@ -216,8 +231,10 @@ def _begin(
         "learning_rate": vars(learning_rate(recipe)),
         "device": {"run": new_run_id(folder), "journal": str(session.journal_path)} if session else None,
     }
-    write_record(folder, started)
-    write_atomically(folder / "recipe.yaml", yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True))
+    if is_main_process():
+        write_record(folder, started)
+        text = yaml.safe_dump(started["recipe"], sort_keys=False, allow_unicode=True)
+        write_atomically(folder / "recipe.yaml", text)
     return started
 
 
@@ -234,7 +251,8 @@ def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[En
     try:
         try_memory(recipe, trainer, rows, held_out.encoded if held_out else ())
     except MemoryLimitError:
-        shutil.rmtree(recipe.output.folder)
+        if is_main_process():
+            shutil.rmtree(recipe.output.folder)
         raise
 
 
@@ -243,7 +261,7 @@ def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) 
     folder = Path(trainer.args.output_dir)
     for name, problem in damaged_checkpoints(folder).items():
         console.print(f"warning: {name} is left out, since {problem}")
-    saved = checkpoints(folder)
+    saved = from_main(lambda: checkpoints(folder))
     if saved:
         console.print(f"continuing from {saved[-1].name}")
     with training_memory(recipe):

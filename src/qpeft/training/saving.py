@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel
+from torch import Tensor
 
 from qpeft.runs import write_atomically, write_record
 from qpeft.runs.files import disk_errors
@@ -16,9 +17,14 @@ from qpeft.training.figure import save_health, save_loss_curve
 from qpeft.training.sections import Recipe
 
 
-def save_run(recipe: Recipe, model: PeftModel, record: dict[str, Any], folder: Path) -> None:
-    """Write everything; the record last, since it says that the run is finished. Raises: OutputError."""
-    _save_adapter(recipe, model, folder)
+def save_run(
+    recipe: Recipe, model: PeftModel, weights: dict[str, Tensor], record: dict[str, Any], folder: Path
+) -> None:
+    """Write everything; the record last, since it says that the run is finished. Raises: OutputError.
+
+    `weights`: those of the model, whole also where it is sharded (`whole_weights`).
+    """
+    _save_adapter(recipe, model, weights, folder)
     title = f"{recipe.adapter.type} on {recipe.model.name}"
     save_loss_curve(record["history"], folder / "loss.png", title=title)
     if record["health"] is not None:
@@ -27,11 +33,11 @@ def save_run(recipe: Recipe, model: PeftModel, record: dict[str, Any], folder: P
     write_record(folder, record)
 
 
-def _save_adapter(recipe: Recipe, model: PeftModel, folder: Path) -> None:
+def _save_adapter(recipe: Recipe, model: PeftModel, weights: dict[str, Tensor], folder: Path) -> None:
     with disk_errors(folder):
         temporary = folder / ".adapter"
         shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(str(temporary))
+        model.save_pretrained(str(temporary), state_dict=weights)
         _settle_config(temporary / "adapter_config.json", model.active_peft_config, recipe.model.name)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             (temporary / name).replace(folder / name)

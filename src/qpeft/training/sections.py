@@ -165,7 +165,7 @@ class TrainingSection(Section):
 
     steps: PositiveInt | None = Field(None, description="Optimiser steps; None takes them from epochs.")
     epochs: PositiveFloat = Field(1.0, description="Passes over the training data, if steps is None.")
-    batch_size: PositiveInt = Field(8, description="Examples at once.")
+    batch_size: PositiveInt = Field(8, description="Examples at once, in each process.")
     gradient_accumulation: PositiveInt = Field(1, description="Batches per optimiser step.")
     learning_rate: PositiveFloat | None = Field(None, description="Peak; None takes the method's default.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="After warm-up.")
@@ -209,9 +209,9 @@ class TrainingSection(Section):
             raise ValueError(f"{name} goes by held-out losses during training: set training.eval_every too")
         return self
 
-    def num_steps(self, num_examples: int) -> int:
-        """Optimiser steps of a run over so many examples."""
-        batches = -(-num_examples // self.batch_size)
+    def num_steps(self, num_examples: int, *, num_processes: int = 1) -> int:
+        """Optimiser steps of a run over so many examples, each process with batches of its own."""
+        batches = -(-num_examples // (self.batch_size * num_processes))
         per_epoch = -(-batches // self.gradient_accumulation)
         return self.steps or max(1, round(self.epochs * per_epoch))
 

@@ -19,6 +19,7 @@ from qpeft.training.continuing import fingerprint
 from qpeft.training.health import HealthMonitor
 from qpeft.training.memory import tokens_per_evaluation
 from qpeft.training.packing import PackedCollator
+from qpeft.training.processes import computes_on_cpu, number_of_processes
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.reports import reporters
@@ -74,7 +75,8 @@ def make_trainer(
 ) -> tuple[CheckpointingTrainer, ProgressReport]:
     """The trainer of a recipe, and what reports its progress."""
     options, folder = recipe.training, Path(recipe.output.folder)
-    arguments = _arguments(recipe, options.num_steps(len(training)), evaluates=held_out is not None)
+    steps = options.num_steps(len(training), num_processes=number_of_processes())
+    arguments = _arguments(recipe, steps, evaluates=held_out is not None)
     watch = HeldOutWatch(folder / "checkpoints", keep_best=options.keep_best, patience=options.early_stopping)
     health = HealthMonitor(
         model,
@@ -131,6 +133,8 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> SFTConfig:
         max_grad_norm=options.max_grad_norm,
         gradient_checkpointing=options.gradient_checkpointing or None,
         bf16=False,
+        use_cpu=computes_on_cpu(),
+        ddp_find_unused_parameters=False,
         logging_steps=options.log_every,
         logging_first_step=True,
         eval_strategy="steps" if evaluates and options.eval_every else "no",

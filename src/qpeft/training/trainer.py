@@ -22,11 +22,11 @@ from trl import SFTTrainer
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError, DeviceError
 from qpeft.evaluation import held_out_loss
-from qpeft.runs.files import staged
 from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
 from qpeft.training.health import HealthMonitor
 from qpeft.training.memory import memory_errors
 from qpeft.training.order import OrderRecord
+from qpeft.training.processes import from_main, is_main_process, staged_together, wait_for_all
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sampling import LengthGroupedSampler
 from qpeft.training.watch import HeldOutWatch
@@ -79,6 +79,7 @@ class CheckpointingTrainer(SFTTrainer):
             if self._device_steps is not None:
                 self._device_steps.pause()
         if self.watch.keep_best:
+            wait_for_all()  # the main process has written it
             self.watch.put_back(self.model)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -140,10 +141,15 @@ class CheckpointingTrainer(SFTTrainer):
             self._device_steps.pause()
         with memory_errors("An evaluation", "Lower data.max_length, or leave long examples out (data.drop_longer)."):
             loss = held_out_loss(self.model, self._held_out, tokens_per_batch=self._tokens_per_evaluation).loss
-        metrics = {"eval_loss": loss}
+        # One for all, to the last bit: what is decided by it must not differ between processes.
+        metrics = {"eval_loss": from_main(lambda: loss)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if self.watch.see(self.state.global_step, loss) and self.watch.keep_best and self.args.should_save:
+        if (
+            self.watch.see(self.state.global_step, metrics["eval_loss"])
+            and self.watch.keep_best
+            and self.args.should_save
+        ):
             self.watch.save(self.model)
             self._forget_other_bests()
         self.control.should_training_stop |= self.watch.has_enough
@@ -153,26 +159,27 @@ class CheckpointingTrainer(SFTTrainer):
         if self._lengths is None:
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler(self._lengths, batch_size=size, seed=self.args.seed)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
-        with staged(folder / name) as temporary:
+        with staged_together(folder / name) as temporary:
             self._staging = temporary
             try:
                 # Not SFTTrainer's own, which adds a model card to every checkpoint.
                 transformers.Trainer._save_checkpoint(self, model, trial)
             finally:
                 self._staging = None
-            for file in (temporary / name).iterdir():
-                file.rename(temporary / file.name)
-            (temporary / name).rmdir()
-            seal(temporary, run=self._run, state=self._remembered())
-        for old in checkpoints(folder)[: -self._keep_checkpoints]:
-            shutil.rmtree(old)
-        self._forget_other_bests()
+            wait_for_all()
+            if is_main_process():
+                _move_up(temporary / name)
+                seal(temporary, run=self._run, state=self._remembered())
+        if is_main_process():
+            for old in checkpoints(folder)[: -self._keep_checkpoints]:
+                shutil.rmtree(old)
+            self._forget_other_bests()
 
     def _forget_other_bests(self) -> None:
         whole = checkpoints(Path(self.args.output_dir))
@@ -195,3 +202,10 @@ class CheckpointingTrainer(SFTTrainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else str(super()._get_output_dir(trial))
+
+
+def _move_up(folder: Path) -> None:
+    """Move what a folder holds into its parent."""
+    for file in folder.iterdir():
+        file.rename(folder.parent / file.name)
+    folder.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,10 @@ class AbstractBranch(nn.Module, ABC):
         """Type of the weights, and of x and the update."""
         return next(self.parameters()).dtype
 
-    def without_autocast(self) -> torch.autocast:
+    def without_autocast(self) -> AbstractContextManager[object]:
         """A context in which weights are multiplied in their own type."""
-        return torch.autocast(next(self.parameters()).device.type, enabled=False)
+        kind = next(self.parameters()).device.type
+        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class AbstractMatrixBranch(AbstractBranch):
@@ -62,12 +64,17 @@ class FactoredBranch(AbstractBranch):
         h = x down^T;   update = scaling * bottleneck(h) up
 
     Shapes: x (..., in_features); h (..., rank); down (rank, in_features); up (rank, out_features).
+
+    Attributes:
+        keeps_factors: whether both are kept as matrices while evaluating. Must be False where the memory of weights is
+            refilled without a trace, as in sharded models.
     """
 
     def __init__(self, down: AbstractFactor, up: AbstractFactor, *, scaling: float, dropout: float) -> None:
         super().__init__()
         self.down, self.up, self.scaling = down, up, scaling
         self.dropout = nn.Dropout(dropout)
+        self.keeps_factors = True
         self._contracted: _Contracted | None = None
 
     def forward(self, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
@@ -89,8 +96,11 @@ class FactoredBranch(AbstractBranch):
         """
         if torch.compiler.is_compiling():
             return self._contract()
+        if self.training or torch.is_grad_enabled() or not self.keeps_factors:
+            self._contracted = None
+            return self._contract()
         weights = (*self.down.parameters(), *self.up.parameters())
-        if self.training or torch.is_grad_enabled() or any(weight.is_inference() for weight in weights):
+        if any(weight.is_inference() for weight in weights):
             self._contracted = None
             return self._contract()
         if self._contracted is None or not self._contracted.is_current(weights):

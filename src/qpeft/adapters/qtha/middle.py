@@ -129,6 +129,8 @@ class CircuitMiddle(AbstractAngleMiddle):
             return self._elsewhere(self.circuit, angles.unflatten(-1, (self.num_circuits, -1)), self.weights).flatten(
                 -2
             )
+        if self.num_circuits == 1:
+            return self._simulate(angles, self.weights.flatten())
         parts = zip(angles.chunk(self.num_circuits, dim=-1), self.weights.unbind(), strict=True)
         return torch.cat([self._simulate(*part) for part in parts], dim=-1)
 

@@ -71,7 +71,8 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
 def _tables(program: Program, compiled: Kernel, weights: Tensor) -> tuple[Any, Any]:
     angles = np.empty(program.num_angles)
     coefficients = np.empty(program.num_coefficients, np.float32)
-    compiled.prepare(program.code, program.numbers, weights.detach().numpy(), angles, coefficients)
+    # A copy: what numpy has seen can never be resized again, as sharded training does with the memory of weights.
+    compiled.prepare(program.code, program.numbers, weights.detach().clone().numpy(), angles, coefficients)
     return angles, coefficients
 
 

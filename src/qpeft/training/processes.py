@@ -1,0 +1,112 @@
+"""Processes that train together, as `accelerate launch` or `torchrun` start them: who writes, and who decides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, broadcast_object_list
+
+from qpeft.errors import LaunchError, OutputError, QpeftError
+from qpeft.runs.files import staged
+
+T = TypeVar("T")
+
+
+def join_processes() -> None:
+    """Meet the other processes of a launcher: over its GPUs, or over gloo where there are none.
+
+    Raises: LaunchError if they would not train as the launcher was told; accelerate itself would not say so.
+    """
+    _refuse_one_for_many()
+    # Without `cpu`, accelerate lets each process of a machine without GPUs train alone.
+    PartialState(cpu=computes_on_cpu())
+    _refuse_unheard_sharding()
+
+
+def computes_on_cpu() -> bool:
+    """Whether this is one of a launcher's processes, on a machine without GPUs."""
+    return "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+
+
+def number_of_processes() -> int:
+    """How many processes train together."""
+    return int(PartialState().num_processes)
+
+
+def is_main_process() -> bool:
+    """Whether this is the one that writes and prints: the first, or the only one."""
+    return bool(PartialState().is_main_process)
+
+
+def wait_for_all() -> None:
+    """Go on when all processes are here."""
+    PartialState().wait_for_everyone()
+
+
+def from_main(decide: Callable[[], T]) -> T:
+    """What `decide` returns in the main process, in all of them; the others do not call it.
+
+    Raises: in all of them, the error of ours that it raises there.
+    """
+    if number_of_processes() == 1:
+        return decide()
+    said: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            said = [decide(), None]
+        except QpeftError as error:
+            said = [None, error]
+    broadcast_object_list(said)
+    value, failure = said
+    if failure is not None:
+        raise failure
+    decided: T = value
+    return decided
+
+
+@contextmanager
+def staged_together(folder: Path) -> Iterator[Path]:
+    """`staged` for all processes: one temporary folder, to which the main process gives its name in the end.
+
+    Before the end of its block, the main process has to wait for what others write there.
+    """
+    with staged(folder) if is_main_process() else nullcontext(folder) as own:
+        yield from_main(lambda: own)
+
+
+def require_as_many_processes(folder: Path, record: dict[str, Any]) -> None:
+    """Raises: OutputError if the run of this record was started by another number of processes."""
+    stored, found = record.get("processes", 1), number_of_processes()
+    if stored != found:
+        raise OutputError(
+            f"The run in {folder} was started with {stored} process{'es' * (stored > 1)}, this is {found}: batches and "
+            f"random numbers would be others. Continue it with {stored}, or choose another --output.folder."
+        )
+
+
+def _refuse_one_for_many() -> None:
+    # What accelerate leaves in the environment where it was asked for several processes and starts one.
+    launched, address = "ACCELERATE_USE_CPU" in os.environ, {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    if launched and address and not {"LOCAL_RANK", "WORLD_SIZE"} & os.environ.keys():
+        raise LaunchError(
+            "The launcher was asked for several processes and started one, as accelerate does without GPUs. Start them "
+            "with `accelerate launch --multi_gpu --num_processes N ...`, which works on CPUs too."
+        )
+
+
+def _refuse_unheard_sharding() -> None:
+    if PartialState().distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU):
+        return
+    for name, variable in (("FSDP", "ACCELERATE_USE_FSDP"), ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED")):
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise LaunchError(
+                f"The launcher's configuration asks for {name}, which accelerate has on GPUs only: on this machine it "
+                f"would leave it out without a word. Launch without {name} (--multi_gpu gives one whole model per "
+                "process), or shard in a script of your own with qpeft.training.sharding."
+            )
