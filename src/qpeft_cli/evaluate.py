@@ -16,7 +16,9 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
     data: Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")] = None,
     exact_match: Annotated[bool, typer.Option(help="Also generate answers and compare their final numbers.")] = False,
-    items: Annotated[int | None, typer.Option(min=1, help="Answer only the first so many.")] = None,
+    items: Annotated[
+        int | None, typer.Option(min=1, help="Answer only the first so many, for --exact-match and --tasks.")
+    ] = None,
     base: Annotated[bool, typer.Option("--base", help="Also measure the base model without the adapter.")] = False,
     tasks: Annotated[
         str | None, typer.Option(help="Score these tasks of lm-eval instead; names separated by commas.")
@@ -31,8 +33,13 @@ def evaluate(
         raise typer.BadParameter("--data and --exact-match measure held-out examples; --tasks is measured by itself.")
     if tasks is None and (task_folder is not None or few_shot is not None or chat):
         raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
+<<<<<<< HEAD
     if items is not None and tasks is None and not exact_match:
         raise typer.BadParameter("--items says how many are answered; nothing is without --exact-match or --tasks.")
+=======
+    if tasks is None and items is not None and not exact_match:
+        raise typer.BadParameter("--items counts what is answered; say --exact-match or --tasks too.")
+>>>>>>> stranger
     from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
     from qpeft.evaluation import score  # noqa: PLC0415
     from qpeft.training.splits import load_held_out  # noqa: PLC0415

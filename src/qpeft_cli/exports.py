@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError
@@ -63,9 +63,11 @@ def load(
 
 def show(report: ExportReport, console: Console) -> None:
     """Print a report: its layers, then the whole."""
-    table = Table("layer", "rank", "cut off", "variance explained", "constant", "missed")
-    for name, layer in report.layers.items():
-        table.add_row(name, *layer_cells(layer))
+    # Whole names: layers differ at the end, where a narrow terminal would cut them off.
+    layer = Column("layer", overflow="fold")
+    table = Table(layer, "rank", "cut off", "variance explained", "constant", "missed")
+    for name, fit in report.layers.items():
+        table.add_row(name, *layer_cells(fit))
     console.print(table)
     if report.calibration_tokens:
         console.print(f"linear maps fitted on {report.calibration_tokens:,} tokens")

@@ -58,7 +58,8 @@ def inspect(
     table.add_section()
     table.add_row("together", "", str(sum(kind.count for kind in kinds)), "", f"{ours:,}", f"{theirs:,}")
     console.print(table)
-    console.print(f"{1 - ours / theirs:.1%} fewer trainable parameters than LoRA of rank {rank}.")
+    word = "more" if ours > theirs else "fewer"
+    console.print(f"{abs(1 - ours / theirs):.1%} {word} trainable parameters than LoRA of rank {rank}.")
 
     training = _show_splits(parsed, console, in_full=False)
     if parsed.device is not None:

@@ -26,8 +26,15 @@ def test_inspect_counts_parameters_and_marks_the_answer(qpeft, recipe_file):
     code, out, _ = qpeft("inspect", recipe_file)
     assert code == 0
     assert "q_proj" in out
-    assert "than LoRA of rank 4" in out
+    assert "% fewer trainable parameters than LoRA of rank 4" in out
     assert "[[0<|im_end|>]]" in out
+
+
+def test_inspect_says_more_where_an_adapter_is_larger_than_lora(qpeft, recipe_file):
+    code, out, _ = qpeft("inspect", recipe_file, "--adapter", "{type: loretta, target_modules: [q_proj, v_proj]}")
+    assert code == 0
+    # q_proj 1184 and v_proj 1056 against 8 (32 + 32) and 8 (32 + 16).
+    assert "150.0% more trainable parameters than LoRA of rank 8." in out
 
 
 def test_inspect_shows_lengths_copies_and_leaks_of_the_data_alone(qpeft, recipe_file, tmp_path, sums):
@@ -53,9 +60,10 @@ def test_inspect_shows_lengths_copies_and_leaks_of_the_data_alone(qpeft, recipe_
     ("arguments", "message"),
     [
         (("train", "none.yaml"), "cannot be read"),
-        (("eval", "none"), "run.json"),
-        (("generate", "none", "Hi"), "run.json"),
+        (("eval", "none"), "none does not exist"),
+        (("generate", "none", "Hi"), "none does not exist"),
         (("inspect", "none.yaml"), "cannot be read"),
+        (("eval", "none", "--items", "3"), "--exact-match"),
     ],
 )
 def test_errors_are_one_sentence_with_exit_code_2(qpeft, tmp_path, monkeypatch, arguments, message):

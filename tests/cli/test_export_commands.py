@@ -1,8 +1,14 @@
 """`qpeft export` and `qpeft merge` as a user meets them."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
+
+from qpeft.exporting import ExportReport
+from qpeft.exporting.report import LayerReport, LogitsDifference
+from qpeft_cli.exports import show
 
 
 @pytest.fixture
@@ -58,3 +64,14 @@ def test_other_text_stands_in_where_that_of_the_run_is_gone(qpeft, run, tmp_path
     code, out, err = qpeft("export", run, tmp_path / "lora", "--data", sums, "--calibration", sums, "--force")
     assert code == 0, err
     assert "saved lora" in out
+
+
+def test_the_report_names_layers_in_full_on_a_narrow_terminal():
+    difference = LogitsDifference(maximum=1.0, mean=0.5, divergence=0.1, tokens=8)
+    layers = {f"model.layers.0.self_attn.{name}_proj": LayerReport(4, 0.0, 0.9, 0.1, 0.2) for name in "qv"}
+    report = ExportReport("qtha", layers, base_logits=difference, logits=difference, losses=None, calibration_tokens=8)
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(report, console)
+    # A name may be folded over lines of its cell; what stands in the first column must still be all of it.
+    cells = [line.split("│")[1].strip() for line in console.export_text().splitlines() if line.startswith("│")]
+    assert "".join(cells) == "".join(layers)

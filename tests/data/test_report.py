@@ -36,3 +36,5 @@ def test_the_histogram_counts_every_example_once(lengths):
         first, last = map(int, span.replace(",", "").split("-"))
         assert int(count) == sum(first <= length <= last for length in lengths)
     assert max(bar.count("#") for bar in bars) == 40
+    assert counts[0] != "0", "no rows below the shortest example"
+    assert counts[-1] != "0", "no rows above the longest example"

@@ -53,6 +53,8 @@ def test_an_output_folder_must_be_empty_and_a_folder(tmp_path):
 def test_a_missing_or_damaged_record_is_named(tmp_path):
     with pytest.raises(OutputError, match=r"holds no run\.json"):
         read_record(tmp_path)
+    with pytest.raises(OutputError, match=r"nowhere does not exist"):
+        read_record(tmp_path / "nowhere")
     (tmp_path / "run.json").write_text('{"state": ')
     with pytest.raises(OutputError, match="cannot be read"):
         read_record(tmp_path)

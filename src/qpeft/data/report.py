@@ -53,13 +53,15 @@ def length_tables(lengths: Sequence[int], max_length: int) -> tuple[Table, Table
     percentiles = Table(*(f"{share} %" for share in PERCENTILES), title="tokens of an example, percentiles")
     # The smallest length that so many percent of the examples do not exceed.
     percentiles.add_row(*(f"{ordered[-(-share * len(ordered) // 100) - 1]:,}" for share in PERCENTILES))
-    width = -(-ordered[-1] // BARS)
-    counts = [0] * BARS
+    span = ordered[-1] - ordered[0] + 1
+    width = -(-span // BARS)
+    counts = [0] * -(-span // width)
     for length in lengths:
-        counts[(length - 1) // width] += 1
+        counts[(length - ordered[0]) // width] += 1
     histogram = Table("tokens", "examples", "")
     for number, count in enumerate(counts):
-        first, last = number * width + 1, (number + 1) * width
+        first = ordered[0] + number * width
+        last = first + width - 1
         mark = f"  max_length {max_length:,}" if first <= max_length <= last else ""
         histogram.add_row(f"{first:,}-{last:,}", f"{count:,}", "#" * -(-BAR_WIDTH * count // max(counts)) + mark)
     return percentiles, histogram

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qpeft.errors import OutputError
-from qpeft.runs.record import FILE_NAME, read_record
+from qpeft.runs.record import FILE_NAME, no_run, read_record
 
 Fact = str | int | float | bool | None
 
@@ -58,7 +58,7 @@ def find_runs(root: Path) -> list[StoredRun]:
 def read_run(folder: Path) -> StoredRun:
     """The run in this folder. Raises: OutputError if there is none."""
     if not os.path.lexists(folder / FILE_NAME):
-        raise OutputError(f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run.")
+        raise OutputError(no_run(folder))
     try:
         return StoredRun(folder, read_record(folder))
     except OutputError as error:

@@ -35,13 +35,20 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     write_atomically(folder / FILE_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
+def no_run(folder: Path) -> str:
+    """What to say of a path without a record."""
+    if not folder.exists():
+        return f"{folder} does not exist. 'qpeft runs list' shows the runs there are."
+    return f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run."
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """Read run.json: at least the run's state and recipe. Raises: OutputError if there is none or it is damaged."""
     path = folder / FILE_NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise OutputError(f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run.") from error
+        raise OutputError(no_run(folder)) from error
     except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path} cannot be read: {error}.") from error
     if not isinstance(record, dict):
