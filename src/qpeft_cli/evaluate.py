@@ -33,13 +33,8 @@ def evaluate(
         raise typer.BadParameter("--data and --exact-match measure held-out examples; --tasks is measured by itself.")
     if tasks is None and (task_folder is not None or few_shot is not None or chat):
         raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
-<<<<<<< HEAD
     if items is not None and tasks is None and not exact_match:
         raise typer.BadParameter("--items says how many are answered; nothing is without --exact-match or --tasks.")
-=======
-    if tasks is None and items is not None and not exact_match:
-        raise typer.BadParameter("--items counts what is answered; say --exact-match or --tasks too.")
->>>>>>> stranger
     from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
     from qpeft.evaluation import score  # noqa: PLC0415
     from qpeft.training.splits import load_held_out  # noqa: PLC0415

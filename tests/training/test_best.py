@@ -25,7 +25,7 @@ def losses(monkeypatch):
 
     def by_step(self, *args, **kwargs):
         monkeypatch.setattr(
-            trainer_module, "held_out_loss", lambda *_, **__: HeldOutLoss(losses[self.state.global_step], 1)
+            trainer_module, "held_out_loss", lambda *_, **__: HeldOutLoss(losses[self.state.global_step], 1, (), ())
         )
         return evaluate(self, *args, **kwargs)
 
