@@ -1,11 +1,13 @@
 """The way from a LLaMA-Factory YAML to a recipe, as docs/integrations.md shows it."""
 
+import io
 import json
 import re
 
 import pytest
 import snippets
 import yaml
+from rich.console import Console
 
 from qpeft import QthaConfig
 from qpeft.training.config import parse_recipe
@@ -16,16 +18,17 @@ HEADING = "LLaMA-Factory"
 
 
 @pytest.mark.slow
-def test_the_documented_recipe_trains_on_their_file(tmp_path, monkeypatch, capsys, tiny_model):
+def test_the_documented_recipe_trains_on_their_file(tmp_path, monkeypatch, tiny_model):
     monkeypatch.chdir(tmp_path)
     rows = [{"instruction": "Add.", "input": f"What is {n} and 1?", "output": str(n + 1)} for n in range(12)]
     (tmp_path / "my_alpaca.json").write_text(json.dumps(rows), encoding="utf-8")
     (text,) = snippets.blocks(HEADING, "yaml")
     values = yaml.safe_load(text.replace(snippets.MODEL, str(tiny_model)))
-    train(parse_recipe(values, source="docs"))
+    console = Console(width=200, record=True, file=io.StringIO())
+    train(parse_recipe(values, source="docs"), console=console)
     record = json.loads((tmp_path / "saves/sft/run.json").read_text(encoding="utf-8"))
     assert record["recipe"]["training"]["epochs"] == 3
-    assert "my_alpaca.json, read as alpaca" in capsys.readouterr().out
+    assert "my_alpaca.json, read as alpaca" in console.export_text()
     assert (tmp_path / "saves/sft/adapter_model.safetensors").is_file()
 
 
