@@ -89,12 +89,20 @@ class Completion:
                 f"{batch} was settled as lost, so this call cannot be answered. To send it again after all: "
                 f"`qpeft jobs settle {batch.number} --resubmit`."
             )
-        if batch.state is BatchState.INTENDED and self._keeps_jobs and not self.journal.is_being_sent(batch):
+        if self._keeps_jobs and self._was_left(batch):
             try:
                 jobs.recover(self.journal, self.device, batch)
             except JournalError as error:
                 return error
         return None
+
+    def _was_left(self, batch: Batch) -> bool:
+        """Whether the sender of a batch died in the call."""
+        if batch.state is not BatchState.INTENDED or self.journal.is_being_sent(batch):
+            return False
+        # Read again: the sender may have come to its end, and another begun, after the batch was read.
+        now = self.journal.batch(batch.number)
+        return now.state is BatchState.INTENDED and now.ticket == batch.ticket
 
     def _send_planned(self, batches: Sequence[Batch], clock: _Clock) -> None:
         planned = [batch for batch in batches if batch.state is BatchState.PLANNED]
