@@ -83,7 +83,7 @@ def test_it_loads_without_qpeft_and_gives_the_same_logits(
     assert loaded == "[]"
     for line in lines:
         _, apart, from_adapter = line.split()
-        assert float(apart) <= 1e-6
+        assert float(apart) <= 1e-5  # sums of other threads round otherwise
         if isinstance(config, LorettaConfig):
             assert float(from_adapter) < 1e-4
     assert [line.split()[0] for line in lines] == ["lora", "merged"]

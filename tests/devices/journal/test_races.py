@@ -48,6 +48,23 @@ def test_what_another_process_recovers_and_sends_meanwhile_is_left_to_it(journal
     assert journal.spent("run").circuits == 5
 
 
+def test_a_sender_that_ends_between_two_looks_is_not_taken_for_dead(
+    journal, device, runner, circuits, key, interrupted, monkeypatch
+):
+    device.keeps_tickets = False
+
+    def ends_meanwhile(batch):
+        monkeypatch.undo()
+        assert journal.submitted(
+            batch, device.submit([*dict.fromkeys(circuits)], 1000, ticket=batch.ticket), ticket=batch.ticket
+        )
+        return False
+
+    monkeypatch.setattr(journal, "is_being_sent", ends_meanwhile)
+    assert len(runner(device, circuits, 1000, key=key)) == len(circuits)
+    assert set(device.runs().values()) == {1}
+
+
 def test_a_job_whose_batch_was_settled_while_it_was_sent_is_named_and_not_sent_again(
     journal, device, runner, circuits, key, monkeypatch
 ):
