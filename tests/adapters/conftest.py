@@ -35,6 +35,40 @@ def make_model():
 
 
 @pytest.fixture
+def train():
+    """A function: sixty steps of Adam on a model of 12 inputs and 10 outputs; the losses. The last gradients stay."""
+
+    def run(model, *, learning_rate):
+        x, wanted = torch.randn(40, 12), torch.randn(40, 10)
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        optimizer, losses = torch.optim.Adam(weights, lr=learning_rate), []
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = (model(x) - wanted).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return run
+
+
+@pytest.fixture
+def is_lora_of():
+    """A function: whether PEFT's conversion of a model's layer to LoRA of a rank has the same matrix."""
+    from peft import convert_to_lora
+
+    def same(model, *, rank):
+        delta = model.base_model.model.layer.get_delta_weight("default")
+        _, weights = convert_to_lora(model, rank=rank)
+        name = "base_model.model.layer.lora_{}.weight"
+        product = weights[name.format("B")] @ weights[name.format("A")]
+        return torch.allclose(product.double(), delta, atol=1e-5 * delta.abs().max().item())
+
+    return same
+
+
+@pytest.fixture
 def tokens():
     """Four rows of eight tokens."""
     return torch.randint(1, 64, (4, 8), generator=torch.Generator().manual_seed(2))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from peft import convert_to_lora, get_peft_model
+from peft import get_peft_model
 from torch.testing import assert_close
 
 from qpeft import QpaConfig
@@ -61,18 +61,10 @@ def test_the_start_is_that_of_lora():
     assert torch.count_nonzero(up) == 0
 
 
-def test_every_part_learns_once_the_last_layer_has_moved(one_linear):
+def test_every_part_learns_once_the_last_layer_has_moved(one_linear, train):
     config = QpaConfig(rank=2, chunk_size=4, hidden_size=6, depth=3, target_modules=["layer"], init_seed=0)
     model = get_peft_model(one_linear(), config)
-    x, wanted = torch.randn(40, 12), torch.randn(40, 10)
-    optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=0.02)
-    losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = (model(x) - wanted).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = train(model, learning_rate=0.02)
     assert losses[-1] < 0.8 * losses[0]
     trained = {name.split(".default.")[1]: w for name, w in model.named_parameters() if w.requires_grad}
     parts = ("angles", "hidden.weight", "hidden.bias", "output.weight", "output.bias")
@@ -80,14 +72,10 @@ def test_every_part_learns_once_the_last_layer_has_moved(one_linear):
     assert all(weight.grad.abs().max() > 0 for weight in trained.values())
 
 
-def test_a_lora_of_its_rank_is_exact_and_of_less_is_not(one_linear):
+def test_a_lora_of_its_rank_is_exact_and_of_less_is_not(one_linear, is_lora_of):
     model = _random(get_peft_model(one_linear(), QpaConfig(rank=4, chunk_size=4, target_modules=["layer"])))
-    delta = model.base_model.model.layer.get_delta_weight("default")
-    for rank, exact in ((4, True), (3, False)):
-        _, weights = convert_to_lora(model, rank=rank)
-        name = "base_model.model.layer.lora_{}.weight"
-        product = weights[name.format("B")] @ weights[name.format("A")]
-        assert torch.allclose(product.double(), delta, atol=1e-5 * delta.abs().max().item()) == exact
+    assert is_lora_of(model, rank=4)
+    assert not is_lora_of(model, rank=3)
 
 
 def test_ranks_and_alphas_follow_their_patterns(make_model):

@@ -76,20 +76,11 @@ def test_h_starts_with_the_variance_that_lora_has(num_modes):
     assert torch.count_nonzero(up) == 0
 
 
-def test_all_cores_learn_once_the_last_has_moved(one_linear):
+def test_all_cores_learn_once_the_last_has_moved(one_linear, train):
     model = get_peft_model(one_linear(), TtLoraConfig(target_modules=["layer"], init_seed=0))
-    x, wanted = torch.randn(40, 12), torch.randn(40, 10)
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=0.02)
-    losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = (model(x) - wanted).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = train(model, learning_rate=0.02)
     assert losses[-1] < 0.8 * losses[0]
-    assert all(weight.grad.abs().max() > 0 for weight in trained)
+    assert all(weight.grad.abs().max() > 0 for weight in model.parameters() if weight.requires_grad)
 
 
 def test_ranks_of_single_layers_follow_the_pattern(make_model):
