@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from qpeft_cli.options import TrustRemoteCode
+from qpeft_cli.options import (
+    AdapterFolder,
+    Calibration,
+    CalibrationTokens,
+    Force,
+    HeldOutData,
+    HeldOutLimit,
+    NewFolder,
+    Tolerance,
+    TrustRemoteCode,
+)
 
 
 def merge(
-    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
-    output: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    folder: AdapterFolder,
+    output: NewFolder,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Type of the weights in the files; 'auto' for that of the base model in training."),
@@ -23,16 +32,12 @@ def merge(
         Literal["keep", "absorb", "drop"],
         typer.Option(help="Of fitted maps: keep it where a layer has a bias, else absorb it; or leave it out."),
     ] = "keep",
-    calibration: Annotated[
-        str | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
-    ] = None,
-    calibration_tokens: Annotated[int, typer.Option(min=1, help="How many tokens of them to use.")] = 4096,
-    data: Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many held-out examples only.")] = None,
-    tolerance: Annotated[
-        float, typer.Option(min=0, help="Share of the adapter's improvement in held-out loss that may be lost.")
-    ] = 0.05,
-    force: Annotated[bool, typer.Option("--force", help="Write it whatever is lost.")] = False,
+    calibration: Calibration = None,
+    calibration_tokens: CalibrationTokens = 4096,
+    data: HeldOutData = None,
+    limit: HeldOutLimit = None,
+    tolerance: Tolerance = 0.05,
+    force: Force = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write the base model with a trained adapter in its weights, and check the files by reading them back.
