@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import overload
 
 from qpeft.data.encode import IGNORED, Encoded
+from qpeft.data.lazy import AbstractLazyExamples
 from qpeft.data.store import lengths
 
 
-class PackedExamples(Sequence[Encoded]):
+class PackedExamples(AbstractLazyExamples):
     """Rows of up to `capacity` tokens, each made of whole examples, whose `lengths` it knows.
 
     Args:
@@ -32,16 +32,9 @@ class PackedExamples(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Encoded: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        parts = [self._encoded[place] for place in self._rows[index]]
+    def example(self, place: int) -> Encoded:
+        """One row."""
+        parts = [self._encoded[part] for part in self._rows[place]]
         return Encoded(
             input_ids=[token for part in parts for token in part.input_ids],
             # Nothing before its first token predicts it.

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from qpeft.data.encode import Encoded
 from qpeft.data.example import Example
+from qpeft.data.lazy import AbstractLazyExamples
 from qpeft.data.split import identity, split_digest
 from qpeft.data.summary import EncodingSummary, summarize
 from qpeft.errors import DataError
@@ -35,7 +36,7 @@ FORMAT = 1
 COLUMNS = ("input_ids", "labels")
 
 
-class StoredExamples(Sequence[Encoded]):
+class StoredExamples(AbstractLazyExamples):
     """Encoded examples in Arrow files, read as they are asked for.
 
     Attributes:
@@ -50,16 +51,9 @@ class StoredExamples(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    @overload
-    def __getitem__(self, index: int) -> Encoded: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        values = self.dataset[index]
+    def example(self, place: int) -> Encoded:
+        """One example, read from its file."""
+        values = self.dataset[place]
         return Encoded(**{**values, "notes": tuple(values["notes"])})
 
 
