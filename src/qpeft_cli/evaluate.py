@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from qpeft_cli.options import TrustRemoteCode
+from qpeft_cli.options import AdapterFolder, HeldOutData, TrustRemoteCode
+
+if TYPE_CHECKING:
+    from qpeft_cli.adapted import Adapted
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
-    data: Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")] = None,
+    folder: AdapterFolder,
+    data: HeldOutData = None,
     exact_match: Annotated[bool, typer.Option(help="Also generate answers and compare their final numbers.")] = False,
     items: Annotated[
         int | None, typer.Option(min=1, help="Answer only the first so many, for --exact-match and --tasks.")
@@ -35,10 +38,7 @@ def evaluate(
         raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
     if items is not None and tasks is None and not exact_match:
         raise typer.BadParameter("--items says how many are answered; nothing is without --exact-match or --tasks.")
-    from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.evaluation import score  # noqa: PLC0415
-    from qpeft.training.splits import load_held_out  # noqa: PLC0415
-    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
+    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True)
     adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
@@ -56,7 +56,18 @@ def evaluate(
             base=base,
             console=console,
         )
-        return
+    else:
+        _print_held_out(adapted, data, exact_match=exact_match, items=items, base=base, console=console)
+
+
+def _print_held_out(
+    adapted: Adapted, data: str | None, *, exact_match: bool, items: int | None, base: bool, console: Console
+) -> None:
+    """Measure held-out examples, those of the run or of `data`. Raises: DataError if there are none."""
+    from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.evaluation import score  # noqa: PLC0415
+    from qpeft.training.splits import load_held_out  # noqa: PLC0415
+
     options = adapted.recipe.data
     if data is not None:
         # Read like the held-out file of the run: with its templates, and nothing left out.
