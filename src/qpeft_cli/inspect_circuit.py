@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from qpeft import QthaConfig
     from qpeft.analysis import Estimate, Portrait
 
+WITH_CIRCUIT = ("circuit", "frozen_circuit", "classical_form")
+"""Middles of QTHA that are a circuit, or compute the same."""
 NOTES = """
 Expressibility is the divergence of fidelities from those of evenly drawn (Haar) states: 0 is even. Entangling
 capability is 0 for product states; in brackets what Haar states give. Gradients are mean squares over random angles,
@@ -70,14 +73,13 @@ def _is_recipe(what: Sequence[str]) -> bool:
 def _of_recipe(what: Sequence[str], depth: int | None) -> tuple[list[QthaConfig], int]:
     from qpeft import QthaConfig  # noqa: PLC0415
     from qpeft.adapters.build import build_config  # noqa: PLC0415
-    from qpeft.adapters.qtha.named_middles import MIDDLES  # noqa: PLC0415
     from qpeft.errors import AdapterError  # noqa: PLC0415
     from qpeft.training import load_recipe  # noqa: PLC0415
 
     adapter = load_recipe(Path(what[0]), what[1:]).adapter
     options = adapter.options if depth is None else adapter.options | {"depth": depth}
     config = build_config(adapter.type, options)
-    if not isinstance(config, QthaConfig) or not MIDDLES[config.middle].has_circuits_size:
+    if not isinstance(config, QthaConfig) or config.middle not in WITH_CIRCUIT:
         raise AdapterError(f"The adapter of {what[0]} has no circuit that reads inputs. Name an ansatz instead.")
     return [config], config.qubits_per_circuit(config.rank)
 
@@ -88,6 +90,8 @@ def _named(names: Sequence[str], depth: int | None) -> list[QthaConfig]:
     from qpeft.circuits.ansatz import ANSATZE  # noqa: PLC0415
 
     for name in names:
+        if name.startswith("-"):
+            raise typer.BadParameter(f"there is no option {name}", param_hint="--circuit")
         check_ansatz(name)
     return [QthaConfig(ansatz=name, depth=depth or 1) for name in dict.fromkeys(names) or ANSATZE]
 

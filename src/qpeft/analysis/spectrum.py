@@ -122,7 +122,7 @@ def _wave_amplitudes(
     return means
 
 
-def _grid_power(circuit: Circuit, uploads: list[int], generator: torch.Generator) -> Float[Tensor, "..."]:
+def _grid_power(circuit: Circuit, uploads: list[int], generator: torch.Generator) -> Tensor:
     """|c_k|^2 of every observable, then an axis per input, at one draw of the weights."""
     grid = torch.cartesian_prod(*map(_turn, uploads)).reshape(-1, len(uploads))
     weights = uniform(circuit, 1, generator)[0, circuit.num_inputs :]
@@ -132,7 +132,7 @@ def _grid_power(circuit: Circuit, uploads: list[int], generator: torch.Generator
     return torch.from_numpy(waves).abs().square()
 
 
-def _interactions(power: Float[Tensor, "..."]) -> tuple[float, ...] | None:
+def _interactions(power: Tensor) -> tuple[float, ...] | None:
     """Shares by how many entries of k are not zero, without k = 0."""
     order = torch.zeros(power.shape, dtype=torch.int64)
     for axis, size in enumerate(power.shape):
