@@ -20,7 +20,7 @@ WITH_CIRCUIT = ("circuit", "frozen_circuit", "classical_form")
 NOTES = """
 Expressibility is the divergence of fidelities from those of evenly drawn (Haar) states: 0 is even. Entangling
 capability is 0 for product states; in brackets what Haar states give. Gradients are mean squares over random angles,
-"fresh" at those of a new adapter; a factor per qubit well below 1 is a barren plateau. None of these says that a
+"fresh" at those of a new adapter; a factor per qubit that stays below 1 is a barren plateau. None of these says that a
 circuit trains better or helps a model: only a comparison does (qpeft compare)."""
 
 

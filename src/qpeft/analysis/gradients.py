@@ -24,7 +24,7 @@ class GradientSize:
 
     Attributes:
         first: of the first observable, <Z_0>.
-        mean: of the mean of all observables; of n values that share no weight it is n times smaller than `first` / n.
+        mean: of the mean of all observables; `first` / n^2 where each of n has weights of its own.
     """
 
     first: float

@@ -77,7 +77,6 @@ def portrait(
     samples: int = SAMPLES,
     bins: int = 75,
     seed: int = 0,
-    growth: Sequence[int] = GROWTH,
 ) -> Portrait:
     """Measure the circuit that `config` describes, on so many qubits. The same seed gives the same numbers.
 
@@ -87,7 +86,6 @@ def portrait(
         samples: pairs of states, at least 100.
         bins: of the histogram of fidelities.
         seed: of all random angles.
-        growth: numbers of qubits at which gradients are measured beside `num_qubits`, at least two of 4 or more.
 
     Raises: CircuitError for a number out of range.
     """
@@ -112,7 +110,7 @@ def portrait(
         resources=resources(circuit),
         expressibility=expressibility(fidelities, num_qubits, bins=bins),
         entangling=entangling_capability(entanglements, num_qubits),
-        gradients=growing(config, sorted({*growth, num_qubits}), samples // 20, generator),
+        gradients=growing(config, sorted({*GROWTH, num_qubits}), samples // 20, generator),
         spectrum=spectrum(circuit, samples // 50, generator()),
     )
 
