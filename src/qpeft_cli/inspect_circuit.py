@@ -98,7 +98,8 @@ def _named(names: Sequence[str], depth: int | None) -> list[QthaConfig]:
 
 def _table(portraits: Sequence[Portrait]) -> Table:
     first = portraits[0]
-    table = Table(f"{first.num_qubits} qubits, depth {first.depth}", *(one.ansatz for one in portraits))
+    size = "1 qubit" if first.num_qubits == 1 else f"{first.num_qubits} qubits"
+    table = Table(f"{size}, depth {first.depth}", *(one.ansatz for one in portraits))
     for row in ROWS:
         if row is None:
             table.add_section()
