@@ -41,7 +41,7 @@ def inspect(
     samples: Annotated[
         int | None, typer.Option(min=100, help="With --circuit: pairs of states; 5,000 by default.", show_default=False)
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="With --circuit: of all angles; 0 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="With --circuit: of all angles; else as for train.")] = None,
     figure: Annotated[Path | None, typer.Option(help="With --circuit: .svg or .png file to draw.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --circuit: all numbers as JSON.")] = False,
 ) -> None:
@@ -59,13 +59,14 @@ def inspect(
         what = [*([recipe] if recipe is not None else []), *context.args]
         show_circuits(what, qubits=qubits, depth=depth, samples=samples, seed=seed, figure=figure, as_json=as_json)
         return
-    if as_json or any(option is not None for option in (qubits, depth, samples, seed, figure)):
+    if as_json or any(option is not None for option in (qubits, depth, samples, figure)):
         raise typer.BadParameter(
-            "--qubits, --depth, --samples, --seed, --figure and --json go with --circuit", param_hint="--circuit"
+            "--qubits, --depth, --samples, --figure and --json go with --circuit", param_hint="--circuit"
         )
     if recipe is None:
         raise typer.BadParameter("needs a YAML file, or --circuit", param_hint="RECIPE")
-    _show_recipe(Path(recipe), context.args, device, data_alone=data)
+    overrides = context.args if seed is None else [*context.args, "--seed", str(seed)]
+    _show_recipe(Path(recipe), overrides, device, data_alone=data)
 
 
 def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data_alone: bool) -> None:

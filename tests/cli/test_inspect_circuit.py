@@ -73,7 +73,7 @@ def test_the_figure_is_written_and_repeats(qpeft, tmp_path, ending):
         (["--circuit", "--data"], "goes without --device and --data"),
         (["--circuit", "nothing.yaml"], "nothing.yaml"),
         (["recipe.yaml", "--json"], "go with --circuit"),
-        (["recipe.yaml", "--seed", "0"], "go with --circuit"),
+        (["recipe.yaml", "--qubits", "4"], "go with --circuit"),
         ([], "needs a YAML file, or --circuit"),
     ],
 )
@@ -82,6 +82,14 @@ def test_what_cannot_be_done_is_said_in_a_sentence(qpeft, arguments, message, tm
     code, out, err = qpeft("inspect", *arguments)
     assert (code, out) == (2, "")
     assert message in " ".join(err.replace("│", " ").split())
+
+
+def test_without_the_flag_a_seed_is_that_of_the_recipe(qpeft, recipe_file, monkeypatch):
+    seen = []
+    monkeypatch.setattr("qpeft.training.load_recipe", lambda path, overrides: seen.append((path, overrides)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        qpeft("inspect", recipe_file, "--seed", 7, "--training.steps", 2)
+    assert seen == [(recipe_file, ["--training.steps", "2", "--seed", "7"])]
 
 
 @pytest.mark.parametrize("middle", ["tanh", "none"])

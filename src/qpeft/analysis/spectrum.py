@@ -35,7 +35,7 @@ class Spectrum:
         amplitudes: [observable][input][frequency 0, 1, ...]: root mean square of the amplitude of waves in one input,
             the other inputs being random too.
         interactions: share of the variance over uniform inputs that lies in products of waves of 1, 2, ... num_inputs
-            inputs, mean over observables; None if the grid is too large, or nothing varies.
+            inputs, all observables together; None if the grid is too large, or nothing varies.
         reached: coefficients c_k of an observable that are not zero for some weights, mean over observables; None if
             the grid is too large.
         possible: coefficients that as many uploads could have at most.
