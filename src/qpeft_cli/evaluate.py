@@ -65,7 +65,7 @@ def _print_held_out(
 ) -> None:
     """Measure held-out examples, those of the run or of `data`. Raises: DataError if there are none."""
     from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.evaluation import score  # noqa: PLC0415
+    from qpeft.evaluation import find_task, score  # noqa: PLC0415
     from qpeft.training.splits import load_held_out  # noqa: PLC0415
 
     options = adapted.recipe.data
@@ -86,7 +86,7 @@ def _print_held_out(
                 adapted.tokenizer,
                 held_out.examples,
                 held_out.encoded,
-                exact_match=exact_match,
+                task=find_task("word_problems") if exact_match else None,
                 items=items,
                 max_new_tokens=adapted.recipe.evaluation.max_new_tokens,
             )
