@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 
 _SYMBOLS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_SYMBOLS}]|[^\W_{_SYMBOLS}]+")
@@ -19,7 +20,9 @@ def characters(text: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """The words that jieba finds, without punctuation and spaces; in lower case."""
-    import jieba  # noqa: PLC0415
-
+    with warnings.catch_warnings():
+        # It looks for pkg_resources, which tells everybody that it is going away.
+        warnings.simplefilter("ignore")
+        import jieba  # noqa: PLC0415
     jieba.setLogLevel(logging.WARNING)  # it tells how long its dictionary takes to load
     return [word for word in jieba.lcut(text.lower()) if _TOKEN.search(word)]

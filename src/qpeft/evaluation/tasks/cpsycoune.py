@@ -76,12 +76,7 @@ def read_verdict(reply: str) -> dict[str, int]:
     marks = {str(name).strip().lower(): value for name, value in values.items()}
     for name, largest in LARGEST.items():
         mark = marks.get(name)
-        if (
-            isinstance(mark, bool)
-            or not isinstance(mark, (int, float))
-            or mark != int(mark)
-            or not 0 <= mark <= largest
-        ):
+        if isinstance(mark, bool) or mark not in range(largest + 1):
             raise MalformedVerdictError(f"{name} must be a whole number from 0 to {largest}; got {mark!r}")
     return {name: int(marks[name]) for name in LARGEST}
 
