@@ -4,8 +4,8 @@ import hashlib
 import json
 
 import pytest
-from judge_server import MARKS, judge_server
 
+from judge_server import MARKS, judge_server
 from qpeft.evaluation import judge as judge_module
 from qpeft_cli import consent
 
