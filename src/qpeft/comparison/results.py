@@ -25,8 +25,7 @@ class Against:
     """A method against the reference. `answers`: share of right answers more; None if none were asked for.
 
     `p`: corrected for the number of methods; `answers_p`: for that of metrics too. `items_p`: sign test over items,
-    uncorrected. `worse_seeds`:
-    in how many seeds the loss is higher.
+    uncorrected. `worse_seeds`: in how many seeds the loss is higher.
     """
 
     loss: Difference
@@ -73,9 +72,8 @@ class Measured:
 class Results:
     """A whole study. `base`: nats per token of the model without an adapter, or None; so `base_neutral`.
 
-    `base_metrics`: of its answers, by their titles.
-    `gaps`: what is missing, and why. `num_items`, `num_tokens`: what was judged by. `num_chosen_by`: examples by which
-    learning rates were chosen.
+    `base_metrics`: of its answers, by their titles. `gaps`: what is missing, and why. `num_items`, `num_tokens`: what
+    was judged by. `num_chosen_by`: examples by which learning rates were chosen.
     """
 
     study: Study
