@@ -24,7 +24,7 @@ from qpeft.evaluation.dialogue import context_length
 from qpeft.runs import environment, hash_file, make_folder, write_atomically
 from qpeft.training.sections import DataSection
 from qpeft.training.splits import Split, data_hashes, load_held_out
-from qpeft_cli.adapted import Adapted
+from qpeft_cli.adapted import Adapted, read_recipe
 
 FOLDER = "evaluations"
 BASE, ADAPTED = "base model", "with adapter"
@@ -156,12 +156,12 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def origin_record(adapted: Adapted, folder: Path) -> dict[str, Any]:
+def origin_record(folder: Path) -> dict[str, Any]:
     """Which adapter on which model, where and when."""
     return {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "adapter": {"folder": str(folder), **{name: hash_file(folder / name) for name in FILES}},
-        "model": adapted.recipe.model.model_dump(mode="json"),
+        "model": read_recipe(folder).model.model_dump(mode="json"),
         "environment": environment(),
     }
 
@@ -174,7 +174,7 @@ def _record(
     task: AbstractTask | None,
     found: Mapping[str, Scores],
 ) -> dict[str, Any]:
-    origin = origin_record(adapted, wanted.folder)
+    origin = origin_record(wanted.folder)
     origin["environment"]["versions"] |= task.versions() if task else {}
     hashes = data_hashes(options)
     return origin | {
