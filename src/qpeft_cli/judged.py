@@ -33,7 +33,7 @@ from qpeft_cli.held_out_scores import ADAPTED, BASE, FOLDER, origin_record, resu
 
 MAX_NEW_TOKENS = 256
 NOTICE = (
-    "{url} (model {model}) gets the {cases} talks of {data}, turn by turn, with what your model replies: {requests} "
+    "{url} (model {model}) gets the talks of {data} ({cases} in all), turn by turn, with what your model replies: {requests} "
     "requests, fewer where it judged the same before."
 )
 LEAVING = (
