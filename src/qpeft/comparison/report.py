@@ -13,6 +13,7 @@ from qpeft.comparison import words
 from qpeft.comparison.figures import pictures
 from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.results import Measured, Results
+from qpeft.comparison.statistics import Difference
 from qpeft.runs import make_folder, write_atomically
 
 HTML, MARKDOWN, NUMBERS = "report.html", "report.md", "results.json"
@@ -40,14 +41,14 @@ def write_report(results: Results, ledger: Ledger, html: Path | None = None) -> 
 def numbers(results: Results) -> dict[str, Any]:
     """All figures of the results that a program may want, without those of single items."""
     return {
-        "base": {"loss": results.base, "neutral": results.base_neutral},
+        "base": {"loss": results.base, "neutral": results.base_neutral, "metrics": dict(results.base_metrics)},
         "items": results.num_items,
         "tokens": results.num_tokens,
         "gaps": list(results.gaps),
         "choices": [asdict(choice) | {"at_edge": choice.is_at_edge} for choice in results.choices],
         "methods": [
-            {name: value for name, value in asdict(one).items() if name not in ("nats", "right", "histories")}
-            | {"exact_match": one.exact_match}
+            {name: value for name, value in asdict(one).items() if name not in ("nats", "right", "histories", "graded")}
+            | {"exact_match": one.exact_match, "graded": [metric.to_dict() for metric in one.graded]}
             for one in results.measured
         ],
     }
@@ -72,6 +73,7 @@ def _context(results: Results, ledger: Ledger) -> dict[str, Any]:
         "losses": [_loss_row(one, reference) for one in results.measured],
         "costs": [_cost_row(one, results.base_neutral) for one in results.measured],
         "has_answers": any(one.right is not None for one in results.measured),
+        "answers": _base_answers(results) + [row for one in results.measured for row in _answer_rows(one)],
         "rates": [_rate_row(choice.method, choice.rate, choice.losses) for choice in results.choices],
         "samples": _samples(results),
         "yaml": yaml.safe_dump(values["study"], sort_keys=False, allow_unicode=True),
@@ -99,6 +101,43 @@ def _loss_row(one: Measured, reference: Measured | None) -> dict[str, str]:
         "detectable": "" if against is None else f"{against.loss.detectable:.4f}",
         "exact_match": "" if one.exact_match is None else f"{one.exact_match:.1%}",
     }
+
+
+def _base_answers(results: Results) -> list[dict[str, str]]:
+    """Every metric of the model without an adapter, where there are several."""
+    if len(results.base_metrics) < 2:
+        return []
+    rest = dict.fromkeys(("difference", "p"), "")
+    return [
+        {"method": "without adapter", "metric": title, "value": f"{100 * value:.1f}"} | rest
+        for title, value in results.base_metrics.items()
+    ]
+
+
+def _answer_rows(one: Measured) -> list[dict[str, str]]:
+    """Every metric of a method's answers; nothing where there is one, which stands beside the loss."""
+    if len(one.graded) < 2:
+        return []
+    together = [
+        {"method": one.method, "metric": title, "value": f"{100 * value:.1f}"} | dict.fromkeys(("difference", "p"), "")
+        for title, value in one.overall.items()
+    ]
+    return together + [
+        {
+            "method": one.method,
+            "metric": metric.title,
+            "value": _percent(metric.value),
+            "difference": "reference" if metric.against is None else words.signed(metric.against.times(100), 1),
+            "p": "" if metric.p is None else words.p_value(metric.p),
+        }
+        for metric in one.graded
+    ]
+
+
+def _percent(value: Difference) -> str:
+    """Where all answers are alike, nothing varies that an interval could come from."""
+    alike = value.low == value.high
+    return f"{100 * value.estimate:.1f}, all alike" if alike else words.interval(value.times(100), 1)
 
 
 def _cost_row(one: Measured, base_neutral: float | None) -> dict[str, str]:
