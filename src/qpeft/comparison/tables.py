@@ -1,0 +1,117 @@
+"""The tables of a report, text in every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qpeft.comparison import words
+from qpeft.comparison.results import Measured, Results
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows`: a cell for every column, the first of which names the row; the last cell of a shorter row takes the rest."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def losses(results: Results) -> Table:
+    """Every method with its loss and its difference from the reference; those without a result say why."""
+    reference = results.of(results.study.reference)
+    has_answers = any(one.right is not None for one in results.measured)
+    columns = (
+        "method", "verdict", "trainable parameters", "loss", f"minus {results.study.reference}", "corrected p",
+        "seeds where worse", "could be seen", *(["right answers"] if has_answers else []),
+    )  # fmt: skip
+    rows = {one.method: _loss_row(one, reference)[: len(columns)] for one in results.measured}
+    gaps = {method: (method, words.MISSING, f"no result: {reason}") for method, reason in results.missing.items()}
+    ordered = tuple((rows | gaps)[method] for method in results.study.methods if method in rows | gaps)
+    return Table("Loss of every method and its difference from the reference", columns, ordered)
+
+
+def _loss_row(one: Measured, reference: Measured | None) -> tuple[str, ...]:
+    against = one.against
+    share = "" if reference is None else f" ({one.parameters / reference.parameters:.0%})"
+    answers = "" if one.exact_match is None else f"{one.exact_match:.1%}"
+    start = (one.method, "reference" if against is None else against.verdict, f"{one.parameters:,}{share}")
+    if against is None:
+        return (*start, words.interval(one.loss), "", "", "", "", answers)
+    return (
+        *start,
+        words.interval(one.loss),
+        words.signed(against.loss),
+        words.p_value(against.p),
+        f"{against.worse_seeds} of {len(against.loss.per_seed)}",
+        f"{against.loss.detectable:.4f}",
+        answers,
+    )
+
+
+def costs(results: Results) -> Table:
+    """What every method costs."""
+    columns = ("method", "trainable parameters", "adapter file", "time per step", "peak memory", "forgetting", "device")
+    rows = tuple(_cost_row(one, results.base_neutral) for one in results.measured)
+    return Table("Costs of every method", columns, rows)
+
+
+def _cost_row(one: Measured, base_neutral: float | None) -> tuple[str, ...]:
+    return (
+        one.method,
+        f"{one.parameters:,}",
+        f"{one.adapter_bytes / 1024:,.0f} KiB",
+        "not known" if one.seconds_per_step is None else f"{one.seconds_per_step:.2f} s",
+        f"{one.peak_memory / 2**20:,.0f} MiB",
+        "not known" if base_neutral is None else f"{one.neutral - base_neutral:+.4f}",
+        one.device,
+    )
+
+
+def ablations(results: Results) -> Table:
+    """What spoiling the output of the middle does to methods that were asked about it."""
+    rows = tuple(
+        (one.method, name, words.effect(loss), words.signed(loss))
+        for one in results.measured
+        for name, loss in one.ablations.items()
+    )
+    return Table("Loss with the output of the middle spoilt", ("method", "change", "effect", "loss rises by"), rows)
+
+
+def learning_rates(results: Results) -> Table:
+    """Mean losses at all rates; the chosen one says so. Methods with other rates have them in their cells."""
+    count = max(len(choice.losses) for choice in results.choices)
+    columns = ("method", *(f"rate {number}" for number in range(1, count + 1)), "flag")
+    rows = []
+    for choice in results.choices:
+        cells = [_rate_cell(rate, row, rate == choice.rate) for rate, row in choice.losses.items()]
+        flag = (
+            "no rate has all seeds" if choice.rate is None else "at the edge of its grid" if choice.is_at_edge else ""
+        )
+        rows.append((choice.method, *cells, flag))
+    return Table("Mean loss on the held-out tenth of the training file at every learning rate", columns, tuple(rows))
+
+
+def _rate_cell(rate: float, row: tuple[float | None, ...], chosen: bool) -> str:
+    there = [loss for loss in row if loss is not None]
+    mean = f"{sum(there) / len(there):.4f}" if there else "no run"
+    missing = f", {len(row) - len(there)} missing" if there and len(there) < len(row) else ""
+    return f"{rate:g}: {mean}{missing}{', chosen' if chosen else ''}"
+
+
+def samples(results: Results) -> list[dict[str, Any]]:
+    """Questions with the answers of the base model and of every method's first seed, side by side."""
+    answers: dict[str, tuple[Mapping[str, Any], ...]] = {"without an adapter": results.base_samples}
+    answers |= {one.method: one.samples for one in results.measured}
+    answers = {name: given for name, given in answers.items() if given}
+    first = next(iter(answers.values()), ())
+    return [
+        {
+            "question": sample["question"],
+            "expected": sample["expected"],
+            "answers": [(name, given[number]) for name, given in answers.items()],
+        }
+        for number, sample in enumerate(first)
+    ]
