@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LIGHT = {
     "paper": "#ffffff", "ink": "#1b1f24", "soft": "#57606a", "line": "#d5dae0", "tint": "#f3f6f9", "accent": "#0b5fa5",
     "good": "#1a7f4b", "bad": "#b4351e", "input": "#cfe8f7", "weight": "#fbe3c0", "fixed": "#eeeeee",
-    "s0": "#0b5fa5", "s1": "#c4490a", "s2": "#00795a", "s3": "#a6418a", "s4": "#8a6100", "s5": "#2b7fb8",
+    "s0": "#0b5fa5", "s1": "#c4490a", "s2": "#00795a", "s3": "#a6418a", "s4": "#8a6100", "s5": "#1b7a8c",
     "s6": "#3b3b3b", "s7": "#8c3b4a",
 }  # fmt: skip
 """Colours of the page on white: text, lines, surfaces, gates of circuits, and a series for each method."""
@@ -33,7 +33,7 @@ NAMES = {colour: f"var(--{name})" for name, colour in STAND_INS.items()}
 NUM_SERIES = sum(re.fullmatch(r"s\d", name) is not None for name in LIGHT)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
-WIDTH = 4.9
+WIDTH = 4.4
 """Of every figure, inches: text of 9 points is then still readable at the width of a telephone."""
 TEXT = 9
 LABEL_WIDTH = 17

@@ -74,8 +74,7 @@ def _health(one: Measured, number: int) -> Picture:
     )  # fmt: skip
     return picture(
         figure, f"health{number}",
-        f"Health of the circuits of {one.method} over the numbers of the model's layers. Lines: as training began; marks: "
-        f"as it ended.",
+        f"Health of the circuits of {one.method} over the model's layers. Lines: at first; marks: in the end.",
         "Health by layer. " + " ".join(health_sentences(one.method, one.health)),
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ def differences(results: Results) -> Picture | None:
         return None
     reference, margin = results.study.reference, results.study.margin
     height = 0.95 + sum(0.17 * max(2, wrapped(one.method).count("\n") + 1) for one, _ in compared)
-    figure, axes = new_axes(height, "← better      difference of loss (nats per token)      worse →", "")
+    figure, axes = new_axes(height, "← better\u2003difference of loss, nats per token\u2003worse →", "")
     for row, (_, against) in enumerate(compared):
         loss = against.loss
         axes.plot([loss.low, loss.high], [row, row], color=STAND_INS["ink"], linewidth=1.6)
@@ -76,11 +76,13 @@ def curves(results: Results) -> Picture:
     """Training losses, mean over seeds with the range as a band."""
     drawn = [(number, one, *_history(one.histories)) for number, one in enumerate(results.measured)]
     drawn = [row for row in drawn if len(row[2])]
-    figure = _curves_together(drawn) if len(drawn) <= IN_ONE else _curves_apart(drawn)
+    reference = next((row for row in drawn if row[1].method == results.study.reference), drawn[0] if drawn else None)
+    figure = _curves_apart(drawn, reference) if reference and len(drawn) > IN_ONE else _curves_together(drawn)
+    band = "mean over seeds with their range as a band" if len(results.study.seeds) > 1 else "of one seed"
     said = [f"{one.method} {losses.mean(0)[0]:.3f} to {losses.mean(0)[-1]:.3f}" for _, one, _, losses in drawn]
     return picture(
-        figure, "curves", "Training loss: mean over seeds, with their range as a band.",
-        f"Training loss over steps, mean over seeds with the range as a band. First to last: {'; '.join(said)}.",
+        figure, "curves", f"Training loss, {band}.",
+        f"Training loss over steps, {band}. First to last: {'; '.join(said)}.",
     )  # fmt: skip
 
 
@@ -99,21 +101,21 @@ def _curves_together(drawn: Sequence[Curve]) -> Figure:
     return figure
 
 
-def _curves_apart(drawn: Sequence[Curve]) -> Figure:
-    """Axes for each method, with the first method's curve for comparison."""
+def _curves_apart(drawn: Sequence[Curve], reference: Curve) -> Figure:
+    """Axes for each method, with the reference's curve in all of them."""
     rows = -(-len(drawn) // 2)
     figure = new_figure(1.55 * rows + 0.3)
     grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(drawn) :]:
         axes.set_visible(False)
-    _, _, steps, losses = drawn[0]
+    _, other, steps, losses = reference
     for axes, curve in zip(grid.flat, drawn, strict=False):
         dress(axes)
         axes.plot(steps, losses.mean(0), color=STAND_INS["soft"], linewidth=0.8, linestyle=":")
         _draw_curve(axes, curve)
         axes.set_title(wrapped(curve[1].method, 30), fontsize=TEXT, color=STAND_INS["ink"])
     _loss_scale(grid[0, 0], drawn)
-    figure.supxlabel(f"step (dotted: {drawn[0][1].method})", fontsize=TEXT, color=STAND_INS["ink"])
+    figure.supxlabel(f"step (dotted: {other.method})", fontsize=TEXT, color=STAND_INS["ink"])
     figure.supylabel("training loss (nats per token)", fontsize=TEXT, color=STAND_INS["ink"])
     return figure
 

@@ -12,7 +12,7 @@ from qpeft.comparison.results import Measured, Results
 
 @dataclass(frozen=True)
 class Table:
-    """`rows`: a cell for every column, the first of which names the row; the last cell of a shorter row takes the rest."""
+    """`rows`: a cell for every column, the first of which names the row. A shorter row ends with a reason."""
 
     caption: str
     columns: tuple[str, ...]
@@ -37,7 +37,7 @@ def _loss_row(one: Measured, reference: Measured | None) -> tuple[str, ...]:
     against = one.against
     share = "" if reference is None else f" ({one.parameters / reference.parameters:.0%})"
     answers = "" if one.exact_match is None else f"{one.exact_match:.1%}"
-    start = (one.method, "reference" if against is None else against.verdict, f"{one.parameters:,}{share}")
+    start = (one.method, _verdict(one, reference), f"{one.parameters:,}{share}")
     if against is None:
         return (*start, words.interval(one.loss), "", "", "", "", answers)
     return (
@@ -49,6 +49,12 @@ def _loss_row(one: Measured, reference: Measured | None) -> tuple[str, ...]:
         f"{against.loss.detectable:.4f}",
         answers,
     )
+
+
+def _verdict(one: Measured, reference: Measured | None) -> str:
+    if one.against is not None:
+        return one.against.verdict
+    return "reference" if one is reference else "not compared"
 
 
 def costs(results: Results) -> Table:

@@ -52,11 +52,21 @@ def findings(results: Results) -> list[Finding]:
 
 
 def size_note(method: str, results: Results) -> str:
-    """The size of a method beside the reference's; nothing without results of both."""
+    """The size of a method beside the reference's; nothing if it is about the same, or without results of both."""
     one, reference = results.of(method), results.of(results.study.reference)
     if one is None or reference is None:
         return ""
-    return f"{one.parameters / reference.parameters:.0%} of its parameters"
+    share = one.parameters / reference.parameters
+    return "" if 0.9 < share < 1.1 else f"{share:.0%} of its size"
+
+
+def grouped(gaps: Sequence[str]) -> dict[str, list[str]]:
+    """What is missing, by the reason."""
+    found: dict[str, list[str]] = {}
+    for gap in gaps:
+        what, _, reason = gap.partition(": ")
+        found.setdefault(reason, []).append(what)
+    return found
 
 
 def headline(results: Results) -> str:
@@ -121,14 +131,6 @@ def _answers(one: Measured, against: Against, reference: str) -> str:
         f"It answers {one.exact_match:.1%} right, {100 * against.answers:+.1f} points against {reference} "
         f"({p_value(against.answers_p)} corrected)."
     )
-
-
-def ablation_sentences(one: Measured) -> list[str]:
-    """What spoiling the middle's output does to a trained method."""
-    found = []
-    for name, loss in one.ablations.items():
-        found.append(f"{one.method}, {name}: {effect(loss)} (loss {signed(loss)} nats per token).")
-    return found
 
 
 def effect(loss: Difference) -> str:
