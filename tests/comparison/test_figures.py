@@ -11,6 +11,7 @@ from qpeft.comparison import canvas
 from qpeft.comparison.circuit_figures import circuits_of
 from qpeft.comparison.drawing import angle_name, columns
 from qpeft.comparison.figures import curves, differences, frontier, short
+from qpeft.comparison.health import health_sentences
 
 CIRCUITS = ["ring_crz", "ring_cz", "ring_cnot"]
 
@@ -127,3 +128,11 @@ def test_methods_of_one_circuit_share_its_drawing(finished):
     methods = study.methods | {"again": qtha}
     ((circuit, names),) = circuits_of(study.model_copy(update={"methods": methods}))
     assert (circuit.num_qubits, names) == (4, ["QTHA", "again"])
+
+
+def test_of_many_warnings_a_few_are_quoted_and_all_are_named():
+    health = {"layers": {}, "warnings": {f"layers.{number}.q": "constant." for number in (10, 9, 2, 1, 0, 3)}}
+    found = health_sentences("QTHA", [health, None, health])
+    assert found[0] == "QTHA, layers.0.q, in 2 of 2 runs: constant."
+    assert found[-1] == "QTHA, warned of as well: layers.9.q, layers.10.q."
+    assert len(found) == 5

@@ -11,7 +11,7 @@ from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.comparison.canvas import STAND_INS, TEXT, Picture, dress, new_figure, picture, style
 from qpeft.comparison.drawing import columns, draw
-from qpeft.comparison.health import MEASURES, ends, health_sentences
+from qpeft.comparison.health import MEASURES, ends, health_sentences, ranges
 from qpeft.comparison.results import Measured, Results
 from qpeft.comparison.study import Study
 
@@ -66,16 +66,21 @@ def _health(one: Measured, number: int) -> Picture:
             look = style(index)
             axes.plot(places, first, color=look["color"], linewidth=0.8, linestyle=look["linestyle"], alpha=0.6)
             (handles[kind],) = axes.plot(places, last, look["marker"], color=look["color"], markersize=3.2)
-        if measure in ("variance", "gradient_ratio") and axes.lines:
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not trained", ha="center", transform=axes.transAxes, color=STAND_INS["soft"])
+            axes.set(xticks=[], yticks=[])
+        elif measure in ("variance", "gradient_ratio"):
             axes.set_yscale("log")
     figure.legend(
         handles.values(), handles, loc="outside lower center", ncols=4, fontsize=TEXT - 1, frameon=False,
         labelcolor=STAND_INS["ink"],
     )  # fmt: skip
+    over_layers = "; ".join(f"{label} {values}" for label, values in ranges(one.health).items())
+    warnings = " ".join(health_sentences(one.method, one.health)) or "No layer gave cause for a warning."
     return picture(
         figure, f"health{number}",
         f"Health of the circuits of {one.method} over the model's layers. Lines: at first; marks: in the end.",
-        "Health by layer. " + " ".join(health_sentences(one.method, one.health)),
+        f"Over layers, at the end: {over_layers}. {warnings}",
     )  # fmt: skip
 
 

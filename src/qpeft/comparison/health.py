@@ -16,6 +16,8 @@ MEASURES = {
     "gradient_ratio": "gradients, circuit / tensor cores",
 }
 """What is kept, and how a reader is told of it; docs/health.md explains them."""
+IN_FULL = 4
+"""Warnings of a method that are quoted; of further layers only the names."""
 
 
 def looks(health: Mapping[str, Any] | None) -> Health | None:
@@ -54,29 +56,34 @@ def ends(seeds: Sequence[Health | None], measure: str) -> dict[str, list[list[fl
     return {layer: found[layer] for layer in sorted(found, key=_depth)}
 
 
-def health_sentences(method: str, seeds: Sequence[Health | None]) -> list[str]:
-    """How the circuits of a method did; nothing for a method without circuits."""
-    seen = [health for health in seeds if health]
-    if not seen:
-        return []
-    number = len({layer for health in seen for layer in health["layers"]})
-    ill = sorted({layer for health in seen for layer in health["warnings"]}, key=_depth)
-    state = (
-        "no layer gave cause for a warning" if not ill else f"{len(ill)} of {number} layers gave cause for a warning"
-    )
-    found = [f"{method}: {state}. At the end, over {number} layers, {_ranges(seen)}."]
-    for layer in ill:
-        warnings = [health["warnings"][layer] for health in seen if layer in health["warnings"]]
-        found.append(f"{method}, {layer}, in {len(warnings)} of {len(seen)} runs: {warnings[0]}")
+def ranges(seeds: Sequence[Health | None]) -> dict[str, str]:
+    """Of every measure, by its label, the smallest and largest last value over layers and seeds."""
+    found = {}
+    for measure, label in MEASURES.items():
+        last = [pair[1] for pairs in ends(seeds, measure).values() for pair in pairs]
+        found[label] = f"{min(last):.2g} to {max(last):.2g}" if last else "not trained"
     return found
 
 
-def _ranges(seeds: Sequence[Health]) -> str:
-    said = []
-    for measure, label in MEASURES.items():
-        if values := [last for pairs in ends(seeds, measure).values() for _, last in pairs]:
-            said.append(f"{label}: {min(values):.2g} to {max(values):.2g}")
-    return "; ".join(said)
+def warned_of(seeds: Sequence[Health | None]) -> dict[str, list[str]]:
+    """The warnings of every layer that has any, one for each seed with it, from the model's first layer on."""
+    found: dict[str, list[str]] = {}
+    for health in seeds:
+        for layer, problem in health["warnings"].items() if health else ():
+            found.setdefault(layer, []).append(problem)
+    return {layer: found[layer] for layer in sorted(found, key=_depth)}
+
+
+def health_sentences(method: str, seeds: Sequence[Health | None]) -> list[str]:
+    """What was warned of in a method's layers, the first few in full."""
+    runs, ill = sum(health is not None for health in seeds), warned_of(seeds)
+    found = [
+        f"{method}, {layer}, in {len(problems)} of {runs} runs: {problems[0]}"
+        for layer, problems in list(ill.items())[:IN_FULL]
+    ]
+    if rest := list(ill)[IN_FULL:]:
+        found.append(f"{method}, warned of as well: {', '.join(rest)}.")
+    return found
 
 
 def _depth(layer: str) -> tuple[tuple[int, ...], str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qpeft.comparison import words
+from qpeft.comparison.health import MEASURES, ends, ranges, warned_of
 from qpeft.comparison.results import Measured, Results
 
 
@@ -84,6 +85,20 @@ def ablations(results: Results) -> Table:
         for name, loss in one.ablations.items()
     )
     return Table("Loss with the output of the middle spoilt", ("method", "change", "effect", "loss rises by"), rows)
+
+
+def health(results: Results) -> Table:
+    """How the circuits of every method did, over all layers and seeds, at the end of training."""
+    rows = tuple(
+        (
+            one.method,
+            f"{len(warned_of(one.health))} of {len(ends(one.health, 'variance'))}",
+            *ranges(one.health).values(),
+        )
+        for one in results.measured
+        if any(one.health)
+    )
+    return Table("Health of the circuits at the end", ("method", "layers warned of", *MEASURES.values()), rows)
 
 
 def learning_rates(results: Results) -> Table:
