@@ -16,8 +16,7 @@ from qpeft.adapters.saved import FILES
 from qpeft.data import Message
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import generate
-from qpeft.evaluation.dialogue import context_length
-from qpeft.evaluation.generation import prompts
+from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.questions import Question, read_questions
 from qpeft.runs import hash_file
 from qpeft.runs.files import used_alone
@@ -118,7 +117,13 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
             options.console.print(f"{target} has {file.num_lines:,} of {len(questions):,} answers already")
         if missing := questions[file.num_lines :]:
             adapted = options.load(origin)
-            _require_room(adapted, missing, options.max_new_tokens)
+            require_room(
+                adapted.model,
+                adapted.tokenizer,
+                [question.messages for question in missing],
+                [question.source for question in missing],
+                max_new_tokens=options.max_new_tokens,
+            )
             with options.on_device(adapted, [question.messages for question in missing]):
                 _append_answers(options, adapted, missing, file)
     options.console.print(f"{len(questions):,} answers are in {target}")
@@ -163,16 +168,3 @@ def _require_free_columns(questions: Sequence[Question]) -> None:
     for question in questions:
         if taken := {"generated", "generated_base"} & question.row.keys():
             raise DataError(f"{question.source} has a column '{min(taken)}' already; rename it.")
-
-
-def _require_room(adapted: AdaptedModel, questions: Sequence[Question], max_new_tokens: int) -> None:
-    context = context_length(adapted.model)
-    if context is None:
-        return
-    texts = prompts(adapted.tokenizer, [question.messages for question in questions])
-    for question, ids in zip(questions, adapted.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
-        if len(ids) + max_new_tokens > context:
-            raise DataError(
-                f"{question.source}: the question has {len(ids):,} tokens, and the model reads {context:,} at once, an "
-                f"answer of up to {max_new_tokens:,} included. Shorten it, or lower --max-new-tokens."
-            )

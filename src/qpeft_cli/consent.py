@@ -1,4 +1,4 @@
-"""What a user must know before a device of somebody else's gets anything: the bill, and what leaves the machine."""
+"""What a user must know before somebody else's machine gets anything, and whether the user agreed to it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,37 @@ def asking(console: Console, *, yes: bool) -> Callable[[Bill], None]:
         device = bill.capabilities.recipient or bill.capabilities.name
         if not bill.capabilities.is_remote or device in _agreed():
             return
-        console.print(NOTICE.format(device=device))
-        if not yes and not sys.stdin.isatty():
-            raise DeviceError(f"Nobody is here to agree that angles go to {device}. Say --yes. Nothing was sent.")
-        if not yes and not typer.confirm("Go on?"):
-            raise DeviceError("You did not agree. Nothing was sent.")
+        _ask(console, NOTICE.format(device=device), f"angles go to {device}", yes=yes)
         _remember(device)
 
     return confirm
+
+
+def agree_to_texts(console: Console, notice: str, *, recipient: str, texts: str, yes: bool) -> None:
+    """Return if the user agrees that texts leave this machine, or did so before for the same texts and recipient.
+
+    Args:
+        console: where the notice goes.
+        notice: what is sent where, in words.
+        recipient: its address.
+        texts: SHA-256 of them.
+        yes: whether the user agreed on the command line.
+
+    Raises: DeviceError if not; nothing may then be sent.
+    """
+    name = f"{recipient} for the texts {texts}"
+    if name in _agreed():
+        return
+    _ask(console, notice, f"texts go to {recipient}", yes=yes)
+    _remember(name)
+
+
+def _ask(console: Console, notice: str, what: str, *, yes: bool) -> None:
+    console.print(notice)
+    if not yes and not sys.stdin.isatty():
+        raise DeviceError(f"Nobody is here to agree that {what}. Say --yes. Nothing was sent.")
+    if not yes and not typer.confirm("Go on?"):
+        raise DeviceError("You did not agree. Nothing was sent.")
 
 
 def _path() -> Path:

@@ -3,52 +3,87 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from qpeft_cli.options import AdapterFolder, HeldOutData, TrustRemoteCode
 
-if TYPE_CHECKING:
-    from qpeft_cli.adapted import Adapted
+EXACT_MATCH = "word_problems"
+JUDGED = "cpsycoune"
 
 
 def evaluate(
     folder: AdapterFolder,
+    *,
     data: HeldOutData = None,
-    exact_match: Annotated[bool, typer.Option(help="Also generate answers and compare their final numbers.")] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Also answer the examples and grade the answers: word_problems, gsm8k, math, cpsycound, "
+            "cpsycound_words, or cpsycoune by a judge."
+        ),
+    ] = None,
+    exact_match: Annotated[bool, typer.Option(help=f"The same as --task {EXACT_MATCH}.")] = False,
     items: Annotated[
-        int | None, typer.Option(min=1, help="Answer only the first so many, for --exact-match and --tasks.")
+        int | None, typer.Option(min=1, help="Answer only the first so many, for --task and --tasks.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer; without it, the task's own.")
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Also measure the base model without the adapter.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="New JSON file for results; without it, those of a task go to FOLDER/evaluations."),
+    ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Score these tasks of lm-eval instead; names separated by commas.")
     ] = None,
     task_folder: Annotated[Path | None, typer.Option(help="Folder of further task files for --tasks.")] = None,
     few_shot: Annotated[int | None, typer.Option(min=0, help="Solved examples in each prompt, for --tasks.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask --tasks through the chat template.")] = False,
+    judge: Annotated[
+        str | None, typer.Option(help="Address of an OpenAI-compatible server that judges, such as http://host/v1.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Name of the model there.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree that texts go to the judge.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Measure held-out loss, and exact match of maths answers; or score tasks of lm-eval."""
-    if tasks is not None and (data is not None or exact_match):
-        raise typer.BadParameter("--data and --exact-match measure held-out examples; --tasks is measured by itself.")
-    if tasks is None and (task_folder is not None or few_shot is not None or chat):
-        raise typer.BadParameter("--task-folder, --few-shot and --chat say how --tasks are asked; name tasks too.")
-    if items is not None and tasks is None and not exact_match:
-        raise typer.BadParameter("--items says how many are answered; nothing is without --exact-match or --tasks.")
+    """Measure held-out loss, and answers to a task; or score tasks of lm-eval."""
+    if exact_match and task not in (None, EXACT_MATCH):
+        raise typer.BadParameter(f"--exact-match means --task {EXACT_MATCH}; give one of them.")
+    task = EXACT_MATCH if exact_match else task
+    _refuse(
+        tasks is not None,
+        {"--data": data, "--task": task, "--max-new-tokens": max_new_tokens, "--output": output},
+        "goes with held-out examples; --tasks is measured by itself.",
+    )
+    _refuse(
+        tasks is None,
+        {"--task-folder": task_folder, "--few-shot": few_shot, "--chat": chat},
+        "says how --tasks are asked; name tasks too.",
+    )
+    _refuse(
+        tasks is None and task is None,
+        {"--items": items, "--max-new-tokens": max_new_tokens},
+        "says how many are answered, or how; nothing is without --task, --exact-match or --tasks.",
+    )
+    _refuse(task != JUDGED, {"--judge": judge, "--judge-model": judge_model, "--yes": yes}, f"is of --task {JUDGED}.")
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True)
-    adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
-    if tasks is not None:
+    if task == JUDGED:
+        from qpeft_cli.judged import Judging, print_judged  # noqa: PLC0415
+
+        judging = Judging(folder, data, judge, judge_model, items, max_new_tokens, base, output, yes)
+        print_judged(judging, lambda: load_adapted(folder, trust_remote_code=trust_remote_code), console)
+    elif tasks is not None:
         from qpeft_cli.task_scores import print_task_scores  # noqa: PLC0415
 
-        names = [name.strip() for name in tasks.split(",")]
         print_task_scores(
-            adapted,
-            names,
+            load_adapted(folder, trust_remote_code=trust_remote_code),
+            [name.strip() for name in tasks.split(",")],
             task_folder=task_folder,
             few_shot=few_shot,
             chat=chat,
@@ -57,46 +92,14 @@ def evaluate(
             console=console,
         )
     else:
-        _print_held_out(adapted, data, exact_match=exact_match, items=items, base=base, console=console)
+        from qpeft_cli.held_out_scores import Wanted, print_scores  # noqa: PLC0415
+
+        wanted = Wanted(folder, data, task, items, max_new_tokens, base, output)
+        print_scores(load_adapted(folder, trust_remote_code=trust_remote_code), wanted, console)
 
 
-def _print_held_out(
-    adapted: Adapted, data: str | None, *, exact_match: bool, items: int | None, base: bool, console: Console
-) -> None:
-    """Measure held-out examples, those of the run or of `data`. Raises: DataError if there are none."""
-    from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.evaluation import score  # noqa: PLC0415
-    from qpeft.training.splits import load_held_out  # noqa: PLC0415
-
-    options = adapted.recipe.data
-    if data is not None:
-        # Read like the held-out file of the run: with its templates, and nothing left out.
-        options = options.model_copy(update={"train": data, "hold_out": None, "eval": data, "eval_limit": None})
-    held_out = load_held_out(options, adapted.tokenizer)
-    if held_out is None:
-        raise DataError("The training run held no data out; name some with --data.")
-
-    table = Table("", "held-out loss", "perplexity", "tokens", "exact match", "answered")
-    for name, disabled in (("base model", True), ("with adapter", False)):
-        if disabled and not base:
-            continue
-        with adapted.without_adapter(disabled), console.status(f"measuring {name}"):
-            scores = score(
-                adapted.model,
-                adapted.tokenizer,
-                held_out.examples,
-                held_out.encoded,
-                exact_match=exact_match,
-                items=items,
-                max_new_tokens=adapted.recipe.evaluation.max_new_tokens,
-            )
-        matched = "-" if scores.exact_match is None else f"{scores.exact_match:.1%}"
-        table.add_row(
-            name,
-            f"{scores.loss:.4f}",
-            f"{scores.perplexity:.3f}",
-            f"{scores.tokens:,}",
-            matched,
-            str(len(scores.answers)),
-        )
-    console.print(table)
+def _refuse(case: bool, options: dict[str, object], reason: str) -> None:
+    """Raises: BadParameter in a case in which none of these options means anything, and one is given."""
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if case and given:
+        raise typer.BadParameter(f"{given[0]} {reason}")

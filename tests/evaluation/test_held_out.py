@@ -5,7 +5,7 @@ import torch
 
 from qpeft.data import Example, Message, encode_all, load_examples
 from qpeft.errors import DataError
-from qpeft.evaluation import generate, held_out_loss, score
+from qpeft.evaluation import find_task, generate, held_out_loss, score
 from qpeft.evaluation import held_out as module
 from qpeft.models import load_model, load_tokenizer
 
@@ -71,12 +71,14 @@ def test_scores_count_right_answers(model, tokenizer, examples, monkeypatch):
 
     texts = [example.answer if place % 2 else "no idea" for place, example in enumerate(examples[:6])]
     monkeypatch.setattr(scores, "generate", lambda *_, **__: texts)
-    result = score(model, tokenizer, examples, encode_all(tokenizer, examples), exact_match=True, items=6)
+    result = score(
+        model, tokenizer, examples, encode_all(tokenizer, examples), task=find_task("word_problems"), items=6
+    )
     assert result.exact_match == 0.5
     assert len(result.answers) == 6
 
 
 def test_exact_match_of_text_without_a_question_is_an_error(model, tokenizer):
     (text,) = examples = [Example((Message("assistant", "It is 5"),), {}, "x:1", is_plain=True)]
-    with pytest.raises(DataError, match="x:1: exact match answers questions, and this example has none"):
-        score(model, tokenizer, examples, encode_all(tokenizer, [text]), exact_match=True)
+    with pytest.raises(DataError, match="x:1: word_problems answers questions, and this example has none"):
+        score(model, tokenizer, examples, encode_all(tokenizer, [text]), task=find_task("word_problems"))

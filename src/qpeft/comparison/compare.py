@@ -13,6 +13,7 @@ from qpeft.comparison.plan import Trial, measure_job, plan_trials, read_inputs
 from qpeft.comparison.results import Results, gather
 from qpeft.comparison.selection import Choice, choose
 from qpeft.comparison.study import Study
+from qpeft.evaluation import find_task
 from qpeft.runs.files import used_alone
 
 
@@ -33,6 +34,8 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
     """
     folder, console = Path(study.output.folder), console or Console(quiet=True)
     with used_alone(folder):
+        if (task := study.base().evaluation.task_name) is not None:
+            find_task(task).require_packages()  # not after hours of training
         inputs = read_inputs(study)
         ledger = Ledger.begin(study, inputs)
         trials = plan_trials(study, inputs)

@@ -104,14 +104,21 @@ def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs) ->
     folder = Path(study.output.folder) / "trials" / key[:16]
     recipe = parse_recipe(values | {"output": {"folder": str(folder / "run")}}, source="study")
     # Answers are generated for the chosen runs alone; what is generated does not change what is trained.
-    trained = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"exact_match": False})})
+    measured = recipe.evaluation.model_copy(update={"exact_match": False, "task": None})
+    trained = recipe.model_copy(update={"evaluation": measured})
     title = f"{method}, learning rate {rate:g}, seed {seed}"
     job = Job(title, folder, "trained", "train", {"recipe": trained.model_dump(mode="json")})
     return Trial(method, rate, seed, recipe, job)
 
 
 def _content(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude={"output"})
+    """What runs depend on, in the form of studies from before there were tasks, so that those find their runs."""
+    values = recipe.model_dump(mode="json", exclude={"output"})
+    evaluation = values["evaluation"]
+    if evaluation["task"] is None:
+        del evaluation["task"]
+    evaluation["max_new_tokens"] = evaluation["max_new_tokens"] or 64
+    return values
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qpeft.comparison.graded import Graded
 from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.places import without_places
 from qpeft.comparison.results import Against, Measured, Results
@@ -52,6 +53,7 @@ def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Ledge
         record["missing"],
         tuple(record["tokens"]),
         record["num_chosen_by"],
+        record["base_metrics"],
     )
     return results, Ledger(folder, record["ledger"] | {"study": record["study"]})
 
@@ -64,12 +66,24 @@ def read_records(path: Path) -> tuple[Results, Ledger]:
         raise OutputError(f"{path} cannot be read: {error}.") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise OutputError(f"{path} holds no records of a study of format {FORMAT}. Take its results.json.")
-    return from_record(record, path.parent)
+    try:
+        return from_record(record, path.parent)
+    except (KeyError, TypeError) as error:
+        raise OutputError(
+            f"{path} is damaged: {type(error).__name__} {error}. Write it again with qpeft report."
+        ) from error
 
 
 def _measured_values(one: Measured) -> dict[str, Any]:
-    arrays = {"nats": one.nats.tolist(), "right": None if one.right is None else one.right.astype(int).tolist()}
-    return asdict(one) | arrays | {"exact_match": one.exact_match}
+    return asdict(one) | {
+        # Five digits are far below what any interval resolves, and halve the file.
+        "nats": one.nats.round(5).tolist(),
+        "right": None if one.right is None else one.right.astype(int).tolist(),
+        "graded": [
+            asdict(metric) | {"sums": metric.sums.tolist(), "counts": metric.counts.tolist()} for metric in one.graded
+        ],
+        "exact_match": one.exact_match,
+    }
 
 
 def _choice(values: Mapping[str, Any]) -> Choice:
@@ -91,6 +105,20 @@ def _measured(values: Mapping[str, Any]) -> Measured:
             "histories": tuple(values["histories"]),
             "health": tuple(values["health"]),
             "samples": tuple(values["samples"]),
+            "graded": tuple(_graded(metric) for metric in values["graded"]),
+        }
+    )
+
+
+def _graded(values: Mapping[str, Any]) -> Graded:
+    against = values["against"]
+    return Graded(
+        **dict(values)
+        | {
+            "sums": np.array(values["sums"], dtype=float),
+            "counts": np.array(values["counts"], dtype=float),
+            "value": _difference(values["value"]),
+            "against": None if against is None else _difference(against),
         }
     )
 

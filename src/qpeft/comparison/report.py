@@ -78,6 +78,7 @@ def _context(results: Results, values: Mapping[str, Any]) -> dict[str, Any]:
         "held_out": f"{results.num_chosen_by:,}",
         "base": None if results.base is None else f"{results.base:.4f}",
         "losses": tables.losses(results),
+        "answers": tables.answers(results),
         "costs": tables.costs(results),
         "rates": tables.learning_rates(results),
         "health": tables.health(results),

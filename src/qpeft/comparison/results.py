@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from qpeft.comparison.graded import Graded, graded, metrics_by_title, overall, with_comparisons
 from qpeft.comparison.health import Health, looks
 from qpeft.comparison.jobs import Job
 from qpeft.comparison.plan import Inputs, Trial, measure_job
@@ -26,7 +27,8 @@ CURVE = ("step", "loss")
 class Against:
     """A method against the reference. `answers`: share of right answers more; None if none were asked for.
 
-    `p`, `answers_p`: corrected for the number of methods. `items_p`: sign test over items, uncorrected. `worse_seeds`:
+    `p`: corrected for the number of methods; `answers_p`: for that of metrics too. `items_p`: sign test over items,
+    uncorrected. `worse_seeds`:
     in how many seeds the loss is higher.
     """
 
@@ -46,6 +48,7 @@ class Measured:
     `nats`: losses of items; `right`: whether answers are, or None. `neutral`: nats per token on neutral text after
     training. `ablations`: the loss of each minus that of the method itself. `against`: None for the reference itself.
     `health`: of every seed's circuits, None without any. `samples`: answers of the first seed. `device`: trained on.
+    `graded`: every metric of its answers. `overall`: metrics of all answers together by their titles, means over seeds.
     """
 
     method: str
@@ -63,6 +66,8 @@ class Measured:
     health: tuple[Health | None, ...]
     samples: tuple[Mapping[str, Any], ...]
     device: str
+    graded: tuple[Graded, ...] = ()
+    overall: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def exact_match(self) -> float | None:
@@ -76,6 +81,7 @@ class Results:
 
     `base_samples`: its answers. `gaps`: what is missing, and why; `missing`: methods without a result, with the first
     reason. `tokens`: of every item that was judged by. `num_chosen_by`: examples by which learning rates were chosen.
+    `base_metrics`: of its answers, by their titles.
     """
 
     study: Study
@@ -88,6 +94,7 @@ class Results:
     missing: Mapping[str, str]
     tokens: tuple[int, ...]
     num_chosen_by: int
+    base_metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def num_items(self) -> int:
@@ -136,6 +143,7 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
         missing,
         tuple(int(number) for number in tokens),
         next((_chosen_by(trial) for trial in trials if trial.job.result() is not None), 0),
+        {} if found is None else metrics_by_title(found["final"]),
     )
 
 
@@ -174,6 +182,8 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
         tuple(looks(record["health"]) for record in records),
         tuple(found[0]["final"]["samples"]),
         records[0]["environment"]["device"],
+        graded([one["final"] for one in found]),
+        overall([one["final"] for one in found]),
     )
 
 
@@ -185,28 +195,22 @@ def _with_comparisons(study: Study, measured: Sequence[Measured], tokens: Array)
         return list(measured)
     losses = [paired_difference(one.nats, reference.nats, tokens) for one in others]
     corrected = holm([loss.p for loss in losses])
-    answers = [_more_right(one, reference) for one in others]
-    answers_p = holm([1.0 if pair is None else pair[1] for pair in answers])
+    answers = with_comparisons({one.method: one.graded for one in others}, reference.graded)
     compared = {}
-    for one, loss, p, pair, pair_p in zip(others, losses, corrected, answers, answers_p, strict=True):
+    for one, loss, p in zip(others, losses, corrected, strict=True):
+        first = answers[one.method][0] if one.right is not None and answers[one.method] else None
         compared[one.method] = Against(
             loss,
             p,
             sign_test((one.nats - reference.nats).mean(0)),
             sum(value > 0 for value in loss.per_seed),
             verdict(loss, p, study.margin),
-            None if pair is None else pair[0],
-            None if pair is None else pair_p,
+            None if first is None or first.against is None else first.against.estimate,
+            None if first is None else first.p,
         )
-    return [replace(one, against=compared.get(one.method)) for one in measured]
-
-
-def _more_right(one: Measured, reference: Measured) -> tuple[float, float] | None:
-    """Share of right answers more than the reference, and exact p of none, by items on which they differ."""
-    if one.right is None or reference.right is None:
-        return None
-    difference = one.right.mean(0) - reference.right.mean(0)
-    return float(difference.mean()), sign_test(difference)
+    return [
+        replace(one, against=compared.get(one.method), graded=answers.get(one.method, one.graded)) for one in measured
+    ]
 
 
 def verdict(loss: Difference, p: float, margin: float) -> str:

@@ -37,6 +37,17 @@ class Difference:
     detectable: float
     per_seed: tuple[float, ...]
 
+    def times(self, factor: float) -> Difference:
+        """The same in another unit, `factor` of which make one of these."""
+        return Difference(
+            factor * self.estimate,
+            factor * self.low,
+            factor * self.high,
+            self.p,
+            factor * self.detectable,
+            tuple(factor * one for one in self.per_seed),
+        )
+
 
 def paired_difference(first: Array, second: Array, tokens: Array, *, seed: int = 0) -> Difference:
     """The difference first - second, resampling seeds and items together.

@@ -9,6 +9,7 @@ from typing import Any
 from qpeft.comparison import words
 from qpeft.comparison.health import MEASURES, ends, ranges, warned_of
 from qpeft.comparison.results import Measured, Results
+from qpeft.comparison.statistics import Difference
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,40 @@ def _verdict(one: Measured, reference: Measured | None) -> str:
     if one.against is not None:
         return one.against.verdict
     return "reference" if one is reference else "not compared"
+
+
+def answers(results: Results) -> Table:
+    """Every metric of the answers, where there are several; one alone stands beside the loss."""
+    rows: list[tuple[str, ...]] = [
+        ("without an adapter", title, f"{100 * value:.1f}", "", "")
+        for title, value in results.base_metrics.items()
+        if len(results.base_metrics) > 1
+    ]
+    rows += [row for one in results.measured if len(one.graded) > 1 for row in _answer_rows(one)]
+    columns = ("method", "metric", "value", f"minus {results.study.reference}", "corrected p")
+    return Table("Answers, in percent", columns, tuple(rows))
+
+
+def _answer_rows(one: Measured) -> list[tuple[str, ...]]:
+    together: list[tuple[str, ...]] = [
+        (one.method, title, f"{100 * value:.1f}", "", "") for title, value in one.overall.items()
+    ]
+    return together + [
+        (
+            one.method,
+            metric.title,
+            _percent(metric.value),
+            "reference" if metric.against is None else words.signed(metric.against.times(100), 1),
+            "" if metric.p is None else words.p_value(metric.p),
+        )
+        for metric in one.graded
+    ]
+
+
+def _percent(value: Difference) -> str:
+    """Where all answers are alike, nothing varies that an interval could come from."""
+    alike = value.low == value.high
+    return f"{100 * value.estimate:.1f}, all alike" if alike else words.interval(value.times(100), 1)
 
 
 def costs(results: Results) -> Table:

@@ -16,7 +16,7 @@ from qpeft.comparison.ablations import ABLATIONS
 from qpeft.comparison.judging import judged_by
 from qpeft.comparison.neutral import neutral_text
 from qpeft.errors import StudyError
-from qpeft.evaluation import held_out_loss, score
+from qpeft.evaluation import find_task, held_out_loss, score
 from qpeft.models import default_device, load_model, load_tokenizer
 from qpeft.runs import hash_file, read_record
 from qpeft.runs.record import FILE_NAME
@@ -72,7 +72,7 @@ def measure_run(
         tokenizer,
         judged.examples,
         judged.encoded,
-        exact_match=parsed.evaluation.exact_match,
+        task=find_task(parsed.evaluation.task_name) if parsed.evaluation.task_name else None,
         max_new_tokens=parsed.evaluation.max_new_tokens,
         items=parsed.evaluation.items,
     )

@@ -160,6 +160,7 @@ FORMATS = (
     RowFormat("alpaca", "alpaca", ("instruction", "output"), _alpaca),
     RowFormat("prompt_completion", "prompt and completion", ("prompt", "completion"), _prompt_completion),
     RowFormat("question_answer", "question and answer", ("question", "answer"), _pair("question", "answer")),
+    RowFormat("problem_solution", "problem and solution", ("problem", "solution"), _pair("problem", "solution")),
     RowFormat("text", "plain text", ("text",), _plain, is_plain=True),
 )
 _TURN_KEYS = {"messages": OPENAI, "sharegpt": SHAREGPT}

@@ -3,6 +3,19 @@
 from qpeft.evaluation.answers import final_number, is_right
 from qpeft.evaluation.generation import generate
 from qpeft.evaluation.held_out import HeldOutLoss, held_out_loss
-from qpeft.evaluation.scores import Scores, score
+from qpeft.evaluation.scores import Answer, Scores, score
+from qpeft.evaluation.tasks import TASKS, AbstractTask, find_task
 
-__all__ = ["HeldOutLoss", "Scores", "final_number", "generate", "held_out_loss", "is_right", "score"]
+__all__ = [
+    "TASKS",
+    "AbstractTask",
+    "Answer",
+    "HeldOutLoss",
+    "Scores",
+    "final_number",
+    "find_task",
+    "generate",
+    "held_out_loss",
+    "is_right",
+    "score",
+]

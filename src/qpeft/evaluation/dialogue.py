@@ -92,6 +92,27 @@ def context_length(model: PreTrainedModel) -> int | None:
     return length
 
 
+def require_room(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Sequence[Message]],
+    sources: Sequence[str],
+    *,
+    max_new_tokens: int,
+) -> None:
+    """Raises: DataError if a question and the longest answer are more than the model reads at once; it names whose."""
+    context = context_length(model)
+    if context is None or not questions:
+        return
+    texts = prompts(tokenizer, questions)
+    for source, ids in zip(sources, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+        if len(ids) + max_new_tokens > context:
+            raise DataError(
+                f"{source}: the question has {len(ids):,} tokens, and the model reads {context:,} at once, an answer "
+                f"of up to {max_new_tokens:,} included. Shorten it, or lower --max-new-tokens."
+            )
+
+
 def fitting(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, room: int | None
 ) -> tuple[list[Message], int]:

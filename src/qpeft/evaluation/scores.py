@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qpeft.data import Encoded, Example
 from qpeft.errors import DataError
-from qpeft.evaluation.answers import final_number, is_right
+from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.generation import generate
 from qpeft.evaluation.held_out import held_out_loss
+from qpeft.evaluation.tasks import AbstractTask
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One generated answer and its verdict."""
+    """One generated answer and what it is worth.
+
+    `right`: None for a task without right and wrong. `grades`: every metric of the task. `example`: place of the
+    held-out example that it belongs to; a dialogue has as many answers as the task asks for.
+    """
 
     question: str
     expected: str
     text: str
-    right: bool
+    right: bool | None
+    grades: Mapping[str, float]
+    example: int
 
 
 @dataclass(frozen=True)
 class Scores:
     """`loss`: held-out loss in nats per token over `tokens` tokens. `answers`: empty if none were asked for.
 
-    `item_sums`, `item_tokens`: nats and trained-on tokens of every example, in their order.
+    `item_sums`, `item_tokens`: nats and trained-on tokens of every example, in their order. `task`: what the answers
+    are to; None without any. `overall`: its figures of all answers together.
     """
 
     loss: float
@@ -38,6 +47,8 @@ class Scores:
     item_sums: tuple[float, ...]
     item_tokens: tuple[int, ...]
     answers: tuple[Answer, ...] = ()
+    task: AbstractTask | None = None
+    overall: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def perplexity(self) -> float:
@@ -46,22 +57,34 @@ class Scores:
 
     @property
     def exact_match(self) -> float | None:
-        """Share of right answers, in [0, 1]; None if none were asked for."""
-        if not self.answers:
-            return None
-        return sum(answer.right for answer in self.answers) / len(self.answers)
+        """Share of right answers, in [0, 1]; None if none were asked for, or none is right or wrong."""
+        rights = [answer.right for answer in self.answers if answer.right is not None]
+        return statistics.fmean(rights) if rights else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The task's figures, in [0, 1]: of all answers together, and means over answers."""
+        names = self.task.metrics if self.task and self.answers else ()
+        return {**self.overall, **{name: statistics.fmean(one.grades[name] for one in self.answers) for name in names}}
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, for a record; those of single examples under `items`."""
+        """The figures, for a record; those of single examples and answers under `items`."""
         return {
             "loss": self.loss,
             "tokens": self.tokens,
+            "task": self.task.name if self.task else None,
+            "metrics": self.metrics,
             "exact_match": self.exact_match,
             "answered": len(self.answers),
             "items": {
                 "nats": list(self.item_sums),
                 "tokens": list(self.item_tokens),
-                "right": [answer.right for answer in self.answers],
+                "right": [answer.right for answer in self.answers if answer.right is not None],
+                "grades": {
+                    name: [answer.grades[name] for answer in self.answers]
+                    for name in (self.task.metrics if self.task else ())
+                },
+                "examples": [answer.example for answer in self.answers],
             },
         }
 
@@ -72,39 +95,46 @@ def score(
     examples: Sequence[Example],
     encoded: Sequence[Encoded],
     *,
-    exact_match: bool = False,
-    max_new_tokens: int = 64,
+    task: AbstractTask | None = None,
+    max_new_tokens: int | None = None,
     items: int | None = None,
     on_answers: Callable[[int], None] = lambda _: None,
 ) -> Scores:
-    """Held-out loss on all examples, and exact match on the first `items` if asked for.
+    """Held-out loss on all examples, and answers to the first `items` if a task is given.
 
     Args:
         model: a causal language model, with or without adapters.
         tokenizer: its tokenizer.
-        examples: held-out dialogues; the last assistant turn of each is what exact match asks for.
+        examples: held-out dialogues; the last assistant turn of each is what most tasks ask for.
         encoded: the same, encoded.
-        exact_match: whether to generate answers; the right one is the number that the example's own ends on.
-        max_new_tokens: longest generated answer.
+        task: how answers are asked for and graded; None for the loss alone.
+        max_new_tokens: longest generated answer; None for the task's own.
         items: how many examples to answer; None for all.
         on_answers: told how many more were answered, for progress bars.
 
-    Raises: DataError if a right answer holds no number, since then nothing could match it.
+    Raises:
+        TaskError: a package that grades is missing.
+        DataError: an example that the task cannot ask or grade, or that is too long.
     """
-    loss = held_out_loss(model, encoded)
-    if not exact_match:
-        return Scores(**vars(loss))
-    chosen = examples[:items]
-    for example in chosen:
+    if task is None:
+        return Scores(**vars(held_out_loss(model, encoded)))
+    task.require_packages()
+    asked = [(place, one) for place, example in enumerate(examples[:items]) for one in task.asked(example)]
+    for _, example in asked:
         if not example.question:
-            raise DataError(f"{example.source}: exact match answers questions, and this example has none.")
-        if final_number(example.answer) is None:
-            raise DataError(f"{example.source}: exact match compares numbers, and this answer ends on none.")
-    texts = generate(
-        model, tokenizer, [example.question for example in chosen], max_new_tokens=max_new_tokens, on_batch=on_answers
-    )
-    answers = tuple(
-        Answer(example.question[-1].content, example.answer, text, is_right(text, example.answer))
-        for example, text in zip(chosen, texts, strict=True)
-    )
-    return Scores(**vars(loss), answers=answers)
+            raise DataError(f"{example.source}: {task.name} answers questions, and this example has none.")
+        task.require(example)
+    longest = max_new_tokens or task.max_new_tokens
+    questions = [example.question for _, example in asked]
+    require_room(model, tokenizer, questions, [example.source for _, example in asked], max_new_tokens=longest)
+    loss = held_out_loss(model, encoded)
+    texts = generate(model, tokenizer, questions, max_new_tokens=longest, on_batch=on_answers)
+    answers = tuple(_answer(task, place, example, text) for (place, example), text in zip(asked, texts, strict=True))
+    overall = task.overall(texts, [example.answer for _, example in asked])
+    return Scores(**vars(loss), answers=answers, task=task, overall=overall)
+
+
+def _answer(task: AbstractTask, place: int, example: Example, text: str) -> Answer:
+    grades = task.grade(text, example.answer)
+    right = grades[next(iter(task.metrics))] == 1 if task.tells_right else None
+    return Answer(example.question[-1].content, example.answer, text, right, grades, place)

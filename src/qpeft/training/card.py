@@ -9,6 +9,7 @@ import yaml
 
 from qpeft.adapters import ADAPTERS
 from qpeft.adapters.base import AbstractMatrixModel
+from qpeft.evaluation import find_task
 from qpeft.training.sections import Recipe
 
 
@@ -66,13 +67,22 @@ def _results(record: Mapping[str, Any]) -> str:
 
     rows = ["## Results", "", "| | before | after |", "| --- | --- | --- |"]
     rows.append(row(f"held-out loss, nats per token ({after['tokens']:,} tokens)", "loss", ".4f"))
-    if after["exact_match"] is not None:
-        rows.append(row(f"exact match ({after['answered']} items)", "exact_match", ".1%"))
+    for name, title in _metric_titles(after).items():
+        figures = [(one or {}).get("metrics", {}).get(name) for one in (before, after)]
+        cells = ["not measured" if figure is None else f"{figure:.1%}" for figure in figures]
+        rows.append(f"| {title} ({after['answered']} answers) | {' | '.join(cells)} |")
     rows += ["", "![loss curve](loss.png)"]
     if (health := record.get("health")) is not None:
         rows += ["", "![health of the circuits](health.png)"]
         rows += ["", *(f"- {layer}: {problem}" for layer, problem in health["warnings"].items())]
     return "\n".join(rows)
+
+
+def _metric_titles(after: Mapping[str, Any]) -> dict[str, str]:
+    if after["task"] is None:
+        return {}
+    task = find_task(after["task"])
+    return {**task.overall_metrics, **task.metrics}
 
 
 def _making(recipe: Recipe, record: Mapping[str, Any]) -> str:

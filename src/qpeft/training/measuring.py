@@ -8,7 +8,7 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from qpeft.evaluation import Scores, score
+from qpeft.evaluation import Scores, find_task, score
 from qpeft.training.memory import evaluation_memory
 from qpeft.training.sections import Recipe
 from qpeft.training.splits import Split
@@ -35,7 +35,7 @@ def measure(
             tokenizer,
             held_out.examples,
             held_out.encoded,
-            exact_match=options.exact_match,
+            task=find_task(options.task_name) if options.task_name else None,
             max_new_tokens=options.max_new_tokens,
             items=options.items,
         )
@@ -45,5 +45,9 @@ def measure(
 
 def describe(scores: Scores) -> str:
     """Scores in one line."""
-    matched = f", exact match {scores.exact_match:.1%} of {len(scores.answers)}" if scores.answers else ""
-    return f"held-out loss {scores.loss:.4f} over {scores.tokens:,} tokens{matched}"
+    loss = f"held-out loss {scores.loss:.4f} over {scores.tokens:,} tokens"
+    if scores.task is None:
+        return loss
+    titles = {**scores.task.overall_metrics, **scores.task.metrics}
+    figures = [f"{titles[name]} {value:.1%}" for name, value in scores.metrics.items()]
+    return f"{', '.join([loss, *figures])} of {len(scores.answers)} answers"

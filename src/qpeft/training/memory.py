@@ -75,10 +75,8 @@ def training_memory(recipe: Recipe) -> AbstractContextManager[None]:
 def evaluation_memory(recipe: Recipe) -> AbstractContextManager[None]:
     """Raises: MemoryLimitError, which says how measuring takes less."""
     shorter = f"data.max_length ({recipe.data.max_length})"
-    answers = f", or evaluation.max_new_tokens ({recipe.evaluation.max_new_tokens})"
-    return memory_errors(
-        "Measuring held-out examples", f"Lower {shorter}{answers if recipe.evaluation.exact_match else ''}."
-    )
+    answers = ", or evaluation.max_new_tokens" if recipe.evaluation.task_name else ""
+    return memory_errors("Measuring held-out examples", f"Lower {shorter}{answers}.")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from qpeft.adapters.build import build_config
 from qpeft.data import Encoded, PackedExamples
 from qpeft.errors import MemoryLimitError, OutputError, RecipeError
+from qpeft.evaluation import find_task
 from qpeft.models import Precision, choose_precision, default_device, device_name, load_tokenizer
 from qpeft.runs import environment, make_folder, require_empty_folder, write_atomically, write_record
 from qpeft.runs.files import used_alone
@@ -81,7 +82,10 @@ def train(
 def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bill], None]) -> TrainedRun:
     folder = Path(recipe.output.folder)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
-    report_names(recipe.training)  # raises, if it does, before anything takes time
+    # Both raise, if they do, before anything takes time.
+    report_names(recipe.training)
+    if recipe.evaluation.task_name is not None:
+        find_task(recipe.evaluation.task_name).require_packages()
     started = from_main(lambda: _find_started(folder, recipe, resume=resume))
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 

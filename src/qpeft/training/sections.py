@@ -40,7 +40,9 @@ class ModelSection(Section):
     trust_remote_code: bool = Field(False, description="Whether code from the model's repository may be executed.")
 
 
-FormatName = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "question_answer", "text"]
+FormatName = Literal[
+    "messages", "sharegpt", "alpaca", "prompt_completion", "question_answer", "problem_solution", "text"
+]
 
 
 class SourceSection(Section):
@@ -87,8 +89,8 @@ class DataSection(Section):
     )
     format: FormatName | None = Field(
         None,
-        description="'messages', 'sharegpt', 'alpaca', 'prompt_completion', 'question_answer' or 'text'; None takes "
-        "what the first rows are.",
+        description="'messages', 'sharegpt', 'alpaca', 'prompt_completion', 'question_answer', 'problem_solution' or "
+        "'text'; None takes what the first rows are.",
     )
     prompt: str | None = Field(None, description="Template of the user's message, columns in braces: '{question}'.")
     response: str | None = Field(None, description="Template of the answer: '{equation} = {answer}'.")
@@ -216,15 +218,33 @@ class TrainingSection(Section):
         return self.steps or max(1, round(self.epochs * per_epoch))
 
 
+TaskName = Literal["word_problems", "gsm8k", "math", "cpsycound", "cpsycound_words"]
+EXACT_MATCH = "word_problems"
+
+
 class EvaluationSection(Section):
     """What is measured before and after, besides the held-out loss."""
 
     before: bool = Field(True, description="Whether to measure before training too.")
-    exact_match: bool = Field(
-        False, description="Generate answers and compare the number each ends on with the data's."
+    task: TaskName | None = Field(
+        None,
+        description="Generate answers and grade them: 'word_problems', 'gsm8k', 'math', 'cpsycound' or "
+        "'cpsycound_words'; None for the loss alone.",
     )
+    exact_match: bool = Field(False, description="The same as task: word_problems.")
     items: PositiveInt | None = Field(None, description="Held-out examples to answer; None for all.")
-    max_new_tokens: PositiveInt = Field(64, description="Longest answer.")
+    max_new_tokens: PositiveInt | None = Field(None, description="Longest answer; None for the task's own.")
+
+    @model_validator(mode="after")
+    def _one_task(self) -> EvaluationSection:
+        if self.exact_match and self.task not in (None, EXACT_MATCH):
+            raise ValueError(f"exact_match: true means task: {EXACT_MATCH}, and task is {self.task}; give one of them")
+        return self
+
+    @property
+    def task_name(self) -> str | None:
+        """Of the task that answers are to; None if none are generated."""
+        return EXACT_MATCH if self.exact_match else self.task
 
 
 class DeviceSection(Section):

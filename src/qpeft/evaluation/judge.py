@@ -1,0 +1,112 @@
+"""A language model that judges answers, behind any server that speaks OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.message import Message as Headers
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+from qpeft.devices.origin.address import is_loopback
+from qpeft.errors import TaskError
+
+KEY_VARIABLE = "QPEFT_JUDGE_KEY"
+ATTEMPTS = 5
+LONGEST_WAIT = 60.0
+MAX_REASON = 300
+TRY_AGAIN = (408, 409, 425, 429)
+"""Besides those from 500 on, which are the server's own."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model behind a server.
+
+    `url`: the part of its address before /chat/completions. `model`: its name there. `key`: what the server knows the
+    user by, or None; never shown or stored. `timeout`: seconds that one answer may take.
+
+    Raises: TaskError if the address is none, or would send the key in the clear over a network.
+    """
+
+    url: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+    timeout: float = 120.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise TaskError(f"The address of a judge is such as https://host/v1; got {self.url!r}.")
+        if parts.scheme == "http" and self.key and not self.is_here:
+            raise TaskError(
+                f"{self.url} is not encrypted, and the key in {KEY_VARIABLE} would travel in the clear. Use https://."
+            )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether what is sent stays on this machine, as far as its address tells."""
+        return is_loopback(self.url)
+
+    def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The judge's reply, at temperature 0. Busy and failing servers are asked up to `ATTEMPTS` times.
+
+        Raises: TaskError if the server refuses, cannot be reached, or does not speak as it should.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._content(self._post({"model": self.model, "messages": list(messages), "temperature": 0}))
+            except HTTPError as error:
+                reason = f"{error.code} {error.reason}: {_excerpt(error.read())}"
+                if error.code < 500 and error.code not in TRY_AGAIN:
+                    raise TaskError(f"The judge at {self.url} refuses: {reason}") from error
+                wait = _wait(error.headers, attempt)
+            except (OSError, HTTPException) as error:
+                reason, wait = " ".join(str(error).split()) or type(error).__name__, float(2**attempt)
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(wait)
+        raise TaskError(
+            f"The judge at {self.url} did not answer in {ATTEMPTS} attempts; the last ended with {reason}. What it "
+            "judged so far is kept: give the same command again later."
+        )
+
+    def _post(self, body: Mapping[str, Any]) -> bytes:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
+        # A server that sends us elsewhere would have texts and key sent there too, which nobody agreed to.
+        opener = build_opener(_NoRedirect, *([ProxyHandler({})] if self.is_here else []))
+        with opener.open(request, timeout=self.timeout) as response:
+            answer: bytes = response.read()
+        return answer
+
+    def _content(self, body: bytes) -> str:
+        """The text of the first choice; empty where the judge says nothing."""
+        try:
+            content = json.loads(body)["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise TaskError(
+                f"{self.url} does not answer as a server of chat completions does: {_excerpt(body)}"
+            ) from error
+        return content if isinstance(content, str) else ""
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """None makes an error of it."""
+
+
+def _wait(headers: Headers, attempt: int) -> float:
+    """Seconds, as the server asks for; else twice as long each time."""
+    try:
+        return min(LONGEST_WAIT, max(0.0, float(headers.get("Retry-After", ""))))
+    except ValueError:  # none, or a date
+        return float(2**attempt)
+
+
+def _excerpt(body: bytes) -> str:
+    return " ".join(body.decode("utf-8", "replace").split())[:MAX_REASON] or "nothing"

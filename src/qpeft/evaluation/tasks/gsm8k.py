@@ -1,0 +1,53 @@
+"""GSM8K as lm-eval (gsm8k, version 3) scores it: once by the mark before the number, once by the last number."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from qpeft.data import Example
+from qpeft.errors import DataError
+from qpeft.evaluation.tasks.task import AbstractTask
+
+MARK = "#### "
+_MARKED = re.compile(MARK + r"(-?[\d.,]+)", re.ASCII)
+_ANY = re.compile(r"-?[$\d.,]{2,}|-?\d+", re.ASCII)
+"""A run of digits, points, commas and dollar signs; a single character of it only if it is a digit."""
+
+
+class Gsm8k(AbstractTask):
+    """Equality of numbers as text, without commas, dollar signs and a full stop at the end: 12.0 is not 12.
+
+    The rules are those of lm-eval's task, so that figures compare with it where prompts are the same.
+    """
+
+    name: ClassVar = "gsm8k"
+    metrics: ClassVar = {"strict": "strict", "flexible": "flexible"}
+    max_new_tokens: ClassVar = 256
+
+    def require(self, example: Example) -> None:
+        """Raises: DataError if the right answer has no number after the mark."""
+        if strict_number(example.answer) is None:
+            raise DataError(f"{example.source}: gsm8k needs an answer that ends on '{MARK}NUMBER', and this has none.")
+
+    def grade(self, text: str, expected: str) -> dict[str, float]:
+        """`strict`: the first number after '#### ' is right, so the form was learned too. `flexible`: the last is."""
+        right = _bare(expected.rpartition(MARK)[2])
+        found = {"strict": strict_number(text), "flexible": flexible_number(text)}
+        return {name: float(number == right) for name, number in found.items()}
+
+
+def strict_number(text: str) -> str | None:
+    """The number after the first '#### ' that one follows; None without one."""
+    match = _MARKED.search(text)
+    return None if match is None else _bare(match[1])
+
+
+def flexible_number(text: str) -> str | None:
+    """The last number; None without one."""
+    found = _ANY.findall(text)
+    return _bare(found[-1]) if found else None
+
+
+def _bare(number: str) -> str:
+    return number.replace(",", "").replace("$", "").strip().removesuffix(".")

@@ -1,0 +1,192 @@
+"""Held-out loss and answers to a task, as `qpeft eval` prints and stores them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from qpeft.adapters.saved import FILES
+from qpeft.comparison.statistics import sign_test
+from qpeft.data.rows import read_rows
+from qpeft.data.templates import PairTemplate
+from qpeft.errors import DataError, OutputError
+from qpeft.evaluation import AbstractTask, Scores, find_task, score
+from qpeft.evaluation.dialogue import context_length
+from qpeft.runs import environment, hash_file, make_folder, write_atomically
+from qpeft.training.sections import DataSection
+from qpeft.training.splits import Split, data_hashes, load_held_out
+from qpeft_cli.adapted import Adapted
+
+FOLDER = "evaluations"
+BASE, ADAPTED = "base model", "with adapter"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `qpeft eval` was asked for; its options are described there."""
+
+    folder: Path
+    data: str | None
+    task: str | None
+    items: int | None
+    max_new_tokens: int | None
+    base: bool
+    output: Path | None
+
+
+def print_scores(adapted: Adapted, wanted: Wanted, console: Console) -> None:
+    """Measure held-out examples, those of the run or of `wanted.data`.
+
+    Raises: DataError if there are none, or the task cannot be asked of them; TaskError; OutputError.
+    """
+    task = None if wanted.task is None else find_task(wanted.task)
+    if task is not None:
+        task.require_packages()
+    options = _data(adapted, wanted)
+    held_out = load_held_out(options, adapted.tokenizer)
+    if held_out is None:
+        raise DataError("The training run held no data out; name some with --data.")
+    path = None
+    if wanted.task is not None or wanted.output is not None:
+        console.print(f"{held_out.source}: {held_out}")
+        path = result_file(wanted.folder, wanted.task or "held_out", wanted.output)
+    found = {}
+    for name in (BASE, ADAPTED) if wanted.base else (ADAPTED,):
+        with adapted.without_adapter(name == BASE):
+            found[name] = _score(adapted, held_out, task, wanted, name)
+    console.print(_table(found, task))
+    if task is not None and wanted.base and task.tells_right:
+        console.print(_changes(found, next(iter(task.metrics.values()))))
+    if path is not None:
+        write_json(path, _record(adapted, wanted, options, held_out, task, found))
+        console.print(f"results are in {path}")
+
+
+def _data(adapted: Adapted, wanted: Wanted) -> DataSection:
+    """The run's data section, with `wanted.data` held out in place of its own."""
+    options = adapted.recipe.data
+    changes: dict[str, Any] = {}
+    if wanted.data is not None:
+        # Read like the held-out file of the run: with its templates, and nothing left out.
+        changes = {"train": wanted.data, "hold_out": None, "eval": wanted.data, "eval_limit": None}
+    if wanted.task is not None:
+        # A cut-off example is another task than everybody else's.
+        changes |= {"max_length": context_length(adapted.model) or options.max_length, "drop_longer": True}
+        if wanted.data is not None and not _templates_fit(options, wanted.data):
+            changes |= {"prompt": None, "response": None, "format": None}
+    return options.model_copy(update=changes)
+
+
+def _templates_fit(options: DataSection, data: str) -> bool:
+    """Whether a file of questions has the columns that the run's templates name."""
+    if options.prompt is None or options.response is None:
+        return options.format is None
+    first = next(iter(read_rows(data, split=options.eval_split)), None)
+    columns = PairTemplate(options.prompt, options.response).columns
+    return first is not None and all(column in first.values for column in columns)
+
+
+def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted: Wanted, name: str) -> Scores:
+    columns = (TextColumn(f"measuring {name}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    total = sum(1 for one in held_out.examples[: wanted.items] for _ in task.asked(one)) if task else None
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        return score(
+            adapted.model,
+            adapted.tokenizer,
+            held_out.examples,
+            held_out.encoded,
+            task=task,
+            items=wanted.items,
+            max_new_tokens=_longest(adapted, wanted),
+            on_answers=lambda count: progress.update(bar, advance=count),
+        )
+
+
+def _longest(adapted: Adapted, wanted: Wanted) -> int | None:
+    """As asked for; else, for the run's own task, as in the run; else the task's own."""
+    own = adapted.recipe.evaluation
+    return wanted.max_new_tokens or (own.max_new_tokens if own.task_name == wanted.task else None)
+
+
+def _table(found: Mapping[str, Scores], task: AbstractTask | None) -> Table:
+    titles = {**task.overall_metrics, **task.metrics} if task else {}
+    answered = ("answered",) if task else ()
+    table = Table("", "held-out loss", "perplexity", "tokens", *titles.values(), *answered)
+    for name, scores in found.items():
+        figures = [f"{scores.metrics[metric]:.1%}" for metric in titles]
+        count = (str(len(scores.answers)),) if task else ()
+        table.add_row(name, f"{scores.loss:.4f}", f"{scores.perplexity:.3f}", f"{scores.tokens:,}", *figures, *count)
+    return table
+
+
+def _changes(found: Mapping[str, Scores], metric: str) -> str:
+    """What the adapter changed, answer by answer."""
+    before, after = (np.array([one.right for one in found[name].answers], dtype=float) for name in (BASE, ADAPTED))
+    gained, lost = int((after > before).sum()), int((after < before).sum())
+    return (
+        f"{metric}: {gained} answers are right with the adapter alone and {lost} without it alone "
+        f"(exact sign test: p = {sign_test(after - before):.3g})"
+    )
+
+
+def result_file(folder: Path, name: str, output: Path | None) -> Path:
+    """Where results go: `output`, or a new file in the adapter's folder. Raises: OutputError if they cannot."""
+    path = output or folder / FOLDER / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.json"
+    if path.exists():
+        raise OutputError(f"{path} exists. Choose another --output; nothing was changed.")
+    make_folder(path.parent)
+    return path
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write results. Raises: OutputError if the disk refuses."""
+    write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def origin_record(adapted: Adapted, folder: Path) -> dict[str, Any]:
+    """Which adapter on which model, where and when."""
+    return {
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "adapter": {"folder": str(folder), **{name: hash_file(folder / name) for name in FILES}},
+        "model": adapted.recipe.model.model_dump(mode="json"),
+        "environment": environment(),
+    }
+
+
+def _record(
+    adapted: Adapted,
+    wanted: Wanted,
+    options: DataSection,
+    held_out: Split,
+    task: AbstractTask | None,
+    found: Mapping[str, Scores],
+) -> dict[str, Any]:
+    origin = origin_record(adapted, wanted.folder)
+    origin["environment"]["versions"] |= task.versions() if task else {}
+    hashes = data_hashes(options)
+    return origin | {
+        "task": wanted.task,
+        "data": {
+            "source": held_out.source,
+            "file": hashes.get("eval", hashes["train"]),
+            "examples": len(held_out.examples),
+            "left_out": held_out.summary.left_out,
+            "sha256": held_out.digest,
+        },
+        "items": wanted.items,
+        "max_new_tokens": (_longest(adapted, wanted) or task.max_new_tokens) if task else None,
+        "results": {
+            name: scores.to_dict() | {"answers": [vars(answer) for answer in scores.answers]}
+            for name, scores in found.items()
+        },
+    }
