@@ -120,12 +120,15 @@ def _longest(adapted: Adapted, wanted: Wanted) -> int | None:
 
 def _table(found: Mapping[str, Scores], task: AbstractTask | None) -> Table:
     titles = {**task.overall_metrics, **task.metrics} if task else {}
-    answered = ("answered",) if task else ()
-    table = Table("", "held-out loss", "perplexity", "tokens", *titles.values(), *answered)
-    for name, scores in found.items():
-        figures = [f"{scores.metrics[metric]:.1%}" for metric in titles]
-        count = (str(len(scores.answers)),) if task else ()
-        table.add_row(name, f"{scores.loss:.4f}", f"{scores.perplexity:.3f}", f"{scores.tokens:,}", *figures, *count)
+    table, models = Table("", *found), found.values()
+    table.add_row("held-out loss", *(f"{scores.loss:.4f}" for scores in models))
+    table.add_row("perplexity", *(f"{scores.perplexity:.3f}" for scores in models))
+    table.add_row("tokens", *(f"{scores.tokens:,}" for scores in models))
+    for metric, title in titles.items():
+        table.add_row(title, *(f"{scores.metrics[metric]:.1%}" for scores in models))
+    if task is not None:
+        table.add_row("answered", *(f"{len(scores.answers):,}" for scores in models))
+        table.add_row("cut off", *(f"{scores.cut:,}" for scores in models))
     return table
 
 

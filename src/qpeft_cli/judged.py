@@ -197,13 +197,15 @@ def _result(
 
 
 def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    titles = [f"{name} (0-{largest})" for name, largest in LARGEST.items()]
-    table = Table("", *titles, "judged turns", "without a verdict")
-    for name, result in results.items():
-        cells = []
-        for criterion in LARGEST:
-            marks = result["marks"].get(criterion)
-            error = "" if marks is None or marks["error"] is None else f" ± {marks['error']:.3f}"
-            cells.append("-" if marks is None else f"{marks['mean']:.3f}{error}")
-        table.add_row(name, *cells, f"{result['judged']:,}", f"{result['gaps']:,}")
+    table = Table("", *results)
+    for name, largest in LARGEST.items():
+        table.add_row(f"{name} (0-{largest})", *(_mark(result["marks"].get(name)) for result in results.values()))
+    for title, key in (("judged turns", "judged"), ("turns without a verdict", "gaps")):
+        table.add_row(title, *(f"{result[key]:,}" for result in results.values()))
     return table
+
+
+def _mark(mark: Mapping[str, float | None] | None) -> str:
+    if mark is None:
+        return "-"
+    return f"{mark['mean']:.3f}" + ("" if mark["error"] is None else f" ± {mark['error']:.3f}")

@@ -66,6 +66,22 @@ def test_answers_in_a_batch_equal_answers_alone(model, tokenizer, examples):
     assert together == alone
 
 
+def test_answers_that_did_not_end_by_themselves_are_told(model, tokenizer, examples):
+    questions, cut = [example.question for example in examples[:5]], set()
+    texts = generate(model, tokenizer, questions, max_new_tokens=6, on_cut=cut.add)
+    assert cut == set(range(5))
+    (first,) = tokenizer([texts[2]], add_special_tokens=False)["input_ids"]
+    ends = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = [ends, first[0]]
+    try:
+        cut.clear()
+        ended = generate(model, tokenizer, questions, max_new_tokens=6, on_cut=cut.add)
+    finally:
+        model.generation_config.eos_token_id = ends
+    assert 2 not in cut
+    assert cut == {number for number, text in enumerate(texts) if ended[number] == text}
+
+
 def test_scores_count_right_answers(model, tokenizer, examples, monkeypatch):
     from qpeft.evaluation import scores
 

@@ -1,11 +1,14 @@
 """A task that a recipe names: asked before anything takes time, and what is left of it in record and card."""
 
 import json
+from typing import get_args
 
 import pytest
 
 from qpeft.errors import RecipeError, TaskError
+from qpeft.evaluation import TASKS
 from qpeft.training import train
+from qpeft.training.sections import TaskName
 
 
 @pytest.fixture
@@ -35,6 +38,10 @@ def test_a_missing_package_is_said_before_anything_is_done(recipe, gsm8k, tmp_pa
     with pytest.raises(TaskError, match="graded by sacrebleu and rouge-score"):
         train(recipe(data=gsm8k, evaluation={"task": "cpsycound"}))
     assert not (tmp_path / "run").exists()
+
+
+def test_recipes_know_every_task():
+    assert get_args(TaskName) == tuple(TASKS)
 
 
 @pytest.mark.parametrize(

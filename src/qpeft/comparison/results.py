@@ -28,8 +28,7 @@ class Against:
     """A method against the reference. `answers`: share of right answers more; None if none were asked for.
 
     `p`: corrected for the number of methods; `answers_p`: for that of metrics too. `items_p`: sign test over items,
-    uncorrected. `worse_seeds`:
-    in how many seeds the loss is higher.
+    uncorrected. `worse_seeds`: in how many seeds the loss is higher.
     """
 
     loss: Difference

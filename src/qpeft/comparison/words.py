@@ -127,8 +127,9 @@ def sentence(one: Measured, results: Results) -> str:
 def _answers(one: Measured, against: Against, reference: str) -> str:
     if against.answers is None or against.answers_p is None:
         return ""
+    by = f" ({one.graded[0].title})" if len(one.graded) > 1 else ""
     return (
-        f"It answers {one.exact_match:.1%} right, {100 * against.answers:+.1f} points against {reference} "
+        f"It answers {one.exact_match:.1%} right{by}, {100 * against.answers:+.1f} points against {reference} "
         f"({p_value(against.answers_p)} corrected)."
     )
 

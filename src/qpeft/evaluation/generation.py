@@ -23,6 +23,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda _: None,
+    on_cut: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
     """The most likely answer to each question, in their order.
 
@@ -33,6 +34,7 @@ def generate(
         max_new_tokens: where an answer is cut off that has not ended by itself.
         batch_size: questions answered at once.
         on_batch: told after each batch how many questions were answered in it.
+        on_cut: told the place of each answer that had not ended by itself.
 
     Returns:
         The answers' text, without special tokens.
@@ -56,11 +58,24 @@ def generate(
             tokens: torch.Tensor = model.generate(
                 **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
             )
-            texts = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-            for index, text in zip(chosen, texts, strict=True):
+            answered = tokens[:, batch["input_ids"].shape[1] :]
+            texts = tokenizer.batch_decode(answered, skip_special_tokens=True)
+            for index, text, ended in zip(chosen, texts, _have_ended(model, answered), strict=True):
                 answers[index] = text.strip()
+                if not ended:
+                    on_cut(index)
             on_batch(len(chosen))
     return answers
+
+
+def _have_ended(model: PreTrainedModel, answered: torch.Tensor) -> list[bool]:
+    """Whether each row of tokens holds one that ends an answer; all rows have, where the model knows of none."""
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        return [True] * len(answered)
+    marks = torch.tensor(ends, device=answered.device).reshape(-1)
+    found: list[bool] = torch.isin(answered, marks).any(1).tolist()
+    return found
 
 
 def prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Sequence[Message]]) -> list[str]:

@@ -71,7 +71,7 @@ def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: 
     Raises: TaskError if the judge cannot be asked; OutputError.
     """
     messages = request(history, reply)
-    key = hashlib.sha256(json.dumps([judge.url, judge.model, messages]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([judge.url.rstrip("/"), judge.model, messages]).encode()).hexdigest()
     if (marks := verdicts.find(key)) is not None:
         return Verdict(marks)
     problem = ""

@@ -23,7 +23,8 @@ class Answer:
     """One generated answer and what it is worth.
 
     `right`: None for a task without right and wrong. `grades`: every metric of the task. `example`: place of the
-    held-out example that it belongs to; a dialogue has as many answers as the task asks for.
+    held-out example that it belongs to; a dialogue has as many answers as the task asks for. `cut`: whether it was cut
+    off before it ended.
     """
 
     question: str
@@ -32,6 +33,7 @@ class Answer:
     right: bool | None
     grades: Mapping[str, float]
     example: int
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Scores:
         return statistics.fmean(rights) if rights else None
 
     @property
+    def cut(self) -> int:
+        """Answers that were cut off before they ended."""
+        return sum(answer.cut for answer in self.answers)
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The task's figures, in [0, 1]: of all answers together, and means over answers."""
         names = self.task.metrics if self.task and self.answers else ()
@@ -76,6 +83,7 @@ class Scores:
             "metrics": self.metrics,
             "exact_match": self.exact_match,
             "answered": len(self.answers),
+            "cut": self.cut,
             "items": {
                 "nats": list(self.item_sums),
                 "tokens": list(self.item_tokens),
@@ -128,13 +136,17 @@ def score(
     questions = [example.question for _, example in asked]
     require_room(model, tokenizer, questions, [example.source for _, example in asked], max_new_tokens=longest)
     loss = held_out_loss(model, encoded)
-    texts = generate(model, tokenizer, questions, max_new_tokens=longest, on_batch=on_answers)
-    answers = tuple(_answer(task, place, example, text) for (place, example), text in zip(asked, texts, strict=True))
+    cut: set[int] = set()
+    texts = generate(model, tokenizer, questions, max_new_tokens=longest, on_batch=on_answers, on_cut=cut.add)
+    answers = tuple(
+        _answer(task, place, example, text, number in cut)
+        for number, ((place, example), text) in enumerate(zip(asked, texts, strict=True))
+    )
     overall = task.overall(texts, [example.answer for _, example in asked])
     return Scores(**vars(loss), answers=answers, task=task, overall=overall)
 
 
-def _answer(task: AbstractTask, place: int, example: Example, text: str) -> Answer:
+def _answer(task: AbstractTask, place: int, example: Example, text: str, cut: bool) -> Answer:
     grades = task.grade(text, example.answer)
     right = grades[next(iter(task.metrics))] == 1 if task.tells_right else None
-    return Answer(example.question[-1].content, example.answer, text, right, grades, place)
+    return Answer(example.question[-1].content, example.answer, text, right, grades, place, cut)

@@ -50,4 +50,5 @@ def describe(scores: Scores) -> str:
         return loss
     titles = {**scores.task.overall_metrics, **scores.task.metrics}
     figures = [f"{titles[name]} {value:.1%}" for name, value in scores.metrics.items()]
-    return f"{', '.join([loss, *figures])} of {len(scores.answers)} answers"
+    cut = f", {scores.cut} of them cut off" if scores.cut else ""
+    return f"{', '.join([loss, *figures])} of {len(scores.answers)} answers{cut}"
