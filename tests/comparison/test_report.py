@@ -88,7 +88,7 @@ def test_both_forms_say_the_same(report, page):
 
 
 def test_text_of_the_data_cannot_become_part_of_the_page(finished, tmp_path):
-    bad = "<script>alert(1)</script> & 'more' \""
+    bad = "<script>alert(1)</script> & 'more' \" $5 (#1) $6 计"
     results, ledger = found_in(finished[0])
     answers = ({"question": bad, "expected": bad, "text": bad, "right": True},)
     measured = tuple(replace(one, method=one.method + bad, samples=answers) for one in results.measured)
@@ -98,6 +98,7 @@ def test_text_of_the_data_cannot_become_part_of_the_page(finished, tmp_path):
     page = Page(place.read_text(encoding="utf-8"))
     assert "script" not in [tag for tag, _ in page.tags]
     assert page.text.count("alert(1)") > 10
+    assert "$5 (#1) $6 计" in page.text
 
 
 def test_what_cannot_be_claimed_is_said(finished):

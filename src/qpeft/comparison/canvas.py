@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,13 @@ def style(number: int) -> dict[str, Any]:
 
 
 def wrapped(name: str, width: int = LABEL_WIDTH) -> str:
-    """A name in lines."""
-    return "\n".join(textwrap.wrap(name, width)) or name
+    """A name in three lines at most, in which a dollar is a dollar and no formula begins."""
+    return "\n".join(textwrap.wrap(name, width, max_lines=3, placeholder="\N{HORIZONTAL ELLIPSIS}")).replace("$", r"\$")
+
+
+def height_for(names: Iterable[str], at_least: float) -> float:
+    """Of a figure, inches, in which `label_ends` has room for these names."""
+    return max(at_least, 0.6 + 0.17 * sum(wrapped(name).count("\n") + 1 for name in names))
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
@@ -149,7 +155,8 @@ def _svg(figure: Figure, prefix: str) -> tuple[str, str]:
 
     figure.patch.set_alpha(0)
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "qpeft", "svg.fonttype": "none"}):
+    with mpl.rc_context({"svg.hashsalt": "qpeft", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # here; the reader's fonts draw the text
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     return _for_page(buffer.getvalue().decode("utf-8"), prefix)
 
@@ -160,9 +167,9 @@ def _for_page(text: str, prefix: str) -> tuple[str, str]:
     assert box is not None, "every drawing has one"
     text = text[text.index(">") + 1 :]
     text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    used = set(re.findall(r"[(\"]#([\w-]+)", text))
+    used = set(re.findall(r"(?:url\(|href=\")#([\w-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", text)
-    text = re.sub(r"([(\"])#(?=[\w-]+[)\"])", rf"\1#{prefix}", text)
+    text = re.sub(r"(url\(|href=\")#", rf"\1#{prefix}", text)
     # The family is the page's. Older versions of the library write size and family as one.
     text = re.sub(r" ?font-family:[^;\"]*;?", "", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)

@@ -12,6 +12,7 @@ from qpeft.comparison.canvas import (
     TEXT,
     Picture,
     dress,
+    height_for,
     label_ends,
     new_axes,
     new_figure,
@@ -90,7 +91,9 @@ Curve = tuple[int, Measured, Array, Array]
 
 
 def _curves_together(drawn: Sequence[Curve]) -> Figure:
-    figure, axes = new_axes(3.2, "step", "training loss (nats per token)")
+    figure, axes = new_axes(
+        height_for((curve[1].method for curve in drawn), 3.2), "step", "training loss (nats per token)"
+    )
     for curve in drawn:
         _draw_curve(axes, curve)
     _loss_scale(axes, drawn)
@@ -115,7 +118,7 @@ def _curves_apart(drawn: Sequence[Curve], reference: Curve) -> Figure:
         _draw_curve(axes, curve)
         axes.set_title(wrapped(curve[1].method, 30), fontsize=TEXT, color=STAND_INS["ink"])
     _loss_scale(grid[0, 0], drawn)
-    figure.supxlabel(f"step (dotted: {other.method})", fontsize=TEXT, color=STAND_INS["ink"])
+    figure.supxlabel(wrapped(f"step (dotted: {other.method})", 60), fontsize=TEXT, color=STAND_INS["ink"])
     figure.supylabel("training loss (nats per token)", fontsize=TEXT, color=STAND_INS["ink"])
     return figure
 
@@ -155,7 +158,9 @@ def frontier_picture(results: Results) -> Picture:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
 
     measured = results.measured
-    figure, axes = new_axes(2.6 + 0.12 * len(measured), "trainable parameters", "loss (nats per token)")
+    figure, axes = new_axes(
+        height_for((one.method for one in measured), 2.9), "trainable parameters", "loss (nats per token)"
+    )
     for number, one in enumerate(measured):
         spans = [[one.loss.estimate - one.loss.low], [one.loss.high - one.loss.estimate]]
         look = style(number) | {"linestyle": "none", "markersize": 6}
@@ -206,7 +211,9 @@ def rates_picture(results: Results) -> Picture:
     """Losses that learning rates were chosen by."""
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
 
-    figure, axes = new_axes(2.6 + 0.12 * len(results.choices), "learning rate", "loss on the held-out tenth")
+    figure, axes = new_axes(
+        height_for((choice.method for choice in results.choices), 2.9), "learning rate", "loss on the held-out tenth"
+    )
     said, labels, tried = [], [], set()
     for number, choice in enumerate(results.choices):
         rows = [(rate, [loss for loss in losses if loss is not None]) for rate, losses in choice.losses.items()]
