@@ -11,12 +11,21 @@ from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.comparison.canvas import STAND_INS, TEXT, Picture, dress, new_figure, picture, style
 from qpeft.comparison.drawing import columns, draw
-from qpeft.comparison.health import MEASURES, ends, health_sentences, ranges
+from qpeft.comparison.health import ends, health_sentences, ranges
 from qpeft.comparison.results import Measured, Results
 from qpeft.comparison.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
+
+
+TITLES = {
+    "angle_spread": "spread of angles, radians",
+    "wrapped": "share wrapped around",
+    "variance": "variance of expectations",
+    "gradient_ratio": "gradients, circuit / cores",
+}
+"""Of `MEASURES`, short enough to stand above half a figure."""
 
 
 def circuit_pictures(results: Results) -> list[Picture]:
@@ -56,20 +65,24 @@ def _circuit(circuit: Circuit, methods: list[str], number: int) -> Picture:
 
 def _health(one: Measured, number: int) -> Picture:
     """Four measures over the depth of the model, medians over seeds: where training began and where it ended."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
     figure = new_figure(3.9)
     handles: dict[str, Artist] = {}
-    for axes, (measure, label) in zip(figure.subplots(2, 2).flat, MEASURES.items(), strict=True):
+    for axes, (measure, title) in zip(figure.subplots(2, 2).flat, TITLES.items(), strict=True):
         dress(axes)
-        axes.set_title(label, fontsize=TEXT - 1, color=STAND_INS["ink"])
+        axes.set_title(title, fontsize=TEXT - 1, color=STAND_INS["ink"])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for index, (kind, points) in enumerate(_by_kind(one, measure).items()):
             places, first, last = zip(*points, strict=True)
             look = style(index)
             axes.plot(places, first, color=look["color"], linewidth=0.8, linestyle=look["linestyle"], alpha=0.6)
             (handles[kind],) = axes.plot(places, last, look["marker"], color=look["color"], markersize=3.2)
-        if not axes.lines:
+        values = [value for line in axes.lines for value in line.get_ydata()]
+        if not values:
             axes.text(0.5, 0.5, "not trained", ha="center", transform=axes.transAxes, color=STAND_INS["soft"])
             axes.set(xticks=[], yticks=[])
-        elif measure in ("variance", "gradient_ratio"):
+        elif 0 < 10 * min(values) < max(values):
             axes.set_yscale("log")
     figure.legend(
         handles.values(), handles, loc="outside lower center", ncols=4, fontsize=TEXT - 1, frameon=False,

@@ -91,12 +91,15 @@ Curve = tuple[int, Measured, Array, Array]
 
 
 def _curves_together(drawn: Sequence[Curve]) -> Figure:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
     figure, axes = new_axes(
         height_for((curve[1].method for curve in drawn), 3.2), "step", "training loss (nats per token)"
     )
     for curve in drawn:
         _draw_curve(axes, curve)
     _loss_scale(axes, drawn)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     label_ends(
         axes,
         [(one.method, steps[-1], losses.mean(0)[-1], style(number)["color"]) for number, one, steps, losses in drawn],
