@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from qpeft_cli.options import AdapterFolder, HeldOutData, TrustRemoteCode
+
+if TYPE_CHECKING:
+    from qpeft_cli.adapted import Adapted
 
 EXACT_MATCH = "word_problems"
 JUDGED = "cpsycoune"
@@ -73,16 +76,20 @@ def evaluate(
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True)
+
+    def load() -> Adapted:
+        return load_adapted(folder, trust_remote_code=trust_remote_code)
+
     if task == JUDGED:
         from qpeft_cli.judged import Judging, print_judged  # noqa: PLC0415
 
         judging = Judging(folder, data, judge, judge_model, items, max_new_tokens, base, output, yes)
-        print_judged(judging, lambda: load_adapted(folder, trust_remote_code=trust_remote_code), console)
+        print_judged(judging, load, console)
     elif tasks is not None:
         from qpeft_cli.task_scores import print_task_scores  # noqa: PLC0415
 
         print_task_scores(
-            load_adapted(folder, trust_remote_code=trust_remote_code),
+            load(),
             [name.strip() for name in tasks.split(",")],
             task_folder=task_folder,
             few_shot=few_shot,
@@ -95,7 +102,7 @@ def evaluate(
         from qpeft_cli.held_out_scores import Wanted, print_scores  # noqa: PLC0415
 
         wanted = Wanted(folder, data, task, items, max_new_tokens, base, output)
-        print_scores(load_adapted(folder, trust_remote_code=trust_remote_code), wanted, console)
+        print_scores(wanted, load, console)
 
 
 def _refuse(case: bool, options: dict[str, object], reason: str) -> None:

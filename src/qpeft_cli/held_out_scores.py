@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,7 +24,7 @@ from qpeft.evaluation.dialogue import context_length
 from qpeft.runs import environment, hash_file, make_folder, write_atomically
 from qpeft.training.sections import DataSection
 from qpeft.training.splits import Split, data_hashes, load_held_out
-from qpeft_cli.adapted import Adapted
+from qpeft_cli.adapted import Adapted, read_recipe
 
 FOLDER = "evaluations"
 BASE, ADAPTED = "base model", "with adapter"
@@ -43,14 +43,20 @@ class Wanted:
     output: Path | None
 
 
-def print_scores(adapted: Adapted, wanted: Wanted, console: Console) -> None:
+def print_scores(wanted: Wanted, load: Callable[[], Adapted], console: Console) -> None:
     """Measure held-out examples, those of the run or of `wanted.data`.
+
+    Args:
+        wanted: options.
+        load: gives the adapter on its base model; not called for a task that cannot be.
+        console: where results go.
 
     Raises: DataError if there are none, or the task cannot be asked of them; TaskError; OutputError.
     """
     task = None if wanted.task is None else find_task(wanted.task)
     if task is not None:
         task.require_packages()
+    adapted = load()
     options = _data(adapted, wanted)
     held_out = load_held_out(options, adapted.tokenizer)
     if held_out is None:
@@ -79,8 +85,9 @@ def _data(adapted: Adapted, wanted: Wanted) -> DataSection:
         # Read like the held-out file of the run: with its templates, and nothing left out.
         changes = {"train": wanted.data, "hold_out": None, "eval": wanted.data, "eval_limit": None}
     if wanted.task is not None:
-        # A cut-off example is another task than everybody else's.
-        changes |= {"max_length": context_length(adapted.model) or options.max_length, "drop_longer": True}
+        # A cut-off example is another task than everybody else's, and it is the task that says which turns are asked.
+        longest = context_length(adapted.model) or options.max_length
+        changes |= {"max_length": longest, "drop_longer": True, "answers": "all"}
         if wanted.data is not None and not _templates_fit(options, wanted.data):
             changes |= {"prompt": None, "response": None, "format": None}
     return options.model_copy(update=changes)
@@ -156,12 +163,12 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def origin_record(adapted: Adapted, folder: Path) -> dict[str, Any]:
+def origin_record(folder: Path) -> dict[str, Any]:
     """Which adapter on which model, where and when."""
     return {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "adapter": {"folder": str(folder), **{name: hash_file(folder / name) for name in FILES}},
-        "model": adapted.recipe.model.model_dump(mode="json"),
+        "model": read_recipe(folder).model.model_dump(mode="json"),
         "environment": environment(),
     }
 
@@ -174,7 +181,7 @@ def _record(
     task: AbstractTask | None,
     found: Mapping[str, Scores],
 ) -> dict[str, Any]:
-    origin = origin_record(adapted, wanted.folder)
+    origin = origin_record(wanted.folder)
     origin["environment"]["versions"] |= task.versions() if task else {}
     hashes = data_hashes(options)
     return origin | {

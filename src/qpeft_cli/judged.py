@@ -92,20 +92,11 @@ def print_judged(wanted: Judging, load: Callable[[], Adapted], console: Console)
     digest = hashlib.sha256("".join(case.digest for case in cases).encode()).hexdigest()
     _agree(wanted, judge, len(cases), len(turns), digest, console)
     path = result_file(wanted.folder, "cpsycoune", wanted.output)
-    adapted = load()
-    place = wanted.folder / FOLDER
-    make_folder(place)
-    found: dict[str, list[tuple[str, Verdict]]] = {}
-    with used_alone(place):
-        verdicts = VerdictFile(place / "cpsycoune.judged.jsonl")
-        for name in (BASE, ADAPTED) if wanted.base else (ADAPTED,):
-            with adapted.without_adapter(name == BASE):
-                replies = _replies(adapted, wanted, [turn for _, turn in turns], name)
-            found[name] = _verdicts(judge, [turn for _, turn in turns], replies, verdicts, name)
+    found = _judged(load(), wanted, judge, [turn for _, turn in turns])
     results = {name: _result(turns, pairs, len(cases)) for name, pairs in found.items()}
     console.print(_table(results))
     console.print(COMPARABLE.format(model=judge.model, url=judge.url, wording=wording()[:12]))
-    record = origin_record(adapted, wanted.folder) | {
+    record = {
         "task": "cpsycoune",
         "judge": {"url": judge.url, "model": judge.model, "wording": wording()},
         "data": {"source": wanted.data, "examples": len(cases), "sha256": digest},
@@ -113,8 +104,24 @@ def print_judged(wanted: Judging, load: Callable[[], Adapted], console: Console)
         "max_new_tokens": wanted.max_new_tokens or MAX_NEW_TOKENS,
         "results": results,
     }
-    write_json(path, record)
+    write_json(path, origin_record(wanted.folder) | record)
     console.print(f"results are in {path}")
+
+
+def _judged(
+    adapted: Adapted, wanted: Judging, judge: Judge, turns: Sequence[Example]
+) -> dict[str, list[tuple[str, Verdict]]]:
+    """Replies to all turns with their verdicts, of each model that is asked for."""
+    place = wanted.folder / FOLDER
+    make_folder(place)
+    found = {}
+    with used_alone(place):
+        verdicts = VerdictFile(place / "cpsycoune.judged.jsonl")
+        for name in (BASE, ADAPTED) if wanted.base else (ADAPTED,):
+            with adapted.without_adapter(name == BASE):
+                replies = _replies(adapted, wanted, turns, name)
+            found[name] = _verdicts(judge, turns, replies, verdicts, name)
+    return found
 
 
 def _agree(wanted: Judging, judge: Judge, cases: int, turns: int, digest: str, console: Console) -> None:

@@ -99,6 +99,20 @@ def test_data_that_lack_the_columns_of_the_runs_templates_are_read_by_their_own(
     assert expected[0] == "The answer is It is 1.\n#### 1"
 
 
+def test_examples_longer_than_the_model_reads_are_left_out_and_counted(qpeft, adapter, gsm8k):
+    with gsm8k.open("a") as file:
+        file.write(json.dumps({"question": "Why? " * 700, "answer": "#### 1"}) + "\n")
+        # Longer than data.max_length of the run, and whole all the same.
+        file.write(json.dumps({"question": "Why? " * 200, "answer": "#### 1"}) + "\n")
+    code, out, err = qpeft("eval", adapter, "--task", "gsm8k", "--data", gsm8k, "--max-new-tokens", "2")
+    assert code == 0, err
+    assert "6 examples" in out
+    assert "truncated 0, 1 longer ones left out" in out
+    record = stored(adapter, "gsm8k")
+    assert (record["data"]["examples"], record["data"]["left_out"]) == (6, 1)
+    assert record["results"]["with adapter"]["cut"] == 6
+
+
 def test_results_go_where_they_are_wanted_and_overwrite_nothing(qpeft, adapter, gsm8k, tmp_path):
     output = tmp_path / "new" / "loss.json"
     code, out, _ = qpeft("eval", adapter, "--output", output)

@@ -103,6 +103,13 @@ def test_a_solution_without_a_box_is_refused():
         MATH.require(example)
 
 
+def test_a_parser_that_does_not_work_is_said_before_anything_is_graded(monkeypatch):
+    MATH.require_packages()
+    monkeypatch.setattr("math_verify.parse", lambda _: [])
+    with pytest.raises(TaskError, match="its parser does not work here"):
+        MATH.require_packages()
+
+
 def test_grading_in_another_thread_is_refused_since_signals_would_not_come():
     example, caught = Example((Message("user", "?"), Message("assistant", r"\boxed{2}")), {}, "x"), []
 

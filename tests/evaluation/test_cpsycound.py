@@ -94,6 +94,7 @@ def test_letters_of_other_scripts_stay_words():
 
 
 def test_rouge_over_words_counts_what_jieba_finds():
+    TASKS["cpsycound_words"].require_packages()
     text, right = "我觉得压力很大", "我觉得工作压力大"
     mine, theirs = words(text), words(right)
     assert len(mine) < len(text)
@@ -149,6 +150,6 @@ def test_a_history_that_is_longer_than_the_model_reads_is_refused(model, tokeniz
 
 
 def test_a_missing_package_names_the_extra_before_anything_is_generated(model, tokenizer, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "rouge_score" else sys)
-    with pytest.raises(TaskError, match=r'graded by rouge-score, .* pip install "qpeft\[eval\]"'):
+    monkeypatch.setitem(sys.modules, "rouge_score", None)
+    with pytest.raises(TaskError, match=r'rouge-score cannot be imported: .* pip install "qpeft\[eval\]"'):
         score(model, tokenizer, [dialogue()], encode_all(tokenizer, [dialogue()]), task=TASK)

@@ -1,6 +1,7 @@
 """A task that a recipe names: asked before anything takes time, and what is left of it in record and card."""
 
 import json
+import sys
 from typing import get_args
 
 import pytest
@@ -34,8 +35,8 @@ def test_both_grades_are_in_the_record_and_on_the_card(recipe, gsm8k, tmp_path, 
 
 
 def test_a_missing_package_is_said_before_anything_is_done(recipe, gsm8k, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(TaskError, match="graded by sacrebleu and rouge-score"):
+    monkeypatch.setitem(sys.modules, "rouge_score", None)
+    with pytest.raises(TaskError, match="graded by sacrebleu and rouge-score, and rouge-score cannot be imported"):
         train(recipe(data=gsm8k, evaluation={"task": "cpsycound"}))
     assert not (tmp_path / "run").exists()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -28,12 +29,17 @@ class AbstractTask(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
 
     def require_packages(self) -> None:
-        """Raises: TaskError if a package is missing."""
-        missing = [name for name in self.packages if importlib.util.find_spec(name.replace("-", "_")) is None]
-        if missing:
-            raise TaskError(
-                f'{self.name} is graded by {" and ".join(missing)}, which is not installed: pip install "qpeft[eval]".'
-            )
+        """Import what grades. Raises: TaskError if that cannot be."""
+        for name in self.packages:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # jieba asks for pkg_resources, which says that it is going away
+                    importlib.import_module(name.replace("-", "_"))
+            except ImportError as error:  # noqa: PERF203
+                raise TaskError(
+                    f"{self.name} is graded by {' and '.join(self.packages)}, and {name} cannot be imported: {error}. "
+                    'pip install "qpeft[eval]" brings what is needed.'
+                ) from error
 
     def versions(self) -> dict[str, str]:
         """Of the packages that grade, for records."""
