@@ -139,6 +139,7 @@ def test_one_seed_is_warned_of_before_the_verdict(shown):
     warning = "One run each, with one seed, so nothing is shown of the methods."
     assert page.index("Verdict") < page.index(warning) < page.index("Lowest loss")
     assert markdown.index(warning) < markdown.index("## What this cannot claim")
+    assert "- Of these single runs: " in markdown
     assert warning not in shown()[0]
 
 

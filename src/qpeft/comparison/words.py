@@ -121,7 +121,8 @@ def sentence(one: Measured, results: Results) -> str:
         UNDECIDED: f"Whether {one.method} is better or worse than {reference} stays open: {size}. The smallest "
         f"difference that this study would find in four of five cases is {loss.detectable:.4f}.",
     }[against.verdict]
-    return f"{said} {_answers(one, against, reference)}".strip()
+    single = "Of these single runs: " if len(results.study.seeds) == 1 else ""
+    return f"{single}{said} {_answers(one, against, reference)}".strip()
 
 
 def _answers(one: Measured, against: Against, reference: str) -> str:
