@@ -156,7 +156,7 @@ def test_turns_are_judged_once_and_gaps_are_counted(qpeft, adapter, cases, serve
     options += ["--max-new-tokens", "4"]
     code, out, err = qpeft("eval", adapter, *options)
     assert code == 0, err
-    assert f"{server.url} (model strict) gets the 2 talks of {cases}" in out
+    assert f"{server.url} (model strict) gets the talks of {cases} (2 in all)" in out
     assert "3 requests" in out
     assert "leave this machine" not in out
     assert "compare only with marks of the same judge" in out
