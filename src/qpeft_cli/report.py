@@ -10,15 +10,27 @@ from rich.console import Console
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a study, as qpeft compare left it.")],
-    html: Annotated[Path | None, typer.Option(help="Write the HTML file there; without it, into the folder.")] = None,
+    study: Annotated[Path, typer.Argument(help="Folder of a study, as qpeft compare left it, or its results.json.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the HTML file there; without it, into the folder, or beside the JSON file."),
+    ] = None,
 ) -> None:
-    """Write the report of a study again: report.html, report.md and results.json. Nothing is trained or measured."""
+    """Write the report of a study again: report.html, report.md and results.json. Nothing is trained or measured.
+
+    Of results.json, under whatever name, the HTML file alone: it holds all records of the study, without adapters.
+    """
     from qpeft.comparison import found_in  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.comparison.report import write_report  # noqa: PLC0415
+    from qpeft.comparison.records import read_records  # noqa: PLC0415
+    from qpeft.comparison.report import write_page, write_report  # noqa: PLC0415
     from qpeft_cli.compare import show  # noqa: PLC0415
 
-    results, ledger = found_in(folder)
     console = Console(highlight=False, soft_wrap=True)
+    if study.is_file():
+        results, ledger = read_records(study)
+        place = write_page(results, ledger, html or study.with_suffix(".html"))
+    else:
+        results, ledger = found_in(study)
+        place = write_report(results, ledger, html)
     show(results, console)
-    console.print(f"report: {write_report(results, ledger, html)}")
+    console.print(f"report: {place}")

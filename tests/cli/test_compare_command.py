@@ -1,6 +1,7 @@
 """`qpeft compare` and `qpeft report`, with runs in this process instead of many."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -46,6 +47,11 @@ def test_compare_runs_and_reports_and_report_does_it_again(qpeft, study_file, tm
     assert code == 0
     assert "no worse than LoRA" in out
     assert (tmp_path / "page.html").read_bytes() == before
+    shutil.copy(folder / "results.json", tmp_path / "evidence.json")
+    code, out, _ = qpeft("report", tmp_path / "evidence.json")
+    assert code == 0
+    assert "no worse than LoRA" in out
+    assert (tmp_path / "evidence.html").read_bytes() == before
 
 
 @pytest.mark.parametrize(

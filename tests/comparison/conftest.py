@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from browser import BROWSER
+
 
 @pytest.fixture(scope="session")
 def test_file(tmp_path_factory):
@@ -50,3 +52,23 @@ def finished(study_values, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("finished") / "study"
     return folder, compare(parse_study(study_values(folder), source="test"), processes=None)
+
+
+@pytest.fixture(scope="session")
+def report(finished):
+    """The folder of a finished study with its report."""
+    from qpeft.comparison import found_in
+    from qpeft.comparison.report import write_report
+
+    write_report(*found_in(finished[0]))
+    return finished[0]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Without a browser nothing fails, so that the last lines say what was not looked at."""
+    if not BROWSER:
+        terminalreporter.write_line(
+            "WARNING: the browser checks of reports did NOT run: no Chromium was found. Install one, or name it in "
+            "QPEFT_BROWSER.",
+            yellow=True,
+        )

@@ -10,6 +10,7 @@ import pytest
 from qpeft.comparison import compare, found_in, words
 from qpeft.comparison.graded import graded, metrics_by_title, overall, with_comparisons
 from qpeft.comparison.plan import plan_trials, read_inputs
+from qpeft.comparison.records import read_records, to_record
 from qpeft.comparison.report import write_report
 from qpeft.comparison.study import parse_study
 from qpeft.errors import TaskError
@@ -117,13 +118,14 @@ def test_a_study_of_gsm8k_reports_both_grades_of_all_methods(gsm8k_study, monkey
 
     folder = Path(results.study.output.folder)
     page = write_report(*found_in(folder)).read_text(encoding="utf-8")
-    assert "<h2>Answers</h2>" in page
+    assert '<h2 id="graded">Answers</h2>' in page
     text = (folder / "report.md").read_text(encoding="utf-8")
-    assert "| without adapter | strict | 20.0 |  |  |" in text
+    assert "| without an adapter | strict | 20.0 |  |  |" in text
     assert "| QTHA | flexible | 100.0, all alike | +0.0 (+0.0 to +0.0) | p = 1.000 |" in text
-    numbers = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert numbers["base"]["metrics"] == {"strict": 0.2, "flexible": 1.0}
-    assert [metric["metric"] for metric in numbers["methods"][0]["graded"]] == ["strict", "flexible"]
+    record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert record["base_metrics"] == {"strict": 0.2, "flexible": 1.0}
+    assert [metric["metric"] for metric in record["measured"][0]["graded"]] == ["strict", "flexible"]
+    assert to_record(*read_records(folder / "results.json")) == record
 
 
 def test_a_missing_package_ends_a_study_before_anything_is_trained(gsm8k_study, monkeypatch):

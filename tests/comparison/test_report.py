@@ -1,25 +1,17 @@
-"""The report as a reader meets it. With QPEFT_BROWSER=chromium, as a browser does too."""
+"""The report as a reader meets it; test_report_in_browser.py shows it to a browser."""
 
-import base64
 import json
-import os
-import re
-import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from qpeft.circuits import ansatz
 from qpeft.comparison import found_in, words
-from qpeft.comparison.drawing import columns
-from qpeft.comparison.figures import frontier
+from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.report import write_report
+from qpeft.comparison.results import BETTER
 
-BROWSER = os.environ.get("QPEFT_BROWSER")
-"""A Chromium. Unset, the tests that need one do not exist: elsewhere one that is skipped would go unnoticed."""
 VOID = {"meta", "link", "img", "br", "hr"}
 
 
@@ -45,14 +37,6 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(finished, tmp_path_factory):
-    """The folder of a study with its report."""
-    results, ledger = found_in(finished[0])
-    write_report(results, ledger)
-    return finished[0]
-
-
-@pytest.fixture(scope="module")
 def page(report):
     return Page((report / "report.html").read_text(encoding="utf-8"))
 
@@ -60,27 +44,26 @@ def page(report):
 def test_the_page_needs_nothing_from_outside(page):
     for tag, attributes in page.tags:
         assert tag not in ("script", "iframe", "object")
-        for name in ("src", "href", "srcset", "data", "action"):
-            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes[name])
+        for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+            assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes[name])
     assert "@import" not in page.text
     assert "url(" not in page.text
 
 
-def test_every_figure_is_a_drawing_with_words_for_it(page):
-    images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 4
-    for image in images:
-        kind, _, content = image["src"].partition(",")
-        assert kind == "data:image/svg+xml;base64"
-        assert ElementTree.fromstring(base64.b64decode(content)).tag.endswith("svg")
-        assert len(image["alt"].split()) > 10
+def test_every_figure_has_words_for_it(page):
+    figures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(figures) == 6  # differences, curves, frontier, circuit, health, rates
+    assert sum(tag == "figure" for tag, _ in page.tags) == len(figures)
+    for figure in figures:
+        assert figure["role"] == "img"
+        assert len(figure["aria-label"].split()) > 10
 
 
 def test_the_verdict_comes_first_and_figures_are_those_of_the_records(finished, report, page):
     body = page.text[page.text.index("}\n") :]
-    assert body.index("QTHA") < body.index("What this cannot claim") < body.index("How to do it again")
+    assert body.index("Verdict") < body.index("What this cannot claim") < body.index("How to do it again")
     stored = json.loads((report / "results.json").read_text())
-    for method in stored["methods"]:
+    for method in stored["measured"]:
         one = finished[1].of(method["method"])
         assert method["loss"]["estimate"] == pytest.approx(np.mean(one.loss.per_seed))
         assert f"{one.loss.estimate:.4f}" in page.text
@@ -99,17 +82,23 @@ def test_both_forms_say_the_same(report, page):
     assert lines
     told = " ".join(page.text.split())
     for line in lines:
-        if "**" not in line:
-            assert line in told
+        assert line in told
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {row.count("|") for row in rows[:4]} == {rows[0].count("|")}
 
 
 def test_text_of_the_data_cannot_become_part_of_the_page(finished, tmp_path):
+    bad = "<script>alert(1)</script> & 'more' \" $5 (#1) $6 计"
     results, ledger = found_in(finished[0])
-    object.__setattr__(results.study, "name", "<script>alert(1)</script> & more")
-    place = write_report(results, ledger, tmp_path / "other" / "page.html")
-    assert "script" not in [tag for tag, _ in Page(place.read_text(encoding="utf-8")).tags]
+    answers = ({"question": bad, "expected": bad, "text": bad, "right": True},)
+    measured = tuple(replace(one, method=one.method + bad, samples=answers) for one in results.measured)
+    results = replace(results, measured=measured, base_samples=answers, gaps=(bad,), missing={"QTHA": bad})
+    object.__setattr__(results.study, "name", bad)
+    place = write_report(results, Ledger(tmp_path, ledger.values))
+    page = Page(place.read_text(encoding="utf-8"))
+    assert "script" not in [tag for tag, _ in page.tags]
+    assert page.text.count("alert(1)") > 10
+    assert "$5 (#1) $6 计" in page.text
 
 
 def test_what_cannot_be_claimed_is_said(finished):
@@ -131,55 +120,102 @@ def test_what_cannot_be_claimed_is_said(finished):
     assert "changed on today (seeds), after 1 readings" in said()
 
 
-def test_the_frontier_is_what_no_smaller_method_beats(finished):
-    measured = finished[1].measured
-    expected = {
-        one.method
-        for one in measured
-        if not any(other.parameters <= one.parameters and other.loss.estimate < one.loss.estimate for other in measured)
-    }
-    assert {one.method for one in frontier(measured)} == expected
+@pytest.fixture
+def shown(finished, tmp_path):
+    """A function: the page and the Markdown of the finished study, with parts of its results changed by keyword."""
+
+    def show(*, seeds=None, **changes):
+        results, ledger = found_in(finished[0])
+        if seeds is not None:
+            object.__setattr__(results, "study", results.study.model_copy(update={"seeds": seeds}))
+        place = write_report(replace(results, **changes), Ledger(tmp_path, ledger.values))
+        return Page(place.read_text(encoding="utf-8")).text, (tmp_path / "report.md").read_text(encoding="utf-8")
+
+    return show
 
 
-@pytest.mark.parametrize("name", ["ring_crz", "ring_cz", "ring_cnot"])
-def test_gates_in_one_column_of_a_drawing_do_not_cross(name):
-    circuit = ansatz.ANSATZE[name](5, 2)
-    places = columns(circuit.operations)
-    taken = [
-        (column, qubit)
-        for operation, column in zip(circuit.operations, places, strict=True)
-        for qubit in range(min(operation.qubits), max(operation.qubits) + 1)
+def test_one_seed_is_warned_of_before_the_verdict(shown):
+    page, markdown = shown(seeds=[0])
+    warning = "One run each, with one seed, so nothing is shown of the methods."
+    assert page.index("Verdict") < page.index(warning) < page.index("Lowest loss")
+    assert markdown.index(warning) < markdown.index("## What this cannot claim")
+    assert "- Of these single runs: " in markdown
+    assert warning not in shown()[0]
+
+
+def test_a_method_that_crashed_is_a_row_with_its_reason(finished, shown):
+    reason = "learning rate 0.01, seed 1: its process ended with signal 9; see trained.log"
+    rest = tuple(one for one in finished[1].measured if one.method != "QTHA")
+    page, markdown = shown(measured=rest, missing={"QTHA": reason}, gaps=(f"QTHA, {reason}",))
+    (row,) = [line for line in markdown.splitlines() if line.startswith("| QTHA | missing")]
+    assert reason in row
+    heading = next(line for line in markdown.splitlines() if line.startswith("| method | verdict"))
+    assert row.count("|") == heading.count("|")
+    assert "Nothing can be compared" in page
+    assert "Without a result, so nothing is said of them: QTHA." in page
+    assert page.count("its process ended with signal 9") == 2  # in the table, and in the list of what is missing
+
+
+def test_without_the_reference_nothing_is_called_the_reference(finished, shown):
+    alone = tuple(replace(one, against=None) for one in finished[1].measured if one.method == "QTHA")
+    _, markdown = shown(measured=alone, missing={"LoRA": "it broke"})
+    assert "| QTHA | not compared |" in markdown
+    assert "| LoRA | missing |" in markdown
+
+
+def test_the_health_of_every_layer_is_told(finished, shown):
+    records = finished[1].of("QTHA").health
+    assert len(records) == 2
+    assert all(len(health["layers"]) == 4 for health in records)
+    last = [ends["variance"][1] for health in records for ends in health["layers"].values()]
+    (row,) = [line for line in shown()[1].splitlines() if line.startswith("| QTHA | 0 of 4 |")]
+    assert f"| {min(last):.2g} to {max(last):.2g} |" in row
+    ill = [
+        dict(health) | {"warnings": {"model.layers.1.self_attn.q_proj": "it is constant."}} for health in records[:1]
     ]
-    assert len(set(taken)) == len(taken)
-    for qubit in range(5):  # and those of one qubit keep their order
-        mine = [place for one, place in zip(circuit.operations, places, strict=True) if qubit in one.qubits]
-        assert mine == sorted(mine)
+    one = replace(finished[1].of("QTHA"), health=(*ill, records[1]))
+    page, markdown = shown(measured=(one,))
+    assert "| QTHA | 1 of 4 |" in markdown
+    for text in (page, markdown):
+        assert "QTHA, model.layers.1.self_attn.q_proj, in 1 of 2 runs: it is constant." in text
 
 
-def browse(page, tmp_path):
-    """Messages of the console, and addresses that the page asks for, when a browser shows it on a telephone."""
-    log = tmp_path / "net.json"
-    command = [
-        BROWSER, "--headless", "--no-sandbox", "--no-first-run", "--disable-gpu", "--window-size=400,2000",
-        "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--log-net-log={log}", f"--screenshot={tmp_path / 'page.png'}", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    # What the browser asks for by itself is "not an origin"; a page in a file is the origin null.
-    asked = {event["url"] for event in events if event.get("initiator", "not an origin") != "not an origin"}
-    return re.findall(r"CONSOLE.*", done.stderr), sorted(asked)
+def test_health_is_that_of_the_runs(finished):
+    from qpeft.comparison.plan import plan_trials
+    from qpeft.runs import read_record
+
+    ledger = Ledger.read(finished[0])
+    rate = next(choice.rate for choice in finished[1].choices if choice.method == "QTHA")
+    trials = plan_trials(ledger.study, ledger.inputs)
+    run = next(one.run for one in trials if (one.method, one.rate, one.seed) == ("QTHA", rate, 1))
+    for layer, columns in read_record(run)["health"]["layers"].items():
+        found = finished[1].of("QTHA").health[1]["layers"][layer]
+        assert found["variance"] == [columns["variance"][0], columns["variance"][-1]]
+        assert found["gradient_ratio"][1] == columns["circuit_gradient"][-1] / columns["core_gradient"][-1]
+    assert finished[1].of("LoRA").health == (None, None)
 
 
-if BROWSER:
+def test_answers_stand_side_by_side_with_those_of_the_model_itself(finished, shown):
+    def answer(text, right):
+        return ({"question": "1 and 1?", "expected": "2", "text": text, "right": right},)
 
-    def test_a_browser_complains_of_nothing_and_asks_for_nothing(report, tmp_path):
-        assert browse(report / "report.html", tmp_path) == ([], [])
-        assert (tmp_path / "page.png").stat().st_size > 10_000
+    measured = tuple(replace(one, samples=answer(f"by {one.method}", True)) for one in finished[1].measured)
+    page, markdown = shown(measured=measured, base_samples=answer("by nobody", False))
+    told = " ".join(page.split())
+    assert "1 and 1? expected2 without an adapter: wrongby nobody QTHA: rightby QTHA LoRA: rightby LoRA" in told
+    assert "- without an adapter, wrong: by nobody" in markdown
+    assert len(finished[1].base_samples) == 4
 
-    def test_a_browser_would_tell(tmp_path):
-        page = Path(tmp_path / "page.html")
-        page.write_text('<img src="http://outside.invalid/x.png"><script>console.error("oh")</script>')
-        console, asked = browse(page, tmp_path)
-        assert "oh" in console[0]
-        assert asked == ["http://outside.invalid/x.png"]
+
+def test_findings_name_each_method_once_the_best_first(finished):
+    results = finished[1]
+    against = replace(results.of("QTHA").against, verdict=BETTER)
+    better = replace(results.of("QTHA"), method="A, small", against=against)
+    both = replace(results, measured=(*results.measured, better), missing={"B": "it broke"})
+    found = words.findings(both)
+    assert [(found[0].verdict, found[0].methods), (found[-1].verdict, found[-1].methods)] == [
+        (BETTER, ("A, small",)),
+        (words.MISSING, ("B",)),
+    ]
+    assert sorted(method for finding in found for method in finding.methods) == ["A, small", "B", "QTHA"]
+    assert words.headline(both).startswith("A, small: better than LoRA; ")

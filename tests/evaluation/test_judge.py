@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from judge_server import MARKS, judge_server
 
+from judge_server import MARKS, judge_server
 from qpeft.data import Message
 from qpeft.errors import OutputError, TaskError
 from qpeft.evaluation import judge as module

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qpeft.circuits import Circuit
-from qpeft.circuits.circuit import Input, Operation, Weight
+from qpeft.circuits.circuit import Angle, Input, Operation, Weight
+from qpeft.comparison.canvas import STAND_INS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMN, BOX = 1.0, 0.72
-INPUT_COLOUR, WEIGHT_COLOUR, FIXED_COLOUR = "#cfe8f7", "#fbe3c0", "#eeeeee"
+INK, SOFT = STAND_INS["ink"], STAND_INS["soft"]
 
 
 def columns(operations: Sequence[Operation]) -> list[int]:
@@ -28,12 +29,12 @@ def columns(operations: Sequence[Operation]) -> list[int]:
 
 
 def draw(circuit: Circuit, axes: Axes) -> None:
-    """Draw it: angles from the data on blue, trained ones on orange; a dot is a control."""
+    """Draw it: angles from the data are x, on blue, trained ones w, on orange; a dot is a control."""
     places = columns(circuit.operations)
     width = max(places, default=0) + 1
     for qubit in range(circuit.num_qubits):
-        axes.plot([-0.7, width - 0.3], [qubit, qubit], color="#555555", linewidth=0.8, zorder=0)
-        axes.text(-0.8, qubit, f"{qubit}", ha="right", va="center", fontsize=8)
+        axes.plot([-0.7, width - 0.3], [qubit, qubit], color=SOFT, linewidth=0.8, zorder=0)
+        axes.text(-0.8, qubit, f"{qubit}", ha="right", va="center", fontsize=8, color=SOFT)
     for operation, column in zip(circuit.operations, places, strict=True):
         _draw_operation(operation, column * COLUMN, axes)
     axes.set(xlim=(-1.3, width), ylim=(circuit.num_qubits - 0.4, -0.6), aspect="equal")
@@ -45,10 +46,24 @@ def _draw_operation(operation: Operation, x: float, axes: Axes) -> None:
 
     *controls, target = operation.qubits
     for control in controls:
-        axes.plot([x, x], [control, target], color="#333333", linewidth=0.8, zorder=1)
-        axes.plot([x], [control], "o", color="#333333", markersize=4, zorder=2)
-    colour = {Input: INPUT_COLOUR, Weight: WEIGHT_COLOUR}.get(type(operation.angle), FIXED_COLOUR)
+        axes.plot([x, x], [control, target], color=INK, linewidth=0.8, zorder=1)
+        axes.plot([x], [control], "o", color=INK, markersize=4, zorder=2)
+    colour = STAND_INS[{Input: "input", Weight: "weight"}.get(type(operation.angle), "fixed")]
     corner = (x - BOX / 2, target - BOX / 2)
-    axes.add_patch(Rectangle(corner, BOX, BOX, facecolor=colour, edgecolor="#333333", linewidth=0.6, zorder=2))
+    axes.add_patch(Rectangle(corner, BOX, BOX, facecolor=colour, edgecolor=INK, linewidth=0.6, zorder=2))
     name = operation.gate_name[len(controls) :] if operation.gate_name.startswith("C") else operation.gate_name
-    axes.text(x, target, name, ha="center", va="center", fontsize=6, zorder=3)
+    text = "\n".join(filter(None, (name, angle_name(operation.angle))))
+    axes.text(x, target, text, ha="center", va="center", fontsize=6.5, linespacing=1, zorder=3, color=INK)
+
+
+def angle_name(angle: Angle | None) -> str:
+    """Where an angle comes from, short enough for a box; empty for a gate without one."""
+    match angle:
+        case None:
+            return ""
+        case Input(index):
+            return f"x{index}"
+        case Weight(index):
+            return f"w{index}"
+        case _:
+            return f"{angle:.2g}"

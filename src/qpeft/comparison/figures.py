@@ -1,104 +1,204 @@
-"""The figures of a report, as SVG inside the page, each with words for those who cannot see it."""
+"""The figures of a report, each with words for those who cannot see it."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qpeft.adapters.qtha import QthaConfig
-from qpeft.circuits import Circuit
-from qpeft.circuits.ansatz import ANSATZE
-from qpeft.comparison.drawing import columns, draw
+from qpeft.comparison.canvas import (
+    STAND_INS,
+    TEXT,
+    Picture,
+    dress,
+    height_for,
+    label_ends,
+    new_axes,
+    new_figure,
+    picture,
+    style,
+    wrapped,
+)
 from qpeft.comparison.results import Measured, Results
-from qpeft.comparison.study import Study
+from qpeft.comparison.statistics import Array
+from qpeft.comparison.words import signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
-"""Distinguishable with all common kinds of colour blindness (Okabe and Ito); after them, dashes begin."""
-DASHES = ("-", "--", ":", "-.")
+POINTS = 80
+"""Of a curve; longer ones are drawn as means of neighbouring steps."""
+IN_ONE = 4
+"""So many curves share their axes; more get axes of their own."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """`svg`: the drawing. `alt`: what it shows, in words."""
-
-    title: str
-    svg: bytes
-    alt: str
-
-    @property
-    def uri(self) -> str:
-        """The drawing as a data URI."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode("ascii")
+def differences(results: Results) -> Picture | None:
+    """Every method's difference from the reference with its interval; None if there is nothing to compare."""
+    compared = [(one, one.against) for one in results.measured if one.against is not None]
+    if not compared:
+        return None
+    reference, margin = results.study.reference, results.study.margin
+    height = 0.95 + sum(0.17 * max(2, wrapped(one.method).count("\n") + 1) for one, _ in compared)
+    figure, axes = new_axes(height, "← better\u2003difference of loss, nats per token\u2003worse →", "")
+    for row, (_, against) in enumerate(compared):
+        loss = against.loss
+        axes.plot([loss.low, loss.high], [row, row], color=STAND_INS["ink"], linewidth=1.6)
+        axes.plot(loss.per_seed, [row] * len(loss.per_seed), "|", color=STAND_INS["soft"], markersize=9)
+        axes.plot([loss.estimate], [row], "o", color=STAND_INS["accent"], markersize=6)
+        axes.annotate(
+            against.verdict,
+            (1.02, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=TEXT - 1,
+            color=STAND_INS["ink"],
+        )
+    axes.axvline(0, color=STAND_INS["ink"], linewidth=1)
+    axes.axvline(margin, color=STAND_INS["soft"], linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(compared)), [wrapped(one.method) for one, _ in compared])
+    axes.set_ylim(len(compared) - 0.4, -0.6)
+    said = "; ".join(f"{one.method} {signed(against.loss)}, {against.verdict}" for one, against in compared)
+    return picture(
+        figure, "differences",
+        f"Every method minus {reference}, which is the line at zero. Dots: differences; bars: 95 % intervals; strokes: "
+        f"seeds; dashed: the margin of {margin:g}.",
+        f"Differences of loss from {reference} with 95 % intervals, below zero is better: {said}.",
+    )  # fmt: skip
 
 
 def pictures(results: Results) -> list[Picture]:
-    """Every figure that the results have something for."""
-    found = [_curves(results), _frontier(results), _rates(results)] if results.measured else [_rates(results)]
-    circuit = circuit_of(results.study)
-    return found + ([_circuit(circuit)] if circuit else [])
+    """How training went, and what every parameter buys; nothing if nothing was measured."""
+    return [curves(results), frontier_picture(results)] if results.measured else []
 
 
-def circuit_of(study: Study) -> Circuit | None:
-    """The circuit of the first method that has one."""
-    for method in study.methods:
-        config = study.config(method)
-        if isinstance(config, QthaConfig) and config.middle in ("circuit", "frozen_circuit"):
-            num_qubits = config.qubits_per_circuit(config.rank)
-            return ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload)
-    return None
+def curves(results: Results) -> Picture:
+    """Training losses, mean over seeds with the range as a band."""
+    drawn = [(number, one, *_history(one.histories)) for number, one in enumerate(results.measured)]
+    drawn = [row for row in drawn if len(row[2])]
+    reference = next((row for row in drawn if row[1].method == results.study.reference), drawn[0] if drawn else None)
+    figure = _curves_apart(drawn, reference) if reference and len(drawn) > IN_ONE else _curves_together(drawn)
+    band = "mean over seeds with their range as a band" if len(results.study.seeds) > 1 else "of one seed"
+    said = [f"{one.method} {losses.mean(0)[0]:.3f} to {losses.mean(0)[-1]:.3f}" for _, one, _, losses in drawn]
+    return picture(
+        figure, "curves", f"Training loss, {band}.",
+        f"Training loss over steps, {band}. First to last: {'; '.join(said)}.",
+    )  # fmt: skip
 
 
-def _curves(results: Results) -> Picture:
-    figure, axes = _axes("step", "training loss (nats per token)")
-    ends = []
-    for number, one in enumerate(results.measured):
-        steps, losses = _history(one.histories)
-        if len(steps):
-            axes.plot(steps, losses.mean(0), label=one.method, **_style(number))
-            axes.fill_between(steps, losses.min(0), losses.max(0), color=_style(number)["color"], alpha=0.15)
-            ends.append(f"{one.method} {losses.mean(0)[0]:.3f} to {losses.mean(0)[-1]:.3f}")
-    if ends:
-        axes.legend(fontsize=8)
-    alt = f"Training loss over steps, mean over seeds with the range as a band. First to last: {'; '.join(ends)}."
-    return Picture("Training loss", _svg(figure), alt)
+Curve = tuple[int, Measured, Array, Array]
 
 
-def _history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[np.ndarray, np.ndarray]:
+def _curves_together(drawn: Sequence[Curve]) -> Figure:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    figure, axes = new_axes(
+        height_for((curve[1].method for curve in drawn), 3.2), "step", "training loss (nats per token)"
+    )
+    for curve in drawn:
+        _draw_curve(axes, curve)
+    _loss_scale(axes, drawn)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    label_ends(
+        axes,
+        [(one.method, steps[-1], losses.mean(0)[-1], style(number)["color"]) for number, one, steps, losses in drawn],
+    )
+    return figure
+
+
+def _curves_apart(drawn: Sequence[Curve], reference: Curve) -> Figure:
+    """Axes for each method, with the reference's curve in all of them."""
+    rows = -(-len(drawn) // 2)
+    figure = new_figure(1.55 * rows + 0.3)
+    grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(drawn) :]:
+        axes.set_visible(False)
+    _, other, steps, losses = reference
+    for axes, curve in zip(grid.flat, drawn, strict=False):
+        dress(axes)
+        axes.plot(steps, losses.mean(0), color=STAND_INS["soft"], linewidth=0.8, linestyle=":")
+        _draw_curve(axes, curve)
+        axes.set_title(wrapped(curve[1].method, 30), fontsize=TEXT, color=STAND_INS["ink"])
+    _loss_scale(grid[0, 0], drawn)
+    figure.supxlabel(wrapped(f"step (dotted: {other.method})", 60), fontsize=TEXT, color=STAND_INS["ink"])
+    figure.supylabel("training loss (nats per token)", fontsize=TEXT, color=STAND_INS["ink"])
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    number, _, steps, losses = curve
+    look = style(number)
+    axes.plot(steps, losses.mean(0), markevery=max(1, len(steps) // 8), linewidth=1.4, **look)
+    axes.fill_between(steps, losses.min(0), losses.max(0), color=look["color"], alpha=0.18, linewidth=0)
+
+
+def _loss_scale(axes: Axes, drawn: Sequence[Curve]) -> None:
+    """Logarithmic where losses fall to less than half: their ends would be one line."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
+
+    values = np.concatenate([losses.ravel() for _, _, _, losses in drawn]) if drawn else np.ones(1)
+    if 0 < 2 * values.min() < values.max():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array, Array]:
     """Steps, and training losses of every seed at them, (seeds, steps)."""
     found = [{entry["step"]: entry["loss"] for entry in history if "loss" in entry} for history in histories]
     steps = sorted(set.intersection(*(set(one) for one in found)))
-    return np.array(steps), np.array([[one[step] for step in steps] for one in found])
+    parts = np.array_split(np.arange(len(steps)), min(len(steps), POINTS)) if steps else []
+    losses = np.array([[one[step] for step in steps] for one in found], dtype=float)
+    means = [losses[:, part].mean(1) for part in parts]
+    ends = np.array([steps[part[-1]] for part in parts], dtype=float)
+    return ends, np.stack(means, 1) if means else losses
 
 
-def _frontier(results: Results) -> Picture:
-    figure, axes = _axes("trainable parameters", "loss (nats per token)")
-    for number, one in enumerate(results.measured):
+def frontier_picture(results: Results) -> Picture:
+    """Loss against trainable parameters."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
+
+    measured = results.measured
+    figure, axes = new_axes(
+        height_for((one.method for one in measured), 2.9), "trainable parameters", "loss (nats per token)"
+    )
+    for number, one in enumerate(measured):
         spans = [[one.loss.estimate - one.loss.low], [one.loss.high - one.loss.estimate]]
-        marker = "osD^vP*X"[number // len(COLOURS) % 8]
-        axes.errorbar(
-            [one.parameters], [one.loss.estimate], yerr=spans, fmt=marker, capsize=3, color=_style(number)["color"]
-        )
-        axes.annotate(
-            one.method, (one.parameters, one.loss.estimate), xytext=(5, 4), textcoords="offset points", fontsize=8
-        )
-    best = frontier(results.measured)
+        look = style(number) | {"linestyle": "none", "markersize": 6}
+        axes.errorbar([one.parameters], [one.loss.estimate], yerr=spans, capsize=2, linewidth=1, **look)
+    best = frontier(measured)
     line = [(one.parameters, one.loss.estimate) for one in best]
-    axes.plot(*zip(*line, strict=True), color="#999999", linewidth=1, zorder=0, drawstyle="steps-post")
+    axes.plot(
+        *zip(*line, strict=True), color=STAND_INS["soft"], linewidth=1, linestyle=":", zorder=0, drawstyle="steps-post"
+    )
     axes.set_xscale("log")
-    axes.margins(x=0.2)
-    points = "; ".join(f"{one.method} {one.parameters:,}, {one.loss.estimate:.4f}" for one in results.measured)
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    label_ends(
+        axes,
+        [
+            (one.method, one.parameters, one.loss.estimate, style(number)["color"])
+            for number, one in enumerate(measured)
+        ],
+    )
+    points = "; ".join(f"{one.method} {one.parameters:,}, {one.loss.estimate:.4f}" for one in measured)
     names = ", ".join(one.method for one in best)
-    alt = f"Loss against trainable parameters, with 95 % intervals: {points}. Not beaten by any smaller one: {names}."
-    return Picture("Parameters against loss", _svg(figure), alt)
+    return picture(
+        figure, "frontier", "Parameters against loss, with 95 % intervals. Dotted: not beaten by any smaller method.",
+        f"Loss against trainable parameters, with 95 % intervals: {points}. Not beaten by any smaller one: {names}.",
+    )  # fmt: skip
+
+
+def short(value: float) -> str:
+    """A count in at most four characters or so: 115k, 2.5M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:g}"
 
 
 def frontier(measured: Sequence[Measured]) -> list[Measured]:
@@ -110,61 +210,29 @@ def frontier(measured: Sequence[Measured]) -> list[Measured]:
     return best
 
 
-def _rates(results: Results) -> Picture:
-    figure, axes = _axes("learning rate", "loss on the held-out tenth")
-    said = []
+def rates_picture(results: Results) -> Picture:
+    """Losses that learning rates were chosen by."""
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
+
+    figure, axes = new_axes(
+        height_for((choice.method for choice in results.choices), 2.9), "learning rate", "loss on the held-out tenth"
+    )
+    said, labels, tried = [], [], set()
     for number, choice in enumerate(results.choices):
         rows = [(rate, [loss for loss in losses if loss is not None]) for rate, losses in choice.losses.items()]
         points = [(rate, float(np.mean(losses)), min(losses), max(losses)) for rate, losses in rows if losses]
         if points:
-            rates, means, low, high = (np.array(values) for values in zip(*points, strict=True))
-            axes.errorbar(
-                rates, means, yerr=[means - low, high - means], label=choice.method, capsize=3, marker="o",
-                markersize=4, **_style(number),
-            )  # fmt: skip
+            grid, means, low, high = (np.array(values) for values in zip(*points, strict=True))
+            axes.errorbar(grid, means, yerr=[means - low, high - means], capsize=2, linewidth=1, **style(number))
+            labels.append((choice.method, grid[-1], means[-1], style(number)["color"]))
+            tried |= set(grid.tolist())
             said.append(f"{choice.method} " + ", ".join(f"{mean:.4f} at {rate:g}" for rate, mean, _, _ in points))
     axes.set_xscale("log")
-    if said:
-        axes.legend(fontsize=8)
-    alt = f"Loss on the held-out tenth of the training file over learning rates, with the range: {'; '.join(said)}."
-    return Picture("Learning rates", _svg(figure), alt)
-
-
-def _circuit(circuit: Circuit) -> Picture:
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    width = max(columns(circuit.operations), default=0) + 2.5
-    figure = Figure(figsize=(0.34 * width, 0.36 * (circuit.num_qubits + 0.4)), layout="constrained")
-    draw(circuit, figure.add_subplot())
-    gates = ", ".join(
-        f"{operation.gate_name}({', '.join(map(str, operation.qubits))})" for operation in circuit.operations
-    )
-    alt = f"Circuit of {circuit.num_qubits} qubits, each read by Z at the end. In time order: {gates}."
-    return Picture("The circuit: angles from the data on blue, trained ones on orange", _svg(figure), alt)
-
-
-def _axes(x: str, y: str) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure  # noqa: PLC0415  (takes a second to import)
-
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-    axes = figure.add_subplot(xlabel=x, ylabel=y)
-    axes.grid(alpha=0.25)
-    return figure, axes
-
-
-def _style(number: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
-    }
-
-
-def _svg(figure: Figure) -> bytes:
-    """The same bytes for the same figure: no date, and names of parts that are no random numbers."""
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "qpeft", "svg.fonttype": "path"}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    return buffer.getvalue()
+    axes.xaxis.set_major_locator(FixedLocator(sorted(tried)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    label_ends(axes, labels)
+    return picture(
+        figure, "rates", "Learning rates: mean over seeds, with their range.",
+        f"Loss on the held-out tenth of the training file over learning rates, with the range: {'; '.join(said)}.",
+    )  # fmt: skip

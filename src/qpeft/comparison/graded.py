@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,6 @@ class Graded:
     value: Difference
     against: Difference | None = None
     p: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures without those of single examples."""
-        return {name: value for name, value in asdict(self).items() if name not in ("sums", "counts")}
 
 
 def graded(scores: Sequence[Mapping[str, Any]]) -> tuple[Graded, ...]:

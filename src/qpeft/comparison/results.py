@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qpeft.comparison.graded import Graded, graded, metrics_by_title, overall, with_comparisons
+from qpeft.comparison.health import Health, looks
 from qpeft.comparison.jobs import Job
 from qpeft.comparison.plan import Inputs, Trial, measure_job
 from qpeft.comparison.selection import Choice
@@ -18,6 +19,8 @@ from qpeft.comparison.study import Study
 from qpeft.runs import read_record
 
 BETTER, NO_WORSE, WORSE, UNDECIDED = "better", "no worse", "worse", "undecided"
+CURVE = ("step", "loss")
+"""What is kept of a run's history."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Measured:
 
     `nats`: losses of items; `right`: whether answers are, or None. `neutral`: nats per token on neutral text after
     training. `ablations`: the loss of each minus that of the method itself. `against`: None for the reference itself.
+    `health`: of every seed's circuits, None without any. `samples`: answers of the first seed. `device`: trained on.
     `graded`: every metric of its answers. `overall`: metrics of all answers together by their titles, means over seeds.
     """
 
@@ -58,7 +62,9 @@ class Measured:
     seconds_per_step: float | None
     peak_memory: int
     histories: tuple[Sequence[Mapping[str, float]], ...]
+    health: tuple[Health | None, ...]
     samples: tuple[Mapping[str, Any], ...]
+    device: str
     graded: tuple[Graded, ...] = ()
     overall: Mapping[str, float] = field(default_factory=dict)
 
@@ -72,8 +78,9 @@ class Measured:
 class Results:
     """A whole study. `base`: nats per token of the model without an adapter, or None; so `base_neutral`.
 
-    `base_metrics`: of its answers, by their titles. `gaps`: what is missing, and why. `num_items`, `num_tokens`: what
-    was judged by. `num_chosen_by`: examples by which learning rates were chosen.
+    `base_samples`: its answers. `gaps`: what is missing, and why; `missing`: methods without a result, with the first
+    reason. `tokens`: of every item that was judged by. `num_chosen_by`: examples by which learning rates were chosen.
+    `base_metrics`: of its answers, by their titles.
     """
 
     study: Study
@@ -81,11 +88,22 @@ class Results:
     measured: tuple[Measured, ...]
     base: float | None
     base_neutral: float | None
+    base_samples: tuple[Mapping[str, Any], ...]
     gaps: tuple[str, ...]
-    num_items: int
-    num_tokens: int
+    missing: Mapping[str, str]
+    tokens: tuple[int, ...]
     num_chosen_by: int
     base_metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def num_items(self) -> int:
+        """How many items were judged by."""
+        return len(self.tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens they have."""
+        return sum(self.tokens)
 
     def of(self, method: str) -> Measured | None:
         """What was measured of a method; None if it has a gap."""
@@ -95,14 +113,17 @@ class Results:
 def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inputs: Inputs) -> Results:
     """The results of all chosen runs that were measured; what is missing stands in `gaps`."""
     gaps = [gap for choice in choices for gap in choice.gaps]
+    missing: dict[str, str] = {}
     measured, tokens = [], np.zeros(0)
     for choice in choices:
         chosen = [trial for trial in trials if (trial.method, trial.rate) == (choice.method, choice.rate)]
         jobs = [measure_job(study, trial, inputs) for trial in chosen]
         if not jobs:
             gaps.append(f"{choice.method}: no learning rate has runs for all seeds, so none was chosen")
-        elif missing := [job for job in jobs if job.result() is None]:
-            gaps.append(f"{choice.method}, judged: {missing[0].failure() or 'not run yet'}")
+            missing[choice.method] = choice.gaps[0].removeprefix(f"{choice.method}, ")
+        elif unmeasured := [job for job in jobs if job.result() is None]:
+            missing[choice.method] = f"judged: {unmeasured[0].failure() or 'not run yet'}"
+            gaps.append(f"{choice.method}, {missing[choice.method]}")
         else:
             tokens = np.array(_result(jobs[0])["final"]["items"]["tokens"], dtype=float)
             measured.append(_measured(choice.method, chosen, jobs, tokens))
@@ -116,9 +137,10 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
         tuple(_with_comparisons(study, measured, tokens)),
         None if found is None else found["final"]["loss"],
         None if found is None else found["neutral"],
+        () if found is None else tuple(found["final"]["samples"]),
         tuple(gaps),
-        len(tokens),
-        int(tokens.sum()),
+        missing,
+        tuple(int(number) for number in tokens),
         next((_chosen_by(trial) for trial in trials if trial.job.result() is not None), 0),
         {} if found is None else metrics_by_title(found["final"]),
     )
@@ -152,8 +174,13 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
         trained[0]["adapter_bytes"],
         statistics.median(one["seconds_per_step"] or 0.0 for one in records) or None,
         max(record["peak_memory"] for record in records),
-        tuple(record["history"] for record in records),
+        tuple(
+            [{name: entry[name] for name in CURVE if name in entry} for entry in record["history"]]
+            for record in records
+        ),
+        tuple(looks(record["health"]) for record in records),
         tuple(found[0]["final"]["samples"]),
+        records[0]["environment"]["device"],
         graded([one["final"] for one in found]),
         overall([one["final"] for one in found]),
     )

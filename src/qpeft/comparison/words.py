@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, Against, Measured, Results
@@ -19,29 +20,88 @@ def signed(value: Difference, digits: int = 4) -> str:
     return f"{value.estimate:+.{digits}f} ({value.low:+.{digits}f} to {value.high:+.{digits}f})"
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Methods of which the same may be said. `claim`: it, as what follows "these methods are"."""
+
+    verdict: str
+    claim: str
+    methods: tuple[str, ...]
+
+
+MISSING = "missing"
+"""The verdict of a method without a result."""
+
+
+def findings(results: Results) -> list[Finding]:
+    """What the study says, the best first, and what it has no result for."""
+    reference = results.study.reference
+    claims = {
+        BETTER: f"better than {reference}",
+        NO_WORSE: f"no worse than {reference} by the margin of {results.study.margin:g} nats per token",
+        UNDECIDED: f"not told apart from {reference} by this study",
+        WORSE: f"worse than {reference}",
+    }
+    compared = {one.method: one.against.verdict for one in results.measured if one.against is not None}
+    found = [
+        Finding(key, claim, tuple(method for method, verdict in compared.items() if verdict == key))
+        for key, claim in claims.items()
+    ]
+    found.append(Finding(MISSING, "without a result", tuple(results.missing)))
+    return [finding for finding in found if finding.methods]
+
+
+def size_note(method: str, results: Results) -> str:
+    """The size of a method beside the reference's; nothing if it is about the same, or without results of both."""
+    one, reference = results.of(method), results.of(results.study.reference)
+    if one is None or reference is None:
+        return ""
+    share = one.parameters / reference.parameters
+    return "" if 0.9 < share < 1.1 else f"{share:.0%} of its size"
+
+
+def grouped(gaps: Sequence[str]) -> dict[str, list[str]]:
+    """What is missing, by the reason."""
+    found: dict[str, list[str]] = {}
+    for gap in gaps:
+        what, _, reason = gap.partition(": ")
+        found.setdefault(reason, []).append(what)
+    return found
+
+
 def headline(results: Results) -> str:
     """The answer in one sentence."""
-    reference = results.study.reference
-    by_verdict: dict[str, list[str]] = {}
-    for one in results.measured:
-        if one.against is not None:
-            by_verdict.setdefault(one.against.verdict, []).append(one.method)
-    if not by_verdict:
+    reference, found = results.study.reference, findings(results)
+    if all(finding.verdict == MISSING for finding in found):
         return f"Nothing can be compared: the reference {reference} or all other methods lack runs."
-    margin = f"{results.study.margin:g}"
-    phrases = {
-        BETTER: f"better than {reference}",
-        NO_WORSE: f"no worse than {reference} by the margin of {margin} nats per token",
-        WORSE: f"worse than {reference}",
-        UNDECIDED: f"not told apart from {reference} by this study",
-    }
-    parts = [f"{_listed(by_verdict[key])}: {words}" for key, words in phrases.items() if key in by_verdict]
-    single = (
-        " These are single runs: with one seed, nothing is shown of the methods."
-        if len(results.study.seeds) == 1
-        else ""
-    )
-    return "; ".join(parts) + "." + single
+    return caution(results) + "; ".join(f"{_listed(finding.methods)}: {finding.claim}" for finding in found) + "."
+
+
+def caution(results: Results) -> str:
+    """What must be read before the findings; nothing for two seeds and more."""
+    if len(results.study.seeds) > 1:
+        return ""
+    return "One run each, with one seed, so nothing is shown of the methods. Of these runs: "
+
+
+def facts(results: Results, ledger: Mapping[str, Any]) -> str:
+    """What was compared, on what and when, in one line."""
+    study = results.study
+    judged = f"{results.num_items:,} test items" if study.test else f"{results.num_items:,} held-out items"
+    seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
+    return f"{study.recipe['model']['name']}, {judged}, {seeds} per method, begun {ledger['begun'][:10]}"
+
+
+def lead(results: Results) -> str:
+    """How far training got, with the sizes of the best method and the reference: figures to start from."""
+    if not results.measured:
+        return ""
+    best = min(results.measured, key=lambda one: one.loss.estimate)
+    said = f"Lowest loss: {best.method}, {best.loss.estimate:.3f} nats per token with {best.parameters:,} parameters"
+    reference = results.of(results.study.reference)
+    if reference is not None and reference is not best:
+        said += f"; {reference.method}: {reference.loss.estimate:.3f} with {reference.parameters:,}"
+    return said + ("." if results.base is None else f"; the model without an adapter: {results.base:.3f}.")
 
 
 def sentence(one: Measured, results: Results) -> str:
@@ -61,7 +121,8 @@ def sentence(one: Measured, results: Results) -> str:
         UNDECIDED: f"Whether {one.method} is better or worse than {reference} stays open: {size}. The smallest "
         f"difference that this study would find in four of five cases is {loss.detectable:.4f}.",
     }[against.verdict]
-    return f"{said} {_answers(one, against, reference)}".strip()
+    single = "Of these single runs: " if len(results.study.seeds) == 1 else ""
+    return f"{single}{said} {_answers(one, against, reference)}".strip()
 
 
 def _answers(one: Measured, against: Against, reference: str) -> str:
@@ -74,13 +135,9 @@ def _answers(one: Measured, against: Against, reference: str) -> str:
     )
 
 
-def ablation_sentences(one: Measured) -> list[str]:
-    """What spoiling the middle's output does to a trained method."""
-    found = []
-    for name, loss in one.ablations.items():
-        effect = "makes it worse" if loss.low > 0 else "makes it better" if loss.high < 0 else "changes nothing seen"
-        found.append(f"{one.method}, {name}: {effect} (loss {signed(loss)} nats per token).")
-    return found
+def effect(loss: Difference) -> str:
+    """What a change did whose loss minus that without it is this."""
+    return "makes it worse" if loss.low > 0 else "makes it better" if loss.high < 0 else "changes nothing seen"
 
 
 def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
@@ -104,6 +161,8 @@ def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
                 f"Methods train between {min(counts):,} and {max(counts):,} parameters: at equal size the order may "
                 "differ."
             )
+    if results.missing:
+        found.append(f"Without a result, so nothing is said of them: {_listed(list(results.missing))}.")
     if len(ledger["test_readings"]) > 1:
         found.append(
             f"The test was read {len(ledger['test_readings'])} times in this study, so what is tried after a reading "
@@ -134,5 +193,7 @@ def p_value(value: float) -> str:
     return "p below 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > 1 and any("," in name for name in names):
+        names = [f"“{name}”" for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,178 @@
+"""Drawings for a page: in its colours, light or dark, and with text that is text."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LIGHT = {
+    "paper": "#ffffff", "ink": "#1b1f24", "soft": "#57606a", "line": "#d5dae0", "tint": "#f3f6f9", "accent": "#0b5fa5",
+    "good": "#1a7f4b", "bad": "#b4351e", "input": "#cfe8f7", "weight": "#fbe3c0", "fixed": "#eeeeee",
+    "s0": "#0b5fa5", "s1": "#c4490a", "s2": "#00795a", "s3": "#a6418a", "s4": "#8a6100", "s5": "#1b7a8c",
+    "s6": "#3b3b3b", "s7": "#8c3b4a",
+}  # fmt: skip
+"""Colours of the page on white: text, lines, surfaces, gates of circuits, and a series for each method."""
+DARK = {
+    "paper": "#14181d", "ink": "#e8ebee", "soft": "#a4aeb9", "line": "#3a434d", "tint": "#1e242b", "accent": "#6db3f2",
+    "good": "#58c98b", "bad": "#ff8f75", "input": "#1f4a66", "weight": "#6b4a12", "fixed": "#3a434d",
+    "s0": "#6db3f2", "s1": "#ff9a5c", "s2": "#4cc9a0", "s3": "#e58bc8", "s4": "#e0b94a", "s5": "#8fd3f5",
+    "s6": "#d0d0d0", "s7": "#f08a9b",
+}  # fmt: skip
+"""The same names for a dark page."""
+STAND_INS = {name: f"#0a{number:02x}f5" for number, name in enumerate(LIGHT)}
+"""What the drawing library is given for each: a colour that nothing else has, so that the page can put in its own."""
+NAMES = {colour: f"var(--{name})" for name, colour in STAND_INS.items()}
+NUM_SERIES = sum(re.fullmatch(r"s\d", name) is not None for name in LIGHT)
+DASHES = ("-", "--", "-.", ":")
+MARKERS = "osD^vP*X"
+WIDTH = 4.4
+"""Of every figure, inches: text of 9 points is then still readable at the width of a telephone."""
+TEXT = 9
+LABEL_WIDTH = 17
+"""Characters of a line in a label."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`box`, `inside`: of an svg element. `alt`: what it shows, in words.
+
+    `name`: no two figures of a page have the same. `natural`: width in points below which it cannot be read, or None.
+    """
+
+    name: str
+    title: str
+    box: str
+    inside: str
+    alt: str
+    natural: float | None = None
+
+
+def picture(figure: Figure, name: str, title: str, alt: str, *, keep_size: bool = False) -> Picture:
+    """A drawing with its words; one that must keep its size is scrolled where there is no room for it."""
+    box, inside = _svg(figure, f"{name}-")
+    return Picture(name, title, box, inside, alt, float(box.split()[2]) if keep_size else None)
+
+
+def new_axes(height: float, x: str, y: str) -> tuple[Figure, Axes]:
+    """An empty drawing of so many inches with its axes named."""
+    figure = new_figure(height)
+    axes = figure.add_subplot(xlabel=x, ylabel=y)
+    dress(axes)
+    return figure, axes
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty drawing, inches."""
+    # The object-oriented interface: pyplot would pick a window system and keep the figure alive.
+    from matplotlib.figure import Figure  # noqa: PLC0415  (takes a second to import)
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def dress(axes: Axes) -> None:
+    """The page's colours and sizes for a pair of axes."""
+    axes.set_facecolor("none")
+    axes.grid(color=STAND_INS["line"], linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=STAND_INS["soft"], labelsize=TEXT - 1, length=0)
+    for side, spine in axes.spines.items():
+        spine.set(visible=side in ("left", "bottom"), color=STAND_INS["line"])
+    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        label.set(color=STAND_INS["ink"], fontsize=TEXT)
+
+
+def style(number: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the method of this number; no two of the first 32 share all three."""
+    return {
+        "color": STAND_INS[f"s{number % NUM_SERIES}"],
+        "linestyle": DASHES[(number + number // NUM_SERIES) % len(DASHES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 4.5,
+    }
+
+
+def wrapped(name: str, width: int = LABEL_WIDTH) -> str:
+    """A name in three lines at most, in which a dollar is a dollar and no formula begins."""
+    return "\n".join(textwrap.wrap(name, width, max_lines=3, placeholder="\N{HORIZONTAL ELLIPSIS}")).replace("$", r"\$")
+
+
+def height_for(names: Iterable[str], at_least: float) -> float:
+    """Of a figure, inches, in which `label_ends` has room for these names."""
+    return max(at_least, 0.6 + 0.17 * sum(wrapped(name).count("\n") + 1 for name in names))
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Names in a column right of the axes, each with a thin line to its point, so that none hides another.
+
+    Args:
+        axes: with everything drawn that its limits depend on.
+        ends: name, x, y and colour of each.
+    """
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+    names = [wrapped(name) for name, *_ in ends]
+    to_axes = axes.transData + axes.transAxes.inverted()
+    places = [float(to_axes.transform((x, y))[1]) for _, x, y, _ in ends]
+    line = (TEXT + 1) / 72 * axes.figure.dpi / (0.8 * axes.figure.bbox.height)  # of the height of the axes
+    tall = [line * (name.count("\n") + 1.2) for name in names]
+    for name, (_, x, y, colour), place in zip(names, ends, spread(places, tall), strict=True):
+        axes.annotate(
+            name, (x, y), (1.04, place), textcoords="axes fraction", fontsize=TEXT - 1, color=colour, va="center",
+            arrowprops={"arrowstyle": "-", "color": STAND_INS["line"], "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
+        )  # fmt: skip
+
+
+def spread(places: Sequence[float], tall: Sequence[float]) -> list[float]:
+    """Centres near the wanted ones, in their order, of labels that do not overlap; from the lower end if too many."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    found = list(places)
+    lowest = 0.0
+    for index in order:
+        found[index] = max(found[index], lowest + tall[index] / 2)
+        lowest = found[index] + tall[index] / 2
+    highest = max(1.0, sum(tall))
+    for index in reversed(order):
+        found[index] = min(found[index], highest - tall[index] / 2)
+        highest = found[index] - tall[index] / 2
+    return found
+
+
+def _svg(figure: Figure, prefix: str) -> tuple[str, str]:
+    """The view box and the inside of an `svg` element, for a page that defines the colours.
+
+    The same text for the same figure. Every name in it begins with the prefix, so that several fit into one page.
+    """
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+
+    figure.patch.set_alpha(0)
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "qpeft", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # here; the reader's fonts draw the text
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    return _for_page(buffer.getvalue().decode("utf-8"), prefix)
+
+
+def _for_page(text: str, prefix: str) -> tuple[str, str]:
+    text = text[text.index("<svg") : text.rindex("</svg>")]
+    box = re.search(r'viewBox="([^"]*)"', text)
+    assert box is not None, "every drawing has one"
+    text = text[text.index(">") + 1 :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"(?:url\(|href=\")#([\w-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r"(url\(|href=\")#", rf"\1#{prefix}", text)
+    # The family is the page's. Older versions of the library write size and family as one.
+    text = re.sub(r" ?font-family:[^;\"]*;?", "", text)
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
+    text = re.sub(r"\s*\n\s*", "\n", text)
+    return box[1], re.sub("|".join(NAMES), lambda found: NAMES[found[0]], text)

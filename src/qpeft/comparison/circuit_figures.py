@@ -1,0 +1,112 @@
+"""The figures of quantum adapters: their circuits, and how those did in training, layer by layer."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from typing import TYPE_CHECKING
+
+from qpeft.adapters.qtha import QthaConfig
+from qpeft.circuits import Circuit
+from qpeft.circuits.ansatz import ANSATZE
+from qpeft.comparison.canvas import STAND_INS, TEXT, Picture, dress, new_figure, picture, style
+from qpeft.comparison.drawing import columns, draw
+from qpeft.comparison.health import ends, health_sentences, ranges
+from qpeft.comparison.results import Measured, Results
+from qpeft.comparison.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+
+
+TITLES = {
+    "angle_spread": "spread of angles, radians",
+    "wrapped": "share wrapped around",
+    "variance": "variance of expectations",
+    "gradient_ratio": "gradients, circuit / cores",
+}
+"""Of `MEASURES`, short enough to stand above half a figure."""
+
+
+def circuit_pictures(results: Results) -> list[Picture]:
+    """Every circuit of the study, then the health of every method that has one."""
+    drawn = [_circuit(circuit, methods, number) for number, (circuit, methods) in enumerate(circuits_of(results.study))]
+    healthy = [_health(one, number) for number, one in enumerate(results.measured) if any(one.health)]
+    return drawn + healthy
+
+
+def circuits_of(study: Study) -> list[tuple[Circuit, list[str]]]:
+    """The circuits, each with the methods that have it."""
+    found: dict[tuple[object, ...], tuple[Circuit, list[str]]] = {}
+    for method in study.methods:
+        config = study.config(method)
+        if isinstance(config, QthaConfig) and config.middle in ("circuit", "frozen_circuit"):
+            num_qubits = config.qubits_per_circuit(config.rank)
+            key = (config.ansatz, num_qubits, config.depth, config.reupload)
+            circuit = ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload)
+            found.setdefault(key, (circuit, []))[1].append(method)
+    return list(found.values())
+
+
+def _circuit(circuit: Circuit, methods: list[str], number: int) -> Picture:
+    width = max(columns(circuit.operations), default=0) + 2.5
+    figure = new_figure(0.38 * (circuit.num_qubits + 0.4), 0.36 * width)
+    draw(circuit, figure.add_subplot())
+    gates = ", ".join(
+        f"{operation.gate_name}({', '.join(map(str, operation.qubits))})" for operation in circuit.operations
+    )
+    return picture(
+        figure, f"circuit{number}",
+        f"The circuit of {' and of '.join(methods)}. x: angles from the data; w: trained angles; a dot is a control.",
+        f"Circuit of {circuit.num_qubits} qubits, each read by Z at the end. In time order: {gates}.",
+        keep_size=True,
+    )  # fmt: skip
+
+
+def _health(one: Measured, number: int) -> Picture:
+    """Four measures over the depth of the model, medians over seeds: where training began and where it ended."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    figure = new_figure(3.9)
+    handles: dict[str, Artist] = {}
+    for axes, (measure, title) in zip(figure.subplots(2, 2).flat, TITLES.items(), strict=True):
+        dress(axes)
+        axes.set_title(title, fontsize=TEXT - 1, color=STAND_INS["ink"])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for index, (kind, points) in enumerate(_by_kind(one, measure).items()):
+            places, first, last = zip(*points, strict=True)
+            look = style(index)
+            axes.plot(places, first, color=look["color"], linewidth=0.8, linestyle=look["linestyle"], alpha=0.6)
+            (handles[kind],) = axes.plot(places, last, look["marker"], color=look["color"], markersize=3.2)
+        values = [value for line in axes.lines for value in line.get_ydata()]
+        if not values:
+            axes.text(0.5, 0.5, "not trained", ha="center", transform=axes.transAxes, color=STAND_INS["soft"])
+            axes.set(xticks=[], yticks=[])
+        elif 0 < 10 * min(values) < max(values):
+            axes.set_yscale("log")
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=4, fontsize=TEXT - 1, frameon=False,
+        labelcolor=STAND_INS["ink"],
+    )  # fmt: skip
+    over_layers = "; ".join(f"{label} {values}" for label, values in ranges(one.health).items())
+    warnings = " ".join(health_sentences(one.method, one.health)) or "No layer gave cause for a warning."
+    return picture(
+        figure, f"health{number}",
+        f"Health of the circuits of {one.method} over the model's layers. Lines: at first; marks: in the end.",
+        f"Over layers, at the end: {over_layers}. {warnings}",
+    )  # fmt: skip
+
+
+def _by_kind(one: Measured, measure: str) -> dict[str, list[tuple[int, float, float]]]:
+    """By the last part of the layers' names: number of the layer, first and last value."""
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for layer, seeds in ends(one.health, measure).items():
+        first, last = (statistics.median(values) for values in zip(*seeds, strict=True))
+        found.setdefault(layer.rpartition(".")[2], []).append((_number(layer), first, last))
+    return found
+
+
+def _number(layer: str) -> int:
+    """The first number in a layer's name: how deep it lies in the model."""
+    found = re.search(r"\d+", layer)
+    return int(found[0]) if found else 0

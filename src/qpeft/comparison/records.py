@@ -1,0 +1,127 @@
+"""Results as JSON and back: one file from which the report can be written again, without adapters and without runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qpeft.comparison.graded import Graded
+from qpeft.comparison.ledger import Ledger
+from qpeft.comparison.places import without_places
+from qpeft.comparison.results import Against, Measured, Results
+from qpeft.comparison.selection import Choice
+from qpeft.comparison.statistics import Difference
+from qpeft.comparison.study import Study
+from qpeft.errors import OutputError
+from qpeft.training.config import parse
+
+FORMAT = 1
+
+
+def to_record(results: Results, ledger: Ledger) -> dict[str, Any]:
+    """Everything that a report is made of, and the figures of single items that its statistics are made of.
+
+    Nothing in it names a place on this machine.
+    """
+    found = asdict(results) | {
+        "format": FORMAT,
+        "study": results.study.model_dump(mode="json", exclude={"output"}),
+        "ledger": {name: value for name, value in ledger.values.items() if name != "study"},
+        "choices": [asdict(choice) | {"at_edge": choice.is_at_edge} for choice in results.choices],
+        "measured": [_measured_values(one) for one in results.measured],
+    }
+    record: dict[str, Any] = json.loads(json.dumps(found))
+    return record | {name: without_places(record[name]) for name in ("study", "ledger", "choices", "gaps", "missing")}
+
+
+def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Ledger]:
+    """What `to_record` was given; the study's folder is the one given here."""
+    study = parse(Study, record["study"] | {"output": {"folder": str(folder)}}, source="records")
+    results = Results(
+        study,
+        tuple(_choice(values) for values in record["choices"]),
+        tuple(_measured(values) for values in record["measured"]),
+        record["base"],
+        record["base_neutral"],
+        tuple(record["base_samples"]),
+        tuple(record["gaps"]),
+        record["missing"],
+        tuple(record["tokens"]),
+        record["num_chosen_by"],
+        record["base_metrics"],
+    )
+    return results, Ledger(folder, record["ledger"] | {"study": record["study"]})
+
+
+def read_records(path: Path) -> tuple[Results, Ledger]:
+    """The results in a file. Raises: OutputError if it holds none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise OutputError(f"{path} holds no records of a study of format {FORMAT}. Take its results.json.")
+    try:
+        return from_record(record, path.parent)
+    except (KeyError, TypeError) as error:
+        raise OutputError(
+            f"{path} is damaged: {type(error).__name__} {error}. Write it again with qpeft report."
+        ) from error
+
+
+def _measured_values(one: Measured) -> dict[str, Any]:
+    return asdict(one) | {
+        # Five digits are far below what any interval resolves, and halve the file.
+        "nats": one.nats.round(5).tolist(),
+        "right": None if one.right is None else one.right.astype(int).tolist(),
+        "graded": [
+            asdict(metric) | {"sums": metric.sums.tolist(), "counts": metric.counts.tolist()} for metric in one.graded
+        ],
+        "exact_match": one.exact_match,
+    }
+
+
+def _choice(values: Mapping[str, Any]) -> Choice:
+    losses = {float(rate): tuple(row) for rate, row in values["losses"].items()}
+    return Choice(values["method"], losses, values["rate"], tuple(values["gaps"]))
+
+
+def _measured(values: Mapping[str, Any]) -> Measured:
+    against, right = values["against"], values["right"]
+    kept = {name: value for name, value in values.items() if name != "exact_match"}
+    return Measured(
+        **kept
+        | {
+            "nats": np.array(values["nats"], dtype=float),
+            "right": None if right is None else np.array(right, dtype=float),
+            "loss": _difference(values["loss"]),
+            "ablations": {name: _difference(loss) for name, loss in values["ablations"].items()},
+            "against": None if against is None else Against(**dict(against) | {"loss": _difference(against["loss"])}),
+            "histories": tuple(values["histories"]),
+            "health": tuple(values["health"]),
+            "samples": tuple(values["samples"]),
+            "graded": tuple(_graded(metric) for metric in values["graded"]),
+        }
+    )
+
+
+def _graded(values: Mapping[str, Any]) -> Graded:
+    against = values["against"]
+    return Graded(
+        **dict(values)
+        | {
+            "sums": np.array(values["sums"], dtype=float),
+            "counts": np.array(values["counts"], dtype=float),
+            "value": _difference(values["value"]),
+            "against": None if against is None else _difference(against),
+        }
+    )
+
+
+def _difference(values: Mapping[str, Any]) -> Difference:
+    return Difference(**dict(values) | {"per_seed": tuple(values["per_seed"])})

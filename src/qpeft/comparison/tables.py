@@ -1,0 +1,173 @@
+"""The tables of a report, text in every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qpeft.comparison import words
+from qpeft.comparison.health import MEASURES, ends, ranges, warned_of
+from qpeft.comparison.results import Measured, Results
+from qpeft.comparison.statistics import Difference
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows`: a cell for every column, the first of which names the row. A shorter row ends with a reason."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def losses(results: Results) -> Table:
+    """Every method with its loss and its difference from the reference; those without a result say why."""
+    reference = results.of(results.study.reference)
+    has_answers = any(one.right is not None for one in results.measured)
+    columns = (
+        "method", "verdict", "trainable parameters", "loss", f"minus {results.study.reference}", "corrected p",
+        "seeds where worse", "could be seen", *(["right answers"] if has_answers else []),
+    )  # fmt: skip
+    rows = {one.method: _loss_row(one, reference)[: len(columns)] for one in results.measured}
+    gaps = {method: (method, words.MISSING, f"no result: {reason}") for method, reason in results.missing.items()}
+    ordered = tuple((rows | gaps)[method] for method in results.study.methods if method in rows | gaps)
+    return Table("Loss of every method and its difference from the reference", columns, ordered)
+
+
+def _loss_row(one: Measured, reference: Measured | None) -> tuple[str, ...]:
+    against = one.against
+    share = "" if reference is None else f" ({one.parameters / reference.parameters:.0%})"
+    answers = "" if one.exact_match is None else f"{one.exact_match:.1%}"
+    start = (one.method, _verdict(one, reference), f"{one.parameters:,}{share}")
+    if against is None:
+        return (*start, words.interval(one.loss), "", "", "", "", answers)
+    return (
+        *start,
+        words.interval(one.loss),
+        words.signed(against.loss),
+        words.p_value(against.p),
+        f"{against.worse_seeds} of {len(against.loss.per_seed)}",
+        f"{against.loss.detectable:.4f}",
+        answers,
+    )
+
+
+def _verdict(one: Measured, reference: Measured | None) -> str:
+    if one.against is not None:
+        return one.against.verdict
+    return "reference" if one is reference else "not compared"
+
+
+def answers(results: Results) -> Table:
+    """Every metric of the answers, where there are several; one alone stands beside the loss."""
+    rows: list[tuple[str, ...]] = [
+        ("without an adapter", title, f"{100 * value:.1f}", "", "")
+        for title, value in results.base_metrics.items()
+        if len(results.base_metrics) > 1
+    ]
+    rows += [row for one in results.measured if len(one.graded) > 1 for row in _answer_rows(one)]
+    columns = ("method", "metric", "value", f"minus {results.study.reference}", "corrected p")
+    return Table("Answers, in percent", columns, tuple(rows))
+
+
+def _answer_rows(one: Measured) -> list[tuple[str, ...]]:
+    together: list[tuple[str, ...]] = [
+        (one.method, title, f"{100 * value:.1f}", "", "") for title, value in one.overall.items()
+    ]
+    return together + [
+        (
+            one.method,
+            metric.title,
+            _percent(metric.value),
+            "reference" if metric.against is None else words.signed(metric.against.times(100), 1),
+            "" if metric.p is None else words.p_value(metric.p),
+        )
+        for metric in one.graded
+    ]
+
+
+def _percent(value: Difference) -> str:
+    """Where all answers are alike, nothing varies that an interval could come from."""
+    alike = value.low == value.high
+    return f"{100 * value.estimate:.1f}, all alike" if alike else words.interval(value.times(100), 1)
+
+
+def costs(results: Results) -> Table:
+    """What every method costs."""
+    columns = ("method", "trainable parameters", "adapter file", "time per step", "peak memory", "forgetting", "device")
+    rows = tuple(_cost_row(one, results.base_neutral) for one in results.measured)
+    return Table("Costs of every method", columns, rows)
+
+
+def _cost_row(one: Measured, base_neutral: float | None) -> tuple[str, ...]:
+    return (
+        one.method,
+        f"{one.parameters:,}",
+        f"{one.adapter_bytes / 1024:,.0f} KiB",
+        "not known" if one.seconds_per_step is None else f"{one.seconds_per_step:.2f} s",
+        f"{one.peak_memory / 2**20:,.0f} MiB",
+        "not known" if base_neutral is None else f"{one.neutral - base_neutral:+.4f}",
+        one.device,
+    )
+
+
+def ablations(results: Results) -> Table:
+    """What spoiling the output of the middle does to methods that were asked about it."""
+    rows = tuple(
+        (one.method, name, words.effect(loss), words.signed(loss))
+        for one in results.measured
+        for name, loss in one.ablations.items()
+    )
+    return Table("Loss with the output of the middle spoilt", ("method", "change", "effect", "loss rises by"), rows)
+
+
+def health(results: Results) -> Table:
+    """How the circuits of every method did, over all layers and seeds, at the end of training."""
+    rows = tuple(
+        (
+            one.method,
+            f"{len(warned_of(one.health))} of {len(ends(one.health, 'variance'))}",
+            *ranges(one.health).values(),
+        )
+        for one in results.measured
+        if any(one.health)
+    )
+    return Table("Health of the circuits at the end", ("method", "layers warned of", *MEASURES.values()), rows)
+
+
+def learning_rates(results: Results) -> Table:
+    """Mean losses at all rates; the chosen one says so. Methods with other rates have them in their cells."""
+    count = max(len(choice.losses) for choice in results.choices)
+    columns = ("method", *(f"rate {number}" for number in range(1, count + 1)), "flag")
+    rows = []
+    for choice in results.choices:
+        cells = [_rate_cell(rate, row, rate == choice.rate) for rate, row in choice.losses.items()]
+        flag = (
+            "no rate has all seeds" if choice.rate is None else "at the edge of its grid" if choice.is_at_edge else ""
+        )
+        rows.append((choice.method, *cells, flag))
+    return Table("Mean loss on the held-out tenth of the training file at every learning rate", columns, tuple(rows))
+
+
+def _rate_cell(rate: float, row: tuple[float | None, ...], chosen: bool) -> str:
+    there = [loss for loss in row if loss is not None]
+    mean = f"{sum(there) / len(there):.4f}" if there else "no run"
+    missing = f", {len(row) - len(there)} missing" if there and len(there) < len(row) else ""
+    return f"{rate:g}: {mean}{missing}{', chosen' if chosen else ''}"
+
+
+def samples(results: Results) -> list[dict[str, Any]]:
+    """Questions with the answers of the base model and of every method's first seed, side by side."""
+    answers: dict[str, tuple[Mapping[str, Any], ...]] = {"without an adapter": results.base_samples}
+    answers |= {one.method: one.samples for one in results.measured}
+    answers = {name: given for name, given in answers.items() if given}
+    first = next(iter(answers.values()), ())
+    return [
+        {
+            "question": sample["question"],
+            "expected": sample["expected"],
+            "answers": [(name, given[number]) for name, given in answers.items()],
+        }
+        for number, sample in enumerate(first)
+    ]
