@@ -12,6 +12,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from qpeft.adapters import bridge, outside
+from qpeft.adapters.base.config import nearest_option
 from qpeft.adapters.qtha import COMPOSITIONS, QthaConfig
 from qpeft.errors import AdapterError, QpeftError
 
@@ -44,7 +45,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     known = [field.name for field in dataclasses.fields(config_class)]
     for name in fields:
         if name not in known:
-            raise AdapterError(f"adapter type {method!r} has no option {name!r}{_nearest(name, known)}")
+            raise AdapterError(f"adapter type {method!r} has no option {name!r}{nearest_option(name, known)}")
     try:
         return make(**{"task_type": "CAUSAL_LM", **fields})
     except QpeftError:
