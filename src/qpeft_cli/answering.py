@@ -19,7 +19,7 @@ from qpeft.evaluation import generate
 from qpeft.evaluation.dialogue import context_length
 from qpeft.evaluation.generation import prompts
 from qpeft.evaluation.questions import Question, read_questions
-from qpeft.runs import hash_file
+from qpeft.runs import hash_file, make_folder
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
 from qpeft_cli.adapted import AdaptedModel, Origin, load_onto, read_origin, read_recipe
@@ -112,6 +112,7 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
     _require_free_columns(questions)
     if os.path.realpath(target) == os.path.realpath(source):
         raise OutputError(f"--input and --output are the same file, {source}. Choose another output.")
+    make_folder(target.parent)
     with used_alone(target):
         file = GrowingFile(target, _job(options, source, origin, system), total=len(questions))
         if file.num_lines:

@@ -53,6 +53,13 @@ def test_answers_in_batches_are_those_of_questions_alone(qpeft, generate, files,
     assert any(row["generated"] != row["generated_base"] for row in found)
 
 
+def test_the_folder_of_the_answers_is_made(qpeft, talkative, files):
+    target = files[1].parent / "sub/deep/answers.jsonl"
+    options = ("--input", files[0], "--output", target, "--max-new-tokens", "1")
+    assert qpeft("generate", talkative, *options)[0] == 0
+    assert len(rows(target)) == len(QUESTIONS)
+
+
 def test_an_interrupted_file_is_continued_and_ends_as_an_undisturbed_one(generate, files, monkeypatch):
     options = ["--batch-size", "2", "--max-new-tokens", "6"]
     assert generate(*options)[0] == 0

@@ -1,6 +1,8 @@
 """Whole training runs of a tiny model."""
 
+import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -45,6 +47,9 @@ def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path):
     assert yaml.safe_load((folder / "recipe.yaml").read_text()) == wanted.model_dump(mode="json")
     card = (folder / "README.md").read_text()
     assert "import qpeft" in card
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert (folder / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
     assert "Not for use." in card
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((folder / "run.json").read_text())
@@ -55,6 +60,15 @@ def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path):
     assert record["peak_memory"] > 1e8
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == wanted.model.name
+
+
+@pytest.mark.parametrize(("steps", "log_every", "logged"), [(3, 10, [1, 3]), (5, 2, [1, 2, 4, 5]), (1, 10, [1])])
+def test_the_first_and_the_last_step_are_logged_whatever_log_every_is(recipe, steps, log_every, logged):
+    console = Console(record=True, width=200, file=io.StringIO())
+    training = {"steps": steps, "log_every": log_every, "checkpoint_every": None}
+    history = train(recipe(training=training, evaluation={"before": False}), console=console).record["history"]
+    assert [entry["step"] for entry in history if "loss" in entry] == logged
+    assert re.findall(r"step (\d)/\d  loss", console.export_text()) == [str(step) for step in logged]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(recipe, tmp_path):

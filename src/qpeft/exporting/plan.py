@@ -99,12 +99,10 @@ def require_free(output: Path) -> None:
 
 
 def finish_folder(folder: Path, report: ExportReport, card: str) -> None:
-    """Add the card and export_report.json, and let everybody read the files: safetensors makes them private."""
+    """Add the card and export_report.json."""
     (folder / "README.md").write_text(card, encoding="utf-8")
     record = report.to_dict() | {"environment": environment()}
     (folder / "export_report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _calibration_and_probe(
