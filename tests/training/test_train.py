@@ -165,6 +165,9 @@ def test_a_folder_with_anything_in_it_is_left_alone(recipe, tmp_path):
         ({"data": {"hold_out": 24}}, DataError, "cannot be held out"),
         ({"data": {"max_length": 5}}, DataError, "wholly cut off"),
         ({"adapter": {"target_modules": ["nope"]}}, AdapterError, "linear layers are called"),
+        ({"adapter": {"target_modules": ["q_proj", "vproj"]}}, AdapterError, "'vproj', .* are called v_proj, "),
+        ({"adapter": {"target_modules": ".*qproj"}}, AdapterError, r"'\.\*qproj', .* are called q_proj, "),
+        ({"adapter": {"target_modules": "("}}, AdapterError, r"'\(' is no regular expression"),
         ({"adapter": {"target_modules": ["embed_tokens"]}}, AdapterError, "Embedding"),
         ({"adapter": {"rank": 20}}, AdapterError, "Nearest valid num_qubits"),
         ({"adapter": {"rnak": 4}}, AdapterError, "did you mean 'rank'"),
@@ -177,6 +180,13 @@ def test_a_run_that_cannot_work_says_why_and_writes_nothing(recipe, tmp_path, se
     with pytest.raises(error, match=message):
         train(recipe(**sections))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_target_that_is_not_there_is_noticed_before_data_and_weights_are_read(recipe, monkeypatch):
+    for name in ("qpeft.training.recipe.load_splits", "qpeft.training.setup.load_model"):
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(AdapterError, match="the model has no such module"):
+        train(recipe(adapter={"target_modules": ["nope"]}))
 
 
 def test_exact_match_without_a_number_to_match_is_an_error(recipe, tmp_path):

@@ -15,10 +15,10 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from qpeft.adapters.build import build_config
+from qpeft.adapters.build import build_config, check_targets
 from qpeft.data import Encoded, PackedExamples
 from qpeft.errors import MemoryLimitError, OutputError, RecipeError
-from qpeft.models import Precision, choose_precision, default_device, device_name, load_tokenizer
+from qpeft.models import Precision, choose_precision, default_device, device_name, load_skeleton, load_tokenizer
 from qpeft.runs import environment, make_folder, require_empty_folder, write_atomically, write_record
 from qpeft.runs.files import used_alone
 from qpeft.training.bill import Bill, training_bill
@@ -83,6 +83,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     config = build_config(recipe.adapter.type, recipe.adapter.options)
     report_names(recipe.training)  # raises, if it does, before anything takes time
     started = from_main(lambda: _find_started(folder, recipe, resume=resume))
+    options = recipe.model
+    check_targets(load_skeleton(options.name, trust_remote_code=options.trust_remote_code), config)
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
     tokenizer, training, held_out = _load_data(recipe, console)
