@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,10 @@ class Answering:
 
 
 def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
-    """Print answers to questions; '-' stands for the lines of the standard input. Raises: DataError if one is blank."""
+    """Print answers to questions; '-' stands for the lines of the standard input.
+
+    Raises: DataError if one is blank or too long.
+    """
     texts = [line for text in arguments for line in (piped_lines() if text == "-" else [text])]
     if not texts or not all(text.strip() for text in texts):
         raise DataError("There is no question: give one as an argument, or one per line on the standard input.")
@@ -86,6 +89,8 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
     system = origin.system if options.system is None else options.system
     first = [Message("system", system)] if system else []
     questions = [[*first, Message("user", text)] for text in texts]
+    places = [f"Question {number}" for number in range(1, len(texts) + 1)]
+    _require_room(adapted, zip(places, questions, strict=True), options.max_new_tokens)
 
     before: list[str] = []
     if options.base:
@@ -119,7 +124,8 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
             options.console.print(f"{target} has {file.num_lines:,} of {len(questions):,} answers already")
         if missing := questions[file.num_lines :]:
             adapted = options.load(origin)
-            _require_room(adapted, missing, options.max_new_tokens)
+            places = [(f"{question.source}: the question", question.messages) for question in missing]
+            _require_room(adapted, places, options.max_new_tokens)
             with options.on_device(adapted, [question.messages for question in missing]):
                 _append_answers(options, adapted, missing, file)
     options.console.print(f"{len(questions):,} answers are in {target}")
@@ -166,14 +172,18 @@ def _require_free_columns(questions: Sequence[Question]) -> None:
             raise DataError(f"{question.source} has a column '{min(taken)}' already; rename it.")
 
 
-def _require_room(adapted: AdaptedModel, questions: Sequence[Question], max_new_tokens: int) -> None:
+def _require_room(
+    adapted: AdaptedModel, questions: Iterable[tuple[str, Sequence[Message]]], max_new_tokens: int
+) -> None:
+    """Raises: DataError, with its place, for a question that does not fit in front of the longest answer."""
     context = context_length(adapted.model)
     if context is None:
         return
-    texts = prompts(adapted.tokenizer, [question.messages for question in questions])
-    for question, ids in zip(questions, adapted.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+    places, messages = zip(*questions, strict=True)
+    texts = prompts(adapted.tokenizer, messages)
+    for place, ids in zip(places, adapted.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
         if len(ids) + max_new_tokens > context:
             raise DataError(
-                f"{question.source}: the question has {len(ids):,} tokens, and the model reads {context:,} at once, an "
+                f"{place} has {len(ids):,} tokens, and the model reads {context:,} at once, an "
                 f"answer of up to {max_new_tokens:,} included. Shorten it, or lower --max-new-tokens."
             )
