@@ -57,7 +57,9 @@ def test_answers_in_batches_are_those_of_questions_alone(qpeft, generate, files,
 def test_a_question_too_long_for_the_model_is_named_before_it_is_asked(qpeft, talkative):
     code, out, err = qpeft("generate", talkative, "Short?", "long " * 3000, "--max-new-tokens", "5")
     assert (code, out) == (2, "")
-    assert re.match(r"error: Question 2 has \d+,\d+ tokens, and the model reads 2,048 at once, an answer of up to 5", err)
+    assert re.match(
+        r"error: Question 2 has \d+,\d+ tokens, and the model reads 2,048 at once, an answer of up to 5", err
+    )
 
 
 def test_the_folder_of_the_answers_is_made(qpeft, talkative, files):
