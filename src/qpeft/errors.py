@@ -14,6 +14,7 @@ QpeftError
 │   └── JournalError      a journal that cannot be read or written, or a batch that only the user can settle
 ├── FactorizationError    a width or a set of modes from which no tensor network can be built
 ├── AdapterError          an adapter configuration that does not fit itself or the model
+│   ├── UnknownOptionError an option that the method does not have
 │   └── NotMergeableError the update is not a matrix, so it cannot be added to the base weight
 ├── LaunchError           processes that would not train together as they were asked to
 ├── RecipeError           a recipe with an unknown key, a missing section or a value out of range
@@ -80,6 +81,10 @@ class FactorizationError(QpeftError, ValueError):
 
 class AdapterError(QpeftError, ValueError):
     """An adapter configuration that does not fit itself or the model."""
+
+
+class UnknownOptionError(AdapterError, TypeError):
+    """An option that an adapter's method does not have. A TypeError too, which PEFT looks for when it reads a file."""
 
 
 class NotMergeableError(AdapterError):

@@ -18,7 +18,7 @@ from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import generate
 from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.questions import Question, read_questions
-from qpeft.runs import hash_file
+from qpeft.runs import hash_file, make_folder
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
 from qpeft_cli.adapted import AdaptedModel, Origin, load_onto, read_origin, read_recipe
@@ -76,7 +76,10 @@ class Answering:
 
 
 def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
-    """Print answers to questions; '-' stands for the lines of the standard input. Raises: DataError if one is blank."""
+    """Print answers to questions; '-' stands for the lines of the standard input.
+
+    Raises: DataError if one is blank or too long.
+    """
     texts = [line for text in arguments for line in (piped_lines() if text == "-" else [text])]
     if not texts or not all(text.strip() for text in texts):
         raise DataError("There is no question: give one as an argument, or one per line on the standard input.")
@@ -85,6 +88,7 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
     system = origin.system if options.system is None else options.system
     first = [Message("system", system)] if system else []
     questions = [[*first, Message("user", text)] for text in texts]
+    _require_room(options, adapted, questions, [f"question {number}" for number in range(1, len(texts) + 1)])
 
     before: list[str] = []
     if options.base:
@@ -111,19 +115,15 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
     _require_free_columns(questions)
     if os.path.realpath(target) == os.path.realpath(source):
         raise OutputError(f"--input and --output are the same file, {source}. Choose another output.")
+    make_folder(target.parent)
     with used_alone(target):
         file = GrowingFile(target, _job(options, source, origin, system), total=len(questions))
         if file.num_lines:
             options.console.print(f"{target} has {file.num_lines:,} of {len(questions):,} answers already")
         if missing := questions[file.num_lines :]:
             adapted = options.load(origin)
-            require_room(
-                adapted.model,
-                adapted.tokenizer,
-                [question.messages for question in missing],
-                [question.source for question in missing],
-                max_new_tokens=options.max_new_tokens,
-            )
+            messages, sources = zip(*((question.messages, question.source) for question in missing), strict=True)
+            _require_room(options, adapted, messages, sources)
             with options.on_device(adapted, [question.messages for question in missing]):
                 _append_answers(options, adapted, missing, file)
     options.console.print(f"{len(questions):,} answers are in {target}")
@@ -168,3 +168,9 @@ def _require_free_columns(questions: Sequence[Question]) -> None:
     for question in questions:
         if taken := {"generated", "generated_base"} & question.row.keys():
             raise DataError(f"{question.source} has a column '{min(taken)}' already; rename it.")
+
+
+def _require_room(
+    options: Answering, adapted: AdaptedModel, questions: Sequence[Sequence[Message]], sources: Sequence[str]
+) -> None:
+    require_room(adapted.model, adapted.tokenizer, questions, sources, max_new_tokens=options.max_new_tokens)

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import typer
+from filelock import FileLock
 from rich.console import Console
 
 from qpeft.devices.journal import default_path
@@ -69,14 +70,22 @@ def _path() -> Path:
 def _agreed() -> dict[str, str]:
     """Recipients that the user agreed to, and when."""
     try:
-        agreed: dict[str, str] = json.loads(_path().read_text(encoding="utf-8"))
+        agreed = json.loads(_path().read_text(encoding="utf-8"))
+        if not isinstance(agreed, dict):
+            raise ValueError("it holds no names with dates")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise DeviceError(f"{_path()} cannot be read, so it is unknown what you agreed to: {error}.") from error
+        raise DeviceError(
+            f"{_path()} cannot be read, so it is unknown what you agreed to: {error}. Delete it to be asked again; "
+            "nothing was sent."
+        ) from error
     return agreed
 
 
 def _remember(device: str) -> None:
     _path().parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(_path(), json.dumps(_agreed() | {device: datetime.now().isoformat(timespec="seconds")}) + "\n")
+    # Other processes may be told of other devices at the same time.
+    with FileLock(_path().with_suffix(".lock")):
+        now = datetime.now().isoformat(timespec="seconds")
+        write_atomically(_path(), json.dumps(_agreed() | {device: now}) + "\n")

@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from qpeft.data import Message
 from qpeft.errors import DataError, QpeftError
 from qpeft.evaluation.dialogue import Sampling, ShownText, context_length, fitting, stream_answer
 from qpeft_cli.adapted import AdaptedModel
+
+WIDE = 100
+"""Columns of a terminal that has room for two answers side by side."""
 
 
 class Speaker(Enum):
@@ -86,18 +92,56 @@ class Conversation:
         self._turns = messages[len(system) :]
         answers: list[str] = []
         try:
-            answers = [self._speak(speaker, messages) for speaker in self._speakers]
+            answers = self._speak_beside(messages) if self._has_columns else self._speak_in_turn(messages)
         finally:
             # A question without an answer must not stay: templates want user and assistant by turns.
             answered = answers and answers[-1]
             self._turns = [*self._turns, Message("assistant", answers[-1])] if answered else self._turns[:-1]
 
-    def _speak(self, speaker: Speaker, messages: list[Message]) -> str:
-        if len(self._speakers) > 1 or speaker is Speaker.BASE:
-            self._note(f"[{speaker.value}]")
-        # Not `print`, which would fold long lines and take :words: between colons for pictures.
-        shown = ShownText(self._adapted.tokenizer, lambda text: self._console.out(text, end="", highlight=False))
-        stopped = False
+    @property
+    def _has_columns(self) -> bool:
+        return len(self._speakers) > 1 and self._console.is_terminal and self._console.width >= WIDE
+
+    def _speak_in_turn(self, messages: list[Message]) -> list[str]:
+        """Answers as they are made, one below the other."""
+        answers = []
+        for speaker in self._speakers:
+            if len(self._speakers) > 1 or speaker is Speaker.BASE:
+                self._note(f"[{speaker.value}]")
+            # Not `print`, which would fold long lines and take :words: between colons for pictures.
+            text, note = self._stream(speaker, messages, lambda new: self._console.out(new, end="", highlight=False))
+            self._console.print()
+            if note:
+                self._note(note)
+            answers.append(text)
+        return answers
+
+    def _speak_beside(self, messages: list[Message]) -> list[str]:
+        """Answers as they are made, a column each."""
+        shown = {speaker: Text(overflow="fold") for speaker in self._speakers}
+        table = Table(*(f"[{speaker.value}]" for speaker in shown), box=None, expand=True, header_style="dim")
+        for column in table.columns:
+            column.ratio = 1
+        table.add_row(*shown.values())
+        answers = []
+        # Refreshed here alone: a thread of its own would read a text while it is added to.
+        with Live(table, console=self._console, auto_refresh=False) as live:
+            for speaker, answer in shown.items():
+
+                def show(new: str, answer: Text = answer) -> None:
+                    answer.append(new)
+                    live.refresh()
+
+                text, note = self._stream(speaker, messages, show)
+                answer.append(f"\n{note}" if note else "", style="dim")
+                answers.append(text)
+        return answers
+
+    def _stream(
+        self, speaker: Speaker, messages: list[Message], on_text: Callable[[str], None]
+    ) -> tuple[str, str | None]:
+        """An answer, given on as it is made, and what there is to note of it."""
+        shown, stopped = ShownText(self._adapted.tokenizer, on_text), False
         try:
             with self._adapted.without_adapter(speaker is Speaker.BASE):
                 stream_answer(
@@ -110,10 +154,8 @@ class Conversation:
                 )
         except KeyboardInterrupt:
             stopped = True
-        self._console.print()
-        if stopped or not shown.text.strip():
-            self._note("stopped" if stopped else "(an empty answer)")
-        return shown.text.strip()
+        text = shown.text.strip()
+        return text, "stopped" if stopped else None if text else "(an empty answer)"
 
     def _note(self, text: str) -> None:
         self._console.print(text, style="dim")
@@ -142,7 +184,10 @@ COMMANDS: dict[str, tuple[Obey, str]] = {
     "/reset": (Conversation._reset, "forget the dialogue"),
     "/adapter": (lambda self, _: self._let_speak(Speaker.ADAPTER), "the model answers with its adapter"),
     "/base": (lambda self, _: self._let_speak(Speaker.BASE), "the base model answers, without the adapter"),
-    "/both": (lambda self, _: self._let_speak(Speaker.BASE, Speaker.ADAPTER), "both answer, one below the other"),
+    "/both": (
+        lambda self, _: self._let_speak(Speaker.BASE, Speaker.ADAPTER),
+        "both answer, side by side if there is room",
+    ),
     "/system": (Conversation._set_system, "TEXT: set the system message; without a text, take it away"),
     "/help": (Conversation._help, "show this"),
 }

@@ -12,10 +12,10 @@ from rich.table import Column, Table
 
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError
-from qpeft.exporting import ExportReport, first_tokens
+from qpeft.exporting import ExportReport
 from qpeft.exporting.card import layer_cells
 from qpeft.exporting.plan import require_free
-from qpeft.training.splits import load_splits
+from qpeft.training.splits import load_calibration, load_held_out
 from qpeft_cli.adapted import Adapted, load_adapted
 
 
@@ -52,17 +52,15 @@ def load(
     if calibration is not None and options.hold_out is None:
         # The file that was trained on may be elsewhere by now.
         options = options.model_copy(update={"train": calibration, "limit": None})
-    training, held_out = load_splits(options, adapted.tokenizer, seed=recipe.seed)
+    held_out = load_held_out(options, adapted.tokenizer)
     if calibration is not None and options.hold_out is not None:
         options = options.model_copy(update={"train": calibration, "hold_out": None, "limit": None})
-        training, _ = load_splits(options, adapted.tokenizer, seed=recipe.seed)
-    return Loaded(
-        adapted, first_tokens(training.encoded, calibration_tokens), held_out.encoded[:limit] if held_out else ()
-    )
+    training = load_calibration(options, adapted.tokenizer, seed=recipe.seed, tokens=calibration_tokens)
+    return Loaded(adapted, training, held_out.encoded[:limit] if held_out else ())
 
 
-def show(report: ExportReport, console: Console) -> None:
-    """Print a report: its layers, then the whole."""
+def show(report: ExportReport, console: Console, *, written: str = "export") -> None:
+    """Print a report: its layers, then the whole. `written` is what it is of, in words."""
     # Whole names: layers differ at the end, where a narrow terminal would cut them off.
     layer = Column("layer", overflow="fold")
     table = Table(layer, "rank", "cut off", "variance explained", "constant", "missed")
@@ -79,7 +77,7 @@ def show(report: ExportReport, console: Console) -> None:
     )
     if (losses := report.losses) is not None:
         console.print(
-            f"held-out loss: base {losses.base:.4f}, adapter {losses.adapter:.4f}, export {losses.export:.4f} "
+            f"held-out loss: base {losses.base:.4f}, adapter {losses.adapter:.4f}, {written} {losses.export:.4f} "
             f"({losses.tokens:,} tokens)"
         )
     console.print(f"kept: {report.kept:.2%} of {report.criterion}")

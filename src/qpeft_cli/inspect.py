@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from qpeft_cli.inspect_circuit import show_circuits
 if TYPE_CHECKING:
     from torch import nn
 
+    from qpeft.adapters.count import LayerKind
     from qpeft.training import Recipe
     from qpeft.training.splits import Split
 
@@ -71,7 +73,7 @@ def inspect(
 
 def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data_alone: bool) -> None:
     from qpeft.adapters.build import build_config  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
+    from qpeft.adapters.count import count_layers  # noqa: PLC0415
     from qpeft.models import load_skeleton  # noqa: PLC0415
     from qpeft.training import load_recipe  # noqa: PLC0415
 
@@ -82,9 +84,17 @@ def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data
         return
     config = build_config(parsed.adapter.type, parsed.adapter.options)
     skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
-    kinds = count_layers(skeleton, config)
-
     rank: int = getattr(config, "rank", None) or getattr(config, "r", None) or 8
+    _show_layers(count_layers(skeleton, config), rank, console)
+    training = _show_splits(parsed, console, in_full=False)
+    if parsed.device is not None:
+        _show_device(parsed, skeleton, training, console)
+
+
+def _show_layers(kinds: Sequence[LayerKind], rank: int, console: Console) -> None:
+    """What is trained in each kind of layer, beside LoRA of this rank."""
+    from qpeft.adapters.count import lora_parameters  # noqa: PLC0415  (takes seconds to import)
+
     table = Table("layer", "shape (out x in)", "how many", "parameters each", "all", f"LoRA of rank {rank}")
     for kind in kinds:
         lora = lora_parameters(kind, rank)
@@ -103,10 +113,6 @@ def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data
     console.print(table)
     word = "more" if ours > theirs else "fewer"
     console.print(f"{abs(1 - ours / theirs):.1%} {word} trainable parameters than LoRA of rank {rank}.")
-
-    training = _show_splits(parsed, console, in_full=False)
-    if parsed.device is not None:
-        _show_device(parsed, skeleton, training, console)
 
 
 def _show_splits(recipe: Recipe, console: Console, *, in_full: bool) -> Split:

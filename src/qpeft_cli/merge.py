@@ -72,5 +72,5 @@ def merge(
             notice=recipe.output.notice,
             on_stage=status.update,
         )
-    show(report, console)
+    show(report, console, written="merged model")
     console.print(f"saved the merged model to {output}")

@@ -33,23 +33,24 @@ def list_runs(root: Root = Path("runs")) -> None:
     )
     for run in found:
         facts = run.facts()
-        table.add_row(str(run.folder), run.state, *(_shown(facts.get(key)) for key in LISTED))
+        table.add_row(str(run.folder), run.state, *(_shown(facts.get(key), form) for key, form in LISTED.items()))
     _console().print(table)
     for run in found:
         if run.problem:
             _console().print(f"damaged: {run.problem}")
 
 
-LISTED = (
-    "recipe.adapter.type",
-    "recipe.model.name",
-    "adapter.trainable_parameters",
-    "steps",
-    "before.loss",
-    "after.loss",
-    "after.exact_match",
-    "seconds_per_step",
-)
+LISTED = {
+    "recipe.adapter.type": "",
+    "recipe.model.name": "",
+    "adapter.trainable_parameters": "",
+    "steps": "",
+    "before.loss": ".4f",
+    "after.loss": ".4f",
+    "after.exact_match": ".1%",
+    "seconds_per_step": ".3g",
+}
+"""Facts of a run in a list, and how they are written where they are no whole numbers."""
 
 
 @runs.command()
@@ -126,12 +127,12 @@ def _rows(value: Any) -> list[dict[str, Any]]:
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
-def _shown(value: Fact) -> str:
+def _shown(value: Fact, form: str = ".6g") -> str:
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:{form}}"
 
 
 def _console() -> Console:

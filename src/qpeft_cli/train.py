@@ -34,10 +34,11 @@ def train(
     Every key of the recipe can be set after it: --training.steps 100 --adapter.rank 4 --output.folder runs/try
     """
     from qpeft.training import load_recipe  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.training import train as run  # noqa: PLC0415
     from qpeft_cli.consent import asking  # noqa: PLC0415
 
     parsed = load_recipe(recipe, context.args)
+    from qpeft.training import train as run  # noqa: PLC0415  (seconds that a mistake in the recipe need not wait for)
+
     try:
         console = Console(highlight=False, soft_wrap=True)
         run(parsed, resume=resume, console=console, confirm=asking(console, yes=yes))

@@ -11,7 +11,7 @@ from peft import PeftConfig
 
 from qpeft import QthaConfig
 from qpeft.adapters.qtha.config import CHOICES
-from qpeft.errors import AdapterError
+from qpeft.errors import AdapterError, UnknownOptionError
 
 EVERYTHING = {
     "format_version": 1,
@@ -67,6 +67,12 @@ def test_an_unknown_choice_lists_the_known_and_names_the_nearest(option, value, 
     message = str(caught.value)
     assert message.startswith(f"{option} must be one of {', '.join(CHOICES[option])}; got '{value}'")
     assert message.endswith(f"did you mean '{nearest}'?")
+
+
+@pytest.mark.parametrize(("given", "ours"), [("r", "rank"), ("lora_alpha", "alpha"), ("bond_dim", "bond_dimension")])
+def test_an_unknown_option_names_the_nearest(given, ours):
+    with pytest.raises(UnknownOptionError, match=f"argument '{given}'; did you mean '{ours}'"):
+        QthaConfig(**{given: 8})
 
 
 @pytest.mark.parametrize("option", CHOICES)

@@ -4,10 +4,13 @@ import io
 import sys
 
 import pytest
+from rich.console import Console
 from transformers import AutoTokenizer
 from transformers.generation.streamers import BaseStreamer
 
-from qpeft.evaluation.dialogue import ShownText
+from qpeft.evaluation.dialogue import Sampling, ShownText
+from qpeft_cli.adapted import load_adapted
+from qpeft_cli.conversation import Conversation, Speaker
 
 
 @pytest.fixture
@@ -50,6 +53,34 @@ def test_base_and_adapter_answer_alone_or_both(chat, qpeft, talkative):
     assert both == f"[base model]\n{base}\n[with adapter]\n{adapter}"
     _, generated, _ = qpeft("generate", talkative, "Hi", "--max-new-tokens", "8", "--base")
     assert generated.split("\n", 1)[1].strip() == f"[base model] {base}\n{adapter}"
+
+
+@pytest.mark.parametrize(("width", "are_beside"), [(120, True), (99, False)])
+def test_both_answers_stand_side_by_side_where_the_terminal_is_wide(talkative, monkeypatch, width, are_beside):
+    words = {Speaker.BASE: "base", Speaker.ADAPTER: "tuned"}
+    said = iter([[f"{word}{number} " for number in range(40)] for word in words.values()])
+
+    def answer(model, tokenizer, messages, streamer, **_):
+        for word in next(said):
+            streamer._show(streamer.text + word)
+
+    monkeypatch.setattr("qpeft_cli.conversation.stream_answer", answer)
+    console = Console(
+        force_terminal=True, width=width, height=50, file=io.StringIO(), record=True, soft_wrap=True, markup=False
+    )
+    conversation = Conversation(
+        load_adapted(talkative), console, system=None, max_new_tokens=8, sampling=Sampling(temperature=0)
+    )
+    conversation.run(["/both", "Hi"])
+    assert conversation._turns[-1].content.split() == [f"tuned{number}" for number in range(40)]
+    shown = console.export_text()
+    last = shown[shown.rindex("[base model]") :].splitlines()
+    assert ("[with adapter]" in last[0]) is are_beside
+    half = width // 2
+    left, right = ([line[part] for line in last[1:]] for part in (slice(half), slice(half, None)))
+    if are_beside:
+        assert "".join(left).split() == [f"base{number}" for number in range(40)]
+        assert "".join(right).split() == [f"tuned{number}" for number in range(40)]
 
 
 def test_a_system_message_changes_answers_and_can_be_taken_away(chat):

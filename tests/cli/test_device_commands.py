@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 from rich.console import Console
@@ -121,12 +122,35 @@ def test_at_a_terminal_the_user_is_asked(qpeft, recipe_file, is_remote, monkeypa
     assert train(qpeft, recipe_file)[0] == code
 
 
-def test_an_unreadable_word_of_the_user_is_no_agreement(qpeft, recipe_file, is_remote):
+@pytest.mark.parametrize("text", ["{", '["local"]', '"local"'])
+def test_an_unreadable_word_of_the_user_is_no_agreement(qpeft, recipe_file, is_remote, text):
     default_path().parent.mkdir(parents=True)
-    default_path().with_name("agreed.json").write_text("{")
+    default_path().with_name("agreed.json").write_text(text)
     code, _, err = train(qpeft, recipe_file, "--yes")
     assert code == 2
-    assert "cannot be read" in err
+    assert "agreed.json cannot be read" in err
+    assert "Delete it to be asked again" in err
+
+
+def test_words_for_two_devices_at_once_are_both_kept(is_remote, monkeypatch):
+    console, shown = Console(quiet=True), LocalDevice().capabilities()
+
+    def agree(device):
+        consent.asking(console, yes=True)(Bill(replace(shown, recipient=device), {}))
+
+    read, other = consent._agreed, Thread(target=agree, args=["second"])
+
+    def slowly():
+        agreed = read()
+        if not other.ident:
+            other.start()
+            other.join(timeout=0.3)
+        return agreed
+
+    monkeypatch.setattr(consent, "_agreed", slowly)
+    consent._remember("first")
+    other.join()
+    assert read().keys() == {"first", "second"}
 
 
 @pytest.mark.parametrize(

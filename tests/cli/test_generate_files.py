@@ -1,6 +1,7 @@
 """`qpeft generate` from a file to a file."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -51,6 +52,21 @@ def test_answers_in_batches_are_those_of_questions_alone(qpeft, generate, files,
             assert row[column] == answer.strip()
     assert len({row["generated"] for row in found}) > 1
     assert any(row["generated"] != row["generated_base"] for row in found)
+
+
+def test_a_question_too_long_for_the_model_is_named_before_it_is_asked(qpeft, talkative):
+    code, out, err = qpeft("generate", talkative, "Short?", "long " * 3000, "--max-new-tokens", "5")
+    assert (code, out) == (2, "")
+    assert re.match(
+        r"error: Question 2 has \d+,\d+ tokens, and the model reads 2,048 at once, an answer of up to 5", err
+    )
+
+
+def test_the_folder_of_the_answers_is_made(qpeft, talkative, files):
+    target = files[1].parent / "sub/deep/answers.jsonl"
+    options = ("--input", files[0], "--output", target, "--max-new-tokens", "1")
+    assert qpeft("generate", talkative, *options)[0] == 0
+    assert len(rows(target)) == len(QUESTIONS)
 
 
 def test_an_interrupted_file_is_continued_and_ends_as_an_undisturbed_one(generate, files, monkeypatch):

@@ -19,7 +19,8 @@ def root(talkative, tmp_path):
     changed = json.loads(json.dumps(record))
     changed["recipe"]["adapter"]["rank"] = 2
     changed["recipe"]["data"]["train"] = [{"path": "a.jsonl"}, {"path": "b.jsonl"}]
-    changed["after"]["loss"] = 1.25
+    changed["after"] |= {"loss": 1.2500321, "exact_match": 0.123456}
+    changed["seconds_per_step"] = 0.0123456
     (root / "deep/two/run.json").write_text(json.dumps(changed))
     started = {key: record[key] for key in ("recipe", "environment", "data", "adapter", "before")}
     (root / "stopped/run.json").write_text(json.dumps({"state": "started", **started}))
@@ -50,8 +51,8 @@ def test_list_shows_every_run_with_its_state_and_losses(qpeft, root, talkative):
     }
     record = json.loads((talkative / "run.json").read_text())
     assert rows["deep/two"][1] == "qtha"
-    assert rows["deep/two"][6] == "1.25"
-    assert float(rows["one"][6]) == pytest.approx(record["after"]["loss"], rel=1e-5)
+    assert rows["deep/two"][6:9] == ["1.2500", "12.3%", "0.0123"]
+    assert float(rows["one"][6]) == pytest.approx(record["after"]["loss"], abs=1e-4)
     assert rows["stopped"][6] == "-"
     assert out.count("damaged: ") == 3
     assert "has no state and no recipe" in out
@@ -80,7 +81,7 @@ def test_compare_shows_what_differs_and_the_results(qpeft, root):
     rows = table(out, root)
     assert rows["recipe.adapter.rank"] == ["4", "2"]
     assert rows["recipe.data.train"][1] == '[{"path": "a.jsonl"}, {"path": "b.jsonl"}]'
-    assert rows["after.loss"][1] == "1.25"
+    assert rows["after.loss"][1] == "1.25003"
     recipe = [key for key in rows if key.startswith(("recipe.", "environment.", "data."))]
     assert sorted(recipe) == ["recipe.adapter.rank", "recipe.data.train"]
     code, out, _ = qpeft("runs", "compare", root / "one", root / "one")

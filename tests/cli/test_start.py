@@ -64,6 +64,14 @@ def test_the_schema_comes_without_the_heavy_packages():
     assert done.stdout == FILE.read_text(encoding="utf-8")
 
 
+def test_what_trains_and_draws_is_imported_by_nothing_that_does_neither():
+    modules = "qpeft.comparison", "qpeft.training", *(f"qpeft_cli.{name}" for name in ("answering", "exports", "chat"))
+    heavy = {"trl", "datasets", "pandas", "pyarrow", "matplotlib", "sklearn", "transformers.trainer"}
+    code = f"import sys, {', '.join(modules)}; sys.exit(str(sorted({heavy} & set(sys.modules))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"
+
+
 def test_the_stored_schema_is_that_of_the_recipe():
     assert json.loads(FILE.read_text(encoding="utf-8")) == json.loads(current_schema()), (
         "an option changed: python -m qpeft_cli.schema writes the file again"

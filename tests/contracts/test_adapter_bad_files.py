@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from small_adapters import logits
 
@@ -97,7 +98,7 @@ def test_weights_under_another_name_are_refused(base, folder):
 
 def test_weights_of_another_shape_are_refused(base, folder):
     rewrite(folder, lambda weights: weights.update({min(weights): torch.zeros(3, 2)}))
-    refused(base(), folder, "size mismatch")
+    refused(base(), folder, r"_branch.default.* is \(3, 2\) in the file and \(")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
@@ -106,8 +107,11 @@ def test_weights_that_are_not_finite_are_refused(base, folder, value):
     refused(base(), folder, "holds NaN or infinite values")
 
 
-def test_an_adapter_for_another_width_is_refused(folder, other_model):
-    refused(other_model(hidden_size=64), folder, "size mismatch")
+def test_an_adapter_for_another_width_is_refused_in_a_sentence_by_peft_too(folder, other_model):
+    sentence = r"at 'model.layers.0.self_attn.._proj', which takes 64 features and gives (32|64), .* in the file"
+    refused(other_model(hidden_size=64), folder, sentence)
+    with pytest.raises(AdapterError, match=sentence):
+        PeftModel.from_pretrained(other_model(hidden_size=64), folder)
 
 
 def test_an_adapter_for_more_layers_is_refused(folder, other_model):

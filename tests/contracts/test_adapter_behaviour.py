@@ -22,6 +22,12 @@ def test_the_seed_decides_the_first_weights(base, config):
     assert any(not torch.equal(weight, other[name]) for name, weight in first.items())
 
 
+def test_an_adapter_with_a_seed_leaves_torchs_global_generator_alone(base, config):
+    before = torch.get_rng_state()
+    get_peft_model(base(), config(init_seed=5))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.feature("targets", "selectors")
 @pytest.mark.parametrize(
     ("options", "adapted"),

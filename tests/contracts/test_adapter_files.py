@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel
+from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel
 from safetensors import safe_open
 from small_adapters import SMALL, logits
 
 from qpeft.adapters import ADAPTERS
+from qpeft.errors import UnknownOptionError
 
 
 def test_every_method_has_a_row_of_small_options():
@@ -87,3 +88,18 @@ def test_what_is_saved_is_a_card_a_config_and_weights_without_the_adapters_name(
 def test_the_config_returns_whole(config, tmp_path):
     config(dropout=0.25, layers_to_transform=[1]).save_pretrained(tmp_path)
     assert type(config()).from_pretrained(tmp_path) == config(dropout=0.25, layers_to_transform=[1])
+
+
+@pytest.mark.parametrize(("given", "ours"), [("lora_dropout", "dropout"), ("target_module", "target_modules")])
+def test_an_option_that_the_method_lacks_is_answered_with_the_nearest(config, given, ours):
+    with pytest.raises(UnknownOptionError, match=f"argument '{given}'; did you mean '{ours}'"):
+        config(**{given: None})
+
+
+def test_peft_reads_a_newer_config_without_what_it_does_not_know(config, tmp_path):
+    config().save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(stored | {"from_the_future": 1}))
+    with pytest.warns(UserWarning, match="from_the_future"):
+        again = PeftConfig.from_pretrained(tmp_path)
+    assert again.to_dict() == config().to_dict()

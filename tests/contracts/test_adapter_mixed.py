@@ -60,6 +60,14 @@ def test_mixed_batches_are_refused_in_training_while_merged_and_beside_modules_t
         logits(trained(modules_to_save=["lm_head"]), tokens, adapter_names=["default"] * 3)
 
 
+def test_tokens_that_left_their_rows_are_refused_also_where_they_are_as_many_as_rows(two_adapters, tokens):
+    projection = two_adapters.get_submodule("base_model.model.model.layers.0.self_attn.q_proj")
+    three_tokens = lambda _, inputs: (inputs[0].flatten(0, 1)[:3],)  # noqa: E731  (as an expert might get them)
+    projection.register_forward_pre_hook(three_tokens)
+    with pytest.raises(AdapterError, match=r"At '.*q_proj' the model gives tokens of all rows together, \(3, 32\)"):
+        logits(two_adapters, tokens, adapter_names=NAMES)
+
+
 @pytest.mark.feature("mixed_transformers")
 def test_transformers_own_model_refuses_adapter_names(base, config, tokens, refusing):
     model = base()

@@ -30,7 +30,16 @@ def test_the_order_of_a_mix_depends_on_the_seed_alone():
 
     assert order(3) == order(3) != order(4)
     assert [name for name in order(3) if name.startswith("b")] == [f"b {i}" for i in range(100)]
-    assert 30 < sum(name.startswith("b") for name in order(3)[:100]) < 70
+
+
+@pytest.mark.parametrize("weight", [1, 0.5, 3])
+def test_a_small_source_is_spread_over_the_whole_stream(weight):
+    names = [one.source for one in mix([(A, 1), (B, weight)], seed=0)]
+    share = names.count("b") / len(names)
+    for start in range(0, len(names) - 3, len(names) // 4):
+        part = names[start : start + len(names) // 4]
+        error = (share * (1 - share) / len(part)) ** 0.5
+        assert abs(part.count("b") / len(part) - share) < 4 * error
 
 
 def test_one_source_keeps_its_order():

@@ -55,8 +55,9 @@ def test_measuring_leaves_the_mode_of_the_model_alone(model, tokenizer, examples
     encoded = encode_all(tokenizer, examples[:2])
     for mode in (True, False):
         model.train(mode)
+        model.lm_head.train(not mode)  # as where a part is frozen with its dropout off
         held_out_loss(model, encoded)
-        assert model.training is mode
+        assert (model.training, model.model.training, model.lm_head.training) == (mode, mode, not mode)
 
 
 def test_answers_in_a_batch_equal_answers_alone(model, tokenizer, examples):

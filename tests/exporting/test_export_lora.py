@@ -12,6 +12,9 @@ from torch.testing import assert_close
 from qpeft import LorettaConfig, QthaConfig
 from qpeft.errors import AdapterError, DataError, NotMergeableError, OutputError
 from qpeft.exporting import export_lora
+from qpeft.exporting.comparison import compare_logits
+from qpeft.exporting.report import ENOUGH_TOKENS
+from qpeft.exporting.updates import adapted_layers
 
 TARGETS = ["q_proj", "v_proj"]
 MATRICES = {
@@ -110,6 +113,27 @@ def test_keeping_the_constant_comes_nearest_and_dropping_it_is_worst(trained, te
         )
         missed[constant] = [layer.missed for layer in report.layers.values()]
     assert all(keep < absorb < drop for keep, absorb, drop in zip(*missed.values(), strict=True))
+
+
+def test_the_adapter_reads_each_text_of_the_probe_once(trained, texts):
+    model, seen = trained(WAVY), []
+    layers = adapted_layers(model)
+    for layer in layers.values():
+        layer.branch("default").register_forward_pre_hook(lambda *_: seen.append(None))
+    compare_logits(model, layers, {}, texts[:3])
+    # Without updates, what is exported is the adapter itself.
+    assert len(seen) == 2 * 3 * len(layers)
+
+
+def test_a_refusal_says_that_few_tokens_decide_nothing(trained, texts, tmp_path):
+    options = {"calibration": texts, "rank": 1, "tolerance": 0.0, "held_out": texts[:4]}
+    tokens = sum(label != -100 for one in texts[:4] for label in one.labels[1:])
+    with pytest.raises(OutputError, match=f"The export would keep .* chance decides on so few as the {tokens} tokens"):
+        export_lora(trained(WAVY), tmp_path / "lora", **options)
+    many = texts * (ENOUGH_TOKENS // 24 + 1)
+    with pytest.raises(OutputError) as caught:
+        export_lora(trained(WAVY), tmp_path / "lora", **(options | {"held_out": many}))
+    assert "chance" not in str(caught.value)
 
 
 def test_ranks_that_differ_stand_in_patterns(trained, base, texts, logits, tmp_path):
@@ -230,7 +254,7 @@ def test_methods_whose_matrix_cannot_be_had_are_refused(trained, texts, tmp_path
         ({"rank": 0}, AdapterError, "rank must be a whole number of at least 1; got 0"),
         ({"tolerance": -0.1}, OutputError, "tolerance is the share that may be lost"),
         ({"calibration": []}, DataError, "there is no calibration text"),
-        ({"calibration": [], "held_out": []}, DataError, "no text to compare adapter and export on"),
+        ({"calibration": [], "held_out": []}, DataError, "no text to compare the adapter with what is written on"),
     ],
     ids=["rank", "tolerance", "no calibration text", "no text"],
 )

@@ -25,6 +25,16 @@ def layer(model):
     return adapted_layers(model)[NAME]
 
 
+def test_gathering_moments_evaluates_no_circuit_twice_and_leaves_the_branch_as_it_was(model, layer, texts, monkeypatch):
+    branch = layer.branch("default")
+    sent = []
+    branch.middle.register_forward_pre_hook(lambda _, inputs: sent.append(inputs[0][..., 0].numel()))
+    before = dict(branch.__dict__)
+    moments = collect_moments(model, {NAME: branch}, texts[:3])[NAME]
+    assert sum(sent) == moments.tokens == sum(len(one.input_ids) for one in texts[:3])
+    assert branch.__dict__.keys() == before.keys()
+
+
 @pytest.fixture
 def activations(model, layer, texts):
     """h (tokens, rank) and the update (tokens, out_features) of one layer, token by token."""

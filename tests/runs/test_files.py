@@ -1,10 +1,12 @@
 """Files that are whole or absent."""
 
+import os
+
 import pytest
 
 from qpeft.errors import OutputError
 from qpeft.runs import make_folder, read_record, require_empty_folder, write_atomically
-from qpeft.runs.files import disk_errors, staged
+from qpeft.runs.files import disk_errors, staged, used_alone
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
@@ -29,6 +31,25 @@ def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(ZeroDivisionError), staged(tmp_path / "bad"):
         raise ZeroDivisionError
     assert [entry.name for entry in tmp_path.iterdir()] == ["good"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_files_and_folders_get_the_permissions_that_the_user_gives_to_new_ones(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "file", "x")
+        with staged(tmp_path / "folder") as folder:
+            (folder / "private").touch(0o600)
+    finally:
+        assert os.umask(before) == umask
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "file", tmp_path / "folder/private")} == {mode}
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_user_without_a_name_can_write_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: {}["uid not found"])
+    with used_alone(tmp_path), pytest.raises(OutputError, match="Another process"), used_alone(tmp_path):
+        pass
 
 
 def test_errors_that_are_not_about_the_disk_pass_through(tmp_path):

@@ -73,6 +73,7 @@ def test_training_stops_when_the_held_out_loss_has_not_fallen_for_patience_evalu
     run = train(short(recipe, early_stopping=2))
     assert run.record["steps"] == 4
     assert run.record["stopped_early"] is True
+    assert [entry["step"] for entry in run.record["history"] if "loss" in entry][-1] == 4
     assert run.record["best"] == {"step": 2, "loss": 4.0, "kept": False}
 
 

@@ -12,7 +12,7 @@ from qpeft.errors import DataError, OutputError, RecipeError
 from qpeft.models import load_tokenizer
 from qpeft.training import splits, train
 from qpeft.training.sections import DataSection
-from qpeft.training.splits import RecipeExamples, load_splits, split_record
+from qpeft.training.splits import RecipeExamples, load_calibration, load_splits, split_record
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,23 @@ def small_shards(monkeypatch, tmp_path):
 
 def answers(data, seed=0):
     return [example.answer for example in RecipeExamples(DataSection.model_validate(data), seed=seed).training()]
+
+
+def test_calibration_text_is_the_start_of_the_training_text_and_little_more_is_encoded(
+    files, tokenizer, small_shards, monkeypatch
+):
+    data = DataSection.model_validate({"train": files[0], "hold_out": 3})
+    whole, _ = load_splits(data, tokenizer)
+    monkeypatch.setattr(splits, "ENCODED_AT_ONCE", 2)
+    small_shards.clear()
+    found = load_calibration(data, tokenizer, seed=0, tokens=100)
+    lengths = [len(one.input_ids) for one in found]
+    assert sum(lengths[:-1]) < 100 <= sum(lengths)
+    assert found == list(whole.encoded[: len(found)])
+    assert sum(small_shards) <= len(found) + 1 < len(whole.encoded)
+    assert load_calibration(data, tokenizer, seed=0, tokens=10**6) == list(whole.encoded)
+    with pytest.raises(DataError, match="no example to calibrate on, or all are too long"):
+        load_calibration(data.model_copy(update={"max_length": 3, "drop_longer": True}), tokenizer, seed=0, tokens=9)
 
 
 def test_several_sources_are_mixed_by_weight_and_seed(files):

@@ -1,6 +1,8 @@
 """Whole training runs of a tiny model."""
 
+import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -45,6 +47,9 @@ def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path):
     assert yaml.safe_load((folder / "recipe.yaml").read_text()) == wanted.model_dump(mode="json")
     card = (folder / "README.md").read_text()
     assert "import qpeft" in card
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert (folder / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
     assert "Not for use." in card
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((folder / "run.json").read_text())
@@ -55,6 +60,15 @@ def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path):
     assert record["peak_memory"] > 1e8
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == wanted.model.name
+
+
+@pytest.mark.parametrize(("steps", "log_every", "logged"), [(3, 10, [1, 3]), (5, 2, [1, 2, 4, 5]), (1, 10, [1])])
+def test_the_first_and_the_last_step_are_logged_whatever_log_every_is(recipe, steps, log_every, logged):
+    console = Console(record=True, width=200, file=io.StringIO())
+    training = {"steps": steps, "log_every": log_every, "checkpoint_every": None}
+    history = train(recipe(training=training, evaluation={"before": False}), console=console).record["history"]
+    assert [entry["step"] for entry in history if "loss" in entry] == logged
+    assert re.findall(r"step (\d)/\d  loss", console.export_text()) == [str(step) for step in logged]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(recipe, tmp_path):
@@ -151,6 +165,9 @@ def test_a_folder_with_anything_in_it_is_left_alone(recipe, tmp_path):
         ({"data": {"hold_out": 24}}, DataError, "cannot be held out"),
         ({"data": {"max_length": 5}}, DataError, "wholly cut off"),
         ({"adapter": {"target_modules": ["nope"]}}, AdapterError, "linear layers are called"),
+        ({"adapter": {"target_modules": ["q_proj", "vproj"]}}, AdapterError, "'vproj', .* are called v_proj, "),
+        ({"adapter": {"target_modules": ".*qproj"}}, AdapterError, r"'\.\*qproj', .* are called q_proj, "),
+        ({"adapter": {"target_modules": "("}}, AdapterError, r"'\(' is no regular expression"),
         ({"adapter": {"target_modules": ["embed_tokens"]}}, AdapterError, "Embedding"),
         ({"adapter": {"rank": 20}}, AdapterError, "Nearest valid num_qubits"),
         ({"adapter": {"rnak": 4}}, AdapterError, "did you mean 'rank'"),
@@ -163,6 +180,13 @@ def test_a_run_that_cannot_work_says_why_and_writes_nothing(recipe, tmp_path, se
     with pytest.raises(error, match=message):
         train(recipe(**sections))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_target_that_is_not_there_is_noticed_before_data_and_weights_are_read(recipe, monkeypatch):
+    for name in ("qpeft.training.recipe.load_splits", "qpeft.training.setup.load_model"):
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(AdapterError, match="the model has no such module"):
+        train(recipe(adapter={"target_modules": ["nope"]}))
 
 
 def test_exact_match_without_a_number_to_match_is_an_error(recipe, tmp_path):

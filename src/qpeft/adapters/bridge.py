@@ -17,7 +17,11 @@ from peft.tuners.tuners_utils import (
     check_target_module_exists,
     get_device_map,
 )
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, register_peft_method
+from peft.utils import (
+    INCLUDE_LINEAR_LAYERS_SHORTHAND,
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    register_peft_method,
+)
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from peft.utils.quantization_utils import (
     ForwardOnlyQuantizationBackend,
@@ -28,6 +32,7 @@ from peft.utils.quantization_utils import (
 from torch import nn
 
 __all__ = [
+    "INCLUDE_LINEAR_LAYERS_SHORTHAND",
     "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
     "AuxiliaryTrainingWrapper",
     "BaseTuner",

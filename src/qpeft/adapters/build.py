@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from qpeft.adapters import bridge, outside
+from qpeft.adapters.base.config import nearest_option
 from qpeft.adapters.qtha import COMPOSITIONS, QthaConfig
 from qpeft.errors import AdapterError, QpeftError
 
@@ -44,7 +46,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     known = [field.name for field in dataclasses.fields(config_class)]
     for name in fields:
         if name not in known:
-            raise AdapterError(f"adapter type {method!r} has no option {name!r}{_nearest(name, known)}")
+            raise AdapterError(f"adapter type {method!r} has no option {name!r}{nearest_option(name, known)}")
     try:
         return make(**{"task_type": "CAUSAL_LM", **fields})
     except QpeftError:
@@ -61,15 +63,43 @@ def add_adapter(model: nn.Module, config: PeftConfig, **options: Any) -> PeftMod
         raise
     except ValueError as error:
         targets = getattr(config, "target_modules", None)
-        names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
         raise AdapterError(
             f"The adapter does not fit the model: target_modules {_show(targets)}; the model's linear layers are "
-            f"called {', '.join(names)}. PEFT says: {' '.join(str(error).split())}"
+            f"called {_linear_names(model, near=_show(targets))}. PEFT says: {' '.join(str(error).split())}"
         ) from error
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
+def check_targets(model: nn.Module, config: PeftConfig) -> None:
+    """Raises: AdapterError if target_modules names something that the model, which may lack its weights, does not have.
+
+    PEFT itself leaves out what it does not find, as long as it finds anything.
+    """
+    targets = getattr(config, "target_modules", None)
+    if targets is None or str(targets).lower() == bridge.INCLUDE_LINEAR_LAYERS_SHORTHAND:
+        return
+    names = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):
+        missing = [] if any(_matches(targets, name) for name in names) else [targets]
+    else:
+        missing = sorted(end for end in targets if not any(f".{name}".endswith(f".{end}") for name in names))
+    if missing:
+        raise AdapterError(
+            f"target_modules names {missing[0]!r}, and the model has no such module; its linear layers are called "
+            f"{_linear_names(model, near=missing[0])}."
+        )
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error as error:
+        raise AdapterError(f"target_modules {pattern!r} is no regular expression: {error}.") from error
+
+
+def _linear_names(model: nn.Module, *, near: str) -> str:
+    """Last parts of the linear layers' names, those that look most like `near` first."""
+    found = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return ", ".join(sorted(found, key=lambda name: (-difflib.SequenceMatcher(None, near, name).ratio(), name)))
 
 
 def _show(targets: Any) -> str:

@@ -20,7 +20,7 @@ from qpeft.evaluation import find_task, held_out_loss, score
 from qpeft.models import default_device, load_model, load_tokenizer
 from qpeft.runs import hash_file, read_record
 from qpeft.runs.record import FILE_NAME
-from qpeft.training import Recipe, train
+from qpeft.training import Recipe
 from qpeft.training.bill import Bill
 from qpeft.training.config import parse_recipe
 from qpeft.training.splits import load_held_out
@@ -31,6 +31,8 @@ SAMPLES = 5
 
 def train_trial(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Train as the recipe says, or go on where it was interrupted; the run's own record has the losses."""
+    from qpeft.training import train  # noqa: PLC0415  (takes seconds to import, and reports train nothing)
+
     parsed = parse_recipe(recipe, source="trial")
     folder, start = Path(parsed.output.folder), time.monotonic()
     is_done = (folder / FILE_NAME).exists() and read_record(folder)["state"] == "finished"

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from qpeft.data.example import Example
 
 
 def mix(sources: Sequence[tuple[Iterable[Example], float]], *, seed: int) -> Iterator[Example]:
-    """The examples of all sources, each source in its own order, interleaved at random in proportion to the weights.
+    """The examples of all sources, each source in its own order, spread at random over the whole stream.
 
     Args:
         sources: examples that can be read again, and how often they are read: 1 gives each once, 2 twice, 0.5 a half of
-            them, chosen by their text.
+            them, chosen by their text. Several sources are read once more, to be counted.
         seed: of the order; one source keeps its own whatever the seed.
     """
     generator = random.Random(seed)
-    streams = [(_repeat(examples, weight), weight) for examples, weight in sources]
-    while streams:
-        (chosen,) = generator.choices(range(len(streams)), [weight for _, weight in streams])
-        example = next(streams[chosen][0], None)
-        if example is None:
-            del streams[chosen]
-        else:
-            yield example
+    streams = [_repeat(examples, weight) for examples, weight in sources]
+    left = [_count(examples, weight) for examples, weight in sources] if len(sources) > 1 else []
+    while any(left):
+        # Drawn as from an urn: a small source would else be used up long before a large one.
+        (chosen,) = generator.choices(range(len(streams)), left)
+        left[chosen] -= 1
+        yield next(streams[chosen])
+    if not left:
+        yield from chain(*streams)
 
 
 def _repeat(examples: Iterable[Example], times: float) -> Iterator[Example]:
     for _ in range(int(times)):
         yield from examples
-    if rest := times % 1:
-        # Not the first digits, by which examples are held out: what is left to train on is the upper part of those.
-        yield from (one for one in examples if int(one.digest[-8:], 16) < rest * 16**8)
+    if times % 1:
+        yield from (one for one in examples if _is_among(one, times % 1))
+
+
+def _count(examples: Iterable[Example], times: float) -> int:
+    return sum(int(times) + _is_among(one, times % 1) for one in examples)
+
+
+def _is_among(one: Example, share: float) -> bool:
+    # Not the first digits, by which examples are held out: what is left to train on is the upper part of those.
+    return int(one.digest[-8:], 16) < share * 16**8

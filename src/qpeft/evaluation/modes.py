@@ -11,11 +11,12 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside; the training mode from before comes back outside."""
-    was_training = model.training
+    """No dropout and no gradients inside; outside, every module has the mode from before."""
+    were_training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was_training)
+        for module, was_training in were_training:
+            module.training = was_training

@@ -76,22 +76,14 @@ def compare_logits(
     probe: Sequence[Encoded],
 ) -> tuple[LogitsDifference, LogitsDifference]:
     """What the base model and what the export differ in from the adapter, on every token of the probe."""
-
-    def of_base() -> Iterator[tuple[Tensor, Tensor]]:
-        for one in probe:
-            adapter = logits_of(model, one)
-            with model.disable_adapter():
-                base = logits_of(model, one)
-            yield adapter, base
-
-    def of_export() -> Iterator[tuple[Tensor, Tensor]]:
-        for one in probe:
-            adapter = logits_of(model, one)
-            with standing_in(layers, updates):
-                export = logits_of(model, one)
-            yield adapter, export
-
-    return logits_difference(of_base()), logits_difference(of_export())
+    of_base, of_export = _Differences(), _Differences()
+    for one in probe:
+        adapter = logits_of(model, one)
+        with model.disable_adapter():
+            of_base.add(adapter, logits_of(model, one))
+        with standing_in(layers, updates):
+            of_export.add(adapter, logits_of(model, one))
+    return of_base.result(), of_export.result()
 
 
 def compare_losses(
@@ -119,15 +111,32 @@ def logits_of(model: nn.Module, one: Encoded) -> Float[Tensor, "tokens vocabular
 
 def logits_difference(pairs: Iterable[tuple[Tensor, Tensor]]) -> LogitsDifference:
     """Between an adapter's logits and another's, (tokens, vocabulary) each, of one example after the other."""
-    maximum = total = divergence = 0.0
-    tokens = size = 0
+    found = _Differences()
     for adapter, other in pairs:
+        found.add(adapter, other)
+    return found.result()
+
+
+class _Differences:
+    """Sums over examples, from which a `LogitsDifference` is made."""
+
+    def __init__(self) -> None:
+        self._maximum = self._total = self._divergence = 0.0
+        self._tokens = self._size = 0
+
+    def add(self, adapter: Tensor, other: Tensor) -> None:
+        """Count an example's logits, (tokens, vocabulary) each."""
         apart = (other - adapter).abs()
-        maximum, total = max(maximum, float(apart.max())), total + float(apart.double().sum())
+        self._maximum = max(self._maximum, float(apart.max()))
+        self._total += float(apart.double().sum())
         true, given = adapter.double().log_softmax(-1), other.double().log_softmax(-1)
-        divergence += float((true.exp() * (true - given)).sum())
-        tokens, size = tokens + len(adapter), size + adapter.numel()
-    return LogitsDifference(maximum, total / size, divergence / tokens, tokens)
+        self._divergence += float((true.exp() * (true - given)).sum())
+        self._tokens, self._size = self._tokens + len(adapter), self._size + adapter.numel()
+
+    def result(self) -> LogitsDifference:
+        """Of all examples so far."""
+        mean, divergence = self._total / self._size, self._divergence / self._tokens
+        return LogitsDifference(self._maximum, mean, divergence, self._tokens)
 
 
 def _adding(update: LinearUpdate) -> Any:

@@ -80,6 +80,7 @@ def merge_adapter(
         held_out=held_out,
         tolerance=tolerance,
         whole=True,
+        written="merged model",
         constants={name: _constant(constant, has_bias) for name, has_bias in with_bias.items()},
         on_stage=on_stage,
     )
@@ -151,7 +152,9 @@ def _save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
 def _read_back(merged: PreTrainedModel, folder: Path, probe: Sequence[Encoded]) -> list[Tensor]:
     """Logits of the model in the files. Raises: OutputError if they are not those of the model in memory."""
     expected = [logits_of(merged, one).cpu() for one in probe]
-    again = load_model(str(folder), dtype="auto").to(merged.device)
+    # Code of the model's own is running already, by the user's leave.
+    is_foreign = type(merged).__module__.startswith("transformers_modules.")
+    again = load_model(str(folder), dtype="auto", trust_remote_code=is_foreign).to(merged.device)
     found = [logits_of(again, one).cpu() for one in probe]
     largest = max(float(logits.abs().max()) for logits in expected)
     apart = max(float((one - other).abs().max()) for one, other in zip(found, expected, strict=True))

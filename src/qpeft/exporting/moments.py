@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from jaxtyping import Float
@@ -55,17 +54,26 @@ def collect_moments(
     """
     moments = {name: Moments(branch.effective_factors()[0].shape[0]) for name, branch in branches.items()}
     device = next(model.parameters()).device
-    with ExitStack() as hooks, evaluating(model):
+    with ExitStack() as counted, evaluating(model):
         for name, branch in branches.items():
-            hooks.callback(branch.register_forward_hook(_gathering(moments[name])).remove)
+            counted.enter_context(_gathering(branch, moments[name]))
         for one in encoded:
             model(input_ids=torch.tensor([one.input_ids], device=device), use_cache=False)
     return moments
 
 
-def _gathering(moments: Moments) -> Any:
-    def gather(branch: FactoredBranch, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        h = nn.functional.linear(inputs[0], branch.effective_factors()[0])
-        moments.add(h, branch.bottleneck(h))
+@contextmanager
+def _gathering(branch: FactoredBranch, moments: Moments) -> Iterator[None]:
+    """Inside, what passes the bottleneck is counted. Nothing is evaluated for that: a device is paid for each time."""
+    bottleneck = branch.bottleneck
 
-    return gather
+    def gather(h: Tensor) -> Tensor:
+        z = bottleneck(h)
+        moments.add(h, z)
+        return z
+
+    branch.bottleneck = gather  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del branch.bottleneck

@@ -51,9 +51,12 @@ def make_plan(
     rank: int | None = None,
     whole: bool = False,
     constants: Mapping[str, Constant] | None = None,
+    written: str = "export",
     on_stage: OnStage = lambda _: None,
 ) -> Plan:
-    """Linear updates of the active adapter and their measured worth. Args are those of `export_lora`.
+    """Linear updates of the active adapter and their measured worth.
+
+    Args are those of `export_lora` and `linear_updates`; `written` is what they are for, in words.
 
     Raises: AdapterError, DataError, NotMergeableError as `linear_updates`; OutputError if more than `tolerance` is
         lost. The model is as it was.
@@ -72,12 +75,12 @@ def make_plan(
         on_stage("comparing logits")
         base_logits, logits = compare_logits(model, layers, updates, probe)
         if held_out:
-            on_stage("measuring held-out loss of base, adapter and export")
+            on_stage(f"measuring held-out loss of base, adapter and {written}")
             losses = compare_losses(model, layers, updates, held_out)
     method = str(model.peft_config[active_adapter(model)].peft_type.value).lower()
     tokens = max(update.fit.tokens if update.fit else 0 for update in updates.values())
     report = ExportReport(method, layer_reports(updates), base_logits, logits, losses, tokens)
-    report.require(tolerance)
+    report.require(tolerance, written=written)
     return Plan(layers, updates, probe, report)
 
 
@@ -99,12 +102,10 @@ def require_free(output: Path) -> None:
 
 
 def finish_folder(folder: Path, report: ExportReport, card: str) -> None:
-    """Add the card and export_report.json, and let everybody read the files: safetensors makes them private."""
+    """Add the card and export_report.json."""
     (folder / "README.md").write_text(card, encoding="utf-8")
     record = report.to_dict() | {"environment": environment()}
     (folder / "export_report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _calibration_and_probe(
@@ -115,8 +116,8 @@ def _calibration_and_probe(
         return calibration, first_tokens(held_out, PROBE_TOKENS)
     if len(calibration) < 2:
         raise DataError(
-            "There is no text to compare adapter and export on: give held-out examples, or at least two examples of "
-            "calibration text, of which the last eighth is kept for that."
+            "There is no text to compare the adapter with what is written on: give held-out examples, or at least two "
+            "examples of calibration text, of which the last eighth is kept for that."
         )
     kept = max(1, len(calibration) // 8)
     return calibration[:-kept], first_tokens(calibration[-kept:], PROBE_TOKENS)
@@ -129,7 +130,7 @@ def _check_config(model: PeftModel) -> None:
     if given:
         raise AdapterError(
             f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
-            "qpeft exports only those."
+            "qpeft exports and merges only those."
         )
     if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
         raise AdapterError(

@@ -10,6 +10,9 @@ from qpeft.errors import OutputError
 from qpeft.exporting.comparison import LogitsDifference, Losses
 from qpeft.exporting.updates import LinearUpdate
 
+ENOUGH_TOKENS = 1000
+"""With fewer, the share that is kept says more of the text than of the adapter."""
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -81,13 +84,22 @@ class ExportReport:
         """The same with what was read back from files."""
         return replace(self, reloaded=reloaded)
 
-    def require(self, tolerance: float) -> None:
-        """Raises: OutputError if more than this share is lost."""
+    def require(self, tolerance: float, *, written: str = "export") -> None:
+        """Raises: OutputError if more than this share is lost; `written` is what would be, in words."""
         if not self.kept >= 1 - tolerance:
             raise OutputError(
-                f"The export would keep {self.kept:.1%} of {self.criterion}; with a tolerance of {tolerance:g} it must "
-                f"keep {1 - tolerance:.1%}. Nothing was written. {self._way_out()}"
+                f"The {written} would keep {self.kept:.1%} of {self.criterion}; with a tolerance of {tolerance:g} it "
+                f"must keep {1 - tolerance:.1%}. Nothing was written. {self._way_out()}{self._doubt()}"
             )
+
+    def _doubt(self) -> str:
+        tokens = self.logits.tokens if self.losses is None else self.losses.tokens
+        if tokens >= ENOUGH_TOKENS:
+            return ""
+        return (
+            f" But first name more text with --data: chance decides on so few as the {tokens:,} tokens that this was "
+            "measured on."
+        )
 
     def _way_out(self) -> str:
         cut = [layer.svd_error for layer in self.layers.values() if layer.svd_error > 0]

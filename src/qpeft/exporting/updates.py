@@ -51,7 +51,7 @@ def adapted_layers(model: PeftModel) -> dict[str, BaseTunerLayer]:
     inside = tuple(f"{name}." for name in tuners)
     layers = {name: layer for name, layer in tuners.items() if not name.startswith(inside) and _has(layer, adapter)}
     if not layers:
-        raise AdapterError(f"The adapter {adapter!r} changes no linear layer, so there is nothing to export.")
+        raise AdapterError(f"The adapter {adapter!r} changes no linear layer, so there is nothing to export or merge.")
     for name, layer in layers.items():
         require_linear(layer, name)
         if layer.merged:

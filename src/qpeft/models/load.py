@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qpeft.errors import ModelError
 from qpeft.models.device import default_device
+from qpeft.models.hub import require_on_hub
 from qpeft.models.package import PACKAGE_MODEL, package_model_folder
 from qpeft.models.quantization import quantization_config
 from qpeft.models.vendor import no_progress_bars, vendor_errors
@@ -116,6 +117,7 @@ def _place(name: str) -> str:
     path = Path(os.path.expanduser(name))
     looks_like_path = name.startswith((".", "~")) or path.is_absolute() or len(path.parts) not in {1, 2}
     if not looks_like_path and not path.exists() and not path.is_symlink():
+        _require_on_hub(name, path)
         return name
     if not path.exists():
         raise ModelError(f"The model folder {name} does not exist.{_nearest(path)}")
@@ -125,6 +127,17 @@ def _place(name: str) -> str:
         adapter = " It holds an adapter; name the base model instead." * (path / "adapter_config.json").exists()
         raise ModelError(f"The folder {name} holds no model: config.json is missing.{adapter}")
     return str(path)
+
+
+def _require_on_hub(name: str, path: Path) -> None:
+    try:
+        require_on_hub(name)
+    except ModelError as error:
+        meant = f" Did you mean {PACKAGE_MODEL}?" if get_close_matches(f"package:{name}", [PACKAGE_MODEL]) else ""
+        raise ModelError(
+            f"There is no folder {name} here.{_nearest(path)}{meant} {error} Models on the Hub are called owner/name, "
+            f"a few old ones name alone; {PACKAGE_MODEL} comes in a Python package."
+        ) from error
 
 
 def _nearest(path: Path) -> str:

@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            os.chmod(temporary, 0o644)
+            follow_umask(Path(temporary))
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -62,13 +63,23 @@ def staged(folder: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             yield temporary
-            temporary.chmod(0o755)
+            follow_umask(temporary)
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def follow_umask(path: Path) -> None:
+    """Give a file, or a folder with all that is in it, the permissions of any new one: some libraries make theirs
+    private, whatever the user wants.
+    """
+    hidden = os.umask(0o077)
+    os.umask(hidden)
+    for one in (path, *path.rglob("*")):
+        one.chmod((0o777 if one.is_dir() else 0o666) & ~hidden)
 
 
 @contextmanager
@@ -78,7 +89,9 @@ def used_alone(folder: Path) -> Iterator[None]:
     Raises: OutputError if one does.
     """
     name = hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:24]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"qpeft-{getpass.getuser()}-{name}.lock", timeout=0)
+    # Not by name: in a container, a user may have none.
+    user = getpass.getuser() if sys.platform == "win32" else os.getuid()
+    lock = FileLock(Path(tempfile.gettempdir()) / f"qpeft-{user}-{name}.lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as error:

@@ -15,7 +15,7 @@ from qpeft.training.memory import peak_memory
 
 
 class ProgressReport(TrainerCallback):
-    """A bar on a terminal, and a line with loss, learning rate, speed, time left and memory at every log step.
+    """A bar on a terminal; at every log step and the last a line with loss, learning rate, speed, time left and memory.
 
     Args:
         console: where they go.
@@ -52,7 +52,8 @@ class ProgressReport(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._step_start = time.perf_counter()
 
-    def on_step_end(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
+    def on_step_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any) -> None:
+        control.should_log |= state.global_step >= state.max_steps  # whatever log_every is
         self.step_seconds.append(time.perf_counter() - self._step_start)
         self._progress.update(self._task, completed=state.global_step)
 

@@ -15,11 +15,11 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from qpeft.adapters.build import build_config
+from qpeft.adapters.build import build_config, check_targets
 from qpeft.data import Encoded, PackedExamples
 from qpeft.errors import MemoryLimitError, OutputError, RecipeError
 from qpeft.evaluation import find_task
-from qpeft.models import Precision, choose_precision, default_device, device_name, load_tokenizer
+from qpeft.models import Precision, choose_precision, default_device, device_name, load_skeleton, load_tokenizer
 from qpeft.runs import environment, make_folder, require_empty_folder, write_atomically, write_record
 from qpeft.runs.files import used_alone
 from qpeft.training.bill import Bill, training_bill
@@ -87,6 +87,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     if recipe.evaluation.task_name is not None:
         find_task(recipe.evaluation.task_name).require_packages()
     started = from_main(lambda: _find_started(folder, recipe, resume=resume))
+    options = recipe.model
+    check_targets(load_skeleton(options.name, trust_remote_code=options.trust_remote_code), config)
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
     tokenizer, training, held_out = _load_data(recipe, console)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftConfig, PeftModel
 from rich.console import Console
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
-from trl import SFTConfig
 
 from qpeft.adapters.build import LearningRate, add_adapter, default_learning_rate
 from qpeft.adapters.qtha.fitting import fit_inputs, frozen_factors
@@ -26,8 +26,12 @@ from qpeft.training.quantum import DeviceSteps
 from qpeft.training.reports import reporters
 from qpeft.training.sections import ModelSection, Recipe
 from qpeft.training.splits import Split
-from qpeft.training.trainer import CheckpointingTrainer
 from qpeft.training.watch import HeldOutWatch
+
+if TYPE_CHECKING:
+    from trl import SFTConfig
+
+    from qpeft.training.trainer import CheckpointingTrainer
 
 FITTED_EXAMPLES = 32
 """By which frozen factors are fitted: a thousand tokens and more."""
@@ -90,50 +94,57 @@ def make_trainer(
     device_steps: DeviceSteps | None,
 ) -> tuple[CheckpointingTrainer, ProgressReport]:
     """The trainer of a recipe, and what reports its progress."""
+    from qpeft.training.trainer import CheckpointingTrainer  # noqa: PLC0415  (takes seconds to import)
+
     options, folder = recipe.training, Path(recipe.output.folder)
     steps = options.num_steps(len(training), num_processes=number_of_processes())
     arguments = _arguments(recipe, steps, evaluates=held_out is not None)
     watch = HeldOutWatch(folder / "checkpoints", keep_best=options.keep_best, patience=options.early_stopping)
-    health = HealthMonitor(
-        model,
-        every=options.health_every or max(options.log_every, arguments.max_steps // HEALTH_LOOKS),
-        warmup=arguments.warmup_steps,
-        console=console,
-    )
-    progress, packed = ProgressReport(console, model.device), isinstance(training, PackedExamples)
-    weights = {name: weight.data for name, weight in _trained(model)}
-    trainer = CheckpointingTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=to_dataset(training[:1] if packed else training),
-        data_collator=PackedCollator() if packed else None,
-        eval_dataset=to_dataset(held_out.encoded) if held_out else None,
-        processing_class=tokenizer,
-        callbacks=[progress, watch, health, *reporters(options, folder)],
-        held_out=held_out.encoded if held_out else (),
-        tokens_per_evaluation=tokens_per_evaluation(recipe, training),
-        keep_checkpoints=options.keep_checkpoints,
-        lengths=lengths(training) if options.group_by_length else None,
-        device_steps=device_steps,
-        watch=watch,
-        health=health,
-        run=fingerprint(recipe),
-    )
-    if packed:
+    health = _health(recipe, model, arguments, console)
+    progress, is_packed = ProgressReport(console, model.device), isinstance(training, PackedExamples)
+    with _trained_weights_kept(model):
+        trainer = CheckpointingTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=to_dataset(training[:1] if is_packed else training),
+            data_collator=PackedCollator() if is_packed else None,
+            eval_dataset=to_dataset(held_out.encoded) if held_out else None,
+            processing_class=tokenizer,
+            callbacks=[progress, watch, health, *reporters(options, folder)],
+            held_out=held_out.encoded if held_out else (),
+            tokens_per_evaluation=tokens_per_evaluation(recipe, training),
+            keep_checkpoints=options.keep_checkpoints,
+            lengths=lengths(training) if options.group_by_length else None,
+            device_steps=device_steps,
+            watch=watch,
+            health=health,
+            run=fingerprint(recipe),
+        )
+    if is_packed:
         trainer.train_dataset = training  # which TRL takes for a Dataset only where it checks its argument
-    # On a quantized base TRL rounds them to bfloat16, in which small steps of an optimiser change nothing.
-    for name, weight in _trained(model):
-        weight.data = weights[name]
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer, progress
 
 
-def _trained(model: PeftModel) -> list[tuple[str, nn.Parameter]]:
-    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+def _health(recipe: Recipe, model: PeftModel, arguments: SFTConfig, console: Console) -> HealthMonitor:
+    options = recipe.training
+    every = options.health_every or max(options.log_every, arguments.max_steps // HEALTH_LOOKS)
+    return HealthMonitor(model, every=every, warmup=arguments.warmup_steps, console=console)
+
+
+@contextmanager
+def _trained_weights_kept(model: PeftModel) -> Iterator[None]:
+    """Inside, TRL may round them to bfloat16, as it does on a quantized base; an optimiser's small steps need more."""
+    kept = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]
+    yield
+    for weight, data in kept:
+        weight.data = data
 
 
 def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> SFTConfig:
+    from trl import SFTConfig  # noqa: PLC0415  (takes seconds to import)
+
     options = recipe.training
     return SFTConfig(
         output_dir=str(Path(recipe.output.folder) / "checkpoints"),

@@ -31,6 +31,9 @@ from qpeft.errors import DataError
 from qpeft.runs import hash_file
 from qpeft.training.sections import DataSection
 
+ENCODED_AT_ONCE = 64
+"""Examples, where not all may be needed."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -107,6 +110,23 @@ def load_splits(data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: 
 def load_held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> Split | None:
     """The held-out examples alone; None if the recipe names none. Raises: DataError."""
     return _held_out(data, tokenizer, RecipeExamples(data, seed=0))
+
+
+def load_calibration(data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: int, tokens: int) -> list[Encoded]:
+    """The first training examples that have so many tokens together, or all; no others are encoded. Raises: DataError.
+
+    Args: as for `load_splits`.
+    """
+    examples = RecipeExamples(data, seed=seed)
+    training, found, total = examples.training(), list[Encoded](), 0
+    while total < tokens and (part := list(islice(training, ENCODED_AT_ONCE))):
+        for _, encoded in _encode(data, tokenizer, part):
+            if total < tokens:
+                found.append(encoded)
+                total += len(encoded.input_ids)
+    if not found:
+        raise DataError(f"{examples.describe()}: there is no example to calibrate on, or all are too long.")
+    return found
 
 
 def _held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: RecipeExamples) -> Split | None:

@@ -76,7 +76,8 @@ class HeldOutWatch(TrainerCallback):
     def on_step_end(
         self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any
     ) -> TrainerControl:
-        """The adapter of the last step may be the best one."""
+        """The adapter of the last step may be the best one, and any evaluation the last."""
+        control.should_log |= control.should_evaluate and self._patience is not None
         if self.keep_best and state.global_step >= state.max_steps:
             control.should_evaluate = True
         return control

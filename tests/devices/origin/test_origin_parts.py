@@ -27,7 +27,9 @@ def test_an_address_that_sends_the_key_in_the_clear_is_refused(url):
         OriginDevice(chip="72", url=url)
 
 
-@pytest.mark.parametrize("url", ["", "cloud.example", "ftp://cloud.example", "https://", "https://u:p@c.example"])
+@pytest.mark.parametrize(
+    "url", ["", "cloud.example", "ftp://cloud.example", "https://", "https://u:p@c.example", "https://[::1"]
+)
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(DeviceError, match="url of the cloud"):
         OriginDevice(chip="72", url=url)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from peft import PeftConfig
 
 from qpeft.adapters.bridge import get_pattern_key
-from qpeft.errors import AdapterError
+from qpeft.errors import AdapterError, UnknownOptionError
 
 FORMAT_VERSION = 1
 """Raised when a saved adapter would mean something else to an older qpeft. Files without one are of version 1."""
+
+
+LORA_NAMES = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"}
+"""What LoRA's options are called here."""
 
 
 def option(default: Any, description: str, *, added: bool = False) -> Any:
@@ -43,11 +49,19 @@ def check_numbers(numbers: Mapping[str, Any]) -> None:
             raise AdapterError(f"{name} must be a finite number; got {value!r}.")
 
 
+def nearest_option(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown option: the one that was meant, or all that there are."""
+    names = sorted(known)
+    near = [LORA_NAMES[name]] if LORA_NAMES.get(name) in names else difflib.get_close_matches(name, names, 1, 0.5)
+    return f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(names)}."
+
+
 @dataclass
 class AdapterConfig(PeftConfig):
     """Where an adapter stands and how it starts; each method adds its own options.
 
-    Raises: AdapterError for a value out of range or at odds with another, and for a format this qpeft does not know.
+    Raises: UnknownOptionError for an option that the method lacks, naming the nearest; AdapterError for a value out of
+    range or at odds with another, and for a format this qpeft does not know.
     """
 
     dropout: float = option(0.0, "Probability with which entries of x are dropped before the adapter, in training.")
@@ -60,6 +74,17 @@ class AdapterConfig(PeftConfig):
     modules_to_save: list[str] | None = option(None, "Further modules to train in full and save with the adapter.")
     init_seed: int | None = option(None, "Seed of the initial weights; None takes them from torch's global generator.")
     format_version: int = option(FORMAT_VERSION, "Format of the saved adapter; qpeft sets it.", added=True)
+
+    def __new__(cls, *_: Any, **options: Any) -> AdapterConfig:
+        """Options are looked at before the dataclass's own `__init__`, whose error names nothing near."""
+        known = list(inspect.signature(cls.__init__).parameters)[1:]
+        for name in options:
+            if name not in known:
+                # In words that PEFT knows: it then reads files of newer versions without what it does not know.
+                hint = nearest_option(name, known)
+                raise UnknownOptionError(f"{cls.__name__} got an unexpected keyword argument {name!r}{hint}")
+        made: AdapterConfig = super().__new__(cls)
+        return made
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -25,7 +25,8 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
     Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
     A method names its dictionary of branches in `adapter_layer_names` ("<method>_branch",) and makes them. Within
     `mixed`, every row of x meets the adapter that is named for it, in place of the active ones.
-    Raises: AdapterError if the base layer is not linear, and for a mixed batch with names for more or fewer rows.
+    Raises: AdapterError if the base layer is not linear, for saved weights of another size, and for a mixed batch whose
+    rows are not those that the names are for.
     """
 
     adapter_layer_names: ClassVar[tuple[str]]
@@ -55,6 +56,7 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self.quantization_backend = quantization_backend(layer, **quantization)
         self._adapter_of_row: Sequence[str] | None = None
+        self._dimensions_of_rows = 2
 
     @abstractmethod
     def make_branch(self, config: Any) -> AbstractBranch:
@@ -94,9 +96,12 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         return result
 
     @contextmanager
-    def mixed(self, adapter_of_row: Sequence[str]) -> Iterator[None]:
-        """A context in which every row of x goes through the adapter of that name; names of none mean no adapter."""
-        self._adapter_of_row = adapter_of_row
+    def mixed(self, adapter_of_row: Sequence[str], *, dimensions: int = 2) -> Iterator[None]:
+        """A context in which every row of x goes through the adapter of that name; names of none mean no adapter.
+
+        `dimensions`: that x has at least, if its rows are those of the batch.
+        """
+        self._adapter_of_row, self._dimensions_of_rows = adapter_of_row, dimensions
         try:
             yield
         finally:
@@ -108,7 +113,25 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         update: Tensor = branch(self._cast_input_dtype(x, branch.dtype))
         return update
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        # torch's own error names weights and shapes, and not what that means.
+        for name, weight in self.branches.named_parameters(prefix=f"{prefix}{self.adapter_layer_names[0]}"):
+            stored = state_dict.get(name)
+            if stored is not None and stored.shape != weight.shape:
+                raise AdapterError(
+                    f"The adapter's weights are for another model, or for other options: at {self.name!r}, which takes "
+                    f"{self.in_features} features and gives {self.out_features}, {name.removeprefix(prefix)} is "
+                    f"{tuple(stored.shape)} in the file and {tuple(weight.shape)} here. Load it onto the base model "
+                    "that it was trained on, with the adapter_config.json that it was saved with."
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _add_to_rows(self, result: Tensor, x: Tensor, adapter_of_row: Sequence[str]) -> Tensor:
+        if x.ndim < self._dimensions_of_rows:
+            raise AdapterError(
+                f"At {self.name!r} the model gives tokens of all rows together, {tuple(x.shape)}, so which adapter is "
+                "for which is not known. Leave the layer out of target_modules, or run one batch per adapter."
+            )
         if len(x) != len(adapter_of_row):
             raise AdapterError(
                 f"adapter_names holds {len(adapter_of_row)} names for {len(x)} rows at {self.name!r}; it needs one a "

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from qpeft.adapters.base.layer import AbstractAdapterLayer
 from qpeft.adapters.bridge import AuxiliaryTrainingWrapper
@@ -29,9 +30,11 @@ def mixed_batch(tuner: nn.Module, adapter_names: Sequence[str], num_beams: int |
     layers = [module for module in tuner.modules() if isinstance(module, AbstractAdapterLayer)]
     _check(tuner, adapter_names, layers)
     names = [name for name in adapter_names for _ in range(num_beams or 1)]
+    # Of (batch, tokens, features): with a dimension less, tokens of all rows are mixed up, as an expert gets them.
+    dimensions = 3 if isinstance(tuner.get_submodule("model"), PreTrainedModel) else 2
     with ExitStack() as contexts:
         for layer in layers:
-            contexts.enter_context(layer.mixed(names))
+            contexts.enter_context(layer.mixed(names, dimensions=dimensions))
         yield
 
 

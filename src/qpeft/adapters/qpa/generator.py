@@ -31,8 +31,8 @@ class GeneratedFactor(AbstractRandomFactor):
         self.num_chunks = -(-rank * width // chunk_size)
         self.circuit = cnot_chain(max(1, (self.num_chunks - 1).bit_length()), depth)
         self.angles = nn.Parameter(torch.empty(self.circuit.num_weights))
-        self.hidden = nn.Linear(self.circuit.num_qubits + 1, hidden_size)
-        self.output = nn.Linear(hidden_size, chunk_size)
+        self.hidden = _UnsetLinear(self.circuit.num_qubits + 1, hidden_size)
+        self.output = _UnsetLinear(hidden_size, chunk_size)
 
     def forward(self) -> Float[Tensor, "rank width"]:
         """The matrix."""
@@ -62,6 +62,13 @@ class GeneratedFactor(AbstractRandomFactor):
         """Make the matrix zero through the last layer of the network; it can still learn."""
         self.output.weight.zero_()
         self.output.bias.zero_()
+
+
+class _UnsetLinear(nn.Linear):
+    """A linear layer that draws nothing from torch's global generator; `GeneratedFactor.initialize` sets it."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are."""
 
 
 def _bits(num_states: int, num_qubits: int, device: torch.device) -> Tensor:

@@ -16,12 +16,12 @@ def checked_url(url: str) -> str:
 
     Raises: DeviceError if it is none, or would send the key in the clear over a network.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         is_address = (
             parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
         )
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is no number, a bracket that is not closed
         is_address = False
     if not is_address or parts.username or parts.password or parts.query or parts.fragment:
         raise DeviceError(
@@ -36,11 +36,9 @@ def checked_url(url: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether what is sent there stays on this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
+    """Whether what is sent there stays on this machine; not so for what is no address."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, or nothing that can be read
         return False
