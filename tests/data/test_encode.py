@@ -242,6 +242,7 @@ def test_tokenizer_without_a_chat_template_says_what_to_do(with_template, dialog
         ),
         ("{{ messages ", r"data.jsonl:7: .* refuses the dialogue"),
         ("{{ messages[0].content + 1 }}", r"data.jsonl:7: .* refuses the dialogue"),
+        ("{{ 1 / 0 }}", r"data.jsonl:7: .* refuses the dialogue: division by zero"),
         ("{% for m in messages %}{{ m.role }}<|im_end|>{% endfor %}", "the answer of turn 2 as one piece"),
         ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "the answer of turn 2 as one piece"),
         ("{% for m in messages %}{{ m.content }}{{ m.content | length }}{% endfor %}", "turn 2 as one piece"),

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from trl import SFTConfig
 
-from qpeft.adapters.build import LearningRate, add_adapter, default_learning_rate
+from qpeft.adapters.build import add_adapter
+from qpeft.adapters.learning_rates import LearningRate, default_learning_rate
 from qpeft.data import Encoded, PackedExamples, lengths, to_dataset
 from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
 from qpeft.training.continuing import fingerprint
