@@ -35,7 +35,9 @@ def test_tensorboard_is_written_by_default_and_holds_the_losses(recipe, tmp_path
     assert not list((tmp_path / "run/checkpoints").glob("*"))
 
 
-def test_wandb_is_told_the_losses_by_name(recipe, monkeypatch):
+@pytest.fixture
+def wandb(monkeypatch):
+    """A package of that name that takes note of calls."""
     wandb = mock.MagicMock(name="wandb")
     wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
     wandb.run = None
@@ -44,11 +46,22 @@ def test_wandb_is_told_the_losses_by_name(recipe, monkeypatch):
     for name, module in {"wandb": wandb, "wandb.sdk": wandb, "wandb.sdk.lib": wandb}.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "wandb.sdk.lib.config_util", errors)
+    return wandb
+
+
+def test_wandb_is_told_the_losses_by_name(recipe, wandb):
     record = train(short(recipe, report_to="wandb")).record
     told = [call.args[0] for call in wandb.log.call_args_list]
     losses = [entry["loss"] for entry in record["history"] if "loss" in entry]
     assert [entry["train/loss"] for entry in told if "train/loss" in entry] == losses
     assert wandb.init.call_args.kwargs["name"] == "run"
+
+
+def test_wandb_that_does_not_start_says_so_and_the_run_can_go_on_without(recipe, wandb):
+    wandb.init.side_effect = RuntimeError("No API key configured.")
+    with pytest.raises(RecipeError, match=r"'training.report_to': W&B does not start: No API key configured\. Log in"):
+        train(short(recipe, report_to="wandb"))
+    assert train(short(recipe, report_to="none"), resume=True).record["state"] == "finished"
 
 
 @pytest.mark.parametrize(
