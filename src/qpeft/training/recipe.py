@@ -81,7 +81,9 @@ def train(
 def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bill], None]) -> TrainedRun:
     folder = Path(recipe.output.folder)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
-    report_names(recipe.training)  # raises, if it does, before anything takes time
+    # Raises, if it does, before anything takes time.
+    if not report_names(recipe.training) and recipe.training.report_to == "auto":
+        console.print("no curves for TensorBoard, which is not installed: pip install 'qpeft[tensorboard]'")
     started = from_main(lambda: _find_started(folder, recipe, resume=resume))
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
