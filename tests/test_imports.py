@@ -14,7 +14,7 @@ SOURCE = Path(qpeft.__file__).parent
 COMMAND_LINE = Path(qpeft_cli.__file__).parent
 FLOORS = (
     {"comparison"},
-    {"training", "exporting", "evaluation", "integrations"},
+    {"training", "exporting", "evaluation", "integrations", "analysis"},
     {"adapters", "data", "models"},
     {"devices", "tensor_networks"},
     {"simulation"},

@@ -7,6 +7,7 @@
 Importing registers the adapters with PEFT and does nothing else.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qpeft.adapters import (
@@ -26,6 +27,7 @@ from qpeft.adapters import (
 from qpeft.errors import QpeftError
 
 if TYPE_CHECKING:
+    from qpeft.adapters.qtha.fitting import fit_inputs
     from qpeft.adapters.qtha.quantum_device import set_quantum_device
     from qpeft.adapters.qtha.training_noise import set_training_noise
 
@@ -43,19 +45,19 @@ __all__ = [
     "QuantumPeftModel",
     "TtLoraConfig",
     "TtLoraModel",
+    "fit_inputs",
     "set_quantum_device",
     "set_training_noise",
 ]
+_MODULES = {
+    "fit_inputs": "qpeft.adapters.qtha.fitting",
+    "set_quantum_device": "qpeft.adapters.qtha.quantum_device",
+    "set_training_noise": "qpeft.adapters.qtha.training_noise",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Devices are needed by those who use one, and imported when they do.
-    if name == "set_quantum_device":
-        from qpeft.adapters.qtha.quantum_device import set_quantum_device  # noqa: PLC0415
-
-        return set_quantum_device
-    if name == "set_training_noise":
-        from qpeft.adapters.qtha.training_noise import set_training_noise  # noqa: PLC0415
-
-        return set_training_noise
-    raise AttributeError(f"module 'qpeft' has no attribute {name!r}")
+    # What only some need is imported when they do.
+    if name not in _MODULES:
+        raise AttributeError(f"module 'qpeft' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

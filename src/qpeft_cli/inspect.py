@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from qpeft_cli.inspect_circuit import show_circuits
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -18,23 +20,64 @@ if TYPE_CHECKING:
 
 def inspect(
     context: typer.Context,
-    recipe: Annotated[Path, typer.Argument(help="YAML file; keys can be set after it, as for train.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="YAML file; keys can be set after it, as for train. With --circuit also names of ansatze, or nothing.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Quantum device to state the bill for; --device.name.")] = None,
     data: Annotated[bool, typer.Option("--data", help="The data alone, and more of them: lengths, copies.")] = False,
+    circuit: Annotated[
+        bool, typer.Option("--circuit", help="The circuit alone, at random angles; the recipe's, or named, or all.")
+    ] = False,
+    qubits: Annotated[
+        int | None, typer.Option(min=1, max=12, help="With --circuit: without a recipe 8 by default.")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, max=16, help="With --circuit: layers; without a recipe 1 by default.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=100, help="With --circuit: pairs of states; 5,000 by default.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="With --circuit: of all angles; else as for train.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="With --circuit: .svg or .png file to draw.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --circuit: all numbers as JSON.")] = False,
 ) -> None:
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask.
 
     With a quantum device, in the recipe or by --device, also what it would be sent and, from its calibration, what it
     would make of the circuits.
+
+    With --circuit instead what circuits could do and how they would train: expressibility, entanglement, gradients
+    against qubits, frequencies.
     """
+    if circuit:
+        if device is not None or data:
+            raise typer.BadParameter("goes without --device and --data", param_hint="--circuit")
+        what = [*([recipe] if recipe is not None else []), *context.args]
+        show_circuits(what, qubits=qubits, depth=depth, samples=samples, seed=seed, figure=figure, as_json=as_json)
+        return
+    if as_json or any(option is not None for option in (qubits, depth, samples, figure)):
+        raise typer.BadParameter(
+            "--qubits, --depth, --samples, --figure and --json go with --circuit", param_hint="--circuit"
+        )
+    if recipe is None:
+        raise typer.BadParameter("needs a YAML file, or --circuit", param_hint="RECIPE")
+    overrides = context.args if seed is None else [*context.args, "--seed", str(seed)]
+    _show_recipe(Path(recipe), overrides, device, data_alone=data)
+
+
+def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data_alone: bool) -> None:
     from qpeft.adapters.build import build_config  # noqa: PLC0415  (takes seconds to import)
     from qpeft.adapters.count import count_layers, lora_parameters  # noqa: PLC0415
     from qpeft.models import load_skeleton  # noqa: PLC0415
     from qpeft.training import load_recipe  # noqa: PLC0415
 
-    parsed = load_recipe(recipe, context.args if device is None else [*context.args, "--device.name", device])
+    parsed = load_recipe(recipe, overrides if device is None else [*overrides, "--device.name", device])
     console = Console(highlight=False, soft_wrap=True)
-    if data:
+    if data_alone:
         _show_splits(parsed, console, in_full=True)
         return
     config = build_config(parsed.adapter.type, parsed.adapter.options)

@@ -18,6 +18,7 @@ from qpeft.adapters.qtha.branch import QthaBranch
         {"middle": "mlp"},
         {"middle": "none"},
         {"down": "dense", "up": "dense"},
+        {"down": "frozen"},
         {"factor_init": "kaiming", "angle_init": "uniform"},
         {"target_modules": "all-linear"},
     ],
@@ -32,7 +33,7 @@ def test_a_fresh_adapter_leaves_the_logits_exactly_as_they_were(make_model, adap
 
 
 @pytest.mark.parametrize("width", [64, 576, 896, 2048, 4096])
-@pytest.mark.parametrize("down", ["mpo", "dense"])
+@pytest.mark.parametrize("down", ["mpo", "dense", "frozen"])
 def test_unit_inputs_give_angles_of_a_third_of_unit_variance_and_features_of_that_order(width, down):
     branch = _fresh(QthaConfig(rank=8, down=down, init_seed=0), width)
     h, z = _features(branch, width)

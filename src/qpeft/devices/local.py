@@ -15,7 +15,8 @@ from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, J
 from qpeft.errors import DeviceError, NoiseError
 from qpeft.simulation.noise import NoiseModel, SampleKey, density
 from qpeft.simulation.noise.counter import Stream
-from qpeft.simulation.noise.outcomes import MAX_QUBITS, outcome_probabilities
+from qpeft.simulation.noise.outcomes import outcome_probabilities
+from qpeft.simulation.states import MAX_QUBITS
 
 NUMBERS_PER_BLOCK = 2**20
 """Circuits are simulated in blocks of this many float64 numbers, 8 MiB."""

@@ -34,7 +34,7 @@ from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
 from qpeft.training.reports import report_names
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
-from qpeft.training.setup import adapted_model, learning_rate, make_trainer
+from qpeft.training.setup import adapted_model, fit_frozen_factors, learning_rate, make_trainer
 from qpeft.training.sharding import whole_weights
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
 from qpeft.training.trainer import CheckpointingTrainer
@@ -98,6 +98,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     set_seed(recipe.seed)
     model = adapted_model(recipe, config, dtype=precision.dtype)
     _show_model(recipe, model, console)
+    fit_frozen_factors(model, training.encoded, console)
     rows = _rows(recipe, model, training, console)
     if session is not None:
         _agree(recipe, session, model, training, rows, console, confirm)

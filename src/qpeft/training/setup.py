@@ -14,6 +14,7 @@ from trl import SFTConfig
 
 from qpeft.adapters.build import add_adapter
 from qpeft.adapters.learning_rates import LearningRate, default_learning_rate
+from qpeft.adapters.qtha.fitting import fit_inputs, frozen_factors
 from qpeft.data import Encoded, PackedExamples, lengths, to_dataset
 from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
 from qpeft.training.continuing import fingerprint
@@ -29,6 +30,8 @@ from qpeft.training.splits import Split
 from qpeft.training.trainer import CheckpointingTrainer
 from qpeft.training.watch import HeldOutWatch
 
+FITTED_EXAMPLES = 32
+"""By which frozen factors are fitted: a thousand tokens and more."""
 HEALTH_LOOKS = 50
 """At circuits in one run, unless the recipe says otherwise."""
 
@@ -56,6 +59,19 @@ def adapted_model(recipe: Recipe, config: PeftConfig, *, dtype: str | None = Non
     if recipe.model.quantization:
         model = prepare_for_training(model, gradient_checkpointing=recipe.training.gradient_checkpointing)
     return add_adapter(model, config)
+
+
+def fit_frozen_factors(model: PeftModel, training: Sequence[Encoded], console: Console) -> None:
+    """Turn frozen factors, if the adapter has any, to inputs of examples from all over the training data."""
+    if not frozen_factors(model):
+        return
+    count = min(FITTED_EXAMPLES, len(training))
+    examples = [training[i * len(training) // count] for i in range(count)]
+    shares = fit_inputs(model, ({"input_ids": torch.tensor([one.input_ids], device=model.device)} for one in examples))
+    console.print(
+        f"frozen factors fitted to the inputs of {len(examples)} training examples: their directions hold "
+        f"{min(shares.values()):.0%} to {max(shares.values()):.0%} of the mean squared input of a layer"
+    )
 
 
 def learning_rate(recipe: Recipe) -> LearningRate:

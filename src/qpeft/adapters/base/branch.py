@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class AbstractMatrixBranch(AbstractBranch):
 
 @dataclass(frozen=True)
 class _Contracted:
-    """Both factors as matrices, and the weights they came from in the state of that moment.
+    """Both factors as matrices, and the tensors they came from in the state of that moment.
 
     The weights are held, so that no other tensor can take their place in memory and be mistaken for them.
     """
@@ -99,7 +100,7 @@ class FactoredBranch(AbstractBranch):
         if self.training or torch.is_grad_enabled() or not self.keeps_factors:
             self._contracted = None
             return self._contract()
-        weights = (*self.down.parameters(), *self.up.parameters())
+        weights = tuple(tensor for factor in (self.down, self.up) for tensor in _tensors(factor))
         if any(weight.is_inference() for weight in weights):
             self._contracted = None
             return self._contract()
@@ -114,7 +115,14 @@ class FactoredBranch(AbstractBranch):
     def _contract(self) -> tuple[Tensor, Tensor]:
         # Two small products of weights, whatever the number of tokens: rounding them would save nothing.
         with self.without_autocast():
-            return self.down(), self.up()
+            # PEFT gives parameters the type they are trained in, and leaves buffers in that of the base model.
+            return self.down().to(self.dtype), self.up().to(self.dtype)
+
+
+def _tensors(factor: nn.Module) -> Iterator[Tensor]:
+    """All that a factor is made from: what is trained, and what is frozen."""
+    yield from factor.parameters()
+    yield from factor.buffers()
 
 
 class FactoredMatrixBranch(FactoredBranch, AbstractMatrixBranch):

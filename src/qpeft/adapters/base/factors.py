@@ -67,8 +67,7 @@ class DenseFactor(AbstractPublishedFactor):
     @torch.no_grad()
     def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
         """Orthogonal rows, entries of this variance."""
-        gain = math.sqrt(variance * max(self.matrix.shape))
-        nn.init.orthogonal_(self.matrix, gain=gain, generator=generator)
+        _orthogonal(self.matrix, variance, generator)
 
     @torch.no_grad()
     def initialize_kaiming(self, reads: Side, generator: torch.Generator | None) -> None:
@@ -79,6 +78,38 @@ class DenseFactor(AbstractPublishedFactor):
     def zero(self) -> None:
         """Make the matrix zero."""
         self.matrix.zero_()
+
+
+class FrozenFactor(AbstractPublishedFactor):
+    """A (rank, width) matrix that is not trained, and saved with the adapter: orthogonal rows, until it is set.
+
+    `fit_inputs` sets it to the principal directions of a layer's inputs.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, rank: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.empty(rank, width))
+
+    def forward(self) -> Float[Tensor, "rank width"]:
+        """The matrix."""
+        return self.matrix
+
+    @torch.no_grad()
+    def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
+        """Orthogonal rows, entries of this variance."""
+        _orthogonal(self.matrix, variance, generator)
+
+    @torch.no_grad()
+    def initialize_kaiming(self, reads: Side, generator: torch.Generator | None) -> None:
+        """Kaiming-uniform entries."""
+        _kaiming_uniform(self.matrix, reads, generator)
+
+    @torch.no_grad()
+    def zero(self) -> None:
+        """Raises: ValueError: what is zero and not trained stays zero."""
+        raise ValueError("A frozen factor would stay zero.")
 
 
 class MpoFactor(AbstractPublishedFactor):
@@ -100,8 +131,7 @@ class MpoFactor(AbstractPublishedFactor):
     def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
         """Every step of the contraction a scaled (semi-)orthogonal matrix, entries of the product of this variance."""
         _orthogonal_cores(self.operator, generator)
-        gain = math.sqrt(variance * max(self.bottleneck.shape))
-        nn.init.orthogonal_(self.bottleneck, gain=gain, generator=generator)
+        _orthogonal(self.bottleneck, variance, generator)
 
     @torch.no_grad()
     def initialize_kaiming(self, reads: Side, generator: torch.Generator | None) -> None:
@@ -146,7 +176,12 @@ class BareMpoFactor(AbstractPublishedFactor):
         self.operator.cores[-1].zero_()
 
 
-Factor = DenseFactor | MpoFactor | BareMpoFactor
+Factor = DenseFactor | FrozenFactor | MpoFactor | BareMpoFactor
+
+
+def _orthogonal(matrix: Tensor, variance: float, generator: torch.Generator | None) -> None:
+    """Orthogonal rows or columns, whichever are fewer, entries of this variance."""
+    nn.init.orthogonal_(matrix, gain=math.sqrt(variance * max(matrix.shape)), generator=generator)
 
 
 def _kaiming_uniform(matrix: Tensor, reads: Side, generator: torch.Generator | None) -> None:
@@ -179,13 +214,16 @@ def build_factor(
     bond_dimension: int | None,
     parameter_share: float,
 ) -> Factor:
-    """The factor that a config asks for, uninitialised: 'dense', 'mpo', or 'bare_mpo' (whose inner width is the rank).
+    """The factor that a config asks for, uninitialised: 'dense', 'frozen', 'mpo', or 'bare_mpo' (as wide as the rank
+    inside).
 
     Sizes left at None: the inner width is the smallest power of two that is at least the rank; the bond dimension is
     the largest for which the factor keeps to `parameter_share` of LoRA's rank * width parameters, or 1.
     """
     if kind == "dense":
         return DenseFactor(rank, width)
+    if kind == "frozen":
+        return FrozenFactor(rank, width)
     is_bare = kind == "bare_mpo"
     if is_bare:
         inner_features = rank

@@ -19,7 +19,7 @@ MAX_QUBITS = 12
 """Beyond this many qubits per circuit a simulated layer costs tens of times what LoRA costs."""
 
 CHOICES = {
-    "down": ("mpo", "bare_mpo", "dense"),
+    "down": ("mpo", "bare_mpo", "dense", "frozen"),
     "up": ("mpo", "bare_mpo", "dense"),
     "middle": tuple(MIDDLES),
     "fusion": ("linear", "hadamard"),
@@ -47,8 +47,9 @@ class QthaConfig(RankedConfig):
 
     down: str = option(
         "mpo",
-        "'mpo' (a small matrix times a matrix product operator), 'bare_mpo' (the operator alone) or 'dense' (a rank x "
-        "in_features matrix).",
+        "'mpo' (a small matrix times a matrix product operator), 'bare_mpo' (the operator alone), 'dense' (a rank x "
+        "in_features matrix) or 'frozen' (a dense one that is not trained: the principal directions of the layer's "
+        "inputs after `qpeft.fit_inputs`, as `qpeft train` does; orthogonal rows before).",
     )
     up: str = option("mpo", "'mpo', 'bare_mpo' or 'dense' (an out_features x rank matrix).")
     num_cores: int = option(3, "Cores of each matrix product operator.")
@@ -180,7 +181,7 @@ class QthaConfig(RankedConfig):
     def _check_combinations(self) -> None:
         if self.fusion == "hadamard" and (self.middle == "none" or not self.classical_path):
             raise AdapterError("fusion='hadamard' multiplies two paths: it needs a middle and classical_path=True.")
-        if self.down == self.up == "dense" and (self.inner_features or self.bond_dimension):
+        if self.down in ("dense", "frozen") and self.up == "dense" and (self.inner_features or self.bond_dimension):
             raise AdapterError(
                 "inner_features and bond_dimension belong to 'mpo'; with dense factors leave them unset."
             )

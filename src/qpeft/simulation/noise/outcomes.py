@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.circuits import Circuit, Operation
-from qpeft.errors import SimulationError
-from qpeft.simulation.noise import gates
 from qpeft.simulation.noise.density import check_size, pauli_coefficients
 from qpeft.simulation.noise.model import NoiseModel, ReadoutError
-
-MAX_QUBITS = 20
+from qpeft.simulation.states import final_states
 
 TO_Z_BASIS = {"X": ("H",), "Y": ("SDG", "H"), "Z": ()}
 """Gates after which a Z measurement reads each letter."""
@@ -59,18 +58,6 @@ def _reading(readout: ReadoutError) -> list[list[float]]:
 
 
 def _perfect(circuit: Circuit, inputs: Tensor, weights: Tensor, basis: str) -> Tensor:
-    num_qubits = circuit.num_qubits
-    if num_qubits > MAX_QUBITS:
-        raise SimulationError(
-            f"Sampling holds all amplitudes, for at most {MAX_QUBITS} qubits; got {num_qubits}, for which one state "
-            f"of one token takes {2 ** (num_qubits + 1) * 8 / 2**20:,.0f} MiB."
-        )
     changes = [Operation(name, (qubit,)) for qubit, letter in enumerate(basis) for name in TO_Z_BASIS[letter]]
-    # Axis 0: real and imaginary parts; axis q + 1: qubit q; then tokens.
-    state = inputs.new_zeros(2 ** (num_qubits + 1), len(inputs))
-    state[0] = 1
-    state = state.reshape(*[2] * (num_qubits + 1), len(inputs))
-    for operation in (*circuit.operations, *changes):
-        gate, axes = gates.on_amplitudes(operation.gate_name), (0, *(qubit + 1 for qubit in operation.qubits))
-        state = gates.apply(gate, gates.angle_values(operation.angle, inputs, weights), state, axes)
-    return state.square().sum(0).flatten(0, -2).T
+    measured = replace(circuit, operations=(*circuit.operations, *changes))
+    return final_states(measured, inputs, weights).square().sum(0).T
