@@ -40,7 +40,7 @@ def evaluate(
         raise typer.BadParameter("--items says how many are answered; nothing is without --exact-match or --tasks.")
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
     if tasks is not None:
         from qpeft_cli.task_scores import print_task_scores  # noqa: PLC0415

@@ -19,6 +19,6 @@ def report(
     from qpeft_cli.compare import show  # noqa: PLC0415
 
     results, ledger = found_in(folder)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     show(results, console)
     console.print(f"report: {write_report(results, ledger, html)}")

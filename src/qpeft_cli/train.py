@@ -39,7 +39,7 @@ def train(
 
     parsed = load_recipe(recipe, context.args)
     try:
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
         run(parsed, resume=resume, console=console, confirm=asking(console, yes=yes))
     except KeyboardInterrupt as interrupt:
         typer.echo(

@@ -83,7 +83,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     config = build_config(recipe.adapter.type, recipe.adapter.options)
     # Raises, if it does, before anything takes time.
     if not report_names(recipe.training) and recipe.training.report_to == "auto":
-        console.print("no curves for TensorBoard, which is not installed: pip install 'qpeft[tensorboard]'")
+        console.print("no curves for TensorBoard, which is not installed: pip install tensorboard")
     started = from_main(lambda: _find_started(folder, recipe, resume=resume))
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
