@@ -13,6 +13,7 @@ from torch import nn
 from qpeft.adapters import ADAPTERS
 from qpeft.adapters.base import AbstractMatrixModel
 from qpeft.adapters.count import count_layers
+from qpeft.adapters.learning_rates import LEARNING_RATES, default_learning_rate
 from qpeft.training.config import section_of
 from qpeft.training.sections import Recipe
 
@@ -54,6 +55,15 @@ def methods_table() -> str:
         title = f"[{name}]({name}.md)" if (HERE / f"{name}.md").exists() else name
         merges = "yes" if issubclass(model_class, AbstractMatrixModel) else "no"
         rows.append(f"| {title} | {what} | `{formula}` | {kind.parameters:,} | {merges} |")
+    return "\n".join(rows) + "\n"
+
+
+def learning_rates_table() -> str:
+    """The peak learning rate of every method that has one of its own, and of all others."""
+    rows = ["| adapter.type | learning rate | why |", "| --- | --- | --- |"]
+    for name in [*LEARNING_RATES, "any other"]:
+        rate = default_learning_rate(name)
+        rows.append(f"| {name} | {rate.value:g} | {rate.source} |")
     return "\n".join(rows) + "\n"
 
 

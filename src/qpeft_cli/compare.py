@@ -40,7 +40,7 @@ def compare(
     from qpeft.comparison.report import write_report  # noqa: PLC0415
 
     parsed = load_study(study, context.args)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     try:
         run(parsed, processes=jobs, console=console)
     except KeyboardInterrupt as interrupt:

@@ -75,7 +75,7 @@ def evaluate(
     _refuse(task != JUDGED, {"--judge": judge, "--judge-model": judge_model, "--yes": yes}, f"is of --task {JUDGED}.")
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def load() -> Adapted:
         return load_adapted(folder, trust_remote_code=trust_remote_code)

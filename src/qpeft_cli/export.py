@@ -49,7 +49,7 @@ def export(
     from qpeft.exporting import export_lora  # noqa: PLC0415
     from qpeft_cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     loaded = load(
         folder,
         output,

@@ -78,7 +78,7 @@ def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data
     from qpeft.training import load_recipe  # noqa: PLC0415
 
     parsed = load_recipe(recipe, overrides if device is None else [*overrides, "--device.name", device])
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if data_alone:
         _show_splits(parsed, console, in_full=True)
         return

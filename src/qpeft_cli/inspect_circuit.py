@@ -59,7 +59,7 @@ def show_circuits(
     if as_json:
         print(json.dumps([one.as_dict() for one in found], indent=2))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(_table(found))
     console.print(NOTES)
     if figure is not None:

@@ -127,4 +127,7 @@ def _message(error: Exception) -> str | None:
             "The memory is full. Lower the batch size (--training.batch_size with more gradient_accumulation, or "
             f"--batch-size of generate) or the lengths. {' '.join(str(error).split())[:300]}".rstrip()
         )
+    if isinstance(error, OSError):
+        named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{named}{error.strerror or error}."
     return None

@@ -47,7 +47,7 @@ def merge(
     from qpeft.exporting import merge_adapter  # noqa: PLC0415
     from qpeft_cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     loaded = load(
         folder,
         output,

@@ -25,7 +25,7 @@ def report(
     from qpeft.comparison.report import write_page, write_report  # noqa: PLC0415
     from qpeft_cli.compare import show  # noqa: PLC0415
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if study.is_file():
         results, ledger = read_records(study)
         place = write_page(results, ledger, html or study.with_suffix(".html"))

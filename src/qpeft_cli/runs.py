@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from qpeft.runs.catalogue import Fact, StoredRun
 
 runs = typer.Typer(help="Look at and compare what runs stored.", no_args_is_help=True, rich_markup_mode=None)
 Root = Annotated[Path, typer.Argument(help="Folder with runs in it, or in folders in it.")]
-WIDTH_OF_PIPES = 400
+WIDTH_OF_PIPES = 100_000
+"""Wide enough for any number of runs side by side; a table takes no more than it needs."""
 LOSSES_SHOWN = 12
 
 
@@ -82,7 +83,8 @@ def compare(folders: Annotated[list[Path], typer.Argument(help="Folders of two r
     if len(folders) < 2:
         raise typer.BadParameter("Name two folders or more.")
     differing, results = side_by_side([_read(folder) for folder in folders])
-    table = Table("", *map(str, folders))
+    # Whole names: keys differ at the end, where a narrow terminal would cut them off.
+    table = Table(Column(no_wrap=True), *(Column(str(folder), overflow="fold") for folder in folders))
     for rows in (differing, results):
         for key, row in rows.items():
             table.add_row(key, *map(_shown, row))

@@ -40,7 +40,7 @@ def train(
     from qpeft.training import train as run  # noqa: PLC0415  (seconds that a mistake in the recipe need not wait for)
 
     try:
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
         run(parsed, resume=resume, console=console, confirm=asking(console, yes=yes))
     except KeyboardInterrupt as interrupt:
         typer.echo(

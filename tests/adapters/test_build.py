@@ -7,7 +7,8 @@ from peft import LoraConfig
 
 from qpeft import QthaConfig
 from qpeft.adapters.bridge import config_classes
-from qpeft.adapters.build import LEARNING_RATES, build_config, default_learning_rate
+from qpeft.adapters.build import VARIANTS, add_adapter, build_config
+from qpeft.adapters.learning_rates import LEARNING_RATES, default_learning_rate
 from qpeft.errors import AdapterError
 
 
@@ -19,6 +20,25 @@ def test_a_config_is_built_from_its_name_and_options():
 
 def test_methods_of_peft_are_built_too():
     assert isinstance(build_config("lora", {"r": 2}), LoraConfig)
+
+
+def test_a_method_that_is_an_option_of_another_has_a_name_of_its_own():
+    config = build_config("dora", {"r": 2})
+    assert isinstance(config, LoraConfig)
+    assert (config.use_dora, config.r) == (True, 2)
+    assert build_config("dora", {"use_dora": False}).use_dora is False
+    with pytest.raises(AdapterError, match="no adapter type 'doar'; did you mean 'dora'"):
+        build_config("doar", {})
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("prompt_tuning", {"num_virtual_tokens": 2}), ("adaption_prompt", {"adapter_len": 2, "adapter_layers": 1})],
+)
+def test_a_method_without_layers_is_refused_by_name(make_model, method, options):
+    model = make_model()
+    with pytest.raises(AdapterError, match=f"{method} changes no layers"):
+        add_adapter(model, build_config(method, options))
 
 
 def test_a_preset_is_where_options_start_from():
@@ -61,4 +81,4 @@ def test_each_method_has_a_learning_rate(method, rate):
 def test_a_learning_rate_says_where_it_comes_from():
     assert str(default_learning_rate("lora")).startswith("0.003 (default of LoRA: best of")
     assert "unmeasured for vera" in str(default_learning_rate("vera"))
-    assert set(LEARNING_RATES) <= set(config_classes())
+    assert set(LEARNING_RATES) <= {*config_classes(), *VARIANTS}

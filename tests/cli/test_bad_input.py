@@ -56,6 +56,42 @@ KINDS = {
 }
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "recipe.yaml", "--output.folder", LONG],
+        ["train", "recipe.yaml", "--model.name", LONG],
+        ["export", "run", LONG],
+        ["runs", "list", LONG],
+        ["runs", "show", LONG],
+        ["chat", LONG],
+    ],
+    ids=lambda arguments: " ".join(arguments[:3])[:30],
+)
+def test_a_name_that_no_file_can_have_is_one_sentence(qpeft, recipe_file, monkeypatch, arguments):
+    monkeypatch.chdir(recipe_file.parent)
+    result = qpeft(*arguments)
+    assert is_one_sentence(result), result
+    assert "File name too long" in result[2]
+
+
+def test_a_file_where_a_run_is_to_be_continued_is_one_sentence(qpeft, recipe_file, tmp_path):
+    (tmp_path / "taken").touch()
+    result = qpeft("train", recipe_file, "--resume", "--output.folder", tmp_path / "taken")
+    assert is_one_sentence(result), result
+    assert "taken is a file" in result[2]
+
+
+def test_an_output_folder_that_is_a_link_to_nothing_is_called_so(qpeft, recipe_file, tmp_path):
+    make_broken_link(tmp_path / "out")
+    result = qpeft("train", recipe_file, "--output.folder", tmp_path / "out")
+    assert is_one_sentence(result), result
+    assert "out is a link to nothing" in result[2]
+
+
 @pytest.fixture(params=KINDS)
 def bad(request, tmp_path):
     """A function: something bad under this name in tmp_path."""

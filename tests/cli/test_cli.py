@@ -74,6 +74,18 @@ def test_errors_are_one_sentence_with_exit_code_2(qpeft, tmp_path, monkeypatch, 
     assert "Traceback" not in out + err
 
 
+def test_square_brackets_and_colons_in_a_name_are_shown_as_they_are(qpeft, recipe_file, tmp_path, sums):
+    folder, data = tmp_path / "[red] [" / "b] :smile:", tmp_path / "[bold]sums.jsonl"
+    data.write_bytes(sums.read_bytes())
+    code, out, err = qpeft("train", recipe_file, f"--output.folder='{folder}'", f"--data.train='{data}'")
+    assert code == 0, err
+    assert f"saved to {folder}" in out
+    assert f"({data}, read as" in out
+    code, out, _ = qpeft("inspect", recipe_file, "--data", f"--data.train='{data}'")
+    assert code == 0
+    assert f"{data}, read as" in out
+
+
 def test_square_brackets_in_an_error_are_shown_as_they_are(qpeft, recipe_file):
     code, _, err = qpeft("train", recipe_file, "--adapter.ansatz", "'[bold]'")
     assert code == 2

@@ -58,7 +58,8 @@ def test_a_question_too_long_for_the_model_is_named_before_it_is_asked(qpeft, ta
     code, out, err = qpeft("generate", talkative, "Short?", "long " * 3000, "--max-new-tokens", "5")
     assert (code, out) == (2, "")
     assert re.match(
-        r"error: Question 2 has \d+,\d+ tokens, and the model reads 2,048 at once, an answer of up to 5", err
+        r"error: question 2: the question has \d+,\d+ tokens, and the model reads 2,048 at once, an answer of up to 5",
+        err,
     )
 
 

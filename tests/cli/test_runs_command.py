@@ -89,6 +89,18 @@ def test_compare_shows_what_differs_and_the_results(qpeft, root):
     assert qpeft("runs", "compare", root / "one")[0] == 2
 
 
+def test_of_many_runs_side_by_side_nothing_is_cut_off(qpeft, root):
+    record = json.loads((root / "one/run.json").read_text())
+    folders = [root / f"many/a-run-with-a-long-name-{number}" for number in range(40)]
+    for seed, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({**record, "recipe": {**record["recipe"], "seed": 100 + seed}}))
+    code, out, _ = qpeft("runs", "compare", *folders)
+    assert code == 0
+    assert all(str(folder) in out.splitlines()[1] for folder in folders)
+    assert table(out, root)["recipe.seed"] == [str(100 + number) for number in range(40)]
+
+
 def test_csv_holds_a_line_for_each_run_and_json_the_whole_records(qpeft, root, talkative, tmp_path):
     code, out, _ = qpeft("runs", "export", root)
     assert code == 0

@@ -34,12 +34,21 @@ TEMPLATES = {
         "{{ m.content | trim }}<|eot_id|>{% endfor %}"
         "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
     ),
+    # Qwen2.5 puts tools, where there are any, into the system message, and calls of them after an answer.
     "qwen2.5": (
-        "{% if messages[0].role == 'system' %}<|im_start|>system\n{{ messages[0].content }}<|im_end|>\n"
-        "{% else %}<|im_start|>system\nYou are Qwen.<|im_end|>\n{% endif %}"
-        "{% for m in messages %}{% if m.role != 'system' or not loop.first %}"
-        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "{%- if tools %}{{- '<|im_start|>system\n' }}{% if messages[0].role == 'system' %}{{ messages[0].content }}"
+        "{% else %}You are Qwen.{% endif %}{{- '\n\n# Tools' }}{% for tool in tools %}{{ '\n' + (tool | tojson) }}"
+        "{% endfor %}{{- '<|im_end|>\n' }}"
+        "{%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}"
+        "{%- else %}{{- '<|im_start|>system\nYou are Qwen.<|im_end|>\n' }}{%- endif %}"
+        "{%- for m in messages %}{%- if m.role == 'user' or (m.role == 'system' and not loop.first)"
+        " or (m.role == 'assistant' and not m.tool_calls) %}"
+        "{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+        "{%- elif m.role == 'assistant' %}{{- '<|im_start|>assistant' }}"
+        "{% if m.content %}{{ '\n' + m.content }}{% endif %}"
+        "{% for call in m.tool_calls %}{{ '\n<tool_call>\n' + (call | tojson) + '\n</tool_call>' }}{% endfor %}"
+        "{{- '<|im_end|>\n' }}{%- endif %}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
     ),
     # Reasoning models: Qwen3 puts an empty thinking block before the last answer only, ...
     "qwen3": (

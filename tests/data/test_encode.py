@@ -71,31 +71,31 @@ LLAMA_USER = "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
 LLAMA_ASSISTANT = "<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
+IM_SYSTEM = "<|im_start|>system\n{}<|im_end|>\n"
+LLAMA_SYSTEM = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{}<|eot_id|>"
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["without a system message", "with one"])
 @pytest.mark.parametrize(
-    ("template", "opening", "user", "assistant", "end", "after"),
+    ("template", "opening", "system", "user", "assistant", "end", "after"),
     [
-        ("chatml", "", IM_USER, IM_ASSISTANT, "<|im_end|>", "\n"),
-        (
-            "smollm2",
-            "<|im_start|>system\nYou are SmolLM.<|im_end|>\n",
-            IM_USER,
-            IM_ASSISTANT,
-            "<|im_end|>",
-            "\n",
-        ),
-        ("qwen2.5", "<|im_start|>system\nYou are Qwen.<|im_end|>\n", IM_USER, IM_ASSISTANT, "<|im_end|>", "\n"),
-        ("llama3", "<|begin_of_text|>", LLAMA_USER, LLAMA_ASSISTANT, "<|eot_id|>", ""),
-        ("deepseek-r1", "<|begin|>", "<|User|>{}", "<|Assistant|>", "<|end|>", ""),
+        ("chatml", "", IM_SYSTEM, IM_USER, IM_ASSISTANT, "<|im_end|>", "\n"),
+        ("smollm2", IM_SYSTEM.format("You are SmolLM."), IM_SYSTEM, IM_USER, IM_ASSISTANT, "<|im_end|>", "\n"),
+        ("qwen2.5", IM_SYSTEM.format("You are Qwen."), IM_SYSTEM, IM_USER, IM_ASSISTANT, "<|im_end|>", "\n"),
+        ("llama3", "<|begin_of_text|>", LLAMA_SYSTEM, LLAMA_USER, LLAMA_ASSISTANT, "<|eot_id|>", ""),
+        ("deepseek-r1", "<|begin|>", "<|begin|>{}", "<|User|>{}", "<|Assistant|>", "<|end|>", ""),
     ],
 )
-def test_golden_text_and_mask_of_a_dialogue(with_template, dialogue, template, opening, user, assistant, end, after):
+def test_golden_text_and_mask_of_a_dialogue(
+    with_template, dialogue, is_told, template, opening, system, user, assistant, end, after
+):
     tokenizer = with_template(template)
-    encoded = encode(tokenizer, dialogue("Hi", "<think>hm</think>One", "More?", "<think>so</think>Two"))
     one, two = "<think>hm</think>One", "<think>so</think>Two"
+    encoded = encode(tokenizer, dialogue("Hi", one, "More?", two, system="Be brief." if is_told else None))
     if template == "deepseek-r1":
         one, two = "One", "Two"
     expected = [
-        (False, opening + user.format("Hi") + assistant),
+        (False, (system.format("Be brief.") if is_told else opening) + user.format("Hi") + assistant),
         (True, one + end),
         (False, after + user.format("More?") + assistant),
         (True, two + end),
@@ -242,6 +242,7 @@ def test_tokenizer_without_a_chat_template_says_what_to_do(with_template, dialog
         ),
         ("{{ messages ", r"data.jsonl:7: .* refuses the dialogue"),
         ("{{ messages[0].content + 1 }}", r"data.jsonl:7: .* refuses the dialogue"),
+        ("{{ 1 / 0 }}", r"data.jsonl:7: .* refuses the dialogue: division by zero"),
         ("{% for m in messages %}{{ m.role }}<|im_end|>{% endfor %}", "the answer of turn 2 as one piece"),
         ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "the answer of turn 2 as one piece"),
         ("{% for m in messages %}{{ m.content }}{{ m.content | length }}{% endfor %}", "turn 2 as one piece"),

@@ -6,6 +6,7 @@ from transformers import AutoTokenizer
 from qpeft.data import Message
 from qpeft.errors import DataError
 from qpeft.evaluation.dialogue import fitting
+from qpeft.evaluation.generation import prompts
 
 SYSTEM = Message("system", "Be terse.")
 TURNS = [Message("user" if i % 2 == 0 else "assistant", f"turn {i}") for i in range(7)]
@@ -39,3 +40,10 @@ def test_a_last_question_that_does_not_fit_is_refused(tokenizer):
     room = tokens_of(tokenizer, [SYSTEM, TURNS[-1]]) - 1
     with pytest.raises(DataError, match=f"has {room + 1} tokens with all that stands around it, and {room} fit"):
         fitting(tokenizer, [SYSTEM, *TURNS], room=room)
+
+
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ messages[9].content }}", "{% if %}"])
+def test_a_template_that_breaks_is_named(tokenizer, monkeypatch, template):
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(DataError, match="chat template refuses the dialogue"):
+        prompts(tokenizer, [TURNS[:1]])

@@ -54,6 +54,14 @@ def test_a_value_that_looks_like_an_option_can_follow_an_equals_sign(recipe_file
         (["--seed.more", "1"], "holds 0 and no keys"),
         (["--training.schedule", "[1"], "is not YAML"),
         (["--data.eval", "e", "--data.hold_out", "3"], "give one of the two"),
+        (["--training.steps", "true"], r"'training.steps': a number is needed; got True"),
+        (["--data.train", "[{path: a, limit: yes}]"], r"'data.train.0.limit': a number is needed; got True"),
+        (["--training.epochs", ".inf"], r"'training.epochs': input should be a finite number; got inf"),
+        (["--data.limit", "10000000000000000000"], r"'data.limit': input should be less than"),
+        (["--training.report_to", "3"], r"'training.report_to': input should be 'auto', 'none',"),
+        (["--output.folder", '" "'], r"'output.folder': a name is needed; got ' '"),
+        (["--model.chat_template", '"a\\0b"'], r"'model.chat_template': a name is needed"),
+        (["--data.train", "''"], r"'data.train': a name is needed"),
     ],
 )
 def test_a_wrong_override_is_named(recipe_file, arguments, message):

@@ -1,10 +1,12 @@
 """Loggers: TensorBoard's files, calls to W&B, and the figure."""
 
 import importlib.machinery
+import io
 import sys
 from unittest import mock
 
 import pytest
+from rich.console import Console
 
 from qpeft.errors import RecipeError
 from qpeft.training import reports, train
@@ -35,7 +37,9 @@ def test_tensorboard_is_written_by_default_and_holds_the_losses(recipe, tmp_path
     assert not list((tmp_path / "run/checkpoints").glob("*"))
 
 
-def test_wandb_is_told_the_losses_by_name(recipe, monkeypatch):
+@pytest.fixture
+def wandb(monkeypatch):
+    """A package of that name that takes note of calls."""
     wandb = mock.MagicMock(name="wandb")
     wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
     wandb.run = None
@@ -44,11 +48,22 @@ def test_wandb_is_told_the_losses_by_name(recipe, monkeypatch):
     for name, module in {"wandb": wandb, "wandb.sdk": wandb, "wandb.sdk.lib": wandb}.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "wandb.sdk.lib.config_util", errors)
+    return wandb
+
+
+def test_wandb_is_told_the_losses_by_name(recipe, wandb):
     record = train(short(recipe, report_to="wandb")).record
     told = [call.args[0] for call in wandb.log.call_args_list]
     losses = [entry["loss"] for entry in record["history"] if "loss" in entry]
     assert [entry["train/loss"] for entry in told if "train/loss" in entry] == losses
     assert wandb.init.call_args.kwargs["name"] == "run"
+
+
+def test_wandb_that_does_not_start_says_so_and_the_run_can_go_on_without(recipe, wandb):
+    wandb.init.side_effect = RuntimeError("No API key configured.")
+    with pytest.raises(RecipeError, match=r"'training.report_to': W&B does not start: No API key configured\. Log in"):
+        train(short(recipe, report_to="wandb"))
+    assert train(short(recipe, report_to="none"), resume=True).record["state"] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +80,14 @@ def test_wandb_is_told_the_losses_by_name(recipe, monkeypatch):
 def test_loggers_by_name_and_by_what_is_installed(recipe, monkeypatch, installed, wanted, names):
     monkeypatch.setattr(reports, "_is_installed", lambda package: package in installed)
     assert reports.report_names(recipe(training={"report_to": wanted}).training) == names
+
+
+@pytest.mark.parametrize(("wanted", "is_told"), [("auto", True), ("none", False)])
+def test_a_run_without_tensorboard_says_so_unless_that_was_asked_for(recipe, monkeypatch, wanted, is_told):
+    monkeypatch.setattr(reports, "_is_installed", lambda _: False)
+    shown = io.StringIO()
+    train(short(recipe, report_to=wanted, steps=1, eval_every=None), console=Console(file=shown, width=200))
+    assert ("TensorBoard, which is not installed: pip install tensorboard" in shown.getvalue()) is is_told
 
 
 def test_a_logger_that_is_not_installed_is_named_before_anything_is_written(recipe, tmp_path, monkeypatch):

@@ -10,9 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_helpers import interrupted
 
-from qpeft.errors import AdapterError, MemoryLimitError, OutputError
+from qpeft.adapters.load import load_adapter
+from qpeft.errors import AdapterError, DataError, MemoryLimitError, OutputError
+from qpeft.evaluation import held_out_loss
+from qpeft.models import load_model, load_tokenizer
 from qpeft.training import memory, train
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints, seal
+from qpeft.training.splits import load_held_out
 from qpeft.training.trainer import CheckpointingTrainer
 
 
@@ -75,6 +79,42 @@ def test_same_seed_different_result(recipe, tmp_path, adapter):
         values |= {"adapter": {**adapter, "target_modules": ["q_proj"]}, "output": {"folder": str(tmp_path / folder)}}
         train(type(recipe()).model_validate(values))
     assert adapter_bytes(tmp_path, "first") == adapter_bytes(tmp_path, "second")
+
+
+def test_training_on_nothing(recipe, tmp_path):
+    """Every answer is cut off, and the run goes on with labels that are all masked."""
+    with pytest.raises(DataError, match="wholly cut off"):
+        train(recipe(data={"max_length": 5}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("lora", {}), ("dora", {}), ("lokr", {}), ("vera", {}), ("psoft", {"r": 4}), ("oft", {"oft_block_size": 4})],
+)
+def test_only_lora_can_be_trained(recipe, tmp_path, method, options):
+    """Other methods of PEFT cannot be had from the command line; here each trains, and loads as what it was."""
+    wanted = recipe(training={"steps": 3, "checkpoint_every": None, "learning_rate": 0.01}).model_dump(mode="json")
+    wanted["adapter"] = {"type": method, "target_modules": ["k_proj"], **options}
+    record = train(type(recipe()).model_validate(wanted)).record
+    assert record["after"]["loss"] != record["before"]["loss"]
+    assert_loads_as_trained(recipe(), tmp_path / "run", record)
+
+
+def assert_loads_as_trained(recipe, folder, record):
+    """The base model with what lies in a folder has the loss that the run ended with, and without it the first one."""
+    model = load_adapter(load_model(recipe.model.name), folder)
+    held_out = load_held_out(recipe.data, load_tokenizer(recipe.model.name)).encoded
+    assert held_out_loss(model, held_out).loss == pytest.approx(record["after"]["loss"], rel=1e-6)
+    with model.disable_adapter():
+        assert held_out_loss(model, held_out).loss == pytest.approx(record["before"]["loss"], rel=1e-6)
+
+
+def test_adapter_silently_not_applied_when_a_trained_folder_is_loaded(recipe, tmp_path):
+    """A folder loads without a word, and the model answers as its base does."""
+    record = train(recipe()).record
+    assert record["after"]["loss"] != pytest.approx(record["before"]["loss"], rel=1e-3)
+    assert_loads_as_trained(recipe(), tmp_path / "run", record)
 
 
 def test_a_truncated_optimizer_file_is_left_out_and_said_to_be(killed, recipe, tmp_path, console):

@@ -38,6 +38,7 @@ __all__ = [
     "BaseTuner",
     "BaseTunerLayer",
     "QuantizationBackend",
+    "changes_layers",
     "check_adapters_to_merge",
     "check_target_module_exists",
     "get_device_map",
@@ -84,6 +85,12 @@ def register(name: str, *, config_class: type[PeftConfig], model_class: type[Bas
 def config_classes() -> dict[str, type[PeftConfig]]:
     """Every method that PEFT knows, ours included: lower-case name to config class."""
     return {str(known.value).lower(): classes for known, classes in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+
+
+def changes_layers(config: PeftConfig) -> bool:
+    """Whether the method wraps layers of a model, rather than put a prompt before the text."""
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type)
+    return tuner is not None and issubclass(tuner, BaseTuner)
 
 
 def quantization_backend(layer: nn.Module, **options: Any) -> QuantizationBackend | None:

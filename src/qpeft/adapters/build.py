@@ -21,22 +21,25 @@ PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {
     "qtha": {name: partial(QthaConfig.preset, name) for name in ("paper", *COMPOSITIONS)}
 }
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"dora": ("lora", {"use_dora": True})}
+"""Methods that PEFT has as an option of another one: its name, and what to set."""
+
 
 def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     """The PEFT config of a method, from its name and fields.
 
     Args:
-        method: one of `ADAPTERS` or any method that PEFT knows, in lower case.
+        method: one of `ADAPTERS` or `VARIANTS`, or any method that PEFT knows, in lower case.
         options: fields of its config; `preset` names one of `PRESETS` to start from.
 
     Raises: AdapterError for an unknown method, field or preset, naming the nearest, or for values the config refuses.
     """
-    classes = bridge.config_classes()
+    classes, (method, fixed) = bridge.config_classes(), VARIANTS.get(method, (method, {}))
     if method not in classes:
         outside.check_loaded(method)
-        raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, classes)}")
+        raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, [*classes, *VARIANTS])}")
     config_class = classes[method]
-    fields = dict(options)
+    fields = {**fixed, **options}
     make: Callable[..., PeftConfig] = config_class
     if (preset := fields.pop("preset", None)) is not None:
         presets = PRESETS.get(method, {})
@@ -56,7 +59,13 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
 
 
 def add_adapter(model: nn.Module, config: PeftConfig, **options: Any) -> PeftModel:
-    """`get_peft_model` whose errors name the linear layers that there are. Raises: AdapterError."""
+    """`get_peft_model` whose errors name the linear layers that there are.
+
+    Raises: AdapterError, also for methods that train a prompt or attention of their own rather than layers.
+    """
+    if not bridge.changes_layers(config):
+        method = str(config.peft_type).rpartition(".")[2].lower()
+        raise AdapterError(f"{method} changes no layers, and qpeft trains methods that do. PEFT and TRL can train it.")
     try:
         return get_peft_model(model, config, **options)
     except QpeftError:
@@ -112,31 +121,3 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(sorted(names))}."
-
-
-@dataclasses.dataclass(frozen=True)
-class LearningRate:
-    """`value`: peak of the schedule, for AdamW. `source`: where it comes from, a part of a sentence."""
-
-    value: float
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.value:g} ({self.source})"
-
-
-LEARNING_RATES = {
-    "qtha": LearningRate(1e-2, "default of QTHA: best of single runs of 60 steps on word problems"),
-    "lora": LearningRate(3e-3, "default of LoRA: best of single runs of 60 steps on word problems"),
-    "qpa": LearningRate(3e-3, "default of QPA: best of single runs of 20 steps on word problems"),
-    "quantum_peft": LearningRate(3e-2, "default of Quantum-PEFT: best of single runs of 20 steps on word problems"),
-    "c3a": LearningRate(0.3, "default of C3A: PEFT's method comparison"),
-    "ia3": LearningRate(5e-3, "default of IA3: better of two in PEFT's method comparison"),
-    "hira": LearningRate(4.5e-3, "default of HiRA: PEFT's method comparison"),
-}
-"""Peak learning rates by method, where one is known to be better than another."""
-
-
-def default_learning_rate(method: str) -> LearningRate:
-    """Peak learning rate where a recipe names none: that of `LEARNING_RATES`, or 1e-3, unmeasured."""
-    return LEARNING_RATES.get(method, LearningRate(1e-3, f"default of all other methods; unmeasured for {method}"))

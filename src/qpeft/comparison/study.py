@@ -89,7 +89,7 @@ class Study(Section):
 
     def base(self, *, source: str = "recipe") -> Recipe:
         """The recipe that all runs share, without their adapter. Raises: RecipeError, which names the source."""
-        return parse(Recipe, self.recipe | {"adapter": {}, "output": {"folder": ""}}, source=source)
+        return parse(Recipe, self.recipe | {"adapter": {}, "output": {"folder": self.output.folder}}, source=source)
 
     def config(self, method: str) -> PeftConfig:
         """The PEFT config of a method. Raises: AdapterError for a method or option that there is not."""

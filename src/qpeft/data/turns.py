@@ -102,13 +102,11 @@ class ChatTemplate:
         return Turn(start, answer_end + (ending.end() if ending else 0), notes)
 
     def _render(self, messages: Sequence[Message], source: str, *, generation: bool = False) -> str:
-        from jinja2 import TemplateError  # noqa: PLC0415
-
         if not self._tokenizer.chat_template:
             raise DataError("The tokenizer has no chat template: set model.chat_template, or use an instruct model.")
         dialogue = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text = self._tokenizer.apply_chat_template(dialogue, tokenize=False, add_generation_prompt=generation)
-        except (TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # a template is a program: it may divide by zero
             raise DataError(f"{source}: the chat template refuses the dialogue: {error}.") from error
         return str(text)

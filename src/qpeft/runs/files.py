@@ -106,12 +106,14 @@ def used_alone(folder: Path) -> Iterator[None]:
 
 def require_empty_folder(folder: Path) -> None:
     """Raises: OutputError if the folder holds anything or is none. It need not exist yet; nothing is changed."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "is not empty" if folder.is_dir() else "is a file"
-        raise OutputError(
-            f"The output folder {folder} {what}. Choose another with --output.folder, or continue the run in it "
-            "with --resume. Nothing was changed."
-        )
+    with disk_errors(folder):
+        if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        what = "is not empty" if folder.is_dir() else "is a file" if folder.exists() else "is a link to nothing"
+    raise OutputError(
+        f"The output folder {folder} {what}. Choose another with --output.folder, or continue the run in it "
+        "with --resume. Nothing was changed."
+    )
 
 
 def make_folder(folder: Path) -> None:

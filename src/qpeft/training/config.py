@@ -116,9 +116,11 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _explain(details: ErrorDetails, root: type[BaseModel]) -> str:
-    path = [str(part) for part in details["loc"] if part not in SOURCE_KINDS]
+    # Where a value may be of several kinds, pydantic names them as "literal['auto','none']".
+    path = [str(part) for part in details["loc"] if part not in SOURCE_KINDS and "[" not in str(part)]
+    message = details["msg"].removeprefix("Value error, ")
     if not path:
-        return f"{details['msg'].removeprefix('Value error, ')}."
+        return f"{message}."
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
         known = _keys(path[:-1], root)
@@ -128,9 +130,7 @@ def _explain(details: ErrorDetails, root: type[BaseModel]) -> str:
     if details["type"] == "missing":
         return f"{name!r} is missing."
     got = repr(details["input"])
-    return (
-        f"{name!r}: {details['msg'][0].lower()}{details['msg'][1:]}; got {got if len(got) < 80 else got[:77] + '...'}."
-    )
+    return f"{name!r}: {message[0].lower()}{message[1:]}; got {got if len(got) < 80 else got[:77] + '...'}."
 
 
 def _keys(path: list[str], root: type[BaseModel]) -> list[str]:

@@ -19,7 +19,7 @@ MAY_DIFFER = {"device.max_circuits", "device.max_shots", "device.max_seconds", "
 
 def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """The record of the interrupted run; None if it had not begun. Raises: OutputError for another run's folder."""
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.is_dir() or not any(folder.iterdir()):
         return None
     record = read_record(folder)
     if record["state"] == "finished":

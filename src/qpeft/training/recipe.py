@@ -83,7 +83,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     folder = Path(recipe.output.folder)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
     # Both raise, if they do, before anything takes time.
-    report_names(recipe.training)
+    if not report_names(recipe.training) and recipe.training.report_to == "auto":
+        console.print("no curves for TensorBoard, which is not installed: pip install tensorboard")
     if recipe.evaluation.task_name is not None:
         find_task(recipe.evaluation.task_name).require_packages()
     started = from_main(lambda: _find_started(folder, recipe, resume=resume))

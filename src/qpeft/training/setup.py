@@ -12,7 +12,8 @@ from peft import PeftConfig, PeftModel
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
-from qpeft.adapters.build import LearningRate, add_adapter, default_learning_rate
+from qpeft.adapters.build import add_adapter
+from qpeft.adapters.learning_rates import LearningRate, default_learning_rate
 from qpeft.adapters.qtha.fitting import fit_inputs, frozen_factors
 from qpeft.data import Encoded, PackedExamples, lengths, to_dataset
 from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
