@@ -4,9 +4,9 @@ import json
 import re
 import shutil
 
+import jinja2
 import pytest
 
-from qpeft.evaluation import generation
 from qpeft.runs.files import used_alone
 from qpeft_cli import answering
 from qpeft_cli.adapted import load_adapted
@@ -181,7 +181,7 @@ def test_options_without_what_they_belong_to_are_refused(qpeft, talkative, optio
 
 def test_a_template_that_refuses_a_question_is_one_sentence(generate, monkeypatch):
     def refusing(*_, **__):
-        raise generation.TemplateError("roles must alternate")
+        raise jinja2.TemplateError("roles must alternate")
 
     monkeypatch.setattr("transformers.PreTrainedTokenizerBase.apply_chat_template", refusing)
     code, _, err = generate()
