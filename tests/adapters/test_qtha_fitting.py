@@ -74,6 +74,17 @@ def test_directions_that_inputs_do_not_reach_have_no_moment():
     assert silent.directions()[1].count_nonzero() == 0
 
 
+def test_one_feature_thousands_of_times_as_large_as_the_others_does_not_hide_them():
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(300, 40, generator=generator)
+    x[0, 7] = 1e5
+    sketch = InputSketch(40, 8, generator)
+    sketch.add(x)
+    moments = torch.linalg.svdvals(x.double()).square()[:8] / 300
+    assert moments[1] < 1e-6 * moments[0]
+    assert_close(sketch.directions()[1], moments, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("layer", ["q_proj", "down_proj"])
 def test_fitted_rows_are_principal_directions_and_their_outputs_have_mean_square_a_third(adapted, layer):
     given = batches()

@@ -41,8 +41,9 @@ def fit_inputs(
 
         down_i = v_i / sqrt(3 m_i),   M v_i = m_i v_i,   M = mean over tokens of x x^T
 
-    so that every entry of h = down x has mean square 1/3, as a fresh LoRA's has for inputs of unit variance. Fit a
-    fresh adapter: a trained one was trained with the factors it has. The model runs without adapters meanwhile.
+    so that every entry of h = down x has a mean square of about 1/3, as a fresh LoRA's has for inputs of unit variance:
+    m_i come from a sketch, which finds less of them where many directions are alike. Fit a fresh adapter: a trained one
+    was trained with the factors it has. The model runs without adapters meanwhile.
 
     Args:
         model: with an adapter of `QthaConfig(down="frozen")`.
