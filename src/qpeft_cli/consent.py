@@ -39,6 +39,8 @@ def asking(console: Console, *, yes: bool) -> Callable[[Bill], None]:
 def agree_to_texts(console: Console, notice: str, *, recipient: str, texts: str, yes: bool) -> None:
     """Return if the user agrees that texts leave this machine, or did so before for the same texts and recipient.
 
+    The notice is shown in any case: how much is sent may be another.
+
     Args:
         console: where the notice goes.
         notice: what is sent where, in words.
@@ -50,6 +52,7 @@ def agree_to_texts(console: Console, notice: str, *, recipient: str, texts: str,
     """
     name = f"{recipient} for the texts {texts}"
     if name in _agreed():
+        console.print(notice)
         return
     _ask(console, notice, f"texts go to {recipient}", yes=yes)
     _remember(name)

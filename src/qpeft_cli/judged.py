@@ -34,7 +34,7 @@ from qpeft_cli.held_out_scores import ADAPTED, BASE, FOLDER, origin_record, resu
 MAX_NEW_TOKENS = 256
 NOTICE = (
     "{url} (model {model}) gets the talks of {data} ({cases} in all), turn by turn, with what your model replies: "
-    "{requests} requests, fewer where it judged the same before."
+    "{requests} requests, fewer where it judged the same before, more where it gives no marks."
 )
 LEAVING = (
     " These texts leave this machine: whoever runs that server can read and keep them, and may charge for the answers."

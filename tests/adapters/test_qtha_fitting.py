@@ -74,6 +74,17 @@ def test_directions_that_inputs_do_not_reach_have_no_moment():
     assert silent.directions()[1].count_nonzero() == 0
 
 
+def test_one_feature_thousands_of_times_as_large_as_the_others_does_not_hide_them():
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(300, 40, generator=generator)
+    x[0, 7] = 1e5
+    sketch = InputSketch(40, 8, generator)
+    sketch.add(x)
+    moments = torch.linalg.svdvals(x.double()).square()[:8] / 300
+    assert moments[1] < 1e-6 * moments[0]
+    assert_close(sketch.directions()[1], moments, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("layer", ["q_proj", "down_proj"])
 def test_fitted_rows_are_principal_directions_and_their_outputs_have_mean_square_a_third(adapted, layer):
     given = batches()
@@ -142,8 +153,35 @@ def test_a_kept_product_follows_a_new_fit(adapted):
 
 def test_too_few_tokens_are_refused_and_leave_the_rows(tiny_model):
     model = get_peft_model(load_model(str(tiny_model)), QthaConfig(**FROZEN))
+    before = {name: rows.clone() for name, rows in model.named_buffers() if ".down." in name}
     with pytest.raises(AdapterError, match=r"have 2 directions in 2 tokens, and the adapter's rank there is 4\. Fit"):
         qpeft.fit_inputs(model, [{"input_ids": torch.tensor([[5, 9]])}])
+    assert before
+    assert all(torch.equal(model.get_buffer(name), rows) for name, rows in before.items())
+
+
+def test_inputs_that_are_not_finite_at_one_layer_leave_the_rows_of_all(adapted):
+    before = {name: rows.clone() for name, rows in adapted.named_buffers() if ".down." in name}
+    last = [module for name, module in adapted.named_modules() if name.endswith("mlp")][-1]
+    last.gate_proj.weight.data.fill_(torch.nan)
+    with pytest.raises(AdapterError, match=r"The inputs of .*down_proj are not finite"):
+        qpeft.fit_inputs(adapted, batches())
+    assert all(torch.equal(adapted.get_buffer(name), rows) for name, rows in before.items())
+
+
+def test_a_layer_that_gets_tokens_of_all_rows_together_is_fitted_without_padding_alone(adapted):
+    last = [module for name, module in adapted.named_modules() if name.endswith("mlp")][-1]
+    last.register_forward_pre_hook(lambda _, x: (x[0].flatten(0, -2),))
+    (batch,) = batches(1)
+    name = next(full for full, module in adapted.named_modules() if module is last)
+    one = {"input_ids": batch["input_ids"][:1], "attention_mask": torch.ones(1, 20)}
+    qpeft.fit_inputs(adapted, [one])
+    alone = down_of(adapted, f"{name}.down_proj").clone()
+    qpeft.fit_inputs(adapted, [{"input_ids": one["input_ids"]}])
+    assert torch.equal(down_of(adapted, f"{name}.down_proj"), alone)
+    one["attention_mask"][0, 0] = 0
+    with pytest.raises(AdapterError, match=rf"At {name}.down_proj the model gives tokens of all rows together"):
+        qpeft.fit_inputs(adapted, [one])
 
 
 def test_an_adapter_without_frozen_factors_is_refused(tiny_model):

@@ -223,5 +223,7 @@ def test_texts_go_to_nobody_who_was_not_agreed_to(qpeft, adapter, cases, tmp_pat
     assert "does not answer as a server of chat completions does" in err
     assert sent == [1]
     # The same texts for the same server are agreed to; other texts are not.
-    assert "Nobody is here" not in qpeft("eval", adapter, *options, "--max-new-tokens", "4")[2]
+    _, out, err = qpeft("eval", adapter, *options, "--max-new-tokens", "4", "--base")
+    assert "Nobody is here" not in err
+    assert "6 requests" in out  # which is said whoever agreed to what
     assert "Nobody is here" in qpeft("eval", adapter, *options, "--max-new-tokens", "4", "--items", "1")[2]

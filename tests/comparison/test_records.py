@@ -35,6 +35,20 @@ def test_a_record_of_a_record_is_the_same(report):
     assert to_record(*from_record(record, report)) == record
 
 
+@pytest.mark.parametrize(
+    ("place", "value"), [("choices", 5), ("base_samples", None), ("measured", [{}]), ("measured", ["x"])]
+)
+def test_damaged_records_are_named(report, tmp_path, place, value):
+    record = json.loads((report / "results.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(record | {place: value}))
+    with pytest.raises(OutputError, match=r"other\.json is damaged"):
+        read_records(tmp_path / "other.json")
+    measured = [record["measured"][0] | {"nats": [[1.0], ["x"]]}]
+    (tmp_path / "other.json").write_text(json.dumps(record | {"measured": measured}))
+    with pytest.raises(OutputError, match=r"other\.json is damaged"):
+        read_records(tmp_path / "other.json")
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 99}', '{"format": 1}'])
 def test_another_file_is_refused(tmp_path, content):
     (tmp_path / "other.json").write_text(content)

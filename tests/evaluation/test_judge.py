@@ -1,6 +1,7 @@
 """A judge behind a server: what it is sent, what it says, and what goes wrong on the way."""
 
 import json
+from http.client import IncompleteRead
 
 import pytest
 
@@ -75,9 +76,10 @@ def test_a_line_that_was_cut_off_is_judged_anew_and_the_others_stay(server, judg
 
 def test_a_damaged_file_of_verdicts_is_an_error(tmp_path):
     path = tmp_path / "judged.jsonl"
-    path.write_text('{"key": 1}\n')
-    with pytest.raises(OutputError, match=r"judged.jsonl:1 is damaged"):
-        VerdictFile(path)
+    for line in ('{"key": 1}', '{"key": "a", "marks": 5}', '{"key": "a", "marks": {"safety": 1}}', "[]"):
+        path.write_text(line + "\n")
+        with pytest.raises(OutputError, match=r"judged.jsonl:1 is damaged"):
+            VerdictFile(path)
 
 
 def test_a_busy_server_is_asked_again_when_it_says(server, judge, waits):
@@ -149,11 +151,51 @@ def test_a_judge_that_gives_no_marks_leaves_a_gap_and_no_zeros(server, judge, tm
 
 
 @pytest.mark.parametrize(
-    "url", ["host/v1", "ftp://host", "https://", "https://me:secret@host/v1", "https://host/v1?key=1"]
+    "url",
+    [
+        "host/v1",
+        "ftp://host",
+        "https://",
+        "https://me:secret@host/v1",
+        "https://host/v1?key=1",
+        "https://host/v1#x",
+        "https://host:x/v1",
+        "https://[::1/v1",
+    ],
 )
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(TaskError, match="address of a judge is such as"):
         Judge(url, "x")
+
+
+@pytest.mark.parametrize("key", ["secret\n", "secret\r", "sec ret", "se\u00e7ret", "\u200bsecret"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key):
+    with pytest.raises(TaskError, match="holds a space, the end of a line or") as refused:
+        Judge("https://host/v1", "x", key)
+    assert "ret" not in str(refused.value)
+    assert refused.value.__cause__ is refused.value.__context__ is None
+
+
+@pytest.mark.parametrize("said", ["wrong key: secret", "x" * 295 + "secret"])
+def test_a_server_that_repeats_the_key_does_not_have_it_printed(server, judge, said):
+    server.answer = lambda _: (401, said.encode())
+    with pytest.raises(TaskError) as refused:
+        judge.ask([])
+    assert "sec" not in str(refused.value)
+    server.answer = lambda _: (200, said.encode())
+    with pytest.raises(TaskError) as refused:
+        judge.ask([])
+    assert "sec" not in str(refused.value)
+
+
+def test_a_server_that_breaks_off_in_its_error_is_asked_again(server, judge, waits, monkeypatch):
+    def breaks_off(_):
+        raise IncompleteRead(b"")
+
+    monkeypatch.setattr("urllib.error.HTTPError.read", breaks_off, raising=False)
+    server.answer = lambda number: (503 if number == 1 else 200, "yes")
+    assert judge.ask([]) == "yes"
+    assert waits == [1]
 
 
 def test_a_key_does_not_travel_in_the_clear():

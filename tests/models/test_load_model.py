@@ -113,16 +113,18 @@ def test_names_of_no_model_are_explained(folder, tmp_path):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Has one model, gpt2, of which it gives nothing away."""
+    """Has gpt2, of which it gives nothing away, and gated, which not everybody may read."""
 
     asked: ClassVar[list[str]] = []
 
     def do_HEAD(self):
         self.asked.append(self.path)
-        found = self.path.startswith("/gpt2/")
-        self.send_response(500 if found else 404)
-        if not found:
-            self.send_header("X-Error-Code", "RepoNotFound")
+        status, code = {"gpt2": (500, None), "gated": (403, "GatedRepo")}.get(
+            self.path.split("/")[1], (404, "RepoNotFound")
+        )
+        self.send_response(status)
+        if code is not None:
+            self.send_header("X-Error-Code", code)
         self.end_headers()
 
     def log_message(self, *_):
@@ -154,9 +156,10 @@ def test_a_name_that_neither_folder_nor_hub_has_is_asked_for_once(hub, load, ori
     assert hub == ["/tny/resolve/main/config.json"]
 
 
-def test_an_old_name_on_the_hub_is_left_to_transformers(hub):
-    require_on_hub("gpt2")
-    assert hub == ["/gpt2/resolve/main/config.json"]
+@pytest.mark.parametrize("name", ["gpt2", "gated/model"])
+def test_a_model_on_the_hub_that_cannot_be_read_is_left_to_transformers(hub, name):
+    require_on_hub(name)
+    assert hub == [f"/{name}/resolve/main/config.json"]
 
 
 @pytest.mark.parametrize(

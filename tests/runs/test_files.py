@@ -46,6 +46,25 @@ def test_files_and_folders_get_the_permissions_that_the_user_gives_to_new_ones(t
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
+def test_the_umask_is_left_alone_since_other_threads_have_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.umask", None)
+    write_atomically(tmp_path / "file", "x")
+    with staged(tmp_path / "folder") as folder:
+        (folder / "deep").mkdir(0o700)
+        (folder / "deep/private").touch(0o600)
+    new = tmp_path / "new"
+    new.mkdir()
+    assert (tmp_path / "folder/deep").stat().st_mode == new.stat().st_mode
+    assert (tmp_path / "folder/deep/private").stat().st_mode == (tmp_path / "file").stat().st_mode
+
+
+def test_what_a_link_in_a_staged_folder_leads_to_keeps_its_permissions(tmp_path):
+    (tmp_path / "own").touch(0o600)
+    with staged(tmp_path / "folder") as folder:
+        (folder / "link").symlink_to(tmp_path / "own")
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_user_without_a_name_can_write_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: {}["uid not found"])
     with used_alone(tmp_path), pytest.raises(OutputError, match="Another process"), used_alone(tmp_path):

@@ -17,7 +17,7 @@ from qpeft.comparison.results import Against, Measured, Results
 from qpeft.comparison.selection import Choice
 from qpeft.comparison.statistics import Difference
 from qpeft.comparison.study import Study
-from qpeft.errors import OutputError
+from qpeft.errors import OutputError, QpeftError
 from qpeft.training.config import parse
 
 FORMAT = 1
@@ -68,7 +68,9 @@ def read_records(path: Path) -> tuple[Results, Ledger]:
         raise OutputError(f"{path} holds no records of a study of format {FORMAT}. Take its results.json.")
     try:
         return from_record(record, path.parent)
-    except (KeyError, TypeError) as error:
+    except QpeftError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise OutputError(
             f"{path} is damaged: {type(error).__name__} {error}. Write it again with qpeft report."
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from qpeft.devices.origin.address import is_loopback
+from qpeft.devices.origin.address import is_loopback, is_server
 from qpeft.errors import TaskError
 
 KEY_VARIABLE = "QPEFT_JUDGE_KEY"
@@ -31,7 +32,7 @@ class Judge:
     `url`: the part of its address before /chat/completions. `model`: its name there. `key`: what the server knows the
     user by, or None; never shown or stored. `timeout`: seconds that one answer may take.
 
-    Raises: TaskError if the address is none, or would send the key in the clear over a network.
+    Raises: TaskError if the address or the key is none, or the key would travel in the clear over a network.
     """
 
     url: str
@@ -40,10 +41,15 @@ class Judge:
     timeout: float = 120.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        if not is_server(self.url):
             raise TaskError(f"The address of a judge is such as https://host/v1; got {self.url!r}.")
-        if parts.scheme == "http" and self.key and not self.is_here:
+        # The HTTP client would refuse it too, in an error that shows it.
+        if self.key and not re.fullmatch("[!-~]+", self.key):
+            raise TaskError(
+                f"The key in {KEY_VARIABLE} holds a space, the end of a line or a letter beyond ASCII, which no key "
+                "does. Set it anew; nothing was sent."
+            )
+        if urlsplit(self.url).scheme == "http" and self.key and not self.is_here:
             raise TaskError(
                 f"{self.url} is not encrypted, and the key in {KEY_VARIABLE} would travel in the clear. Use https://."
             )
@@ -62,7 +68,7 @@ class Judge:
             try:
                 return self._content(self._post({"model": self.model, "messages": list(messages), "temperature": 0}))
             except HTTPError as error:
-                reason = f"{error.code} {error.reason}: {_excerpt(error.read())}"
+                reason = f"{error.code} {error.reason}: {self._excerpt(_body(error))}"
                 if error.code < 500 and error.code not in TRY_AGAIN:
                     raise TaskError(f"The judge at {self.url} refuses: {reason}") from error
                 wait = _wait(error.headers, attempt)
@@ -90,9 +96,14 @@ class Judge:
             content = json.loads(body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
             raise TaskError(
-                f"{self.url} does not answer as a server of chat completions does: {_excerpt(body)}"
+                f"{self.url} does not answer as a server of chat completions does: {self._excerpt(body)}"
             ) from error
         return content if isinstance(content, str) else ""
+
+    def _excerpt(self, body: bytes) -> str:
+        """The beginning of what a server says, without the key, which some repeat."""
+        said = " ".join(body.decode("utf-8", "replace").split()) or "nothing"
+        return (said.replace(self.key, "[the key]") if self.key else said)[:MAX_REASON]
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -108,5 +119,9 @@ def _wait(headers: Headers, attempt: int) -> float:
         return float(2**attempt)
 
 
-def _excerpt(body: bytes) -> str:
-    return " ".join(body.decode("utf-8", "replace").split())[:MAX_REASON] or "nothing"
+def _body(error: HTTPError) -> bytes:
+    """What came with an error; nothing if the server broke off."""
+    try:
+        return error.read()
+    except (OSError, HTTPException):
+        return b""

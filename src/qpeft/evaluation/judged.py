@@ -12,7 +12,7 @@ from pathlib import Path
 from qpeft.data import Message
 from qpeft.errors import OutputError
 from qpeft.evaluation.judge import Judge
-from qpeft.evaluation.tasks.cpsycoune import MalformedVerdictError, read_verdict, request
+from qpeft.evaluation.tasks.cpsycoune import LARGEST, MalformedVerdictError, read_verdict, request
 from qpeft.runs.files import disk_errors
 
 REPLIES = 3
@@ -60,7 +60,7 @@ class VerdictFile:
 def _stored(line: bytes, place: str) -> tuple[str, dict[str, int]]:
     try:
         stored = json.loads(line)
-        return stored["key"], stored["marks"]
+        return stored["key"], {name: stored["marks"][name] for name in LARGEST}
     except (ValueError, LookupError, TypeError) as error:
         raise OutputError(f"{place} is damaged: {error}. Move the file away to judge anew.") from error
 

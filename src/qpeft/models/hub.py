@@ -19,7 +19,12 @@ def require_on_hub(name: str) -> None:
         hf_hub_url,
         try_to_load_from_cache,
     )
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
 
     try:
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
@@ -29,6 +34,8 @@ def require_on_hub(name: str) -> None:
         get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=SECONDS)
     except HFValidationError as error:
         raise ModelError(f"{name!r} can be no name on the Hub either: letters, digits, '-', '_', '.'.") from error
+    except GatedRepoError:
+        return  # it is there, and transformers says who may read it
     except RepositoryNotFoundError as error:
         raise ModelError(f"The Hub has no model {name}, or only for those who log in (hf auth login).") from error
     except HfHubHTTPError:

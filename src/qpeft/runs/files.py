@@ -5,7 +5,9 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
+import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -41,14 +43,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name beside it, then rename it. Raises: OutputError if it cannot be written."""
     data = content.encode() if isinstance(content, str) else content
     with disk_errors(path.parent):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = _beside(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
-            follow_umask(Path(temporary))
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -60,10 +61,11 @@ def staged(folder: Path) -> Iterator[Path]:
     """
     with disk_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = _beside(folder)
+        temporary.mkdir()
         try:
             yield temporary
-            follow_umask(temporary)
+            follow_folder(temporary)
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.rename(folder)
@@ -72,14 +74,18 @@ def staged(folder: Path) -> Iterator[Path]:
             raise
 
 
-def follow_umask(path: Path) -> None:
-    """Give a file, or a folder with all that is in it, the permissions of any new one: some libraries make theirs
-    private, whatever the user wants.
-    """
-    hidden = os.umask(0o077)
-    os.umask(hidden)
-    for one in (path, *path.rglob("*")):
-        one.chmod((0o777 if one.is_dir() else 0o666) & ~hidden)
+def _beside(path: Path) -> Path:
+    """A name that nothing has. Not of `tempfile`, whose files and folders are private, whatever the user wants."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
+def follow_folder(folder: Path) -> None:
+    """Give all that is in a new folder the permissions of the folder: some libraries make their files private."""
+    # Not by the umask: to read it is to set it, for an instant, for the files of all other threads too.
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for one in folder.rglob("*"):
+        if not one.is_symlink():
+            one.chmod(mode if one.is_dir() else mode & 0o666)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor
 
 from qpeft.runs import write_atomically, write_record
-from qpeft.runs.files import disk_errors, follow_umask
+from qpeft.runs.files import disk_errors, follow_folder
 from qpeft.training.card import model_card
 from qpeft.training.figure import save_health, save_loss_curve
 from qpeft.training.sections import Recipe
@@ -39,7 +39,7 @@ def _save_adapter(recipe: Recipe, model: PeftModel, weights: dict[str, Tensor], 
         shutil.rmtree(temporary, ignore_errors=True)
         model.save_pretrained(str(temporary), state_dict=weights)
         _settle_config(temporary / "adapter_config.json", model.active_peft_config, recipe.model.name)
-        follow_umask(temporary)
+        follow_folder(temporary)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             (temporary / name).replace(folder / name)
         shutil.rmtree(temporary)

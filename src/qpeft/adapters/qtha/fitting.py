@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -40,8 +41,9 @@ def fit_inputs(
 
         down_i = v_i / sqrt(3 m_i),   M v_i = m_i v_i,   M = mean over tokens of x x^T
 
-    so that every entry of h = down x has mean square 1/3, as a fresh LoRA's has for inputs of unit variance. Fit a
-    fresh adapter: a trained one was trained with the factors it has. The model runs without adapters meanwhile.
+    so that every entry of h = down x has a mean square of about 1/3, as a fresh LoRA's has for inputs of unit variance:
+    m_i come from a sketch, which finds less of them where many directions are alike. Fit a fresh adapter: a trained one
+    was trained with the factors it has. The model runs without adapters meanwhile.
 
     Args:
         model: with an adapter of `QthaConfig(down="frozen")`.
@@ -52,7 +54,8 @@ def fit_inputs(
     Returns:
         What share of the mean squared input the directions of each layer hold, by the layer's name.
 
-    Raises: AdapterError if the adapter has no frozen factors, or the inputs have fewer directions than it has rows.
+    Raises: AdapterError if the adapter has no frozen factors, or the inputs have fewer directions than it has rows; all
+    factors are then as they were.
     Source: principal directions of inputs as a start for LoRA: EVA, arXiv:2410.07170. Kept frozen and scaled to
     equal size, they are ours.
     """
@@ -69,7 +72,10 @@ def fit_inputs(
         for batch in batches:
             show_mask(batch.get("attention_mask"))
             model(**batch)
-    return {name: _set(name, factor, sketches[name]) for name, factor in factors.items()}
+    found = {name: _fitted(name, sketch) for name, sketch in sketches.items()}
+    for name, (matrix, _) in found.items():
+        factors[name].matrix.copy_(matrix)
+    return {name: share for name, (_, share) in found.items()}
 
 
 @contextmanager
@@ -90,12 +96,17 @@ def _watching(model: nn.Module, sketches: Mapping[str, InputSketch]) -> Iterator
 
     def show_mask(new: Tensor | None) -> None:
         nonlocal mask
-        mask = None if new is None else new.bool()
+        mask = None if new is None or bool(new.all()) else new.bool()
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def look(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             x: Tensor = inputs[0]
-            sketches[name].add(x.flatten(0, -2) if mask is None else x[mask])
+            if mask is not None and x.shape[:-1] != mask.shape:
+                raise AdapterError(
+                    f"At {name} the model gives tokens of all rows together, {tuple(x.shape)}, so which of them are "
+                    "padding is not known. Fit it to batches without padding."
+                )
+            sketches[name].add(x.flatten(0, -2) if mask is None else x[mask.to(x.device)])
 
         return look
 
@@ -107,12 +118,14 @@ def _watching(model: nn.Module, sketches: Mapping[str, InputSketch]) -> Iterator
             hook.remove()
 
 
-def _set(name: str, factor: FrozenFactor, sketch: InputSketch) -> float:
+def _fitted(name: str, sketch: InputSketch) -> tuple[Tensor, float]:
+    """The matrix, and the share of the mean squared input that its directions hold."""
+    if not math.isfinite(sketch.mean_square):
+        raise AdapterError(f"The inputs of {name} are not finite, so they have no directions.")
     directions, moments = sketch.directions()
     if not moments.all():
         raise AdapterError(
             f"The inputs of {name} have {int(moments.count_nonzero())} directions in {sketch.count} tokens, and the "
             f"adapter's rank there is {len(moments)}. Fit it to more examples, or take a smaller rank."
         )
-    factor.matrix.copy_(directions / (3 * moments).sqrt()[:, None])
-    return moments.sum().item() / sketch.mean_square
+    return directions / (3 * moments).sqrt()[:, None], moments.sum().item() / sketch.mean_square
