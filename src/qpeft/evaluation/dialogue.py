@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from qpeft.adapters.modes import evaluating
 from qpeft.data import Message
 from qpeft.errors import DataError
 from qpeft.evaluation.generation import prompts
-from qpeft.evaluation.modes import evaluating
 
 
 @dataclass(frozen=True)

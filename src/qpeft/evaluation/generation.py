@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from qpeft.adapters.modes import evaluating
 from qpeft.data import Message
 from qpeft.errors import DataError
-from qpeft.evaluation.modes import evaluating
 
 BATCH_SIZE = 16
 

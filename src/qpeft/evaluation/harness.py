@@ -16,8 +16,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from yaml import YAMLError
 
+from qpeft.adapters.modes import evaluating
 from qpeft.errors import DataError, QpeftError, TaskError
-from qpeft.evaluation.modes import evaluating
 
 MAX_REASON = 600
 

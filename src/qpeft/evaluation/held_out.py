@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
-from qpeft.evaluation.modes import evaluating
 
 TOKENS_PER_BATCH = 1024
 """Padded tokens at once, unless one example has more."""

@@ -13,9 +13,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from qpeft.adapters.bridge import BaseTunerLayer
+from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded
 from qpeft.evaluation import held_out_loss
-from qpeft.evaluation.modes import evaluating
 from qpeft.exporting.updates import LinearUpdate
 
 

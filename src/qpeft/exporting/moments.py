@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qpeft.adapters.base import FactoredBranch
+from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded
-from qpeft.evaluation.modes import evaluating
 
 
 class Moments:

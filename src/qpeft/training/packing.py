@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
 from qpeft.errors import RecipeError
-from qpeft.evaluation.modes import evaluating
 
 
 class PackedCollator:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
 from qpeft.adapters.base import generator
 from qpeft.adapters.base.factors import FrozenFactor
 from qpeft.adapters.base.principal import InputSketch
+from qpeft.adapters.modes import evaluating
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.errors import AdapterError
@@ -33,7 +33,6 @@ def frozen_factors(model: nn.Module, adapter_name: str = "default") -> dict[str,
     }
 
 
-@torch.no_grad()
 def fit_inputs(
     model: PeftModel, batches: Iterable[Mapping[str, Tensor]], *, adapter_name: str = "default"
 ) -> dict[str, float]:
@@ -68,7 +67,7 @@ def fit_inputs(
         name: InputSketch(factor.matrix.shape[1], len(factor.matrix), generator(0, name))
         for name, factor in factors.items()
     }
-    with _evaluating(model), model.disable_adapter(), _watching(model, sketches) as show_mask:
+    with evaluating(model), model.disable_adapter(), _watching(model, sketches) as show_mask:
         for batch in batches:
             show_mask(batch.get("attention_mask"))
             model(**batch)
@@ -76,17 +75,6 @@ def fit_inputs(
     for name, (matrix, _) in found.items():
         factors[name].matrix.copy_(matrix)
     return {name: share for name, (_, share) in found.items()}
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager
