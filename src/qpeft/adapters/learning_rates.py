@@ -22,6 +22,7 @@ LEARNING_RATES = {
     "dora": LearningRate(3e-3, "default of DoRA: best of single runs of 30 steps on word problems"),
     "loretta": LearningRate(3e-3, "default of LoRETTA: best of single runs of 30 steps on word problems"),
     "quanta": LearningRate(3e-3, "default of QuanTA: best of single runs of 30 steps on word problems"),
+    "lokr": LearningRate(3e-2, "default of LoKr: best of single runs of 30 steps on word problems"),
     "tt_lora": LearningRate(1e-2, "default of TT-LoRA: best of single runs of 30 steps on word problems"),
     "qpa": LearningRate(3e-3, "default of QPA: best of single runs of 20 steps on word problems"),
     "quantum_peft": LearningRate(3e-2, "default of Quantum-PEFT: best of single runs of 20 steps on word problems"),
