@@ -54,11 +54,17 @@ class AbstractPublishedFactor(AbstractRandomFactor):
 
 
 class DenseFactor(AbstractPublishedFactor):
-    """A plain (rank, width) matrix, as in LoRA."""
+    """A plain (rank, width) matrix, as in LoRA; or one that is saved with the adapter but not trained."""
 
-    def __init__(self, rank: int, width: int) -> None:
+    matrix: Tensor
+
+    def __init__(self, rank: int, width: int, *, trained: bool = True) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(torch.empty(rank, width))
+        self.trained = trained
+        if trained:
+            self.matrix = nn.Parameter(torch.empty(rank, width))
+        else:
+            self.register_buffer("matrix", torch.empty(rank, width))
 
     def forward(self) -> Float[Tensor, "rank width"]:
         """The matrix."""
@@ -78,38 +84,6 @@ class DenseFactor(AbstractPublishedFactor):
     def zero(self) -> None:
         """Make the matrix zero."""
         self.matrix.zero_()
-
-
-class FrozenFactor(AbstractPublishedFactor):
-    """A (rank, width) matrix that is not trained, and saved with the adapter: orthogonal rows, until it is set.
-
-    `fit_inputs` sets it to the principal directions of a layer's inputs.
-    """
-
-    matrix: Tensor
-
-    def __init__(self, rank: int, width: int) -> None:
-        super().__init__()
-        self.register_buffer("matrix", torch.empty(rank, width))
-
-    def forward(self) -> Float[Tensor, "rank width"]:
-        """The matrix."""
-        return self.matrix
-
-    @torch.no_grad()
-    def initialize(self, *, variance: float, generator: torch.Generator | None) -> None:
-        """Orthogonal rows, entries of this variance."""
-        _orthogonal(self.matrix, variance, generator)
-
-    @torch.no_grad()
-    def initialize_kaiming(self, reads: Side, generator: torch.Generator | None) -> None:
-        """Kaiming-uniform entries."""
-        _kaiming_uniform(self.matrix, reads, generator)
-
-    @torch.no_grad()
-    def zero(self) -> None:
-        """Raises: ValueError: what is zero and not trained stays zero."""
-        raise ValueError("A frozen factor would stay zero.")
 
 
 class MpoFactor(AbstractPublishedFactor):
@@ -176,7 +150,7 @@ class BareMpoFactor(AbstractPublishedFactor):
         self.operator.cores[-1].zero_()
 
 
-Factor = DenseFactor | FrozenFactor | MpoFactor | BareMpoFactor
+Factor = DenseFactor | MpoFactor | BareMpoFactor
 
 
 def _orthogonal(matrix: Tensor, variance: float, generator: torch.Generator | None) -> None:
@@ -220,10 +194,8 @@ def build_factor(
     Sizes left at None: the inner width is the smallest power of two that is at least the rank; the bond dimension is
     the largest for which the factor keeps to `parameter_share` of LoRA's rank * width parameters, or 1.
     """
-    if kind == "dense":
-        return DenseFactor(rank, width)
-    if kind == "frozen":
-        return FrozenFactor(rank, width)
+    if kind in ("dense", "frozen"):
+        return DenseFactor(rank, width, trained=kind == "dense")
     is_bare = kind == "bare_mpo"
     if is_bare:
         inner_features = rank

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from qpeft.adapters.base import generator
-from qpeft.adapters.base.factors import FrozenFactor
+from qpeft.adapters.base.factors import DenseFactor
 from qpeft.adapters.base.principal import InputSketch
 from qpeft.adapters.modes import evaluating
 from qpeft.adapters.qtha.branch import QthaBranch
@@ -19,7 +19,7 @@ from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.errors import AdapterError
 
 
-def frozen_factors(model: nn.Module, adapter_name: str = "default") -> dict[str, FrozenFactor]:
+def frozen_factors(model: nn.Module, adapter_name: str = "default") -> dict[str, DenseFactor]:
     """The frozen `down` factors of an adapter, by the names of their layers."""
     branches = {
         name: layer.branches[adapter_name]
@@ -29,7 +29,7 @@ def frozen_factors(model: nn.Module, adapter_name: str = "default") -> dict[str,
     return {
         name: branch.down
         for name, branch in branches.items()
-        if isinstance(branch, QthaBranch) and isinstance(branch.down, FrozenFactor)
+        if isinstance(branch, QthaBranch) and isinstance(branch.down, DenseFactor) and not branch.down.trained
     }
 
 
