@@ -123,7 +123,46 @@ def test_a_run_on_other_batches_is_noticed(copied):
     record = read_record(trials[3].run)
     (trials[3].run / "run.json").write_text(json.dumps(record | {"order": "other"}))
     with pytest.raises(StudyError, match="same examples in the same order"):
-        choose(study(), trials)
+        choose(study(), read_inputs(study()))
+
+
+def test_seeds_that_choose_nothing_are_trained_at_the_chosen_rate_alone(copied):
+    folder, study = copied
+    shutil.rmtree(folder)
+    results = compare(study(tuning_seeds=[1]), processes=None)
+    runs = [json.loads(path.read_text()) for path in folder.glob("trials/*/run/run.json")]
+    rates = {name: {0: set(), 1: set()} for name in ("qtha", "lora")}
+    for run in runs:
+        rates[run["recipe"]["adapter"]["type"]][run["recipe"]["seed"]].add(run["recipe"]["training"]["learning_rate"])
+    assert len(runs) == 2 * 2 + 2
+    for choice, name in zip(results.choices, ("qtha", "lora"), strict=True):
+        assert rates[name] == {0: {choice.rate}, 1: {0.003, 0.01}}
+        assert all(len(losses) == 1 for losses in choice.losses.values())
+        assert choice.rate == min(choice.losses, key=lambda rate: choice.losses[rate])
+    assert [one.nats.shape for one in results.measured] == [(2, 12), (2, 12)]
+    assert results.gaps == ()
+    again, ledger = found_in(folder)
+    assert again.choices == results.choices
+    assert "1 of the 2 seeds" in write_report(again, ledger).read_text()
+
+
+def test_a_seed_that_fails_after_the_choice_leaves_its_method_without_a_result(copied, monkeypatch):
+    folder, study = copied
+    shutil.rmtree(folder)
+
+    def train(recipe):
+        if recipe["seed"] == 0 and recipe["adapter"]["type"] == "lora":
+            raise RuntimeError("out of luck")
+        return train_trial(recipe)
+
+    train_trial = WORK["train"]
+    monkeypatch.setitem(WORK, "train", train)
+    results = compare(study(tuning_seeds=[1]), processes=None)
+    rate = next(choice.rate for choice in results.choices if choice.method == "LoRA")
+    reason = f"learning rate {rate:g}, seed 0: RuntimeError: out of luck"
+    assert results.missing == {"LoRA": reason}
+    assert f"LoRA, {reason}" in results.gaps
+    assert [one.method for one in results.measured] == ["QTHA"]
 
 
 def test_test_items_that_are_trained_on_are_refused(study_values, tmp_path, sums):

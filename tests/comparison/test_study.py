@@ -14,6 +14,11 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.y
 CHANGE = {
     "unknown key": ({"margins": 0.1}, RecipeError, "did you mean 'margin'"),
     "unknown key of the recipe": ({"recipe": {"modell": {}}}, RecipeError, "did you mean 'model'"),
+    "a tuning seed that is none": (
+        {"tuning_seeds": [2]},
+        RecipeError,
+        r"tuning_seeds: 2 is not among the seeds, \[0, 1\]",
+    ),
     "unknown reference": ({"reference": "Lora"}, RecipeError, "reference names 'Lora'.*QTHA, LoRA"),
     "unknown method to ablate": ({"ablate": ["x"]}, RecipeError, "ablate names 'x'"),
     "no learning rates for one": ({"learning_rates": {"QTHA": [1.0]}}, RecipeError, "a list for each method"),

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from qpeft.comparison.jobs import Job, run_all
 from qpeft.comparison.ledger import Ledger
-from qpeft.comparison.plan import Trial, measure_job, plan_trials, read_inputs
+from qpeft.comparison.plan import Trial, measure_job, plan_others, plan_trials, read_inputs
 from qpeft.comparison.results import Results, gather
-from qpeft.comparison.selection import Choice, choose
+from qpeft.comparison.selection import Choice, choose, chosen, loss_of
 from qpeft.comparison.study import Study
 from qpeft.evaluation import find_task
 from qpeft.runs.files import used_alone
@@ -38,9 +38,12 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
             find_task(task).require_packages()  # not after hours of training
         inputs = read_inputs(study)
         ledger = Ledger.begin(study, inputs)
-        trials = plan_trials(study, inputs)
-        _run([trial.job for trial in trials], processes, console)
-        choices = choose(study, trials)
+        _run([trial.job for trial in plan_trials(study, inputs)], processes, console)
+        if study.tuning_seeds is not None:
+            rates = {choice.method: choice.rate for choice in choose(study, inputs)[0]}
+            console.print("chosen: " + ", ".join(f"{method} {rate}" for method, rate in rates.items()))
+            _run([trial.job for trial in plan_others(study, inputs, rates)], processes, console)
+        choices, trials = choose(study, inputs)
         _judge(trials, choices, ledger, processes, console)
         return gather(study, trials, choices, inputs)
 
@@ -53,8 +56,8 @@ def found_in(folder: Path) -> tuple[Results, Ledger]:
     ledger = Ledger.read(folder)
     study, inputs = ledger.study, ledger.inputs
     ledger.require_data(study)
-    trials = plan_trials(study, inputs)
-    return gather(study, trials, choose(study, trials), inputs), ledger
+    choices, trials = choose(study, inputs)
+    return gather(study, trials, choices, inputs), ledger
 
 
 def _judge(
@@ -62,11 +65,10 @@ def _judge(
 ) -> None:
     """Measure the chosen runs, and the base model, on what they are judged by."""
     study, inputs = ledger.study, ledger.inputs
-    rates = {choice.method: choice.rate for choice in choices}
-    chosen = [trial for trial in trials if trial.rate == rates[trial.method]]
-    jobs = [measure_job(study, trials[0], inputs, base=True)] + [measure_job(study, one, inputs) for one in chosen]
+    trained = [trial for choice in choices for trial in chosen(choice, trials) if loss_of(trial) is not None]
+    jobs = [measure_job(study, trials[0], inputs, base=True)] + [measure_job(study, one, inputs) for one in trained]
     if study.test is not None and any(job.result() is None for job in jobs):
-        ledger.note_test_reading(rates)
+        ledger.note_test_reading({choice.method: choice.rate for choice in choices})
     _run(jobs, processes, console)
 
 

@@ -68,9 +68,16 @@ def _sources(study: Study) -> list[str]:
 
 
 def plan_trials(study: Study, inputs: Inputs) -> list[Trial]:
-    """Every method at every rate with every seed; the first seeds of all come first, so a table fills evenly."""
-    grid = [(seed, method, rate) for seed in study.seeds for method in study.methods for rate in study.rates(method)]
-    return [_trial(study, method, rate, seed, inputs) for seed, method, rate in grid]
+    """What chooses the rates: every method at every one. The first seeds of all come first, so a table fills evenly."""
+    grid = [(method, rate) for method in study.methods for rate in study.rates(method)]
+    return [_trial(study, method, rate, seed, inputs) for seed in study.tuned_with for method, rate in grid]
+
+
+def plan_others(study: Study, inputs: Inputs, rates: Mapping[str, float | None]) -> list[Trial]:
+    """The seeds that choose nothing, at the rate of every method that has one."""
+    chosen = [(method, rate) for method, rate in rates.items() if rate is not None]
+    seeds = [seed for seed in study.seeds if seed not in study.tuned_with]
+    return [_trial(study, method, rate, seed, inputs) for seed in seeds for method, rate in chosen]
 
 
 def measure_job(study: Study, trial: Trial, inputs: Inputs, *, base: bool = False) -> Job:

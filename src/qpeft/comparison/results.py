@@ -13,7 +13,7 @@ from qpeft.comparison.graded import Graded, graded, metrics_by_title, overall, w
 from qpeft.comparison.health import Health, looks
 from qpeft.comparison.jobs import Job
 from qpeft.comparison.plan import Inputs, Trial, measure_job
-from qpeft.comparison.selection import Choice
+from qpeft.comparison.selection import Choice, chosen, loss_of
 from qpeft.comparison.statistics import LEVEL, Array, Difference, holm, mean_interval, paired_difference, sign_test
 from qpeft.comparison.study import Study
 from qpeft.runs import read_record
@@ -116,17 +116,19 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
     missing: dict[str, str] = {}
     measured, tokens = [], np.zeros(0)
     for choice in choices:
-        chosen = [trial for trial in trials if (trial.method, trial.rate) == (choice.method, choice.rate)]
-        jobs = [measure_job(study, trial, inputs) for trial in chosen]
+        judged = chosen(choice, trials)
+        jobs = [measure_job(study, trial, inputs) for trial in judged]
         if not jobs:
             gaps.append(f"{choice.method}: no learning rate has runs for all seeds, so none was chosen")
             missing[choice.method] = choice.gaps[0].removeprefix(f"{choice.method}, ")
+        elif any(loss_of(trial) is None for trial in judged):
+            missing[choice.method] = choice.gaps[-1].removeprefix(f"{choice.method}, ")
         elif unmeasured := [job for job in jobs if job.result() is None]:
             missing[choice.method] = f"judged: {unmeasured[0].failure() or 'not run yet'}"
             gaps.append(f"{choice.method}, {missing[choice.method]}")
         else:
             tokens = np.array(_result(jobs[0])["final"]["items"]["tokens"], dtype=float)
-            measured.append(_measured(choice.method, chosen, jobs, tokens))
+            measured.append(_measured(choice.method, judged, jobs, tokens))
     base = measure_job(study, trials[0], inputs, base=True)
     found = base.result()
     if found is None:

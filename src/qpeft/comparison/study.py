@@ -48,6 +48,12 @@ class Study(Section):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
         min_length=1, description="Of initial weights and data order; three or more tell methods from chance."
     )
+    tuning_seeds: list[int] | None = Field(
+        None,
+        min_length=1,
+        description="Those of the seeds that choose the learning rates; the others are trained at the chosen rate "
+        "alone. None for all of them.",
+    )
     margin: PositiveFloat = Field(description="Loss in nats per token by which a method may be worse and still equal.")
     test: str | None = Field(
         None, description="File or Hub name whose items the chosen runs are judged on; nothing is chosen by it."
@@ -67,6 +73,8 @@ class Study(Section):
                 raise ValueError(f"{role} names {unknown[0]!r}, which is not among the methods: {known}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: the same seed twice is one run, not two")
+        if strange := [seed for seed in self.tuning_seeds or () if seed not in self.seeds]:
+            raise ValueError(f"tuning_seeds: {strange[0]} is not among the seeds, {self.seeds}")
         grids = self.learning_rates if isinstance(self.learning_rates, dict) else {}
         if grids and grids.keys() != self.methods.keys():
             raise ValueError(f"learning_rates: a list for each method or one for all; methods: {known}")
@@ -76,6 +84,11 @@ class Study(Section):
         if any(len(set(grid)) < len(grid) for grid in map(self.rates, self.methods)):
             raise ValueError("learning_rates: the same rate twice is one trial, not two")
         return self
+
+    @property
+    def tuned_with(self) -> list[int]:
+        """The seeds that choose the learning rates, in the order of all."""
+        return [seed for seed in self.seeds if self.tuning_seeds is None or seed in self.tuning_seeds]
 
     def rates(self, method: str) -> list[float]:
         """The learning rates tried for a method, in rising order."""

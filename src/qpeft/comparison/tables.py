@@ -147,7 +147,10 @@ def learning_rates(results: Results) -> Table:
             "no rate has all seeds" if choice.rate is None else "at the edge of its grid" if choice.is_at_edge else ""
         )
         rows.append((choice.method, *cells, flag))
-    return Table("Mean loss on the held-out tenth of the training file at every learning rate", columns, tuple(rows))
+    title = "Mean loss on the held-out tenth of the training file at every learning rate"
+    if results.study.tuning_seeds is not None:
+        title += f", seeds {', '.join(map(str, results.study.tuned_with))}"
+    return Table(title, columns, tuple(rows))
 
 
 def _rate_cell(rate: float, row: tuple[float | None, ...], chosen: bool) -> str:

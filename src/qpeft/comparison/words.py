@@ -144,6 +144,11 @@ def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
     """What must not be concluded, and why."""
     study = results.study
     found = [_seeds(len(study.seeds))]
+    if study.tuning_seeds is not None:
+        found.append(
+            f"Learning rates were chosen with {len(study.tuned_with)} of the {len(study.seeds)} seeds: a method whose "
+            "best rate needs more to be found is at a disadvantage."
+        )
     if study.test is None:
         found.append(
             "There is no test: methods are judged by the same items that chose their learning rates, so all losses are "
