@@ -46,6 +46,7 @@ COMMANDS = {
     "chat": Command("qpeft_cli.chat:chat"),
     "compare": Command("qpeft_cli.compare:compare", takes_overrides=True),
     "report": Command("qpeft_cli.report:report"),
+    "split": Command("qpeft_cli.split:split"),
     "inspect": Command("qpeft_cli.inspect:inspect", takes_overrides=True),
     "export": Command("qpeft_cli.export:export"),
     "merge": Command("qpeft_cli.merge:merge"),

@@ -74,17 +74,28 @@ def test_an_ablation_differs_from_qtha_in_its_blocks_alone(name):
     assert QthaConfig.preset(name, rank=4) == QthaConfig(rank=4, **COMPOSITIONS[name])
 
 
-@pytest.mark.parametrize("name", ["paper", *COMPOSITIONS])
+@pytest.mark.parametrize("name", ["paper", "fitted", *COMPOSITIONS])
 def test_recipes_know_every_preset(name):
     options = {"rank": 4, "target_modules": ["v_proj"], "task_type": "CAUSAL_LM"}
     assert build_config("qtha", {"preset": name, **options}) == QthaConfig.preset(name, **options)
-    assert list(PRESETS["qtha"]) == ["paper", *COMPOSITIONS]
+    assert list(PRESETS["qtha"]) == ["paper", "fitted", *COMPOSITIONS]
+
+
+def test_the_fitted_form_has_a_fifth_of_loras_parameters_on_smollm2():
+    widths = {"q_proj": 576, "k_proj": 192, "v_proj": 192, "o_proj": 576}
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(576, width) for name, width in widths.items()})
+    for rank, alpha in ((2, 4.0), (3, 6.0)):
+        config = QthaConfig.fitted(rank)
+        assert config.target_modules == set(widths)
+        assert config.alpha == alpha
+    adapted = get_peft_model(model, QthaConfig.fitted())
+    trained = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    assert 30 * trained == 94_080
+    assert 30 * 8 * (576 + 576 + 576 + 192) == 460_800
 
 
 def test_an_unknown_preset_lists_the_known():
-    with pytest.raises(
-        AdapterError, match="qtha has no preset 'no_circuits'; it has paper, no_circuit, frozen_circuit"
-    ):
+    with pytest.raises(AdapterError, match="qtha has no preset 'no_circuits'; it has paper, fitted, no_circuit"):
         QthaConfig.preset("no_circuits")
 
 

@@ -14,11 +14,12 @@ from torch import nn
 
 from qpeft.adapters import bridge, outside
 from qpeft.adapters.base.config import nearest_option
-from qpeft.adapters.qtha import COMPOSITIONS, QthaConfig
+from qpeft.adapters.qtha import QthaConfig
+from qpeft.adapters.qtha.config import PRESETS as QTHA_PRESETS
 from qpeft.errors import AdapterError, QpeftError
 
 PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {
-    "qtha": {name: partial(QthaConfig.preset, name) for name in ("paper", *COMPOSITIONS)}
+    "qtha": {name: partial(QthaConfig.preset, name) for name in QTHA_PRESETS}
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"dora": ("lora", {"use_dora": True})}

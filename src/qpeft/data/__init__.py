@@ -7,7 +7,7 @@ from qpeft.data.load import Reader, Source, load_examples
 from qpeft.data.mix import mix
 from qpeft.data.packing import PackedExamples
 from qpeft.data.sample import render_sample
-from qpeft.data.split import hold_out, hold_out_line, split_digest
+from qpeft.data.split import hold_out, hold_out_line, split_by_opening, split_digest
 from qpeft.data.store import StoredExamples, lengths, store_examples, to_dataset
 from qpeft.data.summary import EncodingSummary, summarize
 
@@ -31,6 +31,7 @@ __all__ = [
     "load_examples",
     "mix",
     "render_sample",
+    "split_by_opening",
     "split_digest",
     "store_examples",
     "summarize",

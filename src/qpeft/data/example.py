@@ -42,6 +42,11 @@ class Example:
         return self.messages[:-1]
 
     @property
+    def opening(self) -> str:
+        """What is asked first: the first user's text, or all of a plain text."""
+        return next((message.content for message in self.messages if message.role == "user"), self.messages[0].content)
+
+    @property
     def answer(self) -> str:
         """The text of the last assistant turn."""
         return self.messages[-1].content

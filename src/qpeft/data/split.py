@@ -1,4 +1,4 @@
-"""Held-out examples taken from a data set that comes without any."""
+"""Examples to judge by, taken from a data set that comes without any."""
 
 from __future__ import annotations
 
@@ -43,6 +43,33 @@ def hold_out_line(examples: Iterable[Example], amount: float) -> str:
         return format(int(amount * NUM_DIGESTS), "064x")
     smallest = heapq.nsmallest(int(amount), (example.digest for example in examples))
     return smallest[-1] if len(smallest) == amount else EVERYTHING
+
+
+def split_by_opening(
+    examples: Iterable[Example], share: float, *, column: str | None = None
+) -> tuple[list[Example], list[Example]]:
+    """Training and test examples, each in the order of the rows; those that ask the same lie on one side.
+
+    What decides is the SHA-256 of what is asked: rows that are added later move no others to the other side.
+
+    Args:
+        examples: all of them.
+        share: about so much of what is asked goes to the test, between 0 and 1.
+        column: of their rows, in which those that belong together are equal; None for the first user's text.
+
+    Raises: DataError if a row lacks the column, or one of the sides would be empty.
+    """
+    sides: tuple[list[Example], list[Example]] = [], []
+    for example in examples:
+        if column is not None and column not in example.row:
+            raise DataError(f"{example.source} has no column {column!r}; it has {', '.join(map(repr, example.row))}.")
+        asked = example.opening if column is None else repr(example.row[column])
+        digest = int(hashlib.sha256(asked.encode()).hexdigest(), 16)
+        sides[digest < share * NUM_DIGESTS].append(example)
+    if not all(sides):
+        missing = "test" if sides[0] else "training"
+        raise DataError(f"Of {len(sides[0] or sides[1])} examples a share of {share:g} leaves no {missing} examples.")
+    return sides
 
 
 def split_digest(examples: Iterable[Example]) -> str:

@@ -18,6 +18,9 @@ from qpeft.errors import AdapterError
 MAX_QUBITS = 12
 """Beyond this many qubits per circuit a simulated layer costs tens of times what LoRA costs."""
 
+PRESETS = ("paper", "fitted", *COMPOSITIONS)
+"""Names that `QthaConfig.preset` knows."""
+
 CHOICES = {
     "down": ("mpo", "bare_mpo", "dense", "frozen"),
     "up": ("mpo", "bare_mpo", "dense"),
@@ -42,7 +45,8 @@ class QthaConfig(RankedConfig):
 
     Raises: AdapterError for a value that is unknown, out of range or at odds with another, naming the way out.
     Source: arXiv:2503.12790. `QthaConfig.paper()` is the published form; docs/qtha.md lists where defaults depart.
-    `QthaConfig.preset(name)` gives that form or an ablation by its name.
+    `QthaConfig.fitted()` trains one side alone. `QthaConfig.preset(name)` gives either of them, or an
+    ablation, by its name.
     """
 
     down: str = option(
@@ -95,15 +99,34 @@ class QthaConfig(RankedConfig):
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> QthaConfig:
-        """The published form ('paper') or an ablation of QTHA (one of `COMPOSITIONS`) by its name.
+        """The published form ('paper'), 'fitted', or an ablation of QTHA (one of `COMPOSITIONS`) by its name.
 
         An ablation changes blocks only. `options` override any field. Raises: AdapterError for another name.
         """
+        if name not in PRESETS:
+            raise AdapterError(f"qtha has no preset {name!r}; it has {', '.join(PRESETS)}.")
         if name == "paper":
             return cls.paper(**options)
-        if name not in COMPOSITIONS:
-            raise AdapterError(f"qtha has no preset {name!r}; it has {', '.join(('paper', *COMPOSITIONS))}.")
+        if name == "fitted":
+            return cls.fitted(**options)
         return cls(**(COMPOSITIONS[name] | options))
+
+    @classmethod
+    def fitted(cls, rank: int = 2, **options: Any) -> QthaConfig:
+        """Few directions on all attention matrices: `down` is fitted and frozen, all that is trained stands after it.
+
+        `qpeft train` fits it by itself; elsewhere call `qpeft.fit_inputs` on the fresh adapter, since until then its
+        directions are random. On SmolLM2-135M 94,080 trained parameters, a fifth of those of LoRA of rank 8 on
+        q_proj and v_proj. docs/evidence.md compares the two. `options` override any field; alpha is 2 rank.
+        """
+        chosen: dict[str, Any] = {
+            "rank": rank,
+            "alpha": 2.0 * rank,
+            "down": "frozen",
+            "up": "dense",
+            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+        }
+        return cls(**(chosen | options))
 
     @classmethod
     def paper(cls, rank: int = 10, depth: int = 1, **options: Any) -> QthaConfig:

@@ -1,0 +1,60 @@
+"""`qpeft split`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from qpeft.data import Example
+
+
+def split(
+    data: Annotated[str, typer.Argument(help="Data file, or name of a dataset on the Hub.")],
+    folder: Annotated[Path, typer.Argument(help="Where NAME_train.jsonl and NAME_test.jsonl go.")],
+    share: Annotated[float, typer.Option(help="About so much goes to the test, between 0 and 1.")] = 0.1,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Column in which rows that belong together are equal. By default the first question."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="For rows of other columns: the question, as '{column}' in a text.")
+    ] = None,
+    response: Annotated[str | None, typer.Option(help="The answer likewise.")] = None,
+) -> None:
+    """Split a data set into one to train on and one to judge by, with no question in both.
+
+    Which side a question lies on depends on its text alone, so that the same data are split in the same way anywhere.
+    """
+    from qpeft.data import load_examples, split_by_opening  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.errors import OutputError  # noqa: PLC0415
+    from qpeft.runs import make_folder, write_atomically  # noqa: PLC0415
+
+    if not 0 < share < 1:
+        raise typer.BadParameter(f"must lie between 0 and 1; got {share:g}", param_hint="--share")
+    sides = split_by_opening(load_examples(data, prompt=prompt, response=response), share, column=by)
+    name = Path(data).stem if Path(data).is_file() else Path(data).name.replace(":", "_")
+    files = [folder / f"{name}_{side}.jsonl" for side in ("train", "test")]
+    contents = [_lines(examples) for examples in sides]
+    for file, content in zip(files, contents, strict=True):
+        if file.exists() and file.read_text(encoding="utf-8") != content:
+            raise OutputError(f"{file} is there already and holds something else. Name another folder.")
+    make_folder(folder)
+    for file, content, examples in zip(files, contents, sides, strict=True):
+        write_atomically(file, content)
+        asked = len({example.opening for example in examples})
+        typer.echo(f"{file}: {len(examples):,} examples, {asked:,} different questions")
+
+
+def _lines(examples: Sequence[Example]) -> str:
+    """All rows, unchanged."""
+    from qpeft.errors import DataError  # noqa: PLC0415
+
+    try:
+        return "".join(json.dumps(dict(example.row), ensure_ascii=False) + "\n" for example in examples)
+    except TypeError as error:
+        raise DataError(f"Rows hold values that JSON cannot: {error}. Convert them first.") from error
