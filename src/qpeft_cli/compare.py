@@ -71,6 +71,8 @@ def show(results: Results, console: Console) -> None:
             one.against.verdict if one.against else "reference",
         )
     console.print(table)
+    for contrast in results.contrasts:
+        console.print(Text(f"{contrast.method} minus {contrast.other}: {words.signed(contrast.against.loss)}"))
     console.print(Text(words.headline(results), style="bold"))
     for gap in results.gaps:
         console.print(Text(f"missing: {gap}", style="yellow"))

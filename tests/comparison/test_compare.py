@@ -10,6 +10,7 @@ from qpeft.comparison import compare, found_in
 from qpeft.comparison.jobs import Job, run_all
 from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.plan import plan_trials, read_inputs
+from qpeft.comparison.records import from_record, to_record
 from qpeft.comparison.report import write_report
 from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, verdict
 from qpeft.comparison.selection import choose
@@ -144,6 +145,28 @@ def test_seeds_that_choose_nothing_are_trained_at_the_chosen_rate_alone(copied):
     again, ledger = found_in(folder)
     assert again.choices == results.choices
     assert "1 of the 2 seeds" in write_report(again, ledger).read_text()
+
+
+def test_contrasts_are_compared_directly_and_all_comparisons_corrected_together(copied, study_values):
+    folder, study = copied
+    methods = study_values(folder)["methods"]
+    before = found_in(folder)[0].of("QTHA").against
+    # Of equal configuration, so that it finds LoRA's runs and the difference is known.
+    changed = study(methods=methods | {"Twin": methods["LoRA"]}, contrasts=[("QTHA", "Twin")])
+    results = compare(changed, processes=None)
+    (contrast,) = results.contrasts
+    assert (contrast.method, contrast.other) == ("QTHA", "Twin")
+    assert contrast.against.loss == results.of("QTHA").against.loss == before.loss
+    assert results.of("Twin").against.loss.per_seed == (0, 0)
+    # Of three comparisons two are alike and one is certain to be none: Holm takes the smallest p three times.
+    assert before.p == before.loss.p
+    assert contrast.against.p == pytest.approx(min(1, 3 * before.loss.p))
+    stored, ledger = found_in(folder)
+    assert stored.contrasts == results.contrasts
+    page = write_report(stored, ledger).read_text(encoding="utf-8")
+    assert "<td" in page.split("QTHA minus Twin")[1][:200]
+    assert from_record(to_record(results, ledger), folder)[0].contrasts == results.contrasts
+    assert [change["changed"] for change in ledger.values["amendments"]] == [["methods", "contrasts"]]
 
 
 def test_a_seed_that_fails_after_the_choice_leaves_its_method_without_a_result(copied, monkeypatch):

@@ -114,7 +114,7 @@ def test_a_study_of_gsm8k_reports_both_grades_of_all_methods(gsm8k_study, monkey
     assert results.of("QTHA").exact_match == 2 / 5
     assert results.of("QTHA").against.answers == pytest.approx(-1 / 5)
     assert results.of("QTHA").against.answers_p == 1
-    assert "It answers 40.0% right (strict), -20.0 points against LoRA" in words.sentence(results.of("QTHA"), results)
+    assert "It answers 40.0% right (strict), -20.0 points against LoRA" in words.sentences(results)[0]
 
     folder = Path(results.study.output.folder)
     page = write_report(*found_in(folder)).read_text(encoding="utf-8")

@@ -19,6 +19,13 @@ CHANGE = {
         RecipeError,
         r"tuning_seeds: 2 is not among the seeds, \[0, 1\]",
     ),
+    "a contrast with nothing": ({"contrasts": [["QTHA", "DoRA"]]}, RecipeError, "contrasts names 'DoRA'.*QTHA, LoRA"),
+    "a contrast with itself": ({"contrasts": [["QTHA", "QTHA"]]}, RecipeError, r"\[QTHA, QTHA\] is one method twice"),
+    "a contrast with the reference": (
+        {"contrasts": [["QTHA", "LoRA"]]},
+        RecipeError,
+        r"\[QTHA, LoRA\] is compared anyway: LoRA is the reference",
+    ),
     "unknown reference": ({"reference": "Lora"}, RecipeError, "reference names 'Lora'.*QTHA, LoRA"),
     "unknown method to ablate": ({"ablate": ["x"]}, RecipeError, "ablate names 'x'"),
     "no learning rates for one": ({"learning_rates": {"QTHA": [1.0]}}, RecipeError, "a list for each method"),

@@ -79,8 +79,8 @@ class Ledger:
             )
 
     def _go_on(self, study: Study, inputs: Inputs) -> None:
-        stored, dumped = self.values["study"], study.model_dump(mode="json")
-        changed = [name for name in dumped if name != "output" and dumped[name] != stored.get(name)]
+        stored, dumped = self.study.model_dump(mode="json"), study.model_dump(mode="json")
+        changed = [name for name in dumped if name != "output" and dumped[name] != stored[name]]
         if fixed := [name for name in changed if name in FIXED]:
             raise StudyError(
                 f"The study in {self.folder} was begun with another {', '.join(fixed)}, which must not change once "

@@ -13,7 +13,7 @@ import numpy as np
 from qpeft.comparison.graded import Graded
 from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.places import without_places
-from qpeft.comparison.results import Against, Measured, Results
+from qpeft.comparison.results import Against, Contrast, Measured, Results
 from qpeft.comparison.selection import Choice
 from qpeft.comparison.statistics import Difference
 from qpeft.comparison.study import Study
@@ -54,6 +54,7 @@ def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Ledge
         tuple(record["tokens"]),
         record["num_chosen_by"],
         record["base_metrics"],
+        tuple(_contrast(values) for values in record.get("contrasts", ())),  # records from before there were any
     )
     return results, Ledger(folder, record["ledger"] | {"study": record["study"]})
 
@@ -93,6 +94,14 @@ def _choice(values: Mapping[str, Any]) -> Choice:
     return Choice(values["method"], losses, values["rate"], tuple(values["gaps"]))
 
 
+def _contrast(values: Mapping[str, Any]) -> Contrast:
+    return Contrast(values["method"], values["other"], _against(values["against"]))
+
+
+def _against(values: Mapping[str, Any]) -> Against:
+    return Against(**dict(values) | {"loss": _difference(values["loss"])})
+
+
 def _measured(values: Mapping[str, Any]) -> Measured:
     against, right = values["against"], values["right"]
     kept = {name: value for name, value in values.items() if name != "exact_match"}
@@ -103,7 +112,7 @@ def _measured(values: Mapping[str, Any]) -> Measured:
             "right": None if right is None else np.array(right, dtype=float),
             "loss": _difference(values["loss"]),
             "ablations": {name: _difference(loss) for name, loss in values["ablations"].items()},
-            "against": None if against is None else Against(**dict(against) | {"loss": _difference(against["loss"])}),
+            "against": None if against is None else _against(against),
             "histories": tuple(values["histories"]),
             "health": tuple(values["health"]),
             "samples": tuple(values["samples"]),

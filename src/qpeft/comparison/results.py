@@ -25,10 +25,10 @@ CURVE = ("step", "loss")
 
 @dataclass(frozen=True)
 class Against:
-    """A method against the reference. `answers`: share of right answers more; None if none were asked for.
+    """A method against another. `answers`: share of right answers more; None if none were asked for.
 
-    `p`: corrected for the number of methods; `answers_p`: for that of metrics too. `items_p`: sign test over items,
-    uncorrected. `worse_seeds`: in how many seeds the loss is higher.
+    `p`: corrected for the number of comparisons; `answers_p`: for that of methods and metrics. `items_p`: sign test
+    over items, uncorrected. `worse_seeds`: in how many seeds the loss is higher.
     """
 
     loss: Difference
@@ -38,6 +38,15 @@ class Against:
     verdict: str
     answers: float | None
     answers_p: float | None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A method against one that is not the reference; of answers it says nothing."""
+
+    method: str
+    other: str
+    against: Against
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Results:
 
     `base_samples`: its answers. `gaps`: what is missing, and why; `missing`: methods without a result, with the first
     reason. `tokens`: of every item that was judged by. `num_chosen_by`: examples by which learning rates were chosen.
-    `base_metrics`: of its answers, by their titles.
+    `base_metrics`: of its answers, by their titles. `contrasts`: those of the study that have results of both sides.
     """
 
     study: Study
@@ -94,6 +103,7 @@ class Results:
     tokens: tuple[int, ...]
     num_chosen_by: int
     base_metrics: Mapping[str, float] = field(default_factory=dict)
+    contrasts: tuple[Contrast, ...] = ()
 
     @property
     def num_items(self) -> int:
@@ -133,10 +143,11 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
     found = base.result()
     if found is None:
         gaps.append(f"base model: {base.failure() or 'not run yet'}")
+    measured, contrasts = _with_comparisons(study, measured, tokens)
     return Results(
         study,
         tuple(choices),
-        tuple(_with_comparisons(study, measured, tokens)),
+        tuple(measured),
         None if found is None else found["final"]["loss"],
         None if found is None else found["neutral"],
         () if found is None else tuple(found["final"]["samples"]),
@@ -145,6 +156,7 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
         tuple(int(number) for number in tokens),
         next((_chosen_by(trial) for trial in trials if trial.job.result() is not None), 0),
         {} if found is None else metrics_by_title(found["final"]),
+        contrasts,
     )
 
 
@@ -188,34 +200,55 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
     )
 
 
-def _with_comparisons(study: Study, measured: Sequence[Measured], tokens: Array) -> list[Measured]:
-    """The same with each method but the reference compared to it, and p-values corrected for how many those are."""
-    reference = next((one for one in measured if one.method == study.reference), None)
-    others = [one for one in measured if reference is not None and one is not reference]
+def _with_comparisons(
+    study: Study, measured: Sequence[Measured], tokens: Array
+) -> tuple[list[Measured], tuple[Contrast, ...]]:
+    """The same with each method but the reference compared to it, and the contrasts.
+
+    p-values are corrected for all these comparisons together.
+    """
+    there = {one.method: one for one in measured}
+    pairs = [(name, study.reference) for name in there if name != study.reference] + study.contrasts
+    pairs = [(one, other) for one, other in pairs if one in there and other in there]
+    losses = [paired_difference(there[one].nats, there[other].nats, tokens) for one, other in pairs]
+    corrected = holm([loss.p for loss in losses])
+    found = {
+        (one, other): _compared(loss, p, sign_test((there[one].nats - there[other].nats).mean(0)), study.margin)
+        for (one, other), loss, p in zip(pairs, losses, corrected, strict=True)
+    }
+    compared = [replace(one, against=found.get((one.method, study.reference))) for one in measured]
+    contrasts = tuple(Contrast(*pair, found[pair]) for pair in study.contrasts if pair in found)
+    return _with_answers(compared), contrasts
+
+
+def _compared(loss: Difference, p: float, items_p: float, margin: float) -> Against:
+    worse_seeds = sum(value > 0 for value in loss.per_seed)
+    return Against(loss, p, items_p, worse_seeds, verdict(loss, p, margin), answers=None, answers_p=None)
+
+
+def _with_answers(measured: Sequence[Measured]) -> list[Measured]:
+    """The same with the answers of all that are compared to the reference compared too."""
+    reference = next((one for one in measured if one.against is None), None)
+    others = {one.method: one.graded for one in measured if one.against is not None}
     if reference is None or not others:
         return list(measured)
-    losses = [paired_difference(one.nats, reference.nats, tokens) for one in others]
-    corrected = holm([loss.p for loss in losses])
-    answers = with_comparisons({one.method: one.graded for one in others}, reference.graded)
-    compared = {}
-    for one, loss, p in zip(others, losses, corrected, strict=True):
-        first = answers[one.method][0] if one.right is not None and answers[one.method] else None
-        compared[one.method] = Against(
-            loss,
-            p,
-            sign_test((one.nats - reference.nats).mean(0)),
-            sum(value > 0 for value in loss.per_seed),
-            verdict(loss, p, study.margin),
-            None if first is None or first.against is None else first.against.estimate,
-            None if first is None else first.p,
-        )
-    return [
-        replace(one, against=compared.get(one.method), graded=answers.get(one.method, one.graded)) for one in measured
-    ]
+    answers = with_comparisons(others, reference.graded)
+    return [replace(one, **_answered(one, answers[one.method])) if one.method in others else one for one in measured]
+
+
+def _answered(one: Measured, answers: tuple[Graded, ...]) -> dict[str, Any]:
+    """What comparing its answers changes of a method."""
+    first = answers[0] if one.right is not None and answers else None
+    if one.against is None or first is None or first.against is None:
+        return {"graded": answers}
+    return {
+        "graded": answers,
+        "against": replace(one.against, answers=first.against.estimate, answers_p=first.p),
+    }
 
 
 def verdict(loss: Difference, p: float, margin: float) -> str:
-    """What may be said of a method against the reference.
+    """What may be said of a method against another.
 
     Args:
         loss: the difference of losses, below zero if the method is better.

@@ -42,6 +42,10 @@ class Study(Section):
     )
     methods: dict[str, AdapterSection] = Field(min_length=2, description="Adapter section of every method, by name.")
     reference: str = Field(description="The method that all others are compared with.")
+    contrasts: list[tuple[str, str]] = Field(
+        default_factory=list,
+        description="Further pairs that are compared directly, such as [A, B] for A minus B.",
+    )
     learning_rates: Rates | dict[str, Rates] = Field(
         description="Tried for every method; or a list for each, all of one length."
     )
@@ -68,9 +72,16 @@ class Study(Section):
     @model_validator(mode="after")
     def _fits_itself(self) -> Study:
         known = ", ".join(self.methods)
-        for role, names in (("reference", [self.reference]), ("ablate", self.ablate)):
+        paired = [name for pair in self.contrasts for name in pair]
+        for role, names in (("reference", [self.reference]), ("ablate", self.ablate), ("contrasts", paired)):
             if unknown := [name for name in names if name not in self.methods]:
                 raise ValueError(f"{role} names {unknown[0]!r}, which is not among the methods: {known}")
+        for one, other in self.contrasts:
+            if one == other or self.reference in (one, other):
+                why = (
+                    "is one method twice" if one == other else f"is compared anyway: {self.reference} is the reference"
+                )
+                raise ValueError(f"contrasts: [{one}, {other}] {why}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: the same seed twice is one run, not two")
         if strange := [seed for seed in self.tuning_seeds or () if seed not in self.seeds]:

@@ -53,6 +53,23 @@ def _loss_row(one: Measured, reference: Measured | None) -> tuple[str, ...]:
     )
 
 
+def contrasts(results: Results) -> Table:
+    """The pairs without the reference that the study compares."""
+    rows = tuple(
+        (
+            f"{one.method} minus {one.other}",
+            one.against.verdict,
+            words.signed(one.against.loss),
+            words.p_value(one.against.p),
+            f"{one.against.worse_seeds} of {len(one.against.loss.per_seed)}",
+            f"{one.against.loss.detectable:.4f}",
+        )
+        for one in results.contrasts
+    )
+    columns = ("methods", "verdict", "difference of loss", "corrected p", "seeds where worse", "could be seen")
+    return Table("Methods compared with each other", columns, rows)
+
+
 def _verdict(one: Measured, reference: Measured | None) -> str:
     if one.against is not None:
         return one.against.verdict

@@ -22,11 +22,15 @@ def signed(value: Difference, digits: int = 4) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """Methods of which the same may be said. `claim`: it, as what follows "these methods are"."""
+    """Methods of which the same may be said. `claim`: it, as what follows "these methods are".
+
+    `notes`: on their size beside what they are compared with; empty where there is nothing to say.
+    """
 
     verdict: str
     claim: str
     methods: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 MISSING = "missing"
@@ -34,26 +38,34 @@ MISSING = "missing"
 
 
 def findings(results: Results) -> list[Finding]:
-    """What the study says, the best first, and what it has no result for."""
+    """What the study says, the best first; then its contrasts, and what it has no result for."""
     reference = results.study.reference
-    claims = {
-        BETTER: f"better than {reference}",
-        NO_WORSE: f"no worse than {reference} by the margin of {results.study.margin:g} nats per token",
-        UNDECIDED: f"not told apart from {reference} by this study",
-        WORSE: f"worse than {reference}",
-    }
     compared = {one.method: one.against.verdict for one in results.measured if one.against is not None}
-    found = [
-        Finding(key, claim, tuple(method for method, verdict in compared.items() if verdict == key))
-        for key, claim in claims.items()
-    ]
-    found.append(Finding(MISSING, "without a result", tuple(results.missing)))
+    found = []
+    for verdict in (BETTER, NO_WORSE, UNDECIDED, WORSE):
+        methods = tuple(method for method, of_method in compared.items() if of_method == verdict)
+        notes = tuple(size_note(method, reference, results) for method in methods)
+        found.append(Finding(verdict, _claim(verdict, reference, results), methods, notes))
+    for one in results.contrasts:
+        note = size_note(one.method, one.other, results)
+        claim = _claim(one.against.verdict, one.other, results)
+        found.append(Finding(one.against.verdict, claim, (one.method,), (note,)))
+    found.append(Finding(MISSING, "without a result", tuple(results.missing), ("",) * len(results.missing)))
     return [finding for finding in found if finding.methods]
 
 
-def size_note(method: str, results: Results) -> str:
-    """The size of a method beside the reference's; nothing if it is about the same, or without results of both."""
-    one, reference = results.of(method), results.of(results.study.reference)
+def _claim(verdict: str, other: str, results: Results) -> str:
+    return {
+        BETTER: f"better than {other}",
+        NO_WORSE: f"no worse than {other} by the margin of {results.study.margin:g} nats per token",
+        UNDECIDED: f"not told apart from {other} by this study",
+        WORSE: f"worse than {other}",
+    }[verdict]
+
+
+def size_note(method: str, other: str, results: Results) -> str:
+    """The size of a method beside another's; nothing if it is about the same, or without results of both."""
+    one, reference = results.of(method), results.of(other)
     if one is None or reference is None:
         return ""
     share = one.parameters / reference.parameters
@@ -104,25 +116,33 @@ def lead(results: Results) -> str:
     return said + ("." if results.base is None else f"; the model without an adapter: {results.base:.3f}.")
 
 
-def sentence(one: Measured, results: Results) -> str:
-    """What may be said of one method against the reference."""
-    against = one.against
-    assert against is not None
-    reference, loss = results.study.reference, against.loss
+def sentences(results: Results) -> list[str]:
+    """What may be said of every method against the reference, and of the contrasts."""
+    reference = results.study.reference
+    found = [
+        f"{_sentence(one.method, reference, one.against, results)} {_answers(one, one.against, reference)}".strip()
+        for one in results.measured
+        if one.against is not None
+    ]
+    return found + [_sentence(one.method, one.other, one.against, results) for one in results.contrasts]
+
+
+def _sentence(method: str, other: str, against: Against, results: Results) -> str:
+    loss = against.loss
     size = (
         f"its loss is {abs(loss.estimate):.4f} nats per token {'lower' if loss.estimate < 0 else 'higher'} "
         f"(difference {signed(loss)}, {p_value(against.p)} corrected)"
     )
     said = {
-        BETTER: f"{one.method} is better than {reference}: {size}.",
-        NO_WORSE: f"{one.method} is no worse than {reference}: {size}, and the upper end of the interval lies below "
+        BETTER: f"{method} is better than {other}: {size}.",
+        NO_WORSE: f"{method} is no worse than {other}: {size}, and the upper end of the interval lies below "
         f"the margin of {results.study.margin:g}.",
-        WORSE: f"{one.method} is worse than {reference}: {size}.",
-        UNDECIDED: f"Whether {one.method} is better or worse than {reference} stays open: {size}. The smallest "
+        WORSE: f"{method} is worse than {other}: {size}.",
+        UNDECIDED: f"Whether {method} is better or worse than {other} stays open: {size}. The smallest "
         f"difference that this study would find in four of five cases is {loss.detectable:.4f}.",
     }[against.verdict]
     single = "Of these single runs: " if len(results.study.seeds) == 1 else ""
-    return f"{single}{said} {_answers(one, against, reference)}".strip()
+    return f"{single}{said}"
 
 
 def _answers(one: Measured, against: Against, reference: str) -> str:
