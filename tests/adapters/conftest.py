@@ -133,6 +133,8 @@ def middle_by_equations(middle, config, h):
             h = h @ matrix.T
             h = h / (1 + np.exp(-h))
         return h @ last.T
+    if config.middle == "constant":
+        return np.broadcast_to(numbers(middle.weights), h.shape)
     if config.middle == "hilbert":
         analytic = scipy.signal.hilbert(h, axis=-1)
         # The floor under the amplitude, 0.01, also shortens the cosine.

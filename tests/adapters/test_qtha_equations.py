@@ -40,6 +40,8 @@ CONTROLS = [
     {"rank": 4, "middle": "hilbert"},
     {"rank": 7, "middle": "hilbert", "fusion": "hadamard"},
     {"rank": 4, "middle": "mlp", "mlp_layers": 3},
+    {"rank": 4, "middle": "constant"},
+    {"rank": 5, "middle": "constant", "fusion": "hadamard"},
     {"rank": 3, "middle": "mlp", "mlp_layers": 4, "classical_path": False},
     {"rank": 4, "middle": "sinusoid"},
     {"rank": 4, "middle": "sinusoid", "depth": 2, "classical_path": False},

@@ -27,6 +27,7 @@ FORMULAS = {
     "frozen_circuit": P_QTHA + 2 * R**2,
     "hilbert_twin": P_QTHA + 3 * R**2,
     "sinusoid_twin": P_QTHA + 2 * R**2 + 4 * R * L,
+    "constant_twin": P_QTHA + 2 * R**2 + R,
     "tanh_twin": P_QTHA + 2 * R**2 + 4 * R * L,
     "mlp_twin": P_QTHA + 4 * R**2,
     "classical_form": P_QTHA + 2 * R**2 + 2 * R,

@@ -116,10 +116,11 @@ def test_batches_by_length_are_padded_less(recipe, tmp_path, monkeypatch):
     [
         {"type": "lora", "r": 4},
         {"type": "qtha", "preset": "paper", "rank": 4},
+        {"type": "qtha", "preset": "fitted"},
         {"type": "loretta", "rank": 4, "bond_dimension": 4},
     ],
 )
-def test_other_methods_and_the_published_preset_train_by_the_same_recipe(recipe, options):
+def test_other_methods_and_presets_train_by_the_same_recipe(recipe, options):
     adapter = {"type": options["type"], "target_modules": ["q_proj"]}
     values = recipe().model_dump() | {"adapter": adapter | options}
     run = train(type(recipe()).model_validate(values))

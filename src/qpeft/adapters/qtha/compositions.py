@@ -17,6 +17,7 @@ COMPOSITIONS: dict[str, dict[str, Any]] = {
     "sinusoid_twin": {"middle": "sinusoid"},
     "tanh_twin": {"middle": "tanh"},
     "mlp_twin": {"middle": "mlp"},
+    "constant_twin": {"middle": "constant"},
     "classical_form": {"middle": "classical_form", "ansatz": "ring_cz"},
     "hadamard_fusion": {"fusion": "hadamard"},
     "tensor_network_only": {"down": "bare_mpo", "up": "bare_mpo", "middle": "none", "classical_path": False},

@@ -71,7 +71,8 @@ class QthaConfig(RankedConfig):
     middle: str = option(
         "circuit",
         "'circuit', or a control in its place: 'frozen_circuit', 'classical_form' (the same function without a "
-        "simulator), 'sinusoid' or 'tanh' (units of the circuit's number of parameters), 'hilbert', 'mlp' or 'none'.",
+        "simulator), 'sinusoid' or 'tanh' (units of the circuit's number of parameters), 'hilbert', 'mlp', 'constant' "
+        "(a trained value, the same for every token) or 'none'.",
     )
     mlp_layers: int = option(2, "Matrices of middle='mlp', a SiLU between each two.", added=True)
     ansatz: str = option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")

@@ -12,6 +12,25 @@ from torch import Tensor, nn
 from qpeft.adapters.qtha.middle import AbstractAngleMiddle, AbstractMiddle
 
 
+class ConstantMiddle(AbstractMiddle):
+    """The same trained value for every token, channel by channel: rank parameters, zero at first.
+
+    A circuit whose output could be replaced by its mean does no more.
+    """
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(rank)
+        self.weights = nn.Parameter(torch.empty(rank))
+
+    def forward(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
+        """The values, whatever h is."""
+        return self.weights.expand_as(h)
+
+    def initialize(self, generator: torch.Generator | None) -> None:  # noqa: ARG002
+        """Zero."""
+        nn.init.zeros_(self.weights)
+
+
 class MlpMiddle(AbstractMiddle):
     """Matrices (rank, rank) with a SiLU after each but the last, without biases; num_layers * rank^2 parameters.
 

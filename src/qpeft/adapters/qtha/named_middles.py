@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from qpeft.adapters.qtha.controls import ClassicalFormMiddle, HilbertMiddle, MlpMiddle, UnitMiddle
+from qpeft.adapters.qtha.controls import ClassicalFormMiddle, ConstantMiddle, HilbertMiddle, MlpMiddle, UnitMiddle
 from qpeft.adapters.qtha.middle import AbstractMiddle, CircuitMiddle
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
@@ -67,5 +67,6 @@ MIDDLES = {
     "tanh": NamedMiddle(partial(_units, torch.tanh), has_circuits_size=True),
     "hilbert": NamedMiddle(lambda _, rank: HilbertMiddle(rank)),
     "mlp": NamedMiddle(lambda config, rank: MlpMiddle(rank, config.mlp_layers)),
+    "constant": NamedMiddle(lambda _, rank: ConstantMiddle(rank)),
     "none": NamedMiddle(lambda _config, _rank: None),
 }
