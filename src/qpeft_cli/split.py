@@ -31,13 +31,14 @@ def split(
     Which side a question lies on depends on its text alone, so that the same data are split in the same way anywhere.
     """
     from qpeft.data import load_examples, split_by_opening  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.data.rows import is_local  # noqa: PLC0415
     from qpeft.errors import OutputError  # noqa: PLC0415
     from qpeft.runs import make_folder, write_atomically  # noqa: PLC0415
 
     if not 0 < share < 1:
         raise typer.BadParameter(f"must lie between 0 and 1; got {share:g}", param_hint="--share")
     sides = split_by_opening(load_examples(data, prompt=prompt, response=response), share, column=by)
-    name = Path(data).stem if Path(data).is_file() else Path(data).name.replace(":", "_")
+    name = Path(data).stem if is_local(data) else Path(data).name.replace(":", "_")
     files = [folder / f"{name}_{side}.jsonl" for side in ("train", "test")]
     contents = [_lines(examples) for examples in sides]
     for file, content in zip(files, contents, strict=True):

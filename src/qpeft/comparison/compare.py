@@ -39,10 +39,9 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
         inputs = read_inputs(study)
         ledger = Ledger.begin(study, inputs)
         _run([trial.job for trial in plan_trials(study, inputs)], processes, console)
-        if study.tuning_seeds is not None:
-            rates = {choice.method: choice.rate for choice in choose(study, inputs)[0]}
-            console.print("chosen: " + ", ".join(f"{method} {rate}" for method, rate in rates.items()))
-            _run([trial.job for trial in plan_others(study, inputs, rates)], processes, console)
+        rates = {choice.method: choice.rate for choice in choose(study, inputs)[0]}
+        console.print("learning rates chosen: " + "; ".join(f"{method}: {rate}" for method, rate in rates.items()))
+        _run([trial.job for trial in plan_others(study, inputs, rates)], processes, console)
         choices, trials = choose(study, inputs)
         _judge(trials, choices, ledger, processes, console)
         return gather(study, trials, choices, inputs)
