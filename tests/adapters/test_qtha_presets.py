@@ -12,6 +12,7 @@ from qpeft import QthaConfig
 from qpeft.adapters.build import PRESETS, build_config
 from qpeft.adapters.count import count_layers
 from qpeft.adapters.qtha import COMPOSITIONS
+from qpeft.adapters.qtha.config import FORMS
 from qpeft.errors import AdapterError
 
 DOCS = (Path(__file__).parents[2] / "docs/qtha.md").read_text(encoding="utf-8")
@@ -75,28 +76,45 @@ def test_an_ablation_differs_from_qtha_in_its_blocks_alone(name):
     assert QthaConfig.preset(name, rank=4) == QthaConfig(rank=4, **COMPOSITIONS[name])
 
 
-@pytest.mark.parametrize("name", ["paper", "fitted", *COMPOSITIONS])
+@pytest.mark.parametrize("name", [*FORMS, *COMPOSITIONS])
 def test_recipes_know_every_preset(name):
     options = {"rank": 4, "target_modules": ["v_proj"], "task_type": "CAUSAL_LM"}
     assert build_config("qtha", {"preset": name, **options}) == QthaConfig.preset(name, **options)
-    assert list(PRESETS["qtha"]) == ["paper", "fitted", *COMPOSITIONS]
+    assert list(PRESETS["qtha"]) == [*FORMS, *COMPOSITIONS]
 
 
-def test_the_fitted_form_has_a_fifth_of_loras_parameters_on_smollm2():
-    widths = {"q_proj": 576, "k_proj": 192, "v_proj": 192, "o_proj": 576}
-    model = torch.nn.ModuleDict({name: torch.nn.Linear(576, width) for name, width in widths.items()})
-    for rank, alpha in ((2, 4.0), (3, 6.0)):
-        config = QthaConfig.fitted(rank)
-        assert config.target_modules == set(widths)
-        assert config.alpha == alpha
-    adapted = get_peft_model(model, QthaConfig.fitted())
+SMOLLM2 = {
+    "q_proj": (576, 576),
+    "k_proj": (576, 192),
+    "v_proj": (576, 192),
+    "o_proj": (576, 576),
+    "down_proj": (1536, 576),
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "modules", "parameters"),
+    [
+        ("fitted", {"q_proj", "k_proj", "v_proj", "o_proj"}, 94_080),
+        ("compact", {"v_proj", "down_proj"}, 86_640),
+    ],
+)
+def test_a_small_form_has_a_fifth_of_loras_parameters_on_smollm2(form, modules, parameters):
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(*widths) for name, widths in SMOLLM2.items()})
+    config = QthaConfig.preset(form)
+    assert config.target_modules == modules
+    assert config.alpha == 2 * config.rank
+    assert QthaConfig.preset(form, rank=3).alpha == 6
+    adapted = get_peft_model(model, config)
     trained = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
-    assert 30 * trained == 94_080
+    assert 30 * trained == parameters
     assert 30 * 8 * (576 + 576 + 576 + 192) == 460_800
 
 
 def test_an_unknown_preset_lists_the_known():
-    with pytest.raises(AdapterError, match="qtha has no preset 'no_circuits'; it has paper, fitted, no_circuit"):
+    with pytest.raises(
+        AdapterError, match="qtha has no preset 'no_circuits'; it has paper, fitted, compact, no_circuit"
+    ):
         QthaConfig.preset("no_circuits")
 
 
