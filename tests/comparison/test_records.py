@@ -49,6 +49,23 @@ def test_damaged_records_are_named(report, tmp_path, place, value):
         read_records(tmp_path / "other.json")
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("inputs", None),
+        ("environment", {"platform": "here"}),
+        ("begun", 5.0),
+        ("test_readings", ["x"]),
+        ("amendments", [{}]),
+    ],
+)
+def test_a_damaged_ledger_in_records_is_named(report, tmp_path, place, value):
+    record = json.loads((report / "results.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(record | {"ledger": record["ledger"] | {place: value}}))
+    with pytest.raises(OutputError, match=r"other\.json is damaged"):
+        read_records(tmp_path / "other.json")
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 99}', '{"format": 1}'])
 def test_another_file_is_refused(tmp_path, content):
     (tmp_path / "other.json").write_text(content)

@@ -203,8 +203,25 @@ def test_answers_stand_side_by_side_with_those_of_the_model_itself(finished, sho
     page, markdown = shown(measured=measured, base_samples=answer("by nobody", False))
     told = " ".join(page.split())
     assert "1 and 1? expected2 without an adapter: wrongby nobody QTHA: rightby QTHA LoRA: rightby LoRA" in told
-    assert "- without an adapter, wrong: by nobody" in markdown
+    assert "- without an adapter, wrong: `by nobody`" in markdown
     assert len(finished[1].base_samples) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "shown_as"),
+    [
+        ("<b> *a* | _b_\n\n# c", "`<b> *a* | _b_ # c`"),
+        ("x ``y` z", "``` x ``y` z ```"),
+        ("`", "`` ` ``"),
+        (" \n", "`(nothing)`"),
+    ],
+)
+def test_answers_are_one_line_of_code_in_markdown(finished, shown, text, shown_as):
+    answers = ({"question": text, "expected": text, "text": text, "right": None},)
+    measured = tuple(replace(one, samples=answers) for one in finished[1].measured)
+    _, markdown = shown(measured=measured, base_samples=answers)
+    assert f"1. {shown_as}\n   - expected: {shown_as}\n" in markdown
+    assert f"- QTHA: {shown_as}\n" in markdown
 
 
 def test_findings_name_each_method_once_the_best_first(finished):

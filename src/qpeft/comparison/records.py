@@ -56,7 +56,7 @@ def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Ledge
         record["base_metrics"],
         tuple(_contrast(values) for values in record.get("contrasts", ())),  # records from before there were any
     )
-    return results, Ledger(folder, record["ledger"] | {"study": record["study"]})
+    return results, Ledger(folder, _ledger_values(record["ledger"]) | {"study": record["study"]})
 
 
 def read_records(path: Path) -> tuple[Results, Ledger]:
@@ -87,6 +87,19 @@ def _measured_values(one: Measured) -> dict[str, Any]:
         ],
         "exact_match": one.exact_match,
     }
+
+
+def _ledger_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As they are, if everything is there that a report says of how a study came about."""
+    inputs, environment = values["inputs"], values["environment"]
+    texts = [values["digest"], values["begun"], environment["platform"], *environment["command"]]
+    texts += [*inputs["hashes"].values(), *inputs["versions"].values(), environment["processors"]]
+    texts += [reading["when"] for reading in values["test_readings"]]
+    for change in values["amendments"]:
+        texts += [change["when"], *change["changed"], change["test_readings_before"]]
+    if not all(isinstance(text, (str, int)) for text in texts):
+        raise TypeError("its ledger has something other than words and numbers")
+    return dict(values)
 
 
 def _choice(values: Mapping[str, Any]) -> Choice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,4 +113,12 @@ def _render(template: str, context: dict[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["code"] = _code
     return environment.get_template(template).render(context)
+
+
+def _code(text: str) -> str:
+    """Text of a model as one line of code in Markdown, so that none of its signs is taken for markup."""
+    line = " ".join(text.split()) or "(nothing)"
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
