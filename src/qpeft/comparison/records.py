@@ -90,7 +90,10 @@ def _measured_values(one: Measured) -> dict[str, Any]:
 
 
 def _ledger_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As they are, if everything is there that a report says of how a study came about."""
+    """As they are, if everything is there that a report says of how a study came about.
+
+    Raises: LookupError, TypeError or AttributeError for what is not there or is something else.
+    """
     inputs, environment = values["inputs"], values["environment"]
     texts = [values["digest"], values["begun"], environment["platform"], *environment["command"]]
     texts += [*inputs["hashes"].values(), *inputs["versions"].values(), environment["processors"]]

@@ -48,7 +48,7 @@ class QthaConfig(RankedConfig):
 
     Raises: AdapterError for a value that is unknown, out of range or at odds with another, naming the way out.
     Source: arXiv:2503.12790. `QthaConfig.paper()` is the published form; docs/qtha.md lists where defaults depart.
-    `QthaConfig.compact()` is the smallest that did well, `QthaConfig.fitted()` trains one side alone.
+    `QthaConfig.compact()` has no tensor networks and rank 1, `QthaConfig.fitted()` trains one side alone.
     `QthaConfig.preset(name)` gives any of them, or an ablation, by its name.
     """
 
