@@ -34,6 +34,8 @@ from qpeft.training.config import parse_recipe
 METHODS = [*ADAPTERS, "lora", "dora", "lokr", "psoft", "vera", "oft"]
 FIRST = -5
 """On the scale of `rate`: 3e-3."""
+GIVEN_UP = 6
+"""Rates without one finite loss, after which a search ends."""
 
 
 def rate(place: int) -> float:
@@ -82,6 +84,8 @@ def search(loss_at: Callable[[int], float]) -> dict[int, float]:
     place: int | None = FIRST
     while place is not None:
         losses[place] = loss_at(place)
+        if len(losses) == GIVEN_UP and not any(map(math.isfinite, losses.values())):
+            raise SystemExit(f"no rate from {rate(min(losses)):g} to {rate(max(losses)):g} gave a finite loss")
         best = min(losses, key=lambda one: (losses[one], one))
         place = next((one for one in (best - 1, best + 1) if one not in losses), None)
     return losses
