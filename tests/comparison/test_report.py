@@ -110,10 +110,16 @@ def test_what_cannot_be_claimed_is_said(finished):
         return " ".join(words.limits(results, values))
 
     assert "edge of its grid" in said()
+    assert "A single learning rate" not in said()
     assert "Two seeds" in said()
     assert "One seed" in said(seeds=[0])
     assert "no method is shown to be better" in said(seeds=[0])
     assert "same items that chose their learning rates" in said(test=None)
+    alone = [replace(one, losses={one.rate: one.losses[one.rate]}) for one in results.choices]
+    choices, results = results.choices, replace(results, choices=alone)
+    assert "A single learning rate was tried" in said()
+    assert "edge of its grid" not in said()
+    results = replace(results, choices=choices)
     values["test_readings"] = [{}, {}]
     values["amendments"] = [{"when": "today", "changed": ["seeds"], "test_readings_before": 1}]
     assert "read 2 times" in said()

@@ -28,8 +28,8 @@ class Choice:
 
     @property
     def is_at_edge(self) -> bool:
-        """Whether a rate beyond the grid may be better."""
-        return self.rate in (min(self.losses), max(self.losses))
+        """Whether a rate beyond the grid may be better, as far as a grid of several tells."""
+        return len(self.losses) > 1 and self.rate in (min(self.losses), max(self.losses))
 
 
 def choose(study: Study, inputs: Inputs) -> tuple[list[Choice], list[Trial]]:

@@ -179,6 +179,8 @@ def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
         found.append(
             f"The best learning rate lies at the edge of its grid: {names}. A wider grid may change the order."
         )
+    if alone := [choice.method for choice in results.choices if len(choice.losses) == 1]:
+        found.append(f"A single learning rate was tried: {_listed(alone)}. Another may change the order.")
     if results.measured:
         counts = [one.parameters for one in results.measured]
         if max(counts) > 1.2 * min(counts):
