@@ -79,13 +79,16 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def search(loss_at: Callable[[int], float]) -> dict[int, float]:
-    """Losses by place, from `FIRST` downhill until both neighbours of the lowest are known. A tie goes to the lower."""
+    """Losses by place, from `FIRST` downhill until both neighbours of the lowest are known. A tie goes to the lower.
+
+    Ends after `GIVEN_UP` rates if none of them has a finite loss.
+    """
     losses: dict[int, float] = {}
     place: int | None = FIRST
     while place is not None:
         losses[place] = loss_at(place)
         if len(losses) == GIVEN_UP and not any(map(math.isfinite, losses.values())):
-            raise SystemExit(f"no rate from {rate(min(losses)):g} to {rate(max(losses)):g} gave a finite loss")
+            break
         best = min(losses, key=lambda one: (losses[one], one))
         place = next((one for one in (best - 1, best + 1) if one not in losses), None)
     return losses
@@ -107,7 +110,7 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "method": method,
         "parameters": records[0]["adapter"]["trainable_parameters"],
-        "best": rate(best),
+        "best": rate(best) if math.isfinite(losses[best]) else None,
         "default": default_learning_rate(method).value,
         "losses": {f"{rate(place):g}": losses[place] for place in sorted(losses)},
         "seconds_per_step": statistics.median(one["seconds_per_step"] for one in records),
@@ -132,7 +135,8 @@ def main() -> None:
     table = Table("method", "parameters", "best rate", "default now", "s/step", "held-out loss at each rate")
     for row in rows:
         losses = "  ".join(f"{peak}: {loss:.4f}" for peak, loss in row["losses"].items())
-        cells = (row["method"], f"{row['parameters']:,}", f"{row['best']:g}", f"{row['default']:g}")
+        best = "none" if row["best"] is None else f"{row['best']:g}"
+        cells = (row["method"], f"{row['parameters']:,}", best, f"{row['default']:g}")
         table.add_row(*cells, f"{row['seconds_per_step']:.2f}", losses)
     console = Console(width=160)
     console.print(f"{options.steps} steps of {options.batch}, {options.seeds} seeds; {machine()}")
