@@ -123,7 +123,7 @@ def test_what_cannot_be_claimed_is_said(finished):
     values["test_readings"] = [{}, {}]
     values["amendments"] = [{"when": "today", "changed": ["seeds"], "test_readings_before": 1}]
     assert "read 2 times" in said()
-    assert "changed on today (seeds), after 1 readings" in said()
+    assert "changed on today (seeds); the test had been read 1 time before." in said()
 
 
 @pytest.fixture

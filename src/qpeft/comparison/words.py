@@ -196,8 +196,8 @@ def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
             "may be fitted to it."
         )
     found += [
-        f"The study was changed on {change['when']} ({', '.join(change['changed'])}), after "
-        f"{change['test_readings_before']} readings of the test."
+        f"The study was changed on {change['when']} ({', '.join(change['changed'])}); the test had been read "
+        f"{change['test_readings_before']} time{'s' if change['test_readings_before'] != 1 else ''} before."
         for change in ledger["amendments"]
     ]
     found.append("One model and one data set: nothing is said of others.")
