@@ -5,11 +5,11 @@ import torch
 from rich.console import Console
 
 from qpeft.adapters.build import build_config
-from qpeft.data import PackedExamples, encode_all, load_examples
+from qpeft.data import PackedExamples, encode_all, load_examples, pad_batch
 from qpeft.errors import RecipeError
 from qpeft.evaluation import held_out_loss
 from qpeft.models import load_model, load_tokenizer
-from qpeft.training.packing import PackedCollator, require_separate_examples
+from qpeft.training.packing import require_separate_examples
 from qpeft.training.setup import adapted_model, make_trainer
 
 
@@ -32,7 +32,7 @@ def token_losses(logits, labels):
 def test_packed_losses_equal_those_of_each_example_alone(model, encoded):
     rows = PackedExamples(encoded, capacity=160)
     assert max(len(row.lengths) for row in rows) > 2
-    batch = PackedCollator()(rows[:])
+    batch = pad_batch(rows[:], packed=True)
     with torch.no_grad():
         packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
         alone = [
@@ -45,7 +45,7 @@ def test_packed_losses_equal_those_of_each_example_alone(model, encoded):
 
 def test_rows_without_restarting_positions_would_give_other_losses(model, encoded):
     (row, *_) = PackedExamples(encoded, capacity=160)
-    batch = PackedCollator()([row])
+    batch = pad_batch([row], packed=True)
     with torch.no_grad():
         apart = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
         together = model(input_ids=batch["input_ids"], use_cache=False).logits

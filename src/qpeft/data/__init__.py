@@ -1,6 +1,7 @@
 """Data sets as tokens with a loss mask: rows -> messages -> tokens, of which only the assistant's are trained on."""
 
 from qpeft.data.answers import Answers, choose_answers
+from qpeft.data.batch import pad_batch
 from qpeft.data.encode import Encoded, encode, encode_all, encode_each
 from qpeft.data.example import Example, Message
 from qpeft.data.load import Reader, Source, load_examples
@@ -30,6 +31,7 @@ __all__ = [
     "lengths",
     "load_examples",
     "mix",
+    "pad_batch",
     "render_sample",
     "split_by_opening",
     "split_digest",

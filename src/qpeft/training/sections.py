@@ -209,6 +209,10 @@ class TrainingSection(Section):
         False, description="Put whole examples side by side into rows of data.max_length tokens; the loss is the same."
     )
     gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
+    router_aux_loss_coef: PositiveFloat | None = Field(
+        None,
+        description="Weight of a mixture of experts' load-balancing loss, added to the loss; None leaves it out.",
+    )
     try_memory: bool = Field(
         True,
         description="Try an evaluation step, and on a GPU a training step, on the longest examples before all else.",

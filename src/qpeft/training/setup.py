@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftConfig, PeftModel
 from rich.console import Console
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    TrainingArguments,
+)
 
 from qpeft.adapters.build import add_adapter
 from qpeft.adapters.learning_rates import LearningRate, default_learning_rate
 from qpeft.adapters.qtha.fitting import fit_inputs, frozen_factors
-from qpeft.data import Encoded, PackedExamples, lengths, to_dataset
+from qpeft.data import Encoded, PackedExamples, lengths, pad_batch
 from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
 from qpeft.training.continuing import fingerprint
 from qpeft.training.health import HealthMonitor
 from qpeft.training.memory import tokens_per_evaluation
-from qpeft.training.packing import PackedCollator
 from qpeft.training.processes import computes_on_cpu, number_of_processes
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quantum import DeviceSteps
@@ -30,8 +36,6 @@ from qpeft.training.splits import Split
 from qpeft.training.watch import HeldOutWatch
 
 if TYPE_CHECKING:
-    from trl import SFTConfig
-
     from qpeft.training.trainer import CheckpointingTrainer
 
 FITTED_EXAMPLES = 32
@@ -102,52 +106,48 @@ def make_trainer(
     arguments = _arguments(recipe, steps, evaluates=held_out is not None)
     watch = HeldOutWatch(folder / "checkpoints", keep_best=options.keep_best, patience=options.early_stopping)
     health = _health(recipe, model, arguments, console)
-    progress, is_packed = ProgressReport(console, model.device), isinstance(training, PackedExamples)
-    with _trained_weights_kept(model):
-        trainer = CheckpointingTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=to_dataset(training[:1] if is_packed else training),
-            data_collator=PackedCollator() if is_packed else None,
-            eval_dataset=to_dataset(held_out.encoded) if held_out else None,
-            processing_class=tokenizer,
-            callbacks=[progress, watch, health, *reporters(options, folder)],
-            held_out=held_out.encoded if held_out else (),
-            tokens_per_evaluation=tokens_per_evaluation(recipe, training),
-            keep_checkpoints=options.keep_checkpoints,
-            lengths=lengths(training) if options.group_by_length else None,
-            device_steps=device_steps,
-            watch=watch,
-            health=health,
-            run=fingerprint(recipe),
-        )
-    if is_packed:
-        trainer.train_dataset = training  # which TRL takes for a Dataset only where it checks its argument
+    progress = ProgressReport(console, model.device)
+    collator = partial(pad_batch, pad_token_id=tokenizer.pad_token_id, packed=isinstance(training, PackedExamples))
+    if options.gradient_checkpointing:
+        model.enable_input_require_grads()  # reentrant checkpoints pass no gradient on without
+    trainer = CheckpointingTrainer(
+        model=model,
+        args=arguments,
+        router_aux_loss_coef=options.router_aux_loss_coef,
+        train_dataset=training,
+        data_collator=collator,
+        eval_dataset=held_out.encoded if held_out else None,
+        processing_class=tokenizer,
+        callbacks=[progress, watch, health, *reporters(options, folder)],
+        held_out=held_out.encoded if held_out else (),
+        tokens_per_evaluation=tokens_per_evaluation(recipe, training),
+        keep_checkpoints=options.keep_checkpoints,
+        lengths=lengths(training) if options.group_by_length else None,
+        device_steps=device_steps,
+        watch=watch,
+        health=health,
+        run=fingerprint(recipe),
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer, progress
 
 
-def _health(recipe: Recipe, model: PeftModel, arguments: SFTConfig, console: Console) -> HealthMonitor:
+def _health(recipe: Recipe, model: PeftModel, arguments: TrainingArguments, console: Console) -> HealthMonitor:
     options = recipe.training
     every = options.health_every or max(options.log_every, arguments.max_steps // HEALTH_LOOKS)
     return HealthMonitor(model, every=every, warmup=arguments.warmup_steps, console=console)
 
 
-@contextmanager
-def _trained_weights_kept(model: PeftModel) -> Iterator[None]:
-    """Inside, TRL may round them to bfloat16, as it does on a quantized base; an optimiser's small steps need more."""
-    kept = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]
-    yield
-    for weight, data in kept:
-        weight.data = data
-
-
-def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> SFTConfig:
-    from trl import SFTConfig  # noqa: PLC0415  (takes seconds to import)
-
+def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArguments:
     options = recipe.training
-    return SFTConfig(
+    # transformers 5.20 calls it another name, and warns of the one that 5.0 knows.
+    fields = {field.name for field in dataclasses.fields(TrainingArguments)}
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
+    how = {"use_reentrant": False}
+    asked = {checkpointing: True, f"{checkpointing}_kwargs": how} if options.gradient_checkpointing else {}
+    arguments = TrainingArguments(
+        **asked,
         output_dir=str(Path(recipe.output.folder) / "checkpoints"),
         run_name=Path(recipe.output.folder).name,
         seed=recipe.seed,
@@ -159,8 +159,6 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> SFTConfig:
         warmup_steps=round(options.warmup * steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        gradient_checkpointing=options.gradient_checkpointing or None,
-        bf16=False,
         use_cpu=computes_on_cpu(),
         ddp_find_unused_parameters=False,
         logging_steps=options.log_every,
@@ -172,6 +170,10 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> SFTConfig:
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
+        remove_unused_columns=False,
     )
+    plugin = arguments.deepspeed_plugin
+    if asked and plugin is not None and plugin.zero_stage == 3:
+        # ZeRO-3 has a layer's weights together in its own forward pass only, so the layer has to be run again whole.
+        getattr(arguments, f"{checkpointing}_kwargs")["use_reentrant"] = True
+    return arguments

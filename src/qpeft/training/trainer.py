@@ -1,8 +1,7 @@
-"""TRL's SFTTrainer with checkpoints that are whole or absent, and held-out loss per token."""
+"""transformers' Trainer on the model's own loss, with checkpoints that are whole or absent."""
 
 from __future__ import annotations
 
-import copy
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -10,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import TrainerControl, TrainerState
+from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from trl import SFTTrainer
 
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError, DeviceError
 from qpeft.evaluation import held_out_loss
+from qpeft.evaluation.causal_loss import CausalLoss
 from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
 from qpeft.training.health import HealthMonitor
 from qpeft.training.memory import memory_errors
@@ -32,24 +30,25 @@ from qpeft.training.sampling import LengthGroupedSampler
 from qpeft.training.watch import HeldOutWatch
 
 
-class CheckpointingTrainer(SFTTrainer):
-    """`SFTTrainer` on encoded examples.
+class CheckpointingTrainer(Trainer):
+    """`Trainer` on encoded examples.
 
-    Departures: a checkpoint is written under a temporary name and then renamed, so whatever kills the process leaves
-    the last one loadable; `evaluate` gives the loss per token (transformers averages batches, whatever they hold), and
-    `watch` decides from it; with `lengths`, those of the training examples, batches hold examples of like length; with
-    `device_steps`, circuits of training steps run on a quantum device, and `health` looks at them.
-    `run` is what checkpoints of this run, and of no other, are marked with. `order` stands for its batches in order.
+    Departures: the loss is `CausalLoss`, nats per labelled token over all batches of an optimiser step and all
+    processes, plus, with `router_aux_loss_coef`, so many times the model's router loss. A checkpoint is written under
+    a temporary name and then renamed, so whatever kills the process leaves the last one loadable. `evaluate` gives the
+    loss per token (transformers averages batches, whatever they hold), and `watch` decides from it. With `lengths`,
+    those of the training examples, batches hold examples of like length; with `device_steps`, circuits of training
+    steps run on a quantum device, and `health` looks at them. `run` is what checkpoints of this run, and of no other,
+    are marked with. `order` stands for its batches in order.
     """
 
     control: TrainerControl
     state: TrainerState
-    _metrics: dict[str, Any]
-    _total_train_tokens: int
 
     def __init__(
         self,
         *args: Any,
+        router_aux_loss_coef: float | None,
         held_out: Sequence[Encoded],
         tokens_per_evaluation: int,
         keep_checkpoints: int,
@@ -61,6 +60,13 @@ class CheckpointingTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        # So that transformers counts the labels of all batches of a step, which the loss is a mean over.
+        self.model_accepts_loss_kwargs = True
+        self.loss_of = CausalLoss(self.model)
+        self._router_aux_loss_coef = router_aux_loss_coef
+        # Tokens of the whole run; labels since the last log line, and how many of them were the likeliest token.
+        self._counted = {"tokens": 0, "labels": 0, "hits": 0}
+        self._uncounted: list[torch.Tensor] = []  # the same of each batch of this process that is not counted in yet
         self.watch, self.health = watch, health
         self._lengths, self._device_steps, self._run = lengths, device_steps, run
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
@@ -95,9 +101,50 @@ class CheckpointingTrainer(SFTTrainer):
         self.order.add(inputs["input_ids"])
         return super().training_step(model, inputs, *args, **kwargs)
 
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Nats per labelled token: of a batch, or its share of a step that has `num_items_in_batch` of them."""
+        asked = {} if self._router_aux_loss_coef is None else {"output_router_logits": True}
+        labels = inputs["labels"]
+        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        parts = self.loss_of(model, rest | asked, labels)
+        labelled = parts.losses.numel()
+        # DDP takes the mean of the processes' gradients; the labels are counted over all of them.
+        share = self.accelerator.num_processes if num_items_in_batch is not None else 1
+        loss = parts.total * share / torch.as_tensor(num_items_in_batch or labelled).clamp(min=1)
+        if self._router_aux_loss_coef is not None:
+            batches = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss = loss + self._router_aux_loss_coef * parts.outputs.aux_loss / batches
+        # A packed row has no mask; what pads it is counted too.
+        tokens = rest["attention_mask"].sum() if "attention_mask" in rest else labels.new_tensor(labels.numel())
+        self._uncounted.append(torch.stack([tokens, labels.new_tensor(labelled), parts.correct.sum()]))
+        return (loss, parts.outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the Trainer's, with the share of labels that were the likeliest token, and the tokens so far."""
+        if "loss" in logs:
+            self._count()
+            accuracy = self._counted["hits"] / max(1, self._counted["labels"])
+            logs |= {"mean_token_accuracy": accuracy, "num_tokens": float(self._counted["tokens"])}
+            self._counted |= {"labels": 0, "hits": 0}
+        super().log(logs, *args, **kwargs)
+
+    def _count(self) -> None:
+        """Count in the batches of all processes, each of which has to call this."""
+        if self._uncounted:
+            counts = self.accelerator.reduce(torch.stack(self._uncounted).sum(0), reduction="sum").tolist()
+            self._uncounted.clear()
+            for name, count in zip(self._counted, counts, strict=True):
+                self._counted[name] += count
+
     def try_step(self, examples: Sequence[int]) -> None:
         """Forward and backward pass of one batch, of which nothing stays. Raises: what torch raises."""
-        metrics, tokens = copy.deepcopy(self._metrics), self._total_train_tokens
+        assert self.train_dataset is not None
         inputs = self._prepare_inputs(self.data_collator([self.train_dataset[number] for number in examples]))
         if self.args.gradient_checkpointing:
             with warnings.catch_warnings():
@@ -110,7 +157,7 @@ class CheckpointingTrainer(SFTTrainer):
                 self.compute_loss(self.model, inputs).backward()
         finally:
             self.model.zero_grad(set_to_none=True)
-            self._metrics, self._total_train_tokens = metrics, tokens
+            self._uncounted.clear()
 
     def _train_from(self, checkpoint: Path | None) -> None:
         if checkpoint is None:
@@ -163,13 +210,13 @@ class CheckpointingTrainer(SFTTrainer):
         return LengthGroupedSampler(self._lengths, batch_size=size, seed=self.args.seed)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._count()
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
         with staged_together(folder / name) as temporary:
             self._staging = temporary
             try:
-                # Not SFTTrainer's own, which adds a model card to every checkpoint.
-                transformers.Trainer._save_checkpoint(self, model, trial)
+                super()._save_checkpoint(model, trial)
             finally:
                 self._staging = None
             wait_for_all()
@@ -189,14 +236,15 @@ class CheckpointingTrainer(SFTTrainer):
         """What a checkpoint holds beyond transformers' own."""
         return {
             "best": self.watch.state(),
-            "tokens": self._total_train_tokens,
+            "counted": self._counted,
             "health": self.health.state(),
             "order": self.order.digest,
         }
 
     def _restore(self, remembered: dict[str, Any]) -> None:
         self.watch.restore(remembered["best"])
-        self._total_train_tokens = remembered["tokens"]
+        # Checkpoints of before hold the tokens alone.
+        self._counted |= remembered.get("counted") or {"tokens": remembered["tokens"]}
         self.health.restore(remembered["health"])
         self.order.digest = remembered["order"]
 
