@@ -27,6 +27,14 @@ def fail_in_the_second(self, *args, **kwargs):
 CheckpointingTrainer.training_step = fail_in_the_second
 main()
 """
+UNCALLED = """
+from torch.nn.functional import linear, silu
+from transformers.models.llama.modeling_llama import LlamaMLP
+from qpeft_cli.main import main
+
+LlamaMLP.forward = lambda self, x: self.down_proj(silu(linear(x, self.gate_proj.weight)) * self.up_proj(x))
+main()
+"""
 TRAINING = {"log_every": 1, "eval_every": 3, "group_by_length": True, "learning_rate": 0.01}
 
 
@@ -91,3 +99,19 @@ def test_what_stops_all_processes_is_said_once(recipe, file_of, tmp_path):
     assert stopped.returncode != 0
     assert stopped.stderr.count("is not empty") == 1
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_adapter_that_would_never_act_is_refused_before_a_folder_is_made(processes, recipe, file_of, tmp_path):
+    (tmp_path / "program.py").write_text(UNCALLED)
+    arguments = [str(tmp_path / "program.py"), "train", file_of(recipe(adapter={"target_modules": ["gate_proj"]}))]
+    if processes == 1:
+        stopped = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=300)
+        assert stopped.returncode == 2
+    else:
+        stopped = launch(*arguments)
+        assert "exitcode  : 2" in stopped.stderr  # of the process that failed, as the launcher says
+    said = " ".join(stopped.stderr.split())
+    assert said.count("2 of 2 adapted layers are not called by the model's forward pass") == 1
+    assert not (tmp_path / "run").exists()

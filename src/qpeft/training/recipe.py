@@ -39,6 +39,7 @@ from qpeft.training.setup import adapted_model, fit_frozen_factors, learning_rat
 from qpeft.training.sharding import whole_weights
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
 from qpeft.training.trainer import CheckpointingTrainer
+from qpeft.training.trial import try_out
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     model = adapted_model(recipe, config, dtype=precision.dtype)
     _show_model(recipe, model, console)
     fit_frozen_factors(model, training.encoded, console)
+    coefficient = recipe.training.router_aux_loss_coef
+    # The other processes have the same model and data, but a launcher may have left their weights to the first.
+    with training_memory(recipe):
+        from_main(lambda: try_out(model, training.encoded, console, router_aux_loss_coef=coefficient))
     rows = _rows(recipe, model, training, console)
     if session is not None:
         _agree(recipe, session, model, training, rows, console, confirm)

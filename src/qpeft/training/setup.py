@@ -58,6 +58,10 @@ def base_model(options: ModelSection, *, dtype: str | None = None) -> PreTrained
         quantization=options.quantization,
         trust_remote_code=options.trust_remote_code,
     )
+    # Some models come with a wish to add their router loss, which only a recipe can ask for.
+    text = model.config.get_text_config()
+    if getattr(text, "output_router_logits", False):
+        text.output_router_logits = False
     return model if options.quantization else model.to(device)
 
 

@@ -1,0 +1,189 @@
+"""A look before the first step: is the loss the model's own, and does every adapted layer act?"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+from peft import PeftModel
+from rich.console import Console
+from torch import Tensor, nn
+
+from qpeft.adapters import bridge
+from qpeft.adapters.modes import evaluating
+from qpeft.data import Encoded, pad_batch
+from qpeft.data.encode import IGNORED
+from qpeft.errors import AdapterError, RecipeError
+from qpeft.evaluation.causal_loss import CausalLoss
+
+EXAMPLES = 4
+"""From all over the training data, unless fewer tell all. A layer that is skipped at random has so many chances."""
+BEFORE, AFTER = 192, 64
+"""Tokens of an example on both sides of the first that is trained on: a look costs less than a step."""
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+"""Relative, of losses that should be equal; `ROUNDED` for shorter numbers."""
+ROUNDED = 5e-3
+
+
+def try_out(
+    model: PeftModel, examples: Sequence[Encoded], console: Console, *, router_aux_loss_coef: float | None = None
+) -> None:
+    """Train on a few cut examples, of which nothing stays, and refuse what would go wrong without a word.
+
+    Args:
+        model: with its adapter, not wrapped yet.
+        examples: of the training data, at least one.
+        console: for what is worth knowing and no error.
+        router_aux_loss_coef: of the recipe.
+
+    Raises:
+        RecipeError: the loss trained on would not be the model's, or a router loss is asked for and it has none.
+        AdapterError: an adapted layer is not called, or nothing trained in it gets a gradient.
+    """
+    places = dict.fromkeys(number * len(examples) // EXAMPLES for number in range(EXAMPLES))
+    batches = [_cut(examples[place]) for place in places]
+    loss_of = CausalLoss(model)
+    layers = _adapted_layers(model)
+    with evaluating(model):
+        _require_own_loss(model, loss_of, batches[0], router_aux_loss_coef)
+    if loss_of.way == "logits":
+        console.print("the model's logits cannot be made in blocks, so a step keeps those of a whole batch in memory")
+    _require_called(model, loss_of, batches, layers, console)
+    _require_gradients(model, loss_of, batches, layers, console)
+
+
+def _cut(example: Encoded) -> dict[str, Tensor]:
+    first = next(place for place, label in enumerate(example.labels) if label != IGNORED)
+    here = slice(max(0, first - BEFORE), first + AFTER)
+    return pad_batch([Encoded(example.input_ids[here], example.labels[here], 0, (), example.source)])
+
+
+def _adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Layers with something to train in them, by their names in the base model."""
+    kinds = (bridge.BaseTunerLayer, bridge.AuxiliaryTrainingWrapper)
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return {
+        name: module
+        for name, module in base.named_modules()
+        if isinstance(module, kinds) and any(weight.requires_grad for weight in module.parameters())
+    }
+
+
+def _loss(model: PeftModel, loss_of: CausalLoss, batch: Mapping[str, Tensor]) -> Tensor:
+    on_device = {name: part.to(model.device) for name, part in batch.items()}
+    labels = on_device.pop("labels")
+    parts = loss_of(model, on_device, labels)
+    return parts.total / parts.losses.numel()
+
+
+def _require_own_loss(
+    model: PeftModel, loss_of: CausalLoss, batch: Mapping[str, Tensor], router_aux_loss_coef: float | None
+) -> None:
+    ours = _loss(model, loss_of, batch).item()
+    # The base model with the adapter's layers in it: what a method adds to the loss (AdaLoRA does) is not the model's.
+    causal, on_device = model.get_base_model(), {name: part.to(model.device) for name, part in batch.items()}
+    own = causal(**on_device, use_cache=False).loss
+    if router_aux_loss_coef is not None:
+        moe = hasattr(causal.config.get_text_config(), "output_router_logits")
+        outputs = causal(**on_device, use_cache=False, output_router_logits=True) if moe else None
+        if getattr(outputs, "aux_loss", None) is None:
+            raise RecipeError(
+                f"'training.router_aux_loss_coef' is {router_aux_loss_coef}, and {type(causal).__name__} has no router "
+                "loss, which mixtures of experts have. Leave the option out."
+            )
+    if own is None:
+        return
+    own = own.item()
+    tolerance = TOLERANCE.get(next(model.parameters()).dtype, ROUNDED)
+    if not abs(ours - own) <= tolerance * abs(own):
+        raise RecipeError(
+            f"The model's own loss is not the cross-entropy of its next token: {type(causal).__name__} says {own:.6f} "
+            f"for the first example, and its logits give {ours:.6f}. qpeft trains on and measures nothing else; train "
+            "this model with its own trainer."
+        )
+
+
+def _require_called(
+    model: PeftModel,
+    loss_of: CausalLoss,
+    batches: Iterable[Mapping[str, Tensor]],
+    layers: Mapping[str, nn.Module],
+    console: Console,
+) -> None:
+    called: set[str] = set()
+    with evaluating(model), ExitStack() as hooks:
+        for name, layer in layers.items():
+            hook = layer.register_forward_hook(lambda *_, name=name: called.add(name))
+            hooks.callback(hook.remove)
+        for batch in batches:
+            _loss(model, loss_of, batch)
+            # Some methods wrap a layer inside one of theirs and read its weight there.
+            idle = [name for name in layers if not any(name == one or name.startswith(f"{one}.") for one in called)]
+            if not idle:
+                return
+    _refuse(
+        idle,
+        layers,
+        console,
+        "are not called by the model's forward pass, which passes them over or reads their weights itself, so adapters "
+        "on them would never act",
+    )
+
+
+def _require_gradients(
+    model: PeftModel,
+    loss_of: CausalLoss,
+    batches: Iterable[Mapping[str, Tensor]],
+    layers: Mapping[str, nn.Module],
+    console: Console,
+) -> None:
+    modes = [(module, module.training) for module in model.modules()]
+    idle = list(layers)
+    try:
+        model.train()
+        for batch in batches:
+            with torch.random.fork_rng():  # dropout draws
+                _loss(model, loss_of, batch).backward()
+            idle = [name for name in idle if not _has_gradient(layers[name])]
+            if not idle:
+                return
+    finally:
+        model.zero_grad(set_to_none=True)
+        for module, was_training in modes:
+            module.training = was_training
+    _refuse(idle, layers, console, "get no gradient from the loss, so adapters on them would stay as they are")
+
+
+def _has_gradient(layer: nn.Module) -> bool:
+    gradients = [weight.grad for weight in layer.parameters() if weight.requires_grad and weight.grad is not None]
+    # Of an embedding only the tokens that occur have one.
+    is_embedding = isinstance(getattr(layer, "base_layer", getattr(layer, "original_module", None)), nn.Embedding)
+    return any(is_embedding or gradient.count_nonzero() > 0 for gradient in gradients)
+
+
+def _refuse(idle: Sequence[str], layers: Mapping[str, nn.Module], console: Console, what: str) -> None:
+    """Raises: AdapterError, unless all are experts beside others that do act: a router sends few tokens to each."""
+    families: dict[str, set[str]] = defaultdict(set)
+    for name in layers:
+        families[_family(name)].add(name)
+    experts = [name for name in idle if not families[_family(name)] <= set(idle)]
+    if experts:
+        console.print(
+            f"note: {len(experts)} adapted experts, such as {experts[0]}, met no token of the {EXAMPLES} examples tried"
+        )
+    if dead := [name for name in idle if name not in experts]:
+        shown = ", ".join(dead[:3]) + (", ..." if len(dead) > 3 else "")
+        raise AdapterError(
+            f"{len(dead)} of {len(layers)} adapted layers {what}: {shown}. Leave them out, by "
+            "adapter.target_modules or adapter.exclude_modules."
+        )
+
+
+def _family(name: str) -> str:
+    """What the experts of one layer share, "layers.0.experts.*.up_proj"; for all others their own name."""
+    if not re.search("expert|moe", name, re.IGNORECASE):
+        return name
+    return re.sub(r"\.\d+(?!.*\.\d)", ".*", name)
