@@ -161,7 +161,7 @@ def adapted(model, *targets, **options):
 def test_a_loss_that_is_not_the_cross_entropy_of_the_logits_is_refused(batch):
     torch.manual_seed(0)
     model = adapted(OddLoss(LlamaConfig(**SIZES)), "q_proj")
-    with pytest.raises(RecipeError, match="The model's own loss is not the cross-entropy .*: OddLoss says"):
+    with pytest.raises(RecipeError, match=r"The model.s own loss is not the cross-entropy .*: OddLoss says"):
         try_out(model, rows(batch), Console(quiet=True))
 
 
