@@ -97,7 +97,7 @@ def test_a_logger_that_is_not_installed_is_named_before_anything_is_written(reci
     assert not (tmp_path / "run").exists()
 
 
-def test_the_figure_shows_losses_and_learning_rate(tmp_path, monkeypatch):
+def test_the_figure_shows_losses_and_learning_rate(tmp_path, monkeypatch, with_figures):
     from matplotlib.figure import Figure
 
     from qpeft.training.figure import save_loss_curve
