@@ -9,8 +9,7 @@ from torch.testing import assert_close
 
 from qpeft import LorettaConfig
 from qpeft.adapters.count import count_layers
-from qpeft.adapters.loretta import LorettaLayer
-from qpeft.adapters.loretta.branch import LorettaBranch
+from qpeft.adapters.loretta import LorettaBranch, LorettaLayer
 from qpeft.errors import AdapterError, NotMergeableError
 
 

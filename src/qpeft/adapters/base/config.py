@@ -7,11 +7,11 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from peft import PeftConfig
 
-from qpeft.adapters.bridge import get_pattern_key
+from qpeft.adapters.bridge import get_pattern_key, peft_type
 from qpeft.errors import AdapterError, UnknownOptionError
 
 FORMAT_VERSION = 1
@@ -60,6 +60,8 @@ def nearest_option(name: str, known: Iterable[str]) -> str:
 class AdapterConfig(PeftConfig):
     """Where an adapter stands and how it starts; each method adds its own options.
 
+    `class TheirConfig(AdapterConfig, method="theirs")` is what PEFT stores as peft_type THEIRS.
+
     Raises: UnknownOptionError for an option that the method lacks, naming the nearest; AdapterError for a value out of
     range or at odds with another, and for a format this qpeft does not know.
     """
@@ -75,6 +77,13 @@ class AdapterConfig(PeftConfig):
     init_seed: int | None = option(None, "Seed of the initial weights; None takes them from torch's global generator.")
     format_version: int = option(FORMAT_VERSION, "Format of the saved adapter; qpeft sets it.", added=True)
 
+    _method: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, *, method: str | None = None) -> None:
+        super().__init_subclass__()
+        if method is not None:
+            cls._method = method
+
     def __new__(cls, *_: Any, **options: Any) -> AdapterConfig:
         """Options are looked at before the dataclass's own `__init__`, whose error names nothing near."""
         known = list(inspect.signature(cls.__init__).parameters)[1:]
@@ -88,6 +97,8 @@ class AdapterConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self._method is not None:
+            self.peft_type = peft_type(self._method.upper())
         if self.format_version != FORMAT_VERSION:
             raise AdapterError(
                 f"This adapter is of format {self.format_version!r}; this qpeft knows {FORMAT_VERSION}. "

@@ -23,13 +23,19 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         y = base(x) + sum over active adapters of branch(x)
 
     Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
-    A method names its dictionary of branches in `adapter_layer_names` ("<method>_branch",) and makes them. Within
+    A method makes its branches; `class TheirLayer(AbstractAdapterLayer, method="theirs")` keeps them in a dictionary
+    called theirs_branch. Within
     `mixed`, every row of x meets the adapter that is named for it, in place of the active ones.
     Raises: AdapterError if the base layer is not linear, for saved weights of another size, and for a mixed batch whose
     rows are not those that the names are for.
     """
 
     adapter_layer_names: ClassVar[tuple[str]]
+
+    def __init_subclass__(cls, *, method: str | None = None) -> None:
+        super().__init_subclass__()
+        if method is not None:
+            cls.adapter_layer_names = (f"{method}_branch",)
 
     # Inherited from BaseTunerLayer, which has no type information.
     active_adapters: list[str]

@@ -22,14 +22,20 @@ from qpeft.errors import AdapterError
 class AbstractAdapterModel(BaseTuner):
     """Made by `get_peft_model`; without target_modules, PEFT's usual ones for LoRA are taken.
 
-    A method names its `prefix` ("<method>_") and its layer class. `model(tokens, adapter_names=[...])` sends each row
-    of a batch through its own adapter.
+    A method names its layers, `class TheirModel(AbstractAdapterModel, layer=TheirLayer)`. `model(tokens,
+    adapter_names=[...])` sends each row of a batch through its own adapter.
     Raises: AdapterError for a target that is not linear, and for mixed batches that cannot be; see `mixed_batch`.
     """
 
     prefix: str
     tuner_layer_cls: ClassVar[type[AbstractAdapterLayer]]
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def __init_subclass__(cls, *, layer: type[AbstractAdapterLayer] | None = None) -> None:
+        super().__init_subclass__()
+        if layer is not None:
+            # transformers takes the prefix for the method's name and an underscore.
+            cls.tuner_layer_cls, cls.prefix = layer, layer.adapter_layer_names[0].removesuffix("branch")
 
     def _prepare_model(self, peft_config: AdapterConfig, model: nn.Module) -> None:
         # Before the first layer is replaced, so that a refused target leaves the model as it was.

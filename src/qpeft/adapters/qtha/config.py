@@ -9,7 +9,6 @@ from typing import Any
 
 from qpeft.adapters.base import RankedConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
-from qpeft.adapters.bridge import peft_type
 from qpeft.adapters.qtha.compositions import COMPOSITIONS
 from qpeft.adapters.qtha.named_middles import MIDDLES
 from qpeft.circuits.ansatz import ANSATZE
@@ -37,7 +36,7 @@ CHOICES = {
 
 
 @dataclass
-class QthaConfig(RankedConfig):
+class QthaConfig(RankedConfig, method="qtha"):
     """Configuration of a QTHA adapter.
 
         h = down(dropout(x));   z = fusion(middle(h), classical(h));   y = base(x) + alpha / rank * up(z)
@@ -95,7 +94,6 @@ class QthaConfig(RankedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = peft_type("QTHA")
         self._check_choices()
         self._check_numbers()
         self._check_combinations()

@@ -8,15 +8,12 @@ from qpeft.adapters.qtha.middle import CircuitMiddle
 from qpeft.errors import AdapterError, NotMergeableError
 
 
-class QthaModel(AbstractAdapterModel):
+class QthaModel(AbstractAdapterModel, layer=QthaLayer):
     """Made by `get_peft_model(model, QthaConfig(...))`; without target_modules, PEFT's usual ones for LoRA are taken.
 
     Raises: AdapterError for a target that is not linear, and for mixed batches that cannot be, such as while circuits
     run on a quantum device or with a machine's noise; NotMergeableError for a merge.
     """
-
-    prefix = "qtha_"
-    tuner_layer_cls = QthaLayer
 
     def _check_merge_allowed(self) -> None:
         raise NotMergeableError(
