@@ -13,11 +13,12 @@ from torch import nn
 
 from qpeft.adapters import bridge, outside
 from qpeft.adapters.base.config import nearest_option
-from qpeft.adapters.base.targets import check_targets as check_targets
-from qpeft.adapters.base.targets import linear_names
+from qpeft.adapters.base.targets import check_targets, linear_names
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.adapters.qtha.config import PRESETS as QTHA_PRESETS
 from qpeft.errors import AdapterError, QpeftError
+
+__all__ = ["PRESETS", "VARIANTS", "add_adapter", "build_config", "check_targets"]
 
 PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {
     "qtha": {name: partial(QthaConfig.preset, name) for name in QTHA_PRESETS}

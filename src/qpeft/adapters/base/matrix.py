@@ -161,7 +161,9 @@ class AbstractMatrixModel(AbstractAdapterModel):
         for parent_name, parent in self.model.named_modules():
             for child_name, child in parent._modules.items():
                 # The original of a module that is trained in full is not used.
-                if child is not None and not (isinstance(parent, AuxiliaryTrainingWrapper) and "original" in child_name):
+                if child is not None and not (
+                    isinstance(parent, AuxiliaryTrainingWrapper) and "original" in child_name
+                ):
                     for weight in child._parameters.values():
                         holders.setdefault(id(weight), []).append(f"{parent_name}.{child_name}".lstrip("."))
         for layer in self._layers():

@@ -75,7 +75,7 @@ READERS: Mapping[str, Reader] = {
         ("out_proj",), MULTIPLIED, "Adapt linear layers around the attention."
     ),
     "torch.nn.modules.transformer.TransformerEncoderLayer": Reader(
-        ("linear1", "linear2"),
+        ("self_attn", "linear1", "linear2"),
         "read by torch's fast path in evaluation mode, which does not call the layer",
         "Turn that path off by torch.backends.mha.set_fastpath_enabled(False) before an adapter is made or loaded.",
         _has_fast_path,
@@ -165,7 +165,7 @@ def unfit_layers(model: nn.Module) -> dict[str, str]:
                     if isinstance(getattr(module, child, None), nn.Module):
                         full_name = f"{name}.{child}" if name else child
                         unfit[full_name] = (
-                            f"an adapter there would not act: in a {kind.__name__} its weight is {reader.how}. "
+                            f"an adapter there would not act, or not always: in a {kind.__name__} its weight is {reader.how}. "
                             f"{reader.instead}"
                         )
         if isinstance(module, nn.Linear) and (found := _returned(module)) is not None:
@@ -197,13 +197,17 @@ def check_targets(model: nn.Module, config: PeftConfig, *, strict: bool = True) 
     targeted = [name for name in bridge.targeted_modules(model, config) if name in unfit]
     if targeted and is_all_linear:
         _leave_out(config, targeted)
-        logger.warning("all-linear leaves out %s", _named(targeted, unfit))
+        if not bridge.targeted_modules(model, config):
+            raise AdapterError(f"all-linear finds no layer that it could adapt but {_named(targeted, unfit)}")
+        for reason in dict.fromkeys(unfit[name] for name in targeted):
+            same = [name for name in targeted if unfit[name] == reason]
+            logger.warning("all-linear leaves out %s", _named(same, unfit))
     elif targeted:
         raise AdapterError(
             f"target_modules names {_named(targeted, unfit)} Leave it out of target_modules, or name it in "
             "exclude_modules."
         )
-    _check_layers(model, names, config)
+    _check_layers(model, config)
     _check_patterns(bridge.targeted_modules(model, config), config)
 
 
@@ -221,18 +225,16 @@ def linear_names(model: nn.Module, *, near: str) -> str:
 
 
 def _returned(layer: nn.Linear) -> str | None:
-    """What a linear layer with a forward pass of its own returns, in words; None for its output, or if it is unknown."""
+    """What a linear layer with a forward pass of its own returns, in words; None for its output, or what is unknown."""
     if type(layer).forward is nn.Linear.forward or bridge.quantization_backend(layer) is not None:
         return None
     # Tried on tensors without memory or values, so nothing is computed and no random number drawn.
-    on_meta: dict[int, Any] = {id(each): each.detach().to("meta") for each in (*layer.parameters(), *layer.buffers())}
-    for place, each in zip(list(on_meta), (*layer.parameters(), *layer.buffers()), strict=True):
-        if isinstance(each, nn.Parameter):
-            on_meta[place] = nn.Parameter(on_meta[place], requires_grad=False)
+    on_meta: dict[int, Any] = {id(each): each.detach().to("meta") for each in layer.buffers()}
+    on_meta |= {id(each): nn.Parameter(each.detach().to("meta"), requires_grad=False) for each in layer.parameters()}
     x = torch.empty(1, PROBE_ROWS, layer.in_features, dtype=layer.weight.dtype, device="meta")
     try:
         with torch.no_grad():
-            output = type(layer).forward(copy.deepcopy(layer, on_meta), x)
+            output: Any = type(layer).forward(copy.deepcopy(layer, on_meta), x)
     except Exception:  # whatever a layer of unknown make does: it may need its own device
         return None
     if not isinstance(output, Tensor):
@@ -245,12 +247,11 @@ def _check_names(model: nn.Module, names: Collection[str], targets: Any, *, stri
     if isinstance(targets, str):
         if not any(_matches("target_modules", targets, name) for name in names):
             raise AdapterError(_of_one_string("target_modules", targets, names, model))
-    elif strict and targets is not None:
-        if missing := sorted(end for end in targets if not any(_ends(name, end) for name in names)):
-            raise AdapterError(
-                f"target_modules names {missing[0]!r}, and the model has no such module; its linear layers are called "
-                f"{linear_names(model, near=missing[0])}."
-            )
+    elif strict and (missing := sorted(end for end in targets or () if not any(_ends(name, end) for name in names))):
+        raise AdapterError(
+            f"target_modules names {missing[0]!r}, and the model has no such module; its linear layers are called "
+            f"{linear_names(model, near=missing[0])}."
+        )
 
 
 def _check_further_modules(model: nn.Module, names: Collection[str], config: PeftConfig) -> None:
@@ -277,7 +278,7 @@ def _check_further_modules(model: nn.Module, names: Collection[str], config: Pef
             raise AdapterError(f"target_parameters names {end!r}, and the model has no such parameter.")
 
 
-def _check_layers(model: nn.Module, names: Collection[str], config: PeftConfig) -> None:
+def _check_layers(model: nn.Module, config: PeftConfig) -> None:
     """layers_to_transform: each index must adapt something, and each target must stand in a layer."""
     chosen = getattr(config, "layers_to_transform", None)
     if chosen is None or chosen == []:
