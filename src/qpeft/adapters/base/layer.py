@@ -45,7 +45,6 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
     get_base_layer: Callable[[], Any]
     get_base_weight: Callable[[], Tensor]
     set_base_weight: Callable[[Tensor], None]
-    set_adapter: Callable[..., None]
     _cast_input_dtype: Callable[[Tensor, torch.dtype], Tensor]
     _move_adapter_to_device_of_base_layer: Callable[[str], None]
 
@@ -59,6 +58,8 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
         self._active_adapter: str | list[str] = adapter_name
         self._disable_adapters = False
+        self._were_trainable: dict[str, bool] = {}
+        self.training = base_layer.training
         self.merged_adapters: list[str] = []
         self.quantization_backend = quantization_backend(layer, **quantization)
         self._adapter_of_row: Sequence[str] | None = None
@@ -82,9 +83,25 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: AdapterConfig) -> None:
         """Add an adapter, initialised so that it changes nothing yet."""
-        self.branches[adapter_name] = self.make_branch(config)
+        # New modules are in training mode, also on a model in evaluation mode, where they would drop inputs.
+        self.branches[adapter_name] = self.make_branch(config).train(self.base_layer.training)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """As PEFT's: the named adapters become the active ones, and trainable unless in inference mode."""
+        super().set_adapter(adapter_names, inference_mode=inference_mode)
+        self._were_trainable.clear()
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """As PEFT's, but weights that were frozen when adapters were switched off stay so when they are on again."""
+        if not enabled and not self.disable_adapters:
+            self._were_trainable = {name: weight.requires_grad for name, weight in self.branches.named_parameters()}
+            self.branches.requires_grad_(False)
+        elif enabled and self.disable_adapters:
+            for name, weight in self.branches.named_parameters():
+                weight.requires_grad_(weight.requires_grad or self._were_trainable.get(name, False))
+        self._disable_adapters = not enabled
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The base layer's output plus the active updates, or those of each row of a mixed batch."""
