@@ -49,7 +49,7 @@ class Completion:
     def __post_init__(self) -> None:
         capabilities = self.device.capabilities()
         self._keeps_jobs, self._is_remote = capabilities.keeps_jobs, capabilities.is_remote
-        self._troubles: dict[int, int] = {}  # by batch: questions in a row that were not answered
+        self._unanswered = 0  # questions in a row
 
     def run(self, batches: Sequence[Batch]) -> None:
         """Until every batch is finished.
@@ -180,14 +180,13 @@ class Completion:
         try:
             jobs.collect(self.journal, self.device, batch)
         except DeviceError as error:
-            asked = self._troubles.get(batch.number, 0)
             is_final = isinstance(error, (JobError, CredentialsError, JournalError, OrderError))
-            if is_final or not self._keeps_jobs or asked == len(TROUBLED_PAUSES):
+            if is_final or not self._keeps_jobs or self._unanswered == len(TROUBLED_PAUSES):
                 raise
-            self._troubles[batch.number] = asked + 1
-            time.sleep(TROUBLED_PAUSES[asked] * self.longest_pause)
+            time.sleep(TROUBLED_PAUSES[self._unanswered] * self.longest_pause)
+            self._unanswered += 1
         else:
-            self._troubles.pop(batch.number, None)
+            self._unanswered = 0
 
     def _is_over_elsewhere(self, batch: Batch) -> bool:
         """For a job in the memory of a process: wait while that is another one that lives; else plan it anew.

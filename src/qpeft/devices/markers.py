@@ -89,12 +89,12 @@ def check_order(markers: Mapping[int, str], results: Sequence[Distribution], sho
 
 
 def _outcomes(stream: Stream, num_qubits: int, count: int) -> list[str]:
-    """Different ones as far as there are so many; all zeros, which circuits of small angles give too, come last."""
+    """Different ones as far as there are so many; never all zeros, which circuits of small angles give as well."""
     if 2**num_qubits > LARGEST_DECK:
         drawn = (stream.uniforms(count, num_qubits) < 0.5).int()
         drawn[:, 0] |= ~drawn.any(1)
         return ["".join(map(str, row)) for row in drawn.tolist()]
-    deck = [*(torch.argsort(stream.uniforms(2**num_qubits - 1)) + 1).tolist(), 0]
+    deck = (torch.argsort(stream.uniforms(2**num_qubits - 1)) + 1).tolist()
     return [f"{deck[number % len(deck)]:0{num_qubits}b}" for number in range(count)]
 
 
