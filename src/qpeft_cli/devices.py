@@ -20,6 +20,7 @@ def chips(
     from rich.table import Table  # noqa: PLC0415
 
     from qpeft.devices.origin import DEFAULT_URL, list_chips  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.devices.origin.listing import written  # noqa: PLC0415
 
     table = Table("chip", "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
     for listed in list_chips(url or DEFAULT_URL):
@@ -28,7 +29,7 @@ def chips(
         if known is not None:
             alive = f"{len(known.qubits)} of {known.num_listed}"
             columns = [alive, str(len(known.edges)), *(f"{fidelity:.4f}" for fidelity in known.median_fidelities)]
-        table.add_row(listed.name, "yes" if listed.is_online else "no", *columns)
+        table.add_row(written(listed.name), "yes" if listed.is_online else "no", *columns)
     Console(highlight=False, soft_wrap=True, markup=False).print(table)
 
 

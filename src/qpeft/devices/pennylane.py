@@ -106,6 +106,8 @@ class PennyLaneDevice(AbstractDevice):
             # What becomes of a circuit behind a plugin is not known, so the worse is taken.
             simplifies_circuits=not self._is_ours,
             chooses_qubits=not self._is_ours,
+            # A plugin's answers are a list without names, put together from whatever its cloud returns.
+            answers_by_place=self._is_remote,
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002

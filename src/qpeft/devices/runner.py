@@ -96,9 +96,9 @@ class JournalledRunner:
     def _plan(self, device: AbstractDevice, circuits: Sequence[Circuit], request: Request, key: CallKey) -> int:
         capabilities = device.capabilities()
         check_request(replace(capabilities, max_circuits=None), circuits, request.shots)
-        size = capabilities.max_circuits or max(1, len(circuits))
+        size = capabilities.circuits_per_job or max(1, len(circuits))
         calibration = self._calibration(device) if self._cache else None
-        return self._journal.plan(self._run_id, key, request, size, calibration)
+        return self._journal.plan(self._run_id, key, request, size, calibration, marked=capabilities.answers_by_place)
 
     def _calibration(self, device: AbstractDevice) -> str:
         known = self._calibrations.get(device)

@@ -56,7 +56,8 @@ def started(path, stored, circuits, key, tmp_path):
 
     def start(method=None):
         journal = Journal(path)
-        runner = JournalledRunner(journal, "my run", options={"store": str(tmp_path / "store")})
+        options = {"store": str(tmp_path / "store")}
+        runner = JournalledRunner(journal, "my run", options=options, seconds_between_polls=0.001)
         if method is not None:
             setattr(stored, method, stop)
         try:

@@ -42,7 +42,7 @@ def refused(path, words):
 def test_a_newer_version_is_refused(filled):
     with closing(sqlite3.connect(filled)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    refused(filled, "has version 99, and this qpeft knows versions up to 2")
+    refused(filled, "has version 99, and this qpeft knows versions up to 3")
 
 
 def test_the_database_of_another_program_is_refused(tmp_path):
@@ -275,12 +275,16 @@ def test_the_default_place_is_in_the_users_data_folder(monkeypatch, tmp_path):
     assert default_path() == tmp_path / "qpeft" / "journal.sqlite"
 
 
-def test_a_journal_of_version_1_goes_on_as_one_of_version_2(journal, runner, device, key):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_journal_of_an_older_version_goes_on_as_one_of_this(journal, runner, device, key, version):
     runner(device, [rotation(0.0)], 1000, key=key)
     journal.close()
     with closing(sqlite3.connect(journal.path)) as connection:
-        connection.execute("ALTER TABLE batches DROP COLUMN ticket")
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("DROP TABLE rejected")
+        connection.execute("ALTER TABLE circuits DROP COLUMN marker")
+        if version == 1:
+            connection.execute("ALTER TABLE batches DROP COLUMN ticket")
+        connection.execute(f"PRAGMA user_version = {version}")
         connection.commit()
     again = JournalledRunner(Journal(journal.path), "run")
     again(device, [rotation(0.0)], 1000, key=key)

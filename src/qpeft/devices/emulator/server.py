@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from qpeft.devices.emulator import replies
 from qpeft.devices.emulator.cloud import Cloud
-from qpeft.devices.emulator.faults import ANSWER_KINDS, RESULT_KINDS, Fault, Faults
+from qpeft.devices.emulator.faults import ANSWER_KINDS, RESULT_KINDS, Fault, Faults, places
 from qpeft.devices.emulator.requests import BlocksQuestion, ChipQuestion, RequestError, TaskQuestion, parse_body
 from qpeft.errors import DeviceError
 
@@ -35,6 +35,7 @@ class EmulatorServer(ThreadingHTTPServer):
 
     def __init__(self, port: int, cloud: Cloud, faults: Faults, api_key: str) -> None:
         self.cloud, self.faults, self.api_key = cloud, faults, api_key
+        self.answered: set[str] = set()  # jobs whose results were asked for before
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except (OSError, OverflowError) as error:
@@ -159,12 +160,16 @@ def _submit(server: EmulatorServer, body: bytes) -> replies.Json:
 
 
 def _detail(server: EmulatorServer, body: bytes) -> replies.Json:
-    detail = server.cloud.detail(parse_body(TaskQuestion, body).task_id)
+    job_id = parse_body(TaskQuestion, body).task_id
+    detail = server.cloud.detail(job_id)
     if detail["taskState"] == replies.STATES["FINISHED"]:
-        fault = server.faults.take("detail", RESULT_KINDS)
+        fault = server.faults.take("detail", RESULT_KINDS, is_first=job_id not in server.answered)
+        server.answered.add(job_id)
         for name in ("taskResult", "probCount", "measureQubitSize"):
             if fault is not None:
-                detail[name] = detail[name][:-1] if fault.kind == "short" else detail[name][::-1]
+                whole = detail[name]
+                order = places(fault.order, job_id, len(whole))
+                detail[name] = whole[:-1] if fault.kind == "short" else [whole[place] for place in order]
     return _success(detail)
 
 
