@@ -55,12 +55,13 @@ def _lines(examples: Sequence[Example]) -> str:
     """All rows, unchanged."""
     from qpeft.errors import DataError  # noqa: PLC0415
 
-    lines = []
-    for example in examples:
-        try:
+    lines, source = [], ""
+    try:
+        for example in examples:
+            source = example.source
             lines.append(json.dumps(dict(example.row), ensure_ascii=False, allow_nan=False) + "\n")
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"{example.source} holds a value that JSON cannot: {error}. Convert it first, or take the column out."
-            ) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{source} holds a value that JSON cannot: {error}. Convert it first, or take the column out."
+        ) from error
     return "".join(lines)

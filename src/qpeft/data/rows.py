@@ -186,23 +186,22 @@ def _vendor_rows(load: Callable[[], Any], source: str, problem: str) -> Iterator
         rows = load()
         short = _short_floats(getattr(rows, "features", None) or {})
         for number, values in enumerate(rows, start=1):
-            mended = {name: shortest(values[name]) for name, shortest in short.items() if values[name] is not None}
+            mended = {name: float(str(to(values[name]))) for name, to in short.items() if values[name] is not None}
             yield Row({**values, **mended}, f"{source}, row {number}")
     except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{source} {problem}: {reason}") from error
 
 
-def _short_floats(features: Mapping[str, Any]) -> dict[str, Callable[[Any], float]]:
-    """The columns of 16 and 32 bits, each with what makes 0.1 of its number nearest to 0.1.
+def _short_floats(features: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of numbers of 16 and 32 bits, each with their type.
 
-    Python has 64 bits, with which the same number reads 0.10000000149011612, and would be learned so.
+    Python has 64 bits, with which the 0.1 of 32 bits reads 0.10000000149011612, and would be learned so.
     """
     import numpy as np  # noqa: PLC0415  (only here is a number of another width)
 
     kinds = {name: getattr(feature, "dtype", None) for name, feature in features.items()}
-    types = {name: np.dtype(kind).type for name, kind in kinds.items() if kind in ("float16", "float32")}
-    return {name: lambda value, short=short: float(str(short(value))) for name, short in types.items()}
+    return {name: np.dtype(kind).type for name, kind in kinds.items() if kind in ("float16", "float32")}
 
 
 def text_lines(path: Path, *, longest: int | None = None) -> Iterator[tuple[int, str]]:

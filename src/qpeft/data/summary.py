@@ -14,8 +14,8 @@ class EncodingSummary:
     """Numbers about encoded examples; tokens are counted after truncation.
 
     `truncated`: examples of which a part was cut off. `longest`: most tokens in one example. `left_out`: examples that
-    were too long to be kept. `lost`: examples whose answers were wholly cut off. `notes`: remarks about what the chat template does, with the number of examples each holds
-    for. Summaries of parts add up to that of the whole.
+    were too long to be kept. `lost`: examples whose answers were wholly cut off. `notes`: remarks about what the chat
+    template does, with the number of examples each holds for. Summaries of parts add up to that of the whole.
     """
 
     examples: int = 0

@@ -30,8 +30,8 @@ class Reading:
     def unknown_token(self, tokenizer: PreTrainedTokenizerBase, token: int) -> str:
         """What to say of an id that the model has no place for, a sentence that begins with the token."""
         return (
-            f"the token {tokenizer.convert_ids_to_tokens(token)!r} has the id {token}, and the embedding of {self.name} "
-            f"ends at {self.tokens - 1}"
+            f"the token {tokenizer.convert_ids_to_tokens(token)!r} has the id {token}, and the embedding of "
+            f"{self.name} ends at {self.tokens - 1}"
         )
 
     def padding_fault(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -39,9 +39,10 @@ class Reading:
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id < self.tokens:
             return None
         return (
-            f"The tokenizer pads with a token that the model does not have: "
-            f"{self.unknown_token(tokenizer, tokenizer.pad_token_id)}. Name another pad_token in tokenizer_config.json, "
-            f"such as {tokenizer.eos_token!r}, or give the model a place for it (model.resize_token_embeddings) and save it."
+            "The tokenizer pads with a token that the model does not have: "
+            f"{self.unknown_token(tokenizer, tokenizer.pad_token_id)}. Name another pad_token in "
+            f"tokenizer_config.json, such as {tokenizer.eos_token!r}, or give the model a place for it "
+            "(model.resize_token_embeddings) and save it."
         )
 
 

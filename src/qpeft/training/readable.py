@@ -55,7 +55,9 @@ def faults(
     if held_out is not None and recipe.evaluation.task_name is not None:
         task, options = find_task(recipe.evaluation.task_name), recipe.evaluation
         try:
-            answerable(model, tokenizer, held_out.examples, task, max_new_tokens=options.max_new_tokens, items=options.items)
+            answerable(
+                model, tokenizer, held_out.examples, task, max_new_tokens=options.max_new_tokens, items=options.items
+            )
         except QpeftError as error:
             yield error
 
@@ -66,9 +68,9 @@ def unreadable(known: Reading, tokenizer: PreTrainedTokenizerBase, encoded: Sequ
         beyond = [one for one in encoded if max(one.input_ids) >= known.tokens]
         token = next(token for token in beyond[0].input_ids if token >= known.tokens)
         return (
-            f"{beyond[0].source}: {known.unknown_token(tokenizer, token)} ({len(beyond):,} of {len(encoded):,} examples "
-            "have such tokens). Take the tokenizer and chat template that belong to the model, or give the model a place "
-            "for them (model.resize_token_embeddings) and save both together."
+            f"{beyond[0].source}: {known.unknown_token(tokenizer, token)} ({len(beyond):,} of {len(encoded):,} "
+            "examples have such tokens). Take the tokenizer and chat template that belong to the model, or give the "
+            "model a place for them (model.resize_token_embeddings) and save both together."
         )
     sizes = lengths(encoded)
     if known.positions is not None and max(sizes) > known.positions:
@@ -89,8 +91,8 @@ def _beyond(known: Reading, split: Split) -> str | None:
     if not count:
         return None
     return (
-        f"{count:,} of {len(sizes):,} examples are longer than the {known.made_for:,} tokens that {known.name} was made "
-        "for; it reads them, at positions that it was never trained on"
+        f"{count:,} of {len(sizes):,} examples are longer than the {known.made_for:,} tokens that {known.name} was "
+        "made for; it reads them, at positions that it was never trained on"
     )
 
 

@@ -31,8 +31,8 @@ from qpeft.training.packing import require_separate_examples
 from qpeft.training.processes import from_main, is_main_process, join_processes, number_of_processes
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quality import expected_quality
-from qpeft.training.readable import require_readable
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
+from qpeft.training.readable import require_readable
 from qpeft.training.reports import report_names
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
