@@ -2,6 +2,7 @@
 
 from qpeft.data.answers import Answers, choose_answers
 from qpeft.data.encode import Encoded, encode, encode_all, encode_each
+from qpeft.data.ends import AnswerEnds, answer_ends, settle_ends
 from qpeft.data.example import Example, Message
 from qpeft.data.load import Reader, Source, load_examples
 from qpeft.data.mix import mix
@@ -12,6 +13,7 @@ from qpeft.data.store import StoredExamples, lengths, store_examples, to_dataset
 from qpeft.data.summary import EncodingSummary, summarize
 
 __all__ = [
+    "AnswerEnds",
     "Answers",
     "Encoded",
     "EncodingSummary",
@@ -21,6 +23,7 @@ __all__ = [
     "Reader",
     "Source",
     "StoredExamples",
+    "answer_ends",
     "choose_answers",
     "encode",
     "encode_all",
@@ -31,6 +34,7 @@ __all__ = [
     "load_examples",
     "mix",
     "render_sample",
+    "settle_ends",
     "split_by_opening",
     "split_digest",
     "store_examples",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SHARD = 4000
 """Examples of a shard: all that is held in memory at once."""
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when the files look otherwise, so that older ones are not read."""
 
 COLUMNS = ("input_ids", "labels")
