@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from qpeft.adapters.modes import evaluating
-from qpeft.data import Message
+from qpeft.data import AnswerEnds, Message, answer_ends
 from qpeft.errors import DataError
-from qpeft.evaluation.generation import prompts
+from qpeft.evaluation.generation import prompts, stopping
 from qpeft.models.reading import reading
 
 
@@ -37,10 +37,11 @@ class Sampling:
 
 
 class ShownText(BaseStreamer):
-    """Gives text on as the model makes it. `text`: all of it so far."""
+    """Gives text on as the model makes it. `text`: all of it so far. `ends`: where it ends, set before it begins."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
         self.text = ""
+        self.ends = AnswerEnds((), (), "")
         self._tokenizer, self._on_text = tokenizer, on_text
         self._tokens: list[int] | None = None
 
@@ -50,15 +51,23 @@ class ShownText(BaseStreamer):
             self._tokens = []
             return
         self._tokens += value.flatten().tolist()
+        text, has_ended = self._decoded()
         # The last character may lack some of its bytes, which then come with the next token.
-        self._show(self._decoded().rstrip("\ufffd"))
+        self._show(text if has_ended else text[: len(text) - self._held_back(text)].rstrip("\ufffd"))
 
     def end(self) -> None:
         """Show what was held back."""
-        self._show(self._decoded())
+        self._show(self._decoded()[0])
 
-    def _decoded(self) -> str:
-        return str(self._tokenizer.decode(self._tokens or [], skip_special_tokens=True)).lstrip()
+    def _decoded(self) -> tuple[str, bool]:
+        said, at_token = self.ends.cut(self._tokens or [])
+        text, at_text = self.ends.cut_text(str(self._tokenizer.decode(said, skip_special_tokens=True)))
+        return text.lstrip(), at_token or at_text
+
+    def _held_back(self, text: str) -> int:
+        """Characters at the end of a text that may be the beginning of an end."""
+        lengths = (length for end in self.ends.texts for length in range(len(end), 0, -1) if text.endswith(end[:length]))
+        return max(lengths, default=0)
 
     def _show(self, text: str) -> None:
         if len(text) > len(self.text):
@@ -78,12 +87,13 @@ def stream_answer(
     """Answer one dialogue; the text goes to `streamer` as it is made, and stays there if this is interrupted."""
     batch = tokenizer(prompts(tokenizer, [messages]), add_special_tokens=False, return_tensors="pt")
     _require_known(model, tokenizer, batch["input_ids"][0].tolist(), "The question")
+    streamer.ends = answer_ends(tokenizer, model.generation_config)
     with evaluating(model):
         model.generate(
             **batch.to(next(model.parameters()).device),
             max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
             streamer=streamer,
+            **stopping(tokenizer, streamer.ends, batch["input_ids"].shape[1]),
             **sampling.arguments(),
         )
 
