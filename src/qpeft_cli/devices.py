@@ -52,7 +52,7 @@ def emulator(
     """Run a stand-in for the Origin cloud on this machine, until Ctrl-C."""
     import torch  # noqa: PLC0415  (takes seconds to import)
 
-    from qpeft.devices.emulator.start import open_emulator  # noqa: PLC0415
+    from qpeft_emulator.start import open_emulator  # noqa: PLC0415
 
     torch.set_num_threads(1)  # circuits are small, and sums must not depend on the number of threads
     server = open_emulator(

@@ -7,11 +7,11 @@ import torch
 
 from qpeft.circuits import Circuit, Operation, ansatz, bind
 from qpeft.devices import JobState, JobStatus, LocalDevice, run
-from qpeft.devices.emulator.faults import places
 from qpeft.devices.markers import check_order, draw_markers, marker_circuit, num_markers, with_markers
 from qpeft.devices.protocol import Capabilities
 from qpeft.errors import OrderError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError
+from qpeft_emulator.faults import places
 
 ORDERS = ["reverse", "rotate", "halves", "interleave", "shuffle"]
 

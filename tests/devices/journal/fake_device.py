@@ -11,8 +11,8 @@ from pathlib import Path
 
 from qpeft.circuits import GATES, Circuit, Operation
 from qpeft.devices import AbstractDevice, Capabilities, JobState, JobStatus
-from qpeft.devices.emulator.faults import places
 from qpeft.errors import JobError
+from qpeft_emulator.faults import places
 
 SHOTS = 1000
 

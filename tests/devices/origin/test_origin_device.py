@@ -15,11 +15,11 @@ from emulator_process import EmulatorThread
 
 from qpeft.circuits import Circuit, Operation, ansatz, bind
 from qpeft.devices import JobState, run
-from qpeft.devices.emulator import parse_origin_ir, replies
-from qpeft.devices.emulator.cloud import Timing
 from qpeft.devices.origin import list_chips, worker
 from qpeft.devices.origin.cloud import Cloud
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
+from qpeft_emulator import parse_origin_ir, replies
+from qpeft_emulator.cloud import Timing
 
 FLIPS = [Circuit(size, (Operation("RX", (size - 1,), math.pi),)) for size in (2, 1, 3)]
 FLIPPED = [{"01": pytest.approx(1)}, {"1": pytest.approx(1)}, {"001": pytest.approx(1)}]

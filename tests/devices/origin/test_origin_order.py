@@ -7,10 +7,10 @@ import pytest
 
 from qpeft.circuits import Circuit, Operation, ansatz, bind
 from qpeft.devices import CallKey, Journal, JournalledRunner, run
-from qpeft.devices.emulator.faults import places
 from qpeft.devices.journal import BatchState
 from qpeft.devices.origin.replies import check_same, task_of
 from qpeft.errors import DeviceError, OrderError
+from qpeft_emulator.faults import places
 
 ORDERS = ["reverse", "rotate", "halves", "interleave", "shuffle"]
 KEY = CallKey("v_proj")

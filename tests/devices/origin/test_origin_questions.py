@@ -11,11 +11,11 @@ from emulator_process import EmulatorThread
 
 from qpeft.circuits import Circuit, Operation
 from qpeft.devices import CallKey, Journal, JournalledRunner, load_device
-from qpeft.devices.emulator.cloud import Timing
 from qpeft.devices.origin import cloud as clouds
 from qpeft.devices.origin import list_chips
 from qpeft.devices.origin.listing import listed_as, written
 from qpeft.errors import CredentialsError, DeviceError, RefusedError
+from qpeft_emulator.cloud import Timing
 
 FLIP = [Circuit(2, (Operation("X", (1,)),))]
 RESULT = [{"01": pytest.approx(1)}]

@@ -6,11 +6,11 @@ import pytest
 
 from qpeft.circuits import Circuit, Operation, ansatz, bind
 from qpeft.devices import JobState, run
-from qpeft.devices.emulator import parse_origin_ir
-from qpeft.devices.emulator.chip import wukong
 from qpeft.devices.origin.layout import Contents
 from qpeft.devices.origin.programs import side_by_side
 from qpeft.errors import RefusedError
+from qpeft_emulator import parse_origin_ir
+from qpeft_emulator.chip import wukong
 
 RING = ansatz.ring_cz(4)
 

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from qpeft.circuits import Operation
-from qpeft.devices.emulator.blocks import grown_block, shortest_path
-from qpeft.devices.emulator.chip import Chip
-from qpeft.devices.emulator.parser import Program
 from qpeft.errors import DeviceError
+from qpeft_emulator.blocks import grown_block, shortest_path
+from qpeft_emulator.chip import Chip
+from qpeft_emulator.parser import Program
 
 MAX_TRIES = 20_000
 """Placements of a qubit that the search for an embedding tries before SWAPs are used."""

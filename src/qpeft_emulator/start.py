@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from qpeft.devices.emulator import chip as chips
-from qpeft.devices.emulator.cloud import Cloud, Timing
-from qpeft.devices.emulator.faults import Faults
-from qpeft.devices.emulator.machine import HiddenEffects, Machine
-from qpeft.devices.emulator.server import EmulatorServer, parse_fault
-from qpeft.devices.emulator.store import Store
 from qpeft.errors import DeviceError
+from qpeft_emulator import chip as chips
+from qpeft_emulator.cloud import Cloud, Timing
+from qpeft_emulator.faults import Faults
+from qpeft_emulator.machine import HiddenEffects, Machine
+from qpeft_emulator.server import EmulatorServer, parse_fault
+from qpeft_emulator.store import Store
 
 ChipName = Literal["wukong", "clean", "perfect"]
 

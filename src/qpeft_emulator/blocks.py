@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from qpeft.devices.emulator.chip import Chip
+from qpeft_emulator.chip import Chip
 
 
 def best_blocks(chip: Chip, size: int, count: int) -> list[list[int]]:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 
 from qpeft.circuits.native import NativeGate, Turn
-from qpeft.devices.emulator.machine import Machine
 from qpeft.simulation.noise import gates
 from qpeft.simulation.noise.channels import gate_noise
+from qpeft_emulator.machine import Machine
 
 MAX_QUBITS = 12
 MAX_QUBITS_FLOAT64 = 8

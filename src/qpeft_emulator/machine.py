@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from qpeft.devices.emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, Chip, Edge, QubitCalibration
 from qpeft.simulation.noise import (
     Damping,
     EdgeNoise,
@@ -18,6 +17,7 @@ from qpeft.simulation.noise import (
     depolarising_from_fidelity,
 )
 from qpeft.simulation.noise.counter import Stream
+from qpeft_emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, Chip, Edge, QubitCalibration
 
 ECHO_FACTOR = 8
 """Listed T2 is too short for the listed gate fidelities: at 1.4 us a 30 ns pulse would lose 0.7 % to dephasing alone.

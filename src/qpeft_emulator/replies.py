@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from qpeft.devices.emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, Chip
-from qpeft.devices.emulator.outcomes import Outcome
+from qpeft_emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, Chip
+from qpeft_emulator.outcomes import Outcome
 
 Json = dict[str, Any]
 

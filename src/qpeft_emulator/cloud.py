@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from qpeft.devices.emulator import replies
-from qpeft.devices.emulator.blocks import best_blocks
-from qpeft.devices.emulator.machine import Machine
-from qpeft.devices.emulator.outcomes import Outcome, RunOptions, run_program
-from qpeft.devices.emulator.parser import Program, parse_origin_ir
-from qpeft.devices.emulator.requests import (
+from qpeft.errors import CircuitError, DeviceError
+from qpeft.simulation.noise import SampleKey
+from qpeft_emulator import replies
+from qpeft_emulator.blocks import best_blocks
+from qpeft_emulator.machine import Machine
+from qpeft_emulator.outcomes import Outcome, RunOptions, run_program
+from qpeft_emulator.parser import Program, parse_origin_ir
+from qpeft_emulator.requests import (
     CHIP,
     MAX_PROGRAMS,
     MAX_SHOTS,
@@ -27,9 +29,7 @@ from qpeft.devices.emulator.requests import (
     Submission,
     parse_body,
 )
-from qpeft.devices.emulator.store import Store, StoredJob
-from qpeft.errors import CircuitError, DeviceError
-from qpeft.simulation.noise import SampleKey
+from qpeft_emulator.store import Store, StoredJob
 
 CANCELLED = "cancelled by the user"
 log = logging.getLogger(__name__)

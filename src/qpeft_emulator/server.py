@@ -17,11 +17,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from qpeft.devices.emulator import replies
-from qpeft.devices.emulator.cloud import Cloud
-from qpeft.devices.emulator.faults import ANSWER_KINDS, RESULT_KINDS, Fault, Faults, places
-from qpeft.devices.emulator.requests import BlocksQuestion, ChipQuestion, RequestError, TaskQuestion, parse_body
 from qpeft.errors import DeviceError
+from qpeft_emulator import replies
+from qpeft_emulator.cloud import Cloud
+from qpeft_emulator.faults import ANSWER_KINDS, RESULT_KINDS, Fault, Faults, places
+from qpeft_emulator.requests import BlocksQuestion, ChipQuestion, RequestError, TaskQuestion, parse_body
 
 MAX_BODY_BYTES = 64 * 2**20
 EXIT_CODE_OF_A_CRASH = 70

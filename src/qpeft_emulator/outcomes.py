@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits.native import NativeGate, Turn, to_native
-from qpeft.devices.emulator import density, placement
-from qpeft.devices.emulator.machine import Machine
-from qpeft.devices.emulator.parser import Program
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
+from qpeft_emulator import density, placement
+from qpeft_emulator.machine import Machine
+from qpeft_emulator.parser import Program
 
 MAX_AMENDED_BITS = 12
 BitArray = npt.NDArray[np.uint8]
