@@ -93,7 +93,7 @@ def test_the_emulator_shares_no_code_with_the_devices_that_it_tests():
     used = {
         name
         for file in EMULATOR.rglob("*.py")
-        for name in re.findall(r"(?:from|import) qpeft\.?(\w*)", file.read_text(encoding="utf-8"))
+        for name in re.findall(r"(?:from|import) qpeft\.(\w+)", file.read_text(encoding="utf-8"))
     }
     assert used == {"circuits", "errors", "simulation"}
 
