@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from qpeft.adapters import bridge, outside
+from qpeft.adapters import bridge, plugins
 from qpeft.adapters.base.config import nearest_option
 from qpeft.adapters.base.targets import check_targets, linear_names
 from qpeft.adapters.qtha import QthaConfig
@@ -39,7 +39,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     """
     classes, (method, fixed) = bridge.config_classes(), VARIANTS.get(method, (method, {}))
     if method not in classes:
-        outside.check_loaded(method)
+        plugins.check_loaded(method)
         raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, [*classes, *VARIANTS])}")
     config_class = classes[method]
     fields = {**fixed, **options}

@@ -1,4 +1,4 @@
-"""Methods of other packages: found by entry points, checked, and put beside ours.
+"""The table of adapter methods: ours, and those of other packages, found by entry points and checked.
 
 A package names a module under the entry point group `qpeft.adapters`; the module calls `register_adapter`. Modules, and
 not classes: whichever of the two packages a program imports first, the call comes when its classes are there.
@@ -17,6 +17,9 @@ from qpeft.errors import AdapterError
 
 GROUP = "qpeft.adapters"
 
+ADAPTERS: dict[str, tuple[type[AdapterConfig], type[AbstractAdapterModel]]] = {}
+"""Every method by the name that recipes call it: its config and its tuner."""
+
 FAILED: dict[str, str] = {}
 """Methods that were announced but could not be loaded, in lower case, and why."""
 
@@ -31,8 +34,6 @@ def register_adapter(name: str, config_class: type, model_class: type) -> None:
 
     Raises: AdapterError, naming what does not fit, also for a name that is taken.
     """
-    from qpeft.adapters import ADAPTERS  # noqa: PLC0415  (that module loads this one)
-
     _check(name, config_class, model_class)
     try:
         bridge.register(name, config_class=config_class, model_class=model_class)
@@ -41,7 +42,7 @@ def register_adapter(name: str, config_class: type, model_class: type) -> None:
     ADAPTERS[name] = (config_class, model_class)
 
 
-def load_outside_adapters() -> None:
+def load_plugins() -> None:
     """Import what other packages announce. One that fails is left out with a warning, and `FAILED` says why."""
     for entry in entry_points(group=GROUP):
         if reason := _load(entry):
@@ -58,8 +59,6 @@ def check_loaded(name: str) -> None:
 
 def _load(entry: EntryPoint) -> str | None:
     """Why it cannot be used; None if it can."""
-    from qpeft.adapters import ADAPTERS  # noqa: PLC0415  (that module loads this one)
-
     # A program that imports the other package first is still at it, and the method comes at the end.
     is_under_way = entry.module in sys.modules
     try:

@@ -9,7 +9,7 @@ import pytest
 
 import qpeft
 from qpeft import LorettaConfig, LorettaModel, QthaConfig, QthaModel
-from qpeft.adapters import ADAPTERS, outside, register_adapter
+from qpeft.adapters import ADAPTERS, plugins, register_adapter
 from qpeft.adapters.build import build_config
 from qpeft.errors import AdapterError
 
@@ -124,6 +124,6 @@ def test_the_same_classes_once_more_change_nothing():
 
 
 def test_one_that_could_not_be_loaded_says_so_when_it_is_asked_for(monkeypatch):
-    monkeypatch.setitem(outside.FAILED, "sine", "package waves announces it, but ImportError: no numbers")
+    monkeypatch.setitem(plugins.FAILED, "sine", "package waves announces it, but ImportError: no numbers")
     with pytest.raises(AdapterError, match="'sine' cannot be used: package waves announces it"):
         build_config("sine", {})
