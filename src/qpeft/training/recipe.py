@@ -26,7 +26,7 @@ from qpeft.training.bill import Bill, training_bill
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
 from qpeft.training.continuing import continue_folder
 from qpeft.training.measuring import measure
-from qpeft.training.memory import peak_memory, training_memory, try_memory
+from qpeft.training.memory import peak_memory, training_memory
 from qpeft.training.packing import require_separate_examples
 from qpeft.training.processes import from_main, is_main_process, join_processes, number_of_processes
 from qpeft.training.progress import ProgressReport
@@ -122,7 +122,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
     trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
     if "before" not in started:
-        _try_memory(recipe, trainer, rows, held_out)
+        _try_memory(recipe, trainer, rows)
         before = recipe.evaluation.before
         started["before"] = measure(recipe, model, tokenizer, held_out, console, "before") if before else None
         if is_main_process():
@@ -261,12 +261,12 @@ def _journal_of(started: dict[str, Any] | None) -> Path | None:
     return Path(device["journal"]) if device else None
 
 
-def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded], held_out: Split | None) -> None:
+def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded]) -> None:
     """Raises: MemoryLimitError; the run has then left nothing, so that another recipe can have its folder."""
     if not recipe.training.try_memory:
         return
     try:
-        try_memory(recipe, trainer, rows, held_out.encoded if held_out else ())
+        trainer.try_memory(recipe, rows)
     except MemoryLimitError:
         if is_main_process():
             shutil.rmtree(recipe.output.folder)
