@@ -2,7 +2,7 @@
 
 from qpeft.data.answers import Answers, choose_answers
 from qpeft.data.encode import Encoded, encode, encode_all, encode_each
-from qpeft.data.ends import AnswerEnds, answer_ends, settle_ends
+from qpeft.data.ends import AnswerEnds, answer_ends, ends_note, save_ends, settle_ends
 from qpeft.data.example import Example, Message
 from qpeft.data.load import Reader, Source, load_examples
 from qpeft.data.mix import mix
@@ -28,12 +28,14 @@ __all__ = [
     "encode",
     "encode_all",
     "encode_each",
+    "ends_note",
     "hold_out",
     "hold_out_line",
     "lengths",
     "load_examples",
     "mix",
     "render_sample",
+    "save_ends",
     "settle_ends",
     "split_by_opening",
     "split_digest",
