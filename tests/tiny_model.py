@@ -1,6 +1,7 @@
 """A language model and a data set small enough to train on within a second, for tests and benchmarks."""
 
 import json
+from itertools import pairwise
 
 import torch
 
@@ -58,7 +59,9 @@ def write_sums(path):
 END_OF_TEXT = "<|endoftext|>"
 
 
-def make_scripted_model(folder, says, *, marks=("<|im_start|>", "<|im_end|>"), special=True, template=TEMPLATE, own=None):
+def make_scripted_model(
+    folder, says, *, marks=("<|im_start|>", "<|im_end|>"), special=True, template=TEMPLATE, own=None
+):
     """A Llama that answers whatever it is asked by `says` and then "zzz" for ever, in this folder.
 
     What it says next depends on its last token alone, so no token of `says` may come twice. Its end of text, to which
@@ -106,7 +109,7 @@ def make_scripted_model(folder, says, *, marks=("<|im_start|>", "<|im_end|>"), s
         for layer in (model.model.layers[0].self_attn.o_proj, model.model.layers[0].mlp.down_proj):
             layer.weight.mul_(1e-3)
         model.lm_head.weight.zero_()
-        for before, after in zip(said, said[1:], strict=False):
+        for before, after in pairwise(said):
             model.lm_head.weight[after, before] = 1.0
     model.save_pretrained(folder)
     return folder

@@ -114,8 +114,8 @@ def test_the_news_are_one_sentence_and_only_where_there_are_any(tmp_path):
     model, tokenizer = load(make_scripted_model(tmp_path / "model", "ab3<|im_end|>"))
     ends = answer_ends(tokenizer, model.generation_config)
     assert ends.news == (
-        "answers end at '<|im_end|>', as the chat template ends them and training teaches; the model by itself stops at "
-        "<|endoftext|>"
+        "answers end at '<|im_end|>', as the chat template ends them and training teaches; the model by itself stops "
+        "at <|endoftext|>"
     )
     assert tokenizer.convert_ids_to_tokens(ends.tokens) == ["<|im_end|>", END_OF_TEXT]
     model.generation_config.eos_token_id = list(ends.tokens)
@@ -126,7 +126,9 @@ def test_the_news_are_one_sentence_and_only_where_there_are_any(tmp_path):
 
 def test_a_mark_between_thinking_and_answer_does_not_end_what_a_model_of_thoughts_says(tmp_path):
     """gpt-oss ends earlier answers by the mark that also stands between its thinking and its answer."""
-    folder = make_scripted_model(tmp_path / "model", "ab<|im_end|>c<|return|>", template=PARTED, marks=MARKS, own=MARKS[2:])
+    folder = make_scripted_model(
+        tmp_path / "model", "ab<|im_end|>c<|return|>", template=PARTED, marks=MARKS, own=MARKS[2:]
+    )
     model, tokenizer = load(folder)
     assert generate(model, tokenizer, QUESTIONS, max_new_tokens=20) == ["abc", "abc"]
 

@@ -3,7 +3,7 @@
 from qpeft.data.answers import Answers, choose_answers
 from qpeft.data.batch import pad_batch
 from qpeft.data.encode import Encoded, encode, encode_all, encode_each
-from qpeft.data.ends import AnswerEnds, answer_ends, settle_ends
+from qpeft.data.ends import AnswerEnds, answer_ends, ends_note, save_ends, settle_ends
 from qpeft.data.example import Example, Message
 from qpeft.data.load import Reader, Source, load_examples
 from qpeft.data.mix import mix
@@ -29,6 +29,7 @@ __all__ = [
     "encode",
     "encode_all",
     "encode_each",
+    "ends_note",
     "hold_out",
     "hold_out_line",
     "lengths",
@@ -36,6 +37,7 @@ __all__ = [
     "mix",
     "pad_batch",
     "render_sample",
+    "save_ends",
     "settle_ends",
     "split_by_opening",
     "split_digest",

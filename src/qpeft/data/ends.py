@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpeft.data.example import Example, Message
@@ -66,6 +68,25 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
 def settle_ends(generation: GenerationConfig, ends: AnswerEnds) -> None:
     """Make a model stop at these tokens by itself. Texts it cannot: `stop_strings` needs the tokenizer in each call."""
     generation.eos_token_id = list(ends.tokens) or None
+
+
+def save_ends(generation: GenerationConfig, ends: AnswerEnds, folder: Path) -> None:
+    """Write generation_config.json: the model's own, but for where answers end. Raises: OSError."""
+    settled = copy.deepcopy(generation)
+    settle_ends(settled, ends)
+    # Not `save_pretrained`, which refuses what it would load: a config at odds with itself is the base model's own.
+    (folder / "generation_config.json").write_text(settled.to_json_string(), encoding="utf-8")
+
+
+def ends_note(ends: AnswerEnds) -> str:
+    """A sentence for model cards on ends that no generation_config.json can name; "" where there are none."""
+    if not ends.texts:
+        return ""
+    texts = ", ".join(map(repr, ends.texts))
+    return (
+        f"The chat template ends answers by text that is several tokens: call `model.generate(..., "
+        f"stop_strings=[{texts}], tokenizer=tokenizer)`."
+    )
 
 
 def _numbers(ids: int | list[int] | None) -> list[int]:

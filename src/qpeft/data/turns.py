@@ -36,8 +36,8 @@ UNPROMPTED = "the generation prompt of the chat template ends in text that the t
 class Turn:
     """One assistant turn: characters [start, end) of the rendered text, its end-of-turn token included.
 
-    `trained`: whether the model should learn to say it. `ending`: the end-of-turn token as text, with the space that the
-    template puts before it; "" without one.
+    `trained`: whether the model should learn to say it. `ending`: the end-of-turn token as text, with space
+    before it; "" without one.
     """
 
     start: int

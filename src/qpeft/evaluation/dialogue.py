@@ -66,7 +66,9 @@ class ShownText(BaseStreamer):
 
     def _held_back(self, text: str) -> int:
         """Characters at the end of a text that may be the beginning of an end."""
-        lengths = (length for end in self.ends.texts for length in range(len(end), 0, -1) if text.endswith(end[:length]))
+        lengths = (
+            length for end in self.ends.texts for length in range(len(end), 0, -1) if text.endswith(end[:length])
+        )
         return max(lengths, default=0)
 
     def _show(self, text: str) -> None:

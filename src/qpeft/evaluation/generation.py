@@ -92,7 +92,7 @@ class _AtTexts(StoppingCriteria):
         # No token is less than a byte; one more on either side may hold a part of one.
         self._reach = max(len(text.encode()) for text in texts) + 2
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:  # type: ignore[override]  # noqa: ARG002
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:  # noqa: ARG002
         start = max(self._prompt_length, input_ids.shape[1] - self._reach)
         latest = self._tokenizer.batch_decode(input_ids[:, start:])
         done = [any(text in one for text in self._texts) for one in latest]

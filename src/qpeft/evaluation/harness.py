@@ -54,7 +54,8 @@ def evaluate_with_harness(
 ) -> tuple[TaskScore, ...]:
     """A model's scores on lm-eval tasks, in the order in which lm-eval gives them.
 
-    Answers stop where the chat template ends a turn, beside where the task stops them. lm-eval seeds the global generators of Python, NumPy and torch, so that few-shot examples are the same every time.
+    Answers stop where the chat template ends a turn, beside where the task stops them. lm-eval seeds the global
+    generators of Python, NumPy and torch, so that few-shot examples are the same every time.
 
     Args:
         model: a causal language model with or without adapters, on its device; its mode is as before afterwards.
@@ -102,13 +103,13 @@ def evaluate_with_harness(
 
 
 def _harness_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> Any:
-    """lm-eval's model, which by itself stops at the tokenizer's end of text and keeps other ends as a part of answers."""
+    """lm-eval's model. By itself it stops at the tokenizer's end of text, and keeps other ends as a part of answers."""
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
     ends = answer_ends(tokenizer, model.generation_config)
     marks = [*ends.texts, *map(str, tokenizer.convert_ids_to_tokens(list(ends.tokens)))]
 
-    class Stopping(HFLM):  # type: ignore[misc]  # lm-eval has no types
+    class Stopping(HFLM):
         def _model_generate(self, *args: Any, stop: list[str], **options: Any) -> Any:
             stops = {"eos_token_id": list(ends.tokens)} if ends.tokens else {}
             return super()._model_generate(*args, stop=[*stop, *ends.texts], **(stops | options))

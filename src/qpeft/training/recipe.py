@@ -16,7 +16,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from qpeft.adapters.build import build_config, check_targets
-from qpeft.data import Encoded, PackedExamples
+from qpeft.data import AnswerEnds, Encoded, PackedExamples, answer_ends, settle_ends
 from qpeft.errors import MemoryLimitError, OutputError, RecipeError
 from qpeft.evaluation import find_task
 from qpeft.models import Precision, choose_precision, default_device, device_name, load_skeleton, load_tokenizer
@@ -108,6 +108,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     set_seed(recipe.seed)
     model = adapted_model(recipe, config, dtype=precision.dtype)
     _show_model(recipe, model, console)
+    ends = _settle_ends(model, tokenizer, console)
     fit_frozen_factors(model, training.encoded, console)
     coefficient = recipe.training.router_aux_loss_coef
     # The other processes have the same model and data, but a launcher may have left their weights to the first.
@@ -134,7 +135,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     record = started | {"state": "finished"} | _results(trainer, progress, device_steps, started) | {"after": after}
     weights = whole_weights(model)
     if is_main_process():
-        save_run(recipe, model, weights, record, folder)
+        save_run(recipe, model, ends, weights, record, folder)
     console.print(f"saved to {folder}")
     return TrainedRun(record, model, tokenizer)
 
@@ -189,6 +190,15 @@ def _show_model(recipe: Recipe, model: PeftModel, console: Console) -> None:
     console.print(f"learning rate {learning_rate(recipe)}")
     if (processes := number_of_processes()) > 1:
         console.print(f"{processes} processes, each with batches of {recipe.training.batch_size} of its own")
+
+
+def _settle_ends(model: PeftModel, tokenizer: PreTrainedTokenizerBase, console: Console) -> AnswerEnds:
+    """Make the model stop where training will teach it to end its answers."""
+    ends = answer_ends(tokenizer, model.generation_config)
+    settle_ends(model.generation_config, ends)
+    if ends.news:
+        console.print(f"{ends.news}; generation stops at all of them")
+    return ends
 
 
 def _rows(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> Sequence[Encoded]:
