@@ -56,15 +56,15 @@ def test_numbers_of_parquet_that_are_none_are_refused_by_row(tmp_path, value):
 
 def test_numbers_that_are_none_are_refused_in_templates_inputs_and_questions_too(write, tmp_path):
     path = write('{"q": "a", "size": 1e999, "a": "b"}')
-    with pytest.raises(DataError, match="data.jsonl:1: 'size' must be"):
+    with pytest.raises(DataError, match=r"data.jsonl:1: 'size' must be"):
         load_examples(path, prompt="{q} {size}", response="{a}")
     assert load_examples(path, prompt="{q}", response="{a}")[0].messages == said("a", "b")
-    with pytest.raises(DataError, match="data.jsonl:1: 'input' must be"):
+    with pytest.raises(DataError, match=r"data.jsonl:1: 'input' must be"):
         load_examples(write('{"instruction": "a", "input": 1e999, "output": "b"}'))
-    with pytest.raises(DataError, match="data.jsonl:1: 'system' must be"):
+    with pytest.raises(DataError, match=r"data.jsonl:1: 'system' must be"):
         load_examples(write('{"instruction": "a", "system": -1e999, "output": "b"}'))
     (tmp_path / "questions.jsonl").write_text('{"question": 1e999}')
-    with pytest.raises(DataError, match="questions.jsonl:1: 'question' must be"):
+    with pytest.raises(DataError, match=r"questions.jsonl:1: 'question' must be"):
         read_questions(tmp_path / "questions.jsonl")
 
 

@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from qpeft.models.reading import reading
 
 COMMON = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 1}
+DECODER = {"vocab_size": 40, "d_model": 16, "max_position_embeddings": 16}
 WIDE = {"num_hidden_layers": 1, "intermediate_size": 16, "max_position_embeddings": 16}
 MODELS = {
     # Learned positions: two unused rows before them, none, and those up to the padding token.
@@ -15,7 +16,7 @@ MODELS = {
     "gpt_neo": (COMMON | {"max_position_embeddings": 16, "attention_types": [[["global"], 1]], "num_layers": 1}, 16),
     "bert": (COMMON | WIDE | {"is_decoder": True}, 16),
     "roberta": (COMMON | WIDE | {"is_decoder": True}, 14),
-    "bart": ({"vocab_size": 40, "d_model": 16, "decoder_layers": 1, "decoder_ffn_dim": 16, "max_position_embeddings": 16}, 16),
+    "bart": (DECODER | {"decoder_layers": 1, "decoder_ffn_dim": 16}, 16),
     # Fixed tables that do not grow, and one that is as wide as the configuration says.
     "gptj": ({"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "rotary_dim": 4, "n_positions": 16}, 16),
     "codegen": ({"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 4, "rotary_dim": 4, "n_positions": 16}, 16),
@@ -24,9 +25,9 @@ MODELS = {
     "llama": (COMMON | WIDE, None),
     "gpt_neox": (COMMON | WIDE, None),
     "bloom": ({"vocab_size": 40, "hidden_size": 16, "n_layer": 1, "n_head": 2}, None),
-    "xglm": ({"vocab_size": 40, "d_model": 16, "num_layers": 1, "attention_heads": 2, "ffn_dim": 16, "max_position_embeddings": 16}, None),
+    "xglm": (DECODER | {"num_layers": 1, "attention_heads": 2, "ffn_dim": 16}, None),
     "mamba": ({"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}, None),
-}  # fmt: skip
+}
 
 
 def model_of(kind, **changes):
