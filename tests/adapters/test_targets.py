@@ -141,7 +141,10 @@ def test_state_space_layers_whose_weight_is_read_are_refused_by_name(architectur
 
 @pytest.mark.parametrize("architecture", ["Mamba", "FalconMamba", "Jamba"])
 def test_the_table_is_right_that_dt_proj_is_never_called(architecture):
-    model, called = language_model(architecture, **(SSM | {"mamba_dt_rank": 4})), set()
+    model, called = (
+        language_model(architecture, **SSM, mamba_dt_rank=4, attn_layer_period=2, attn_layer_offset=1),
+        set(),
+    )
     for name, module in model.named_modules():
         module.register_forward_hook(lambda *_, name=name: called.add(name))
     for training in (True, False):
@@ -160,7 +163,8 @@ def test_the_table_is_right_that_rwkv_rescales_weights_and_not_updates():
             model = get_peft_model(model, LoraConfig(target_modules=["feed_forward.value"], init_lora_weights=False))
         with torch.no_grad():
             apart[adapted] = (model.train()(x).logits - model.eval()(x).logits).abs().max()
-    assert apart[False] < 1e-5 < 1e-2 < apart[True]
+    assert apart[False] < 1e-4
+    assert apart[True] > 1e-2
 
 
 def test_an_adapter_that_is_only_loaded_is_not_refused_but_named(caplog):
@@ -208,20 +212,20 @@ def linear_weights_read(source):
             if isinstance(target, ast.Attribute)
         }
         for method in (node for node in kind.body if isinstance(node, ast.FunctionDef) and "init" not in node.name):
-            inner = {
-                id(node.value): node.attr for node in ast.walk(method) if isinstance(node, ast.Attribute)
-            }
+            inner = {id(node.value): node.attr for node in ast.walk(method) if isinstance(node, ast.Attribute)}
             for node in ast.walk(method):
                 is_weight = isinstance(node, ast.Attribute) and node.attr == "weight"
-                if is_weight and isinstance(node.value, ast.Attribute) and node.value.attr in linear:
-                    if inner.get(id(node)) not in ("dtype", "device", "shape", "data"):
-                        yield kind.name, node.value.attr
+                is_read = inner.get(id(node)) not in ("dtype", "device", "shape", "data")
+                if is_weight and is_read and isinstance(node.value, ast.Attribute) and node.value.attr in linear:
+                    yield kind.name, node.value.attr
 
 
 def test_the_table_holds_every_linear_layer_of_transformers_that_is_read_and_not_called():
     models = Path(transformers.__file__).parent / "models"
     found = {
-        read for file in models.glob("*/modeling_*.py") for read in linear_weights_read(file.read_text(encoding="utf-8"))
+        read
+        for file in models.glob("*/modeling_*.py")
+        for read in linear_weights_read(file.read_text(encoding="utf-8"))
     }
     assert len(found) > 30
     known = {(kind, layer) for kind, reader in READERS.items() for layer in reader.layers}
@@ -281,11 +285,14 @@ def test_looking_for_odd_layers_draws_no_random_number_and_keeps_no_gradient():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")  # which PEFT itself adds for experts
 @pytest.mark.parametrize("architecture", WITH_ROUTERS)
 def test_all_linear_leaves_routers_alone_and_trains(config, method, architecture, caplog):
     model = language_model(architecture, **WITH_ROUTERS[architecture])
     with caplog.at_level(logging.WARNING, logger="qpeft"):
-        adapted = add_adapter(model, config(target_modules="all-linear"))
+        # Quantum-PEFT's rank cannot be above the one output of this gate.
+        odd = {"exclude_modules": ["shared_expert_gate"]} if architecture == "Qwen2Moe" else {}
+        adapted = add_adapter(model, config(target_modules="all-linear", **odd))
     assert ("all-linear leaves out" in caplog.text) == (architecture == "Phimoe")
     names = {name.rpartition(".")[2] for name in adapted.targeted_module_names}
     assert names.isdisjoint({"router", "gate", "lm_head"})
@@ -300,12 +307,8 @@ def test_a_router_that_is_no_linear_layer_is_refused_by_name():
 
 
 def test_all_linear_on_a_model_with_nothing_else_says_so(config):
-    with pytest.raises(AdapterError, match="all-linear finds no layer that it could adapt but 'block'"):
-        add_adapter(nn.Sequential(nn.ReLU(), Around(Pair(16, 16)).requires_grad_(False)), _only_block(config))
-
-
-def _only_block(config):
-    return config(target_modules="all-linear", exclude_modules=["head"])
+    with pytest.raises(AdapterError, match="all-linear finds no layer that it could adapt but 'block': Pair"):
+        add_adapter(Around(Pair(16, 16)), config(target_modules="all-linear", exclude_modules=["head"]))
 
 
 def test_what_all_linear_left_out_is_left_out_again_when_the_adapter_is_loaded(tmp_path):
@@ -333,25 +336,21 @@ TWO = {"target_modules": ["q_proj", "v_proj"]}
     ("options", "sentence"),
     [
         (TWO | {"modules_to_save": ["lm_haed"]}, r"modules_to_save names 'lm_haed'.*nearest is 'lm_head'"),
-        (TWO | {"modules_to_save": "lm_head"}, r"modules_to_save must be a list; got 'lm_head'. Write \[lm_head\]"),
         (TWO | {"layers_to_transform": [7]}, r"layer 7, in which target_modules has nothing: their layers are 0 to 1"),
         (TWO | {"layers_to_transform": [0, 2]}, r"layer 2, .*counted from 0"),
         (TWO | {"layers_to_transform": -1}, r"layer -1"),
         (TWO | {"layers_to_transform": 0, "layers_pattern": "blocks"}, r"by layers_pattern 'blocks'"),
-        (
-            {"target_modules": ["q_proj", "lm_head"], "layers_to_transform": [0]},
-            r"layers_to_transform leaves out 'lm_head'",
-        ),
         (TWO | {"exclude_modules": ["q_porj"]}, r"exclude_modules names 'q_porj'"),
-        (TWO | {"exclude_modules": "q_proj"}, r"exclude_modules is the single string 'q_proj'.*Write a list: \[q_proj\]"),
+        (
+            TWO | {"exclude_modules": "q_proj"},
+            r"exclude_modules is the single string 'q_proj'.*Write a list: \[q_proj\]",
+        ),
         (
             {"target_modules": "q_proj"},
-            r"single string 'q_proj', so it is a regular expression for whole names, such as "
-            r"'model.layers.0.self_attn.q_proj', and it matches none. Write a list: \[q_proj\].",
+            r"single string 'q_proj', .* such as 'model.layers.0.self_attn.q_proj', .* Write a list: \[q_proj\]\.",
         ),
         ({"target_modules": "q_proj, v_proj"}, r"Write a list: \[q_proj, v_proj\]"),
         ({"target_modules": "query"}, r"Write a list of last parts of names; .* called q_proj, "),
-        ({"target_modules": "(q_proj"}, r"target_modules '\(q_proj' is no regular expression"),
     ],
     ids=str,
 )
@@ -364,17 +363,36 @@ def test_what_matches_nothing_is_an_error(llama, config, via, options, sentence)
     assert not any("branch" in name or "lora" in name for name, _ in llama.named_modules())
 
 
-@pytest.mark.parametrize("option", ["rank_pattern", "alpha_pattern"])
-def test_a_pattern_for_a_layer_that_is_not_adapted_is_an_error(llama, method, config, option):
+def test_a_target_outside_the_layers_that_are_chosen_is_an_error(llama, config):
+    made = config(target_modules=["q_proj", "lm_head"], layers_to_transform=[0])
+    with pytest.raises(AdapterError, match=r"layers_to_transform leaves out 'lm_head', which target_modules names"):
+        add_adapter(Around(llama), made)
+
+
+@pytest.mark.parametrize("option", ["target_modules", "exclude_modules"])
+def test_a_string_that_is_no_regular_expression_is_refused(llama, config, option):
+    with pytest.raises(AdapterError, match=rf"{option} '\(q_proj' is no regular expression: missing \)"):
+        check_targets(llama, config(**(TWO | {option: "(q_proj"})))
+
+
+def test_one_name_where_a_list_is_needed_is_an_error(llama, config):
+    made = config(**TWO)
+    made.modules_to_save = "lm_head"
+    with pytest.raises(AdapterError, match=r"modules_to_save must be a list; got 'lm_head'. Write \[lm_head\]"):
+        add_adapter(llama, made)
+
+
+@pytest.mark.parametrize(("option", "value"), [("rank_pattern", 2), ("alpha_pattern", 2.0)])
+def test_a_pattern_for_a_layer_that_is_not_adapted_is_an_error(llama, method, config, option, value):
     if method == "quanta":
         pytest.skip("has no rank")
     with pytest.raises(AdapterError, match=rf"{option} has a value for 'k_proj', .* called q_proj, v_proj"):
-        add_adapter(llama, config(**TWO, **{option: {"k_proj": 2}}))
-    add_adapter(llama, config(**TWO, **{option: {r"layers\.0\..*q_proj": 2}}))
+        add_adapter(llama, config(**TWO, **{option: {"k_proj": value}}))
+    add_adapter(llama, config(**TWO, **{option: {r"layers\.0\..*q_proj": value}}))
 
 
 def test_a_parameter_that_is_not_there_is_an_error(llama):
-    with pytest.raises(AdapterError, match="target_parameters names 'experts.gate_up_porj'"):
+    with pytest.raises(AdapterError, match=r"target_parameters names 'experts.gate_up_porj'"):
         add_adapter(llama, LoraConfig(**TWO, target_parameters=["experts.gate_up_porj"]))
 
 
@@ -431,12 +449,12 @@ def test_an_adapter_on_a_model_in_evaluation_mode_drops_nothing(config, method):
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_pefts_own_call_leaves_a_model_in_evaluation_mode_too(name):
     options = {} if name == "quanta" else {"rank": 4}
-    model = get_peft_model(
-        Around(nn.Linear(16, 16)).eval(), build_config(name, {**options, "dropout": 0.5, "target_modules": ["block"]})
-    )
+    options |= {"dropout": 0.5, "task_type": None}
+    first, second = (build_config(name, {**options, "target_modules": [target]}) for target in ("block", "head"))
+    model = get_peft_model(Around(nn.Linear(16, 16)).eval(), first)
     assert not any(module.training for module in model.base_model.modules())
     model.train()
-    model.add_adapter("second", build_config(name, {**options, "dropout": 0.5, "target_modules": ["head"]}))
+    model.add_adapter("second", second)
     assert model.base_model.model.head.training
 
 
@@ -466,7 +484,8 @@ def test_switching_an_adapter_off_and_on_leaves_frozen_weights_frozen(name, is_f
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_one_frozen_weight_stays_frozen_beside_trained_ones(name):
     options = {} if name == "quanta" else {"rank": 4}
-    model = get_peft_model(Around(nn.Linear(16, 16)), build_config(name, {**options, "target_modules": ["block"]}))
+    made = build_config(name, {**options, "target_modules": ["block"], "task_type": None})
+    model = get_peft_model(Around(nn.Linear(16, 16)), made)
     first, *others = [weight for weight in model.parameters() if weight.requires_grad]
     first.requires_grad_(False)
     with model.disable_adapter():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -47,6 +48,14 @@ def check_numbers(numbers: Mapping[str, Any]) -> None:
     for name, value in numbers.items():
         if not is_number(value):
             raise AdapterError(f"{name} must be a finite number; got {value!r}.")
+
+
+def check_pattern(name: str, pattern: Any) -> None:
+    """Raises: AdapterError for a string that is no regular expression, by the option's name."""
+    try:
+        re.compile(pattern if isinstance(pattern, str) else "")
+    except re.error as error:
+        raise AdapterError(f"{name} {pattern!r} is no regular expression: {error}.") from error
 
 
 def nearest_option(name: str, known: Iterable[str]) -> str:
@@ -104,6 +113,8 @@ class AdapterConfig(PeftConfig):
                 f"This adapter is of format {self.format_version!r}; this qpeft knows {FORMAT_VERSION}. "
                 "Load it with the qpeft that saved it, or a newer one."
             )
+        for name in ("target_modules", "exclude_modules"):
+            check_pattern(name, getattr(self, name))
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]
         if isinstance(self.exclude_modules, list):
@@ -139,6 +150,8 @@ class RankedConfig(AdapterConfig):
         for name in ("rank_pattern", "alpha_pattern"):
             if not isinstance(getattr(self, name), dict):
                 raise AdapterError(f"{name} goes from names of modules to numbers; got {getattr(self, name)!r}.")
+            for pattern in getattr(self, name):
+                check_pattern(name, pattern)
         check_counts({"rank": self.rank, **_named("rank_pattern", self.rank_pattern)})
         check_numbers({"alpha": self.alpha, **_named("alpha_pattern", self.alpha_pattern)})
 

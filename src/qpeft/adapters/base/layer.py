@@ -55,7 +55,7 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         self.name = name
         self.in_features: int = layer.in_features
         self.out_features: int = layer.out_features
-        self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
+        self.add_module(self.adapter_layer_names[0], nn.ModuleDict().train(base_layer.training))
         self._active_adapter: str | list[str] = adapter_name
         self._disable_adapters = False
         self._were_trainable: dict[str, bool] = {}

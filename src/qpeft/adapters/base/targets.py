@@ -15,6 +15,7 @@ from peft import PeftConfig
 from torch import Tensor, nn
 
 from qpeft.adapters import bridge
+from qpeft.adapters.base.config import check_pattern
 from qpeft.errors import AdapterError
 
 logger = logging.getLogger(__name__)
@@ -165,8 +166,8 @@ def unfit_layers(model: nn.Module) -> dict[str, str]:
                     if isinstance(getattr(module, child, None), nn.Module):
                         full_name = f"{name}.{child}" if name else child
                         unfit[full_name] = (
-                            f"an adapter there would not act, or not always: in a {kind.__name__} its weight is {reader.how}. "
-                            f"{reader.instead}"
+                            f"an adapter there would not act, or not always: in a {kind.__name__} its weight is "
+                            f"{reader.how}. {reader.instead}"
                         )
         if isinstance(module, nn.Linear) and (found := _returned(module)) is not None:
             unfit[name] = (
@@ -208,7 +209,7 @@ def check_targets(model: nn.Module, config: PeftConfig, *, strict: bool = True) 
             "exclude_modules."
         )
     _check_layers(model, config)
-    _check_patterns(bridge.targeted_modules(model, config), config)
+    _check_patterns(model, config)
 
 
 def warn_of_unfit(model: nn.Module, config: PeftConfig) -> None:
@@ -303,11 +304,15 @@ def _check_layers(model: nn.Module, config: PeftConfig) -> None:
             )
 
 
-def _check_patterns(targeted: Collection[str], config: PeftConfig) -> None:
+def _check_patterns(model: nn.Module, config: PeftConfig) -> None:
+    """rank_pattern and alpha_pattern, whose keys are the layers, or in LoRA parameters, that are adapted."""
+    targeted, parameters = bridge.targeted_modules(model, config), getattr(config, "target_parameters", None) or ()
+    ends = sorted({name.rsplit(".", 1)[-1] for name in targeted})
+    targeted += [name for name, _ in model.named_parameters() if any(_ends(name, end) for end in parameters)]
     for option in ("rank_pattern", "alpha_pattern"):
         for key in getattr(config, option, None) or ():
-            if not any(_matches(option, rf"(.*\.)?({key})", name) for name in targeted):
-                ends = sorted({name.rsplit(".", 1)[-1] for name in targeted})
+            check_pattern(option, key)
+            if not any(re.match(rf"(.*\.)?({key})$", name) for name in targeted):
                 raise AdapterError(
                     f"{option} has a value for {key!r}, which is no layer that is adapted; those are called "
                     f"{', '.join(ends)}."
@@ -330,10 +335,8 @@ def _of_one_string(option: str, pattern: str, names: Collection[str], model: nn.
 
 
 def _matches(option: str, pattern: str, name: str) -> bool:
-    try:
-        return re.fullmatch(pattern, name) is not None
-    except re.error as error:
-        raise AdapterError(f"{option} {pattern!r} is no regular expression: {error}.") from error
+    check_pattern(option, pattern)
+    return re.fullmatch(pattern, name) is not None
 
 
 def _likeness(one: str, other: str) -> float:
