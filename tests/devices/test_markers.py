@@ -52,7 +52,7 @@ def test_markers_are_spread_never_in_the_middle_never_zeros_and_belong_to_their_
         assert len(markers) == count
         parts = {place * count // total for place in markers}
         assert len(parts) >= count - 1  # one in each equal part, but for rounding at their borders
-        assert all(2 * place != total - 1 and 0 <= place < total for place in markers)
+        assert all(2 * place != total - 1 and 0 < place < total - 1 for place in markers)
         assert all(len(outcome) == num_qubits and "1" in outcome for outcome in markers.values())
         assert len(set(markers.values())) >= min(count, 2**num_qubits - 1) - (num_qubits > 8)
         assert draw_markers(f"job {number}", num_circuits, num_qubits) == markers

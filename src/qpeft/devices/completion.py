@@ -173,20 +173,22 @@ class Completion:
         return False
 
     def _collect(self, batch: Batch) -> None:
-        """Ask after a batch; where the device only failed to answer, pause: the job itself is none the worse for that.
+        """Ask after a batch, and again where the device only failed to answer: the job itself is none the worse."""
+        while not self._is_answered(batch):
+            time.sleep(TROUBLED_PAUSES[self._unanswered - 1] * self.longest_pause)
 
-        Raises: what will not be otherwise when asked again; anything, after as many questions in a row as have pauses.
-        """
+    def _is_answered(self, batch: Batch) -> bool:
+        """Raises: what will not be otherwise when asked again; anything, after as many questions as have pauses."""
         try:
             jobs.collect(self.journal, self.device, batch)
         except DeviceError as error:
             is_final = isinstance(error, (JobError, CredentialsError, JournalError, OrderError))
             if is_final or not self._keeps_jobs or self._unanswered == len(TROUBLED_PAUSES):
                 raise
-            time.sleep(TROUBLED_PAUSES[self._unanswered] * self.longest_pause)
             self._unanswered += 1
-        else:
-            self._unanswered = 0
+            return False
+        self._unanswered = 0
+        return True
 
     def _is_over_elsewhere(self, batch: Batch) -> bool:
         """For a job in the memory of a process: wait while that is another one that lives; else plan it anew.

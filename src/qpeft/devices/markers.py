@@ -48,8 +48,9 @@ def draw_markers(identity: str, num_circuits: int, num_qubits: int) -> dict[int,
     if not count:
         return {}
     total, stream = num_circuits + count, Stream(SampleKey(0, module=f"markers {identity}"))
-    # One in each of as many equal parts, so that no long part of the list can move without one of them.
-    bounds = [total * part // count for part in range(count + 1)]
+    # One in each of as many equal parts, so that no long part of the list can move without one of them; neither first
+    # nor last, which stay where they are when two halves are taken in turn.
+    bounds = [1, *(total * part // count for part in range(1, count)), total - 1]
     places = []
     for u, first, last in zip(stream.uniforms(count).tolist(), bounds, bounds[1:], strict=False):
         place = first + int(u * (last - first))

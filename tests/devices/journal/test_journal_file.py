@@ -15,9 +15,10 @@ from fake_device import FakeDevice, rotation
 from killed import PROCESSES
 
 from qpeft.devices import CallKey
-from qpeft.devices.journal import BatchState, Journal, Request, default_path
+from qpeft.devices.journal import BatchState, Journal, Request, database, default_path
 from qpeft.devices.journal.hashing import hash_batch, hash_circuit
-from qpeft.devices.journal.owner import is_alive, this_process
+from qpeft.devices.journal.owner import is_alive, is_sending, sending, this_process
+from qpeft.devices.journal.schema import create_tables
 from qpeft.devices.runner import JournalledRunner
 from qpeft.errors import JournalError
 
@@ -290,3 +291,30 @@ def test_a_journal_of_an_older_version_goes_on_as_one_of_this(journal, runner, d
     again(device, [rotation(0.0)], 1000, key=key)
     again(device, [rotation(1.0)], 1000, key=replace(key, step=1))
     assert [len(job["circuits"]) for job in device.jobs()] == [1, 1]
+
+
+def test_a_thread_that_comes_second_does_not_make_the_first_look_dead(journal):
+    with sending(journal.path, 7):
+        with sending(journal.path, 7):
+            pass
+        assert is_sending(this_process(), journal.path, 7)
+    assert not is_sending(this_process(), journal.path, 7)
+
+
+def test_a_journal_is_never_found_half_made(tmp_path, monkeypatch):
+    path, seen = tmp_path / "folder" / "journal.sqlite", []
+
+    def killed(connection):
+        create_tables(connection)
+        seen.append(path.exists())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "create_tables", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Journal(path)
+    assert seen == [False]
+    assert list(path.parent.iterdir()) == []
+    Journal(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [one.name for one in path.parent.iterdir()] == ["journal.sqlite"]

@@ -35,7 +35,7 @@ def store_rejected(
     text = json.dumps([[dict(one) for one in reply] for reply in replies], separators=(",", ":"))
     connection.execute(
         "INSERT OR IGNORE INTO rejected VALUES (?, ?, ?, ?, ?, ?)",
-        (batch.number, time.time(), batch.job_id, reason, text, zlib.crc32(text.encode())),
+        (batch.number, zlib.crc32(text.encode()), time.time(), batch.job_id, reason, text),
     )
 
 

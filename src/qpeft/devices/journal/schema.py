@@ -10,9 +10,10 @@ APPLICATION = 0x71706A6C
 """Marks the file as ours ("qpjl"), in SQLite's header."""
 
 # What came and is not used, since its order cannot be trusted: a list of replies, each a list of distributions (JSON).
+# The key stands first, as SQLite stores it: its own check of older versions mistakes the columns otherwise.
 REJECTED = """CREATE TABLE rejected (
-    batch INTEGER NOT NULL REFERENCES batches, at REAL NOT NULL, job_id TEXT, reason TEXT NOT NULL,
-    replies TEXT NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (batch, checksum)) WITHOUT ROWID"""
+    batch INTEGER NOT NULL REFERENCES batches, checksum INTEGER NOT NULL, at REAL NOT NULL, job_id TEXT,
+    reason TEXT NOT NULL, replies TEXT NOT NULL, PRIMARY KEY (batch, checksum)) WITHOUT ROWID"""
 TABLES = (
     """CREATE TABLE calls (
         id INTEGER PRIMARY KEY, run TEXT NOT NULL, step INTEGER NOT NULL, module TEXT NOT NULL, call INTEGER NOT NULL,
