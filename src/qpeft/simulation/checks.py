@@ -11,6 +11,12 @@ from qpeft.circuits import Circuit
 from qpeft.errors import ShotsError, SimulationError
 
 
+NOT_MAPPED = (
+    "Samples, and values from devices, are not mapped by torch.func (vmap, jacrev). Pass rows as leading axes of inputs: "
+    "one call evaluates all of them."
+)
+
+
 def whole_number(value: object) -> int | None:
     """An integer of whatever type, such as numpy's, as an int; None for true, for text and for fractions."""
     if isinstance(value, bool):
@@ -65,6 +71,11 @@ def check_angles(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
     """`check_shapes`, and that every angle is finite. Raises: SimulationError."""
     check_shapes(circuit, inputs, weights)
     for name, angles in (("inputs", inputs), ("weights", weights)):
-        bad = (~torch.isfinite(angles)).sum().item()
+        try:
+            bad = (~torch.isfinite(angles)).sum().item()
+        except RuntimeError as error:
+            if "vmap" in str(error):
+                raise SimulationError(NOT_MAPPED) from error
+            raise
         if bad:
             raise SimulationError(f"{name} must be finite angles; got {bad} of {angles.numel()} NaN or infinite.")

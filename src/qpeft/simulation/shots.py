@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.errors import GradientError
+from qpeft.simulation.autograd import FirstOrder
 from qpeft.simulation.checks import check_angles, check_shots
 from qpeft.simulation.expectations import expectations
 from qpeft.simulation.noise.counter import SampleKey, Stream
@@ -189,10 +190,14 @@ def _signs(observable: str, device: torch.device) -> Tensor:
     return signs
 
 
-class _NoGradient(torch.autograd.Function):
+class _NoGradient(FirstOrder):
     @staticmethod
-    def forward(_ctx: Any, values: Tensor, *_angles: Tensor) -> Tensor:
+    def forward(values: Tensor, *_angles: Tensor) -> Tensor:
         return values.view_as(values)
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Any, ...], _output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(_ctx: Any, *_grads: Tensor) -> Tensor:
@@ -202,10 +207,14 @@ class _NoGradient(torch.autograd.Function):
         )
 
 
-class _StraightThrough(torch.autograd.Function):
+class _StraightThrough(FirstOrder):
     @staticmethod
-    def forward(_ctx: Any, values: Tensor, _exact_values: Tensor) -> Tensor:
+    def forward(values: Tensor, _exact_values: Tensor) -> Tensor:
         return values.view_as(values)
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Any, ...], _output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(_ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
