@@ -112,7 +112,7 @@ class PennyLaneDevice(AbstractDevice):
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
         """Keep a job for its first poll. Raises: as `check_request`; nothing was sent then."""
-        check_request(self.capabilities(), circuits, shots)
+        shots = check_request(self.capabilities(), circuits, shots)
         kept = tuple(circuits)
         return self._jobs.add(lambda: self._run(kept, shots))
 

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from qpeft.circuits import Circuit
 from qpeft.devices import markers
 from qpeft.errors import DeviceError, JobError, ShotsError
+from qpeft.simulation.checks import check_shots
 from qpeft.simulation.noise import NoiseModel
 
 Distribution: TypeAlias = dict[str, float]
@@ -162,18 +163,29 @@ class AbstractDevice(ABC):
         """What the device says of its own errors; None if it says nothing or has none."""
 
 
-def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots: int | None) -> None:
-    """Everything that can be known to fail before something is sent.
+def device_shots(capabilities: Capabilities, shots: int | None) -> int | None:
+    """Shots per circuit as an int, whatever type of integer came; None for exact values.
+
+    Raises: ShotsError if the device takes no such number.
+    """
+    name, remedy = capabilities.name, "For exact values use 'local' with shots=None."
+    if shots is None:
+        if not capabilities.can_be_exact:
+            raise ShotsError(f"{name} samples, so shots must be at least 1; got None. {remedy}")
+        return None
+    number = check_shots(shots, f"{name} samples", remedy)
+    if capabilities.max_shots is not None and number > capabilities.max_shots:
+        raise ShotsError(f"{name} takes at most {capabilities.max_shots:,} shots per circuit; got {number:,}.")
+    return number
+
+
+def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots: int | None) -> int | None:
+    """Everything that can be known to fail before something is sent; returns shots as `device_shots` does.
 
     Raises: ShotsError or DeviceError, saying what came and what the device takes.
     """
     name = capabilities.name
-    if shots is None and not capabilities.can_be_exact:
-        raise ShotsError(f"{name} samples, so shots must be at least 1; got None. For exact values use 'local'.")
-    if shots is not None and shots < 1:
-        raise ShotsError(f"{name} samples, so shots must be at least 1; got {shots}. For exact values use 'local'.")
-    if shots is not None and capabilities.max_shots is not None and shots > capabilities.max_shots:
-        raise ShotsError(f"{name} takes at most {capabilities.max_shots:,} shots per circuit; got {shots:,}.")
+    shots = device_shots(capabilities, shots)
     if capabilities.max_circuits is not None and len(circuits) > capabilities.max_circuits:
         raise DeviceError(f"{name} takes at most {capabilities.max_circuits} circuits a job; got {len(circuits)}.")
     for circuit in circuits:
@@ -184,6 +196,7 @@ def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots
         unknown = {operation.gate_name for operation in circuit.operations} - capabilities.gate_names
         if unknown:
             raise DeviceError(f"{name} has no gate {', '.join(sorted(unknown))}; use another ansatz.")
+    return shots
 
 
 def check_results(circuits: Sequence[Circuit], results: Sequence[Distribution]) -> None:

@@ -201,7 +201,7 @@ class OriginDevice(AbstractDevice):
     def _arguments(self, circuits: Sequence[Circuit], shots: int | None) -> dict[str, object]:
         """Of the question that sends a job, after every check that can be made before."""
         try:
-            check_request(self.capabilities(), circuits, shots)
+            shots = check_request(self.capabilities(), circuits, shots)
             if not circuits:
                 raise DeviceError("A job holds at least one circuit; got none.")
             self._check_listed(must_be_online=True)
