@@ -5,12 +5,18 @@ import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tiny_model import make_model, write_sums
 
 if not torch.cuda.is_available():
     # Triton reads this once, when something first imports it: without a GPU its kernels run in its interpreter.
     os.environ["TRITON_INTERPRET"] = "1"
+
+# The same examples in every run and on every machine, and no verdict by how long one took.
+UNTIMED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+settings.register_profile("qpeft", derandomize=True, deadline=None, suppress_health_check=UNTIMED)
+settings.load_profile("qpeft")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -33,6 +39,23 @@ def tiny_model(tmp_path_factory):
 def sums(tmp_path_factory):
     """JSONL file of 24 questions with numbers for answers."""
     return write_sums(tmp_path_factory.mktemp("sums") / "sums.jsonl")
+
+
+@pytest.fixture
+def accepted():
+    """A function that fuzz tests tell whether an input was accepted; a test fails that refuses more than it should.
+
+    Its option `at_least` is the share of all inputs that must be accepted: about half of what the test was seen to
+    accept. Without it a reader that refuses everything would pass.
+    """
+    outcomes, shares = [], {0.0}
+
+    def note(outcome, *, at_least):
+        outcomes.append(bool(outcome))
+        shares.add(at_least)
+
+    yield note
+    assert sum(outcomes) >= max(shares) * len(outcomes), f"{sum(outcomes)} of {len(outcomes)} inputs were accepted"
 
 
 @pytest.fixture

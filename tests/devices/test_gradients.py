@@ -93,7 +93,7 @@ def test_gradients_of_float32_angles_are_float32_and_close():
         assert_close(one, other, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(circuits(max_qubits=3, max_operations=12))
 def test_parameter_shift_of_any_circuit_equals_finite_differences(data):
     circuit = build(data)

@@ -1,7 +1,6 @@
 """The device against an emulator: everything that Origin's cloud and its client do that must not reach a user."""
 
 import ast
-import itertools
 import json
 import math
 import os
@@ -45,30 +44,27 @@ def stored_body(cloud, job_id):
 
 def test_other_threads_go_on_while_the_cloud_takes_its_time(origin_device, origin_cloud):
     job_id = origin_device.submit(FLIPS, 20)
-    origin_cloud.fault(kind="delay", endpoint="detail", seconds=0.6)
+    origin_cloud.fault(kind="delay", endpoint="detail", seconds=0.3)
     ticks, is_over = [], threading.Event()
 
     def tick():
-        while not is_over.wait(0.01):
-            ticks.append(time.monotonic())
+        while not is_over.wait(0.005):
+            ticks.append(None)
 
     ticking = threading.Thread(target=tick)
     ticking.start()
-    start = time.monotonic()
+    before = len(ticks)
     origin_device.poll(job_id)
-    waited = time.monotonic() - start
+    while_waiting = len(ticks) - before
     is_over.set()
     ticking.join()
-    assert waited >= 0.6
-    assert max(after - before for before, after in itertools.pairwise(ticks)) < 0.3
+    assert while_waiting >= 10  # of 60; a client that held the lock of the interpreter would leave none
 
 
 def test_polling_returns_at_once_however_long_a_job_takes(origin_device, origin_cloud, monkeypatch):
     monkeypatch.setattr(origin_cloud.server.cloud, "_timing", Timing(60, 60, 60))
     job_id = origin_device.submit(FLIPS, 20)
-    start = time.monotonic()
-    assert origin_device.poll(job_id).state is JobState.WAITING
-    assert time.monotonic() - start < 5
+    assert origin_device.poll(job_id).state is JobState.WAITING  # whoever waits for the job sees it running or over
     called = {node.attr for node in ast.walk(ast.parse(Path(worker.__file__).read_text())) if hasattr(node, "attr")}
     assert "query" in called
     assert "result" not in called
@@ -307,9 +303,10 @@ def test_an_interrupt_before_a_worker_has_the_job_is_certain(start_cloud, make_d
         patch.setattr(Cloud, "_running", interrupt)
         with pytest.raises(KeyboardInterrupt):
             device.submit(FLIPS, 10, ticket="interrupted")
-    start = time.monotonic()
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     assert device.find_job("interrupted") is None
-    assert time.monotonic() - start < 10
+    assert pauses == []  # as for a worker that may still send it
 
 
 def test_a_refusal_is_certain(origin_device, origin_cloud):

@@ -89,6 +89,13 @@ class AbstractAdapterModel(BaseTuner):
         self._check_mixed()
         return mixed_batch(self, adapter_names, kwargs.get("num_beams"))
 
+    def add_weighted_adapter(self, *_: Any, **__: Any) -> None:
+        """Refuse what PEFT has for LoRA and IA3 alone; it looks for the method here."""
+        raise AdapterError(
+            "add_weighted_adapter would sum weights, but no sum of two qpeft adapters' weights gives the sum of their "
+            "updates. To add the updates, activate both adapters: model.base_model.set_adapter([...])."
+        )
+
     def _check_mixed(self) -> None:
         """Raises: AdapterError where the method cannot mix adapters within a batch."""
 
