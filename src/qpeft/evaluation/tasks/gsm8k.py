@@ -19,7 +19,7 @@ _ANY = re.compile(r"-?[$\d.,]{2,}|-?\d+", re.ASCII)
 class Gsm8k(AbstractTask):
     """Equality of numbers as text, without commas, dollar signs and a full stop at the end: 12.0 is not 12.
 
-    The rules are those of lm-eval's task, so that figures compare with it where prompts are the same. The one departure:
+    The rules are those of lm-eval's task, so that figures compare with it where prompts are the same. One departure:
     numbers in typographic signs are read, where lm-eval overlooks a minus that is no hyphen.
     """
 
