@@ -58,7 +58,7 @@ def print_scores(wanted: Wanted, load: Callable[[], Adapted], console: Console) 
         task.require_packages()
     adapted = load()
     options = _data(adapted, wanted)
-    held_out = load_held_out(options, adapted.tokenizer)
+    held_out = load_held_out(options, adapted.tokenizer) if options.eval or options.hold_out else None
     if held_out is None:
         raise DataError("The training run held no data out; name some with --data.")
     known = reading(adapted.model, adapted.recipe.model.name)

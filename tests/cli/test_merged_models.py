@@ -113,14 +113,16 @@ def test_plain_transformers_stops_where_the_folders_say(folders):
         assert tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id) == ends, kind
         made = model.generate(**question, max_new_tokens=20, do_sample=False)
         assert tokenizer.decode(made[0, question["input_ids"].shape[1] :]) == "ab3<|im_end|>", kind
-    assert AutoTokenizer.from_pretrained(folders / "merged").chat_template == TEMPLATE
+    # Complaint: a merge writes another end of text into the tokenizer, and servers wait for that (unsloth 5386).
+    merged_tokenizer = AutoTokenizer.from_pretrained(folders / "merged")
+    assert (merged_tokenizer.chat_template, merged_tokenizer.eos_token) == (TEMPLATE, tokenizer.eos_token)
 
 
 def test_the_code_of_the_card_ends_answers(folders, monkeypatch):
     card = (folders / "adapter/README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(folders / "adapter"))
     names = {}
-    exec(code, names)  # noqa: S102
+    exec(code, names)
     assert names["tokenizer"].convert_tokens_to_ids("<|im_end|>") in names["model"].generation_config.eos_token_id
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qpeft.data import Example, Message, answer_ends, encode
+from qpeft.data import Example, Message, answer_ends, encode, save_ends
 from qpeft.evaluation import TASKS, generate, score
 from qpeft.evaluation.dialogue import Sampling, ShownText, stream_answer
 from qpeft.evaluation.harness import evaluate_with_harness
@@ -153,3 +153,14 @@ def test_a_template_that_wants_a_system_message_or_one_question_only_is_heard_to
     for refusal in ("messages[0].role != 'system'", "messages | length > 2"):
         tokenizer.chat_template = f"{{% if {refusal} %}}{{{{ raise_exception('no') }}}}{{% endif %}}{TEMPLATE}"
         assert tokenizer.convert_ids_to_tokens(answer_ends(tokenizer, None).tokens) == ["<|im_end|>", END_OF_TEXT]
+
+
+def test_the_rest_of_a_generation_config_is_kept_even_at_odds_with_itself(tmp_path):
+    """Complaint: a merge loses the generation config (mergekit 275). transformers would refuse to save this one."""
+    model, tokenizer = load(make_scripted_model(tmp_path / "model", "ab3<|im_end|>"))
+    model.generation_config.update(do_sample=False, temperature=0.3, repetition_penalty=1.2)
+    save_ends(model.generation_config, answer_ends(tokenizer, model.generation_config), tmp_path)
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    found = json.loads((tmp_path / "generation_config.json").read_text())
+    assert (found["temperature"], found["repetition_penalty"]) == (0.3, 1.2)
+    assert tokenizer.convert_ids_to_tokens(found["eos_token_id"]) == ["<|im_end|>", END_OF_TEXT]
