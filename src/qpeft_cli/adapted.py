@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from qpeft.adapters.load import load_adapter
 from qpeft.errors import AdapterError, ModelError
 from qpeft.models import load_tokenizer
+from qpeft.models.reading import reading
 from qpeft.runs import read_record
 from qpeft.runs.record import FILE_NAME
 from qpeft.training.config import parse_recipe
@@ -102,4 +103,7 @@ def load_onto(base: ModelSection, folder: Path, *, trust_remote_code: bool = Fal
         )
     base = base.model_copy(update={"trust_remote_code": trust_remote_code})
     tokenizer = load_tokenizer(base.name, chat_template=base.chat_template, trust_remote_code=trust_remote_code)
-    return AdaptedModel(load_adapter(base_model(base), folder), tokenizer)
+    model = base_model(base)
+    if (fault := reading(model, base.name).padding_fault(tokenizer)) is not None:
+        raise ModelError(fault)
+    return AdaptedModel(load_adapter(model, folder), tokenizer)

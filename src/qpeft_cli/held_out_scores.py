@@ -21,7 +21,9 @@ from qpeft.data.templates import PairTemplate
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import AbstractTask, Scores, find_task, score
 from qpeft.evaluation.dialogue import context_length
+from qpeft.models.reading import reading
 from qpeft.runs import environment, hash_file, make_folder, write_atomically
+from qpeft.training.readable import unreadable
 from qpeft.training.sections import DataSection
 from qpeft.training.splits import Split, data_hashes, load_held_out
 from qpeft_cli.adapted import Adapted, read_recipe
@@ -61,6 +63,9 @@ def print_scores(wanted: Wanted, load: Callable[[], Adapted], console: Console) 
     held_out = load_held_out(options, adapted.tokenizer)
     if held_out is None:
         raise DataError("The training run held no data out; name some with --data.")
+    known = reading(adapted.model, adapted.recipe.model.name)
+    if (fault := unreadable(known, adapted.tokenizer, held_out.encoded)) is not None:
+        raise DataError(fault)
     path = None
     if wanted.task is not None or wanted.output is not None:
         console.print(f"{held_out.source}: {held_out}")

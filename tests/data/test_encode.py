@@ -222,7 +222,7 @@ def test_answer_wholly_cut_off_names_the_example_and_the_length_needed(with_temp
     with pytest.raises(
         DataError,
         match=rf"data.jsonl:7: answer wholly cut off: starts at token {first}, max_length is {first} "
-        rf"\(2 of 3 examples\).* max_length to {first + 1} or more",
+        rf"\(2 of 3 examples\).* data.max_length to {first + 1} or more, .* data.drop_longer: true",
     ):
         encode_all(tokenizer, [dialogue("Hi", "One"), dialogue("Hi", "One"), dialogue("", "A")], max_length=first)
     encode(tokenizer, dialogue("Hi", "One"), max_length=first + 1)

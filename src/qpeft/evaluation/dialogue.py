@@ -14,6 +14,7 @@ from qpeft.adapters.modes import evaluating
 from qpeft.data import Message
 from qpeft.errors import DataError
 from qpeft.evaluation.generation import prompts
+from qpeft.models.reading import reading
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def stream_answer(
 ) -> None:
     """Answer one dialogue; the text goes to `streamer` as it is made, and stays there if this is interrupted."""
     batch = tokenizer(prompts(tokenizer, [messages]), add_special_tokens=False, return_tensors="pt")
+    _require_known(model, tokenizer, batch["input_ids"][0].tolist(), "The question")
     with evaluating(model):
         model.generate(
             **batch.to(next(model.parameters()).device),
@@ -88,8 +90,7 @@ def stream_answer(
 
 def context_length(model: PreTrainedModel) -> int | None:
     """Tokens that a model reads at once, prompt and answer together; None if it says nothing of a limit."""
-    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return length
+    return reading(model).made_for
 
 
 def require_room(
@@ -100,17 +101,29 @@ def require_room(
     *,
     max_new_tokens: int,
 ) -> None:
-    """Raises: DataError if a question and the longest answer are more than the model reads at once; it names whose."""
-    context = context_length(model)
-    if context is None or not questions:
+    """Raises: DataError if a question and the longest answer are more than the model reads at once, or a question has a
+    token that the model does not know; it names whose.
+    """
+    if not questions:
         return
-    texts = prompts(tokenizer, questions)
+    context, texts = context_length(model), prompts(tokenizer, questions)
     for source, ids in zip(sources, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
-        if len(ids) + max_new_tokens > context:
+        _require_known(model, tokenizer, ids, f"{source}: the question")
+        if context is not None and len(ids) + max_new_tokens > context:
             raise DataError(
                 f"{source}: the question has {len(ids):,} tokens, and the model reads {context:,} at once, an answer "
-                f"of up to {max_new_tokens:,} included. Shorten it, or lower --max-new-tokens."
+                f"of up to {max_new_tokens:,} included. Shorten it, or lower --max-new-tokens (in a recipe: "
+                "evaluation.max_new_tokens)."
             )
+
+
+def _require_known(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], what: str) -> None:
+    known = reading(model)
+    if max(ids, default=0) >= known.tokens:
+        raise DataError(
+            f"{what} has a token that the model does not have: {known.unknown_token(tokenizer, max(ids))}. Take the "
+            "tokenizer and chat template that belong to the model."
+        )
 
 
 def fitting(

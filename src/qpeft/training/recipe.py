@@ -32,6 +32,7 @@ from qpeft.training.processes import from_main, is_main_process, join_processes,
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
+from qpeft.training.readable import require_readable
 from qpeft.training.reports import report_names
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
@@ -89,10 +90,13 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         find_task(recipe.evaluation.task_name).require_packages()
     started = from_main(lambda: _find_started(folder, recipe, resume=resume))
     options = recipe.model
-    check_targets(load_skeleton(options.name, trust_remote_code=options.trust_remote_code), config)
+    skeleton = load_skeleton(options.name, trust_remote_code=options.trust_remote_code)
+    check_targets(skeleton, config)
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
     tokenizer, training, held_out = _load_data(recipe, console)
+    for note in require_readable(recipe, skeleton, tokenizer, training, held_out):
+        console.print(f"note: {note}")
     splits = split_record(training, held_out)
     if started is not None and started.get("splits", splits) != splits:
         raise OutputError(
