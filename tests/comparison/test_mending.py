@@ -82,11 +82,6 @@ def ledger(folder):
         ({"test": {"answer": ""}}, DataError, r"asked.jsonl:1: 'answer' is empty"),
         ({"data": {"max_length": 5}}, DataError, r"sums.jsonl:\d+: answer wholly cut off"),
         ({"evaluation": {"max_new_tokens": 99999}}, DataError, "an answer of up to 99,999 included"),
-        (
-            {"data": {"max_length": 30, "drop_longer": True}, "test": {"long": True}},
-            DataError,
-            r"longer than max_length",
-        ),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_anything_is_trained(

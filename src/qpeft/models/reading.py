@@ -64,10 +64,9 @@ def reading(model: PreTrainedModel, name: str | None = None) -> Reading:
 
 def _tokens(model: PreTrainedModel) -> int:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    sizes = [int(embedding.weight.shape[0])]
-    if head is not None and getattr(head, "out_features", None):
-        sizes.append(int(head.out_features))
-    return min(sizes)
+    # Not the weight's own shape where there is another way: sharded weights may be elsewhere.
+    size: int = getattr(embedding, "num_embeddings", None) or embedding.weight.shape[0]
+    return min(size, getattr(head, "out_features", None) or size)
 
 
 def _positions(model: PreTrainedModel, lengths: set[int]) -> tuple[int | None, bool]:
