@@ -268,7 +268,7 @@ class Grouped(nn.Linear):
 
 @pytest.mark.parametrize("kind", [Pair, Grouped])
 def test_a_linear_layer_with_another_output_is_refused_in_one_sentence(config, kind):
-    with pytest.raises(AdapterError, match=rf"'block' *: {kind.__name__} returns .*exclude_modules"):
+    with pytest.raises(AdapterError, match=rf"'block': it is a {kind.__name__}, which returns .*exclude_modules"):
         add_adapter(Around(kind(16, 16)), config(target_modules=["block", "head"]))
 
 
@@ -307,7 +307,7 @@ def test_a_router_that_is_no_linear_layer_is_refused_by_name():
 
 
 def test_all_linear_on_a_model_with_nothing_else_says_so(config):
-    with pytest.raises(AdapterError, match="all-linear finds no layer that it could adapt but 'block': Pair"):
+    with pytest.raises(AdapterError, match="all-linear finds no layer that it could adapt but 'block': it is a Pair"):
         add_adapter(Around(Pair(16, 16)), config(target_modules="all-linear", exclude_modules=["head"]))
 
 
