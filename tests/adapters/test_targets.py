@@ -268,7 +268,7 @@ class Grouped(nn.Linear):
 
 @pytest.mark.parametrize("kind", [Pair, Grouped])
 def test_a_linear_layer_with_another_output_is_refused_in_one_sentence(config, kind):
-    with pytest.raises(AdapterError, match=rf"'block' *: {kind.__name__} returns .*exclude_modules"):
+    with pytest.raises(AdapterError, match=rf"'block': it is a {kind.__name__}, which returns .*exclude_modules"):
         add_adapter(Around(kind(16, 16)), config(target_modules=["block", "head"]))
 
 
@@ -306,8 +306,34 @@ def test_a_router_that_is_no_linear_layer_is_refused_by_name():
         add_adapter(language_model("Mixtral", **MOE), QthaConfig(rank=4, target_modules=["gate"]))
 
 
+@pytest.mark.parametrize(("name", "options"), [("Llama4Router", {"num_local_experts": 4}), ("Grouped", {})])
+def test_routers_and_grouped_layers_of_transformers_are_known_for_what_they_are(name, options):
+    from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4GroupedLinear
+    from transformers.models.llama4.modeling_llama4 import Llama4Router
+
+    router = Llama4Router(transformers.Llama4TextConfig(hidden_size=16, **options))
+    layer = router if name == "Llama4Router" else DeepseekV4GroupedLinear(16, 16, n_groups=4)
+    assert list(unfit_layers(Around(layer))) == ["block"]
+
+
+def test_a_wrapper_around_a_linear_layer_is_refused_and_names_the_layer_inside(config):
+    """As the clipped layers of Gemma 4's encoders; PEFT's own methods refuse it in their words."""
+    from transformers.models.gemma4 import Gemma4VisionConfig
+    from transformers.models.gemma4.modeling_gemma4 import Gemma4ClippableLinear
+
+    def model():
+        return Around(Gemma4ClippableLinear(Gemma4VisionConfig(), 16, 16))
+
+    with pytest.raises(AdapterError, match=r"Gemma4ClippableLinear"):
+        add_adapter(model(), config(target_modules=["block"]))
+    with pytest.raises(AdapterError, match=r"'block' is a Gemma4ClippableLinear.*Inside it 'block.linear' is a linear"):
+        add_adapter(model(), QthaConfig(rank=4, target_modules=["block"]))
+    adapted = add_adapter(model(), config(target_modules="all-linear"))
+    assert sorted(adapted.targeted_module_names) == ["block.linear", "head"]
+
+
 def test_all_linear_on_a_model_with_nothing_else_says_so(config):
-    with pytest.raises(AdapterError, match="all-linear finds no layer that it could adapt but 'block': Pair"):
+    with pytest.raises(AdapterError, match="all-linear finds no layer that it could adapt but 'block': it is a Pair"):
         add_adapter(Around(Pair(16, 16)), config(target_modules="all-linear", exclude_modules=["head"]))
 
 
@@ -492,3 +518,26 @@ def test_one_frozen_weight_stays_frozen_beside_trained_ones(name):
         pass
     assert not first.requires_grad
     assert all(weight.requires_grad for weight in others)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapters_that_come_later_leave_the_others_frozen_or_trained(name, tmp_path):
+    from peft import PeftModel
+
+    options = {"task_type": None} | ({} if name == "quanta" else {"rank": 4})
+
+    def make(*targets):
+        return build_config(name, {**options, "target_modules": list(targets)})
+
+    for folder, targets in (("first", ["block"]), ("second", ["block", "head"])):
+        get_peft_model(Around(nn.Linear(16, 16)), make(*targets)).save_pretrained(tmp_path / folder)
+    model = PeftModel.from_pretrained(Around(nn.Linear(16, 16)), tmp_path / "first")
+    model.load_adapter(tmp_path / "second", "second", is_trainable=True)
+    model.add_adapter("third", make("head"))
+    for _ in range(2):
+        for adapter, is_trained in {"default": False, "second": True, "third": False}.items():
+            weights = [weight for key, weight in model.named_parameters() if f"_branch.{adapter}." in key]
+            assert weights
+            assert all(weight.requires_grad == is_trained for weight in weights), adapter
+        with model.disable_adapter():
+            pass

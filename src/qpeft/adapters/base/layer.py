@@ -174,9 +174,11 @@ def require_linear(module: nn.Module, name: str) -> Any:
     """
     layer: nn.Module = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     if not isinstance(layer, nn.Linear) and getattr(quantization_backend(layer), "layer_type", None) != "linear":
+        inside = [f"{name}.{inner}" for inner, child in layer.named_modules() if isinstance(child, nn.Linear)]
+        hint = f" Inside it {inside[0]!r} is a linear layer." if inside else ""
         raise AdapterError(
             f"qpeft adapts linear layers (torch.nn.Linear); {name!r} is a {type(layer).__name__}. "
-            "Leave it out of target_modules, or name it in exclude_modules."
+            f"Leave it out of target_modules, or name it in exclude_modules.{hint}"
         )
     return layer
 

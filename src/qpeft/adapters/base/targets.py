@@ -171,8 +171,8 @@ def unfit_layers(model: nn.Module) -> dict[str, str]:
                         )
         if isinstance(module, nn.Linear) and (found := _returned(module)) is not None:
             unfit[name] = (
-                f"{type(module).__name__} returns {found}, and an adapter adds to the output of a linear layer. "
-                "Routers among experts are such layers."
+                f"it is a {type(module).__name__}, which returns {found}, and an adapter adds to what a plain linear "
+                "layer returns. Routers among experts are such layers."
             )
     return unfit
 
@@ -240,8 +240,9 @@ def _returned(layer: nn.Linear) -> str | None:
         return None
     if not isinstance(output, Tensor):
         return f"a {type(output).__name__}"
-    wanted = (*x.shape[:-1], layer.out_features)
-    return None if output.shape == wanted else f"{tuple(output.shape)} for {tuple(x.shape)}, and not {wanted},"
+    if output.shape != (*x.shape[:-1], layer.out_features):
+        return f"another shape than (..., {layer.out_features})"
+    return None
 
 
 def _check_names(model: nn.Module, names: Collection[str], targets: Any, *, strict: bool) -> None:
