@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,12 +18,13 @@ def chips(
 ) -> None:
     """List the chips of Origin's cloud, with what is alive on each and median fidelities."""
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
 
     from qpeft.devices.origin import DEFAULT_URL, list_chips  # noqa: PLC0415  (takes seconds to import)
     from qpeft.devices.origin.listing import written  # noqa: PLC0415
+    from qpeft_cli.jobs import WIDTH_OF_PIPES  # noqa: PLC0415
 
-    table = Table("chip", "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
+    table = Table(Column("chip", no_wrap=True), "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
     for listed in list_chips(url or DEFAULT_URL):
         known = listed.chip
         columns = ["", "", "", "", ""]
@@ -30,7 +32,9 @@ def chips(
             alive = f"{len(known.qubits)} of {known.num_listed}"
             columns = [alive, str(len(known.edges)), *(f"{fidelity:.4f}" for fidelity in known.median_fidelities)]
         table.add_row(written(listed.name), "yes" if listed.is_online else "no", *columns)
-    Console(highlight=False, soft_wrap=True, markup=False).print(table)
+    # Piped to another program, names must not be cut to 80 columns.
+    width = None if sys.stdout.isatty() else WIDTH_OF_PIPES
+    Console(highlight=False, soft_wrap=True, markup=False, width=width).print(table)
 
 
 @devices.command()

@@ -70,7 +70,7 @@ def test_on_wukong_only_what_lives_is_used_and_another_process_reads_the_results
 @pytest.mark.parametrize(
     ("options", "circuits", "message"),
     [
-        ({"side_by_side": True}, [Circuit(2, ()), Circuit(2, (Operation("H", (0,)),))], "differ in nothing but angles"),
+        ({"side_by_side": True}, [Circuit(2, (Operation("H", (k,)),)) for k in (0, 1)], "differ in nothing but angles"),
         ({"side_by_side": True}, [rings(1)[0], Circuit(3, ())], "differ in nothing but angles"),
         ({"side_by_side": 30}, rings(1), "places for 18 of these circuits"),
         ({"side_by_side": True}, [bind(ansatz.ring_cz(5), [0] * 5, [0] * 10)], "No place"),
