@@ -1,4 +1,4 @@
-"""torch.func on everything here that has a gradient: what it gives is what loops of plain calls give, or one refusal."""
+"""torch.func on everything here that has a gradient gives what loops of plain calls give, or one refusal."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def test_vmap_is_a_loop(operation):
     assert_close(vmap(function, (0, None))(rows, weights[0]), by_rows)
     assert_close(vmap(function, (1, None), out_dims=1)(rows, weights[0]), by_rows)
     assert_close(vmap(vmap(function, (0, None)), (0, None))(rows, weights[0]), by_rows)
-    assert_close(vmap(function)(rows, weights), torch.stack([function(*pair) for pair in zip(rows, weights)]))
+    pairs = zip(rows, weights, strict=True)
+    assert_close(vmap(function)(rows, weights), torch.stack([function(*pair) for pair in pairs]))
     over_weights = vmap(function, (None, 0))(rows, weights)
     assert_close(over_weights, torch.stack([function(rows, one) for one in weights]))
     assert_close(vmap(function, (0, None), chunk_size=2)(rows, weights[0]), by_rows)
@@ -85,7 +86,7 @@ def test_gradients_per_sample_are_a_loop(operation):
     function, rows, weights = operation
     expected = [slopes(function, one, weights[0]) for one in rows]
     each = vmap(grad(lambda w, x: loss(function, w, x), argnums=(1, 0)), (None, 0))(weights[0], rows)
-    assert_close(each, tuple(map(torch.stack, zip(*expected))))
+    assert_close(each, tuple(map(torch.stack, zip(*expected, strict=True))))
     of_rows = vmap(grad(lambda x: loss(function, weights[0], x)))(rows)
     assert_close(of_rows, torch.stack([one for one, _ in expected]))
     ensemble = vmap(grad(lambda w: loss(function, w, rows)))(weights)
@@ -177,7 +178,11 @@ def test_an_ensemble_of_modules_is_a_loop():
         def forward(self, x):
             return expectations(RING, x, self.weights).sum(-1)
 
-    layer, rows, weights = Layer(), numbers(4, 3, dtype=torch.float32), numbers(5, RING.num_weights, dtype=torch.float32)
+    layer, rows, weights = (
+        Layer(),
+        numbers(4, 3, dtype=torch.float32),
+        numbers(5, RING.num_weights, dtype=torch.float32),
+    )
     found = vmap(lambda w: functional_call(layer, {"weights": w}, (rows,)))(weights)
     assert_close(found, torch.stack([expectations(RING, rows, one).sum(-1) for one in weights]))
 

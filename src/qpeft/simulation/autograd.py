@@ -8,7 +8,6 @@ it has no derivative of its own. What an operation gets are plain tensors, never
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -60,7 +59,6 @@ class FirstOrder(torch.autograd.Function):
             "Values of circuits have no forward-mode derivative (torch.func.jvp, jacfwd, hessian, forward_ad). Use "
             "reverse mode: torch.func.grad, vjp or jacrev, or backward()."
         )
-
 
     @staticmethod
     def vmap(_: Any, __: InDims, *___: Any) -> Any:

@@ -10,10 +10,9 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.errors import ShotsError, SimulationError
 
-
 NOT_MAPPED = (
-    "Samples, and values from devices, are not mapped by torch.func (vmap, jacrev). Pass rows as leading axes of inputs: "
-    "one call evaluates all of them."
+    "Samples, and values from devices, are not mapped by torch.func (vmap, jacrev). Pass rows as leading axes of "
+    "inputs: one call evaluates all of them."
 )
 
 

@@ -47,8 +47,9 @@ def expectations(
 
     Returns:
         Values in [-1, 1] in the order of `circuit.observables`, in the type of `inputs`, differentiable once in both
-        `inputs` and `weights`, in reverse mode, and under torch.func (vmap, grad, vjp, jacrev). Computed in float32, or in float64 if both are float64. Angles that are not finite
-        raise on the CPU; elsewhere, where looking would stall the device, they make the values NaN.
+        `inputs` and `weights`, in reverse mode, and under torch.func (vmap, grad, vjp, jacrev). Computed in float32, or
+        in float64 if both are float64. Angles that are not finite raise on the CPU; elsewhere, where looking would
+        stall the device, they make the values NaN.
 
     Raises:
         SimulationError: a shape does not fit the circuit, an angle is NaN or infinite, inputs and weights are on

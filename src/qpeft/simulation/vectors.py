@@ -19,6 +19,7 @@ from qpeft.circuits import Circuit
 from qpeft.errors import SimulationError
 from qpeft.simulation.autograd import AbstractOperation, row_values
 from qpeft.simulation.fusion import Program, Rotation, fused
+from qpeft.simulation.threads import threads_for
 from qpeft.simulation.torch_path import full_precision
 
 
@@ -59,7 +60,7 @@ class _Applied(AbstractOperation):
     def values(self, rows: Tensor, weights: Tensor) -> Tensor:
         program = fused(self.circuit, weights.device, weights.dtype)
         vectors = rows.view_as(rows)  # torch.func takes no Function that returns what it was given
-        with full_precision(weights.device):
+        with full_precision(weights.device), threads_for(rows.numel(), weights.device):
             matrices = _matrices(program, weights)
             for step in program.steps:
                 if isinstance(step, Rotation):
@@ -71,7 +72,7 @@ class _Applied(AbstractOperation):
     def gradients(self, kept: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         program = fused(self.circuit, weights.device, weights.dtype)
         both = torch.stack([grad, kept])
-        with full_precision(weights.device):
+        with full_precision(weights.device), threads_for(kept.numel(), weights.device):
             matrices = _matrices(program, weights)
             correlations = [torch.empty_like(table) for table in matrices]
             for step in reversed(program.steps):

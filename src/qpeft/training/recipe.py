@@ -28,7 +28,7 @@ from qpeft.training.continuing import continue_folder
 from qpeft.training.measuring import measure
 from qpeft.training.memory import peak_memory, training_memory
 from qpeft.training.packing import require_separate_examples
-from qpeft.training.processes import from_main, is_main_process, join_processes, number_of_processes
+from qpeft.training.processes import busy_cores, from_main, is_main_process, join_processes, number_of_processes
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
@@ -188,6 +188,8 @@ def _show_model(recipe: Recipe, model: PeftModel, console: Console) -> None:
         f"{size['layers']} layers, on {device_name(model.device)}"
     )
     console.print(f"learning rate {learning_rate(recipe)}")
+    if (busy := busy_cores(model.device)) is not None:
+        console.print(busy)
     if (processes := number_of_processes()) > 1:
         console.print(f"{processes} processes, each with batches of {recipe.training.batch_size} of its own")
 

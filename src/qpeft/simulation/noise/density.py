@@ -26,6 +26,7 @@ from qpeft.simulation.checks import check_angles, check_shapes
 from qpeft.simulation.noise import gates
 from qpeft.simulation.noise.channels import gate_noise, readout_row
 from qpeft.simulation.noise.model import NoiseModel
+from qpeft.simulation.threads import threads_for
 
 MAX_QUBITS = 8
 NUMBERS_PER_BLOCK = 2**18
@@ -126,7 +127,8 @@ class _Noisy(AbstractOperation):
         check_angles(self.circuit, rows, weights)
         readout, blocks = _Readout(self.circuit, self.noise, rows), rows.split(_tokens_per_block(self.circuit))
         # Autocast would multiply the matrices in bfloat16.
-        with torch.autocast(rows.device.type, enabled=False):
+        small = threads_for(len(rows) << 2 * self.circuit.num_qubits, rows.device)
+        with torch.autocast(rows.device.type, enabled=False), small:
             return torch.cat(
                 [readout.values(pauli_coefficients(self.circuit, block, weights, self.noise)) for block in blocks]
             )
@@ -136,7 +138,8 @@ class _Noisy(AbstractOperation):
         tokens = _tokens_per_block(self.circuit, states_kept=1 + sum(step.has_gradient for step in steps))
         input_grad, weight_grad = torch.zeros_like(kept), torch.zeros_like(weights)
         rows = zip(kept.split(tokens), grad.split(tokens), input_grad.split(tokens), strict=True)
-        with torch.autocast(kept.device.type, enabled=False):
+        small = threads_for(len(kept) << 2 * self.circuit.num_qubits, kept.device)
+        with torch.autocast(kept.device.type, enabled=False), small:
             for block, block_grad, block_input_grad in rows:
                 states = _states_before_angles(self.circuit, steps, block, weights)
                 costate = readout.costate(block_grad)
