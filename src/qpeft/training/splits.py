@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
+from platformdirs import user_cache_path
 from transformers import PreTrainedTokenizerBase
 
 from qpeft.data import (
@@ -242,12 +242,11 @@ def _encode(
 
 def _stream_folder(data: DataSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> Path:
     """In the user's cache, a folder for these examples as this tokenizer encodes them."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     section = data.model_dump(mode="json", exclude={"eval", "eval_split", "eval_limit"})
     options = [FORMAT, seed, section, tokenizer.chat_template, tokenizer.bos_token]
     tokenization = tokenizer.backend_tokenizer.to_str() + str(tokenizer.eos_token)
     name = hashlib.sha256((json.dumps(options) + tokenization).encode()).hexdigest()[:24]
-    return cache / "qpeft" / "data" / name
+    return user_cache_path("qpeft", appauthor=False) / "data" / name
 
 
 def data_hashes(data: DataSection) -> dict[str, str | list[str]]:

@@ -276,6 +276,24 @@ def test_the_default_place_is_in_the_users_data_folder(monkeypatch, tmp_path):
     assert default_path() == tmp_path / "qpeft" / "journal.sqlite"
 
 
+@pytest.mark.parametrize(
+    ("platform", "variable", "former"),
+    [
+        ("darwin", "data", "home/Library/Application Support/qpeft/journal.sqlite"),
+        ("linux", "a/relative/path", "a/relative/path/qpeft/journal.sqlite"),
+        ("linux", "", "home/.local/share/qpeft/journal.sqlite"),
+    ],
+)
+def test_a_journal_where_earlier_versions_had_it_goes_on_there(monkeypatch, tmp_path, platform, variable, former):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_DATA_HOME", variable)
+    (tmp_path / former).parent.mkdir(parents=True)
+    (tmp_path / former).touch()
+    assert default_path().resolve() == tmp_path / former
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_journal_of_an_older_version_goes_on_as_one_of_this(journal, runner, device, key, version):
     runner(device, [rotation(0.0)], 1000, key=key)
