@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from qpeft_cli.options import TrustRemoteCode
+from qpeft_cli.options import AnsweringFolder, TrustRemoteCode
 
 
 def chat(
-    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
+    folder: AnsweringFolder,
     system: Annotated[
         str | None, typer.Option(help="System message; by default that of the training run. '' for none.")
     ] = None,

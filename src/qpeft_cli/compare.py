@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-
-from qpeft_cli.schema import STUDY_FILE, stored_schema
 
 if TYPE_CHECKING:
     from qpeft.comparison import Results
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
 
 def _show_schema(wanted: bool) -> None:
     if wanted:
-        typer.echo(stored_schema(STUDY_FILE), nl=False)
+        from qpeft.comparison.schema import study_schema  # noqa: PLC0415  (takes seconds to import)
+
+        typer.echo(json.dumps(study_schema(), indent=2, ensure_ascii=False))
         raise typer.Exit
 
 

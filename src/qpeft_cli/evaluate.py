@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from qpeft_cli.options import AdapterFolder, HeldOutData, TrustRemoteCode
+from qpeft_cli.options import AnsweringFolder, HeldOutData, TrustRemoteCode
 
 if TYPE_CHECKING:
     from qpeft_cli.adapted import Adapted
@@ -18,7 +18,7 @@ JUDGED = "cpsycoune"
 
 
 def evaluate(
-    folder: AdapterFolder,
+    folder: AnsweringFolder,
     *,
     data: HeldOutData = None,
     task: Annotated[

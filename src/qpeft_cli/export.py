@@ -47,7 +47,7 @@ def export(
     A circuit is replaced by the linear map that comes nearest to it on calibration text.
     """
     from qpeft.exporting import export_lora  # noqa: PLC0415
-    from qpeft_cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
+    from qpeft_cli.exports import load, recipe_kept, show  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     loaded = load(
@@ -62,10 +62,12 @@ def export(
     recipe = loaded.adapted.recipe
     with console.status("") as status:
         report = export_lora(
-            loaded.adapted.model,
+            loaded.adapted.adapter,
             output,
             calibration=loaded.calibration,
             held_out=loaded.held_out,
+            tokenizer=loaded.adapted.tokenizer,
+            recipe=recipe_kept(recipe),
             rank=rank,
             constant=constant,
             tolerance=math.inf if force else tolerance,

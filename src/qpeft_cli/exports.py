@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -15,8 +16,9 @@ from qpeft.errors import AdapterError
 from qpeft.exporting import ExportReport
 from qpeft.exporting.card import layer_cells
 from qpeft.exporting.plan import require_free
+from qpeft.training.sections import Recipe
 from qpeft.training.splits import load_calibration, load_held_out
-from qpeft_cli.adapted import Adapted, load_adapted
+from qpeft_cli.adapted import Adapted, holds_model, load_adapted
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ def load(
     Raises: OutputError if `output` is in use or `folder` no run; AdapterError, ModelError or DataError.
     """
     require_free(output)
+    if holds_model(folder):
+        raise AdapterError(
+            f"{folder} holds full weights and no adapter beside them, so there is nothing to export or merge. Name the "
+            "folder of the adapter."
+        )
     adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
     recipe = adapted.recipe
     _check_base(folder, recipe.model.name)
@@ -57,6 +64,11 @@ def load(
         options = options.model_copy(update={"train": calibration, "hold_out": None, "limit": None})
     training = load_calibration(options, adapted.tokenizer, seed=recipe.seed, tokens=calibration_tokens)
     return Loaded(adapted, training, held_out.encoded[:limit] if held_out else ())
+
+
+def recipe_kept(recipe: Recipe) -> dict[str, Any]:
+    """What an exported folder keeps of the recipe, as the model card does: not where the run was."""
+    return recipe.model_dump(mode="json", exclude={"output"})
 
 
 def show(report: ExportReport, console: Console, *, written: str = "export") -> None:

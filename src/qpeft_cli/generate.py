@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from qpeft_cli.options import TrustRemoteCode
+from qpeft_cli.options import AnsweringFolder, TrustRemoteCode
 
 
 def generate(
-    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
+    folder: AnsweringFolder,
     prompts: Annotated[
         list[str] | None, typer.Argument(help="Questions; '-' reads one per line from the input.")
     ] = None,

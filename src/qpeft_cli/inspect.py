@@ -13,7 +13,7 @@ from rich.table import Table
 from qpeft_cli.inspect_circuit import show_circuits
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from qpeft.adapters.count import LayerKind
     from qpeft.training import Recipe
@@ -79,14 +79,14 @@ def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data
 
     parsed = load_recipe(recipe, overrides if device is None else [*overrides, "--device.name", device])
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
     if data_alone:
-        _show_splits(parsed, console, in_full=True)
+        _show_splits(parsed, skeleton, console, in_full=True)
         return
     config = build_config(parsed.adapter.type, parsed.adapter.options)
-    skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
     rank: int = getattr(config, "rank", None) or getattr(config, "r", None) or 8
     _show_layers(count_layers(skeleton, config), rank, console)
-    training = _show_splits(parsed, console, in_full=False)
+    training = _show_splits(parsed, skeleton, console, in_full=False)
     if parsed.device is not None:
         _show_device(parsed, skeleton, training, console)
 
@@ -115,12 +115,15 @@ def _show_layers(kinds: Sequence[LayerKind], rank: int, console: Console) -> Non
     console.print(f"{abs(1 - ours / theirs):.1%} {word} trainable parameters than LoRA of rank {rank}.")
 
 
-def _show_splits(recipe: Recipe, console: Console, *, in_full: bool) -> Split:
-    """Numbers and a sample of the training and held-out data; in full also lengths and copies."""
+def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *, in_full: bool) -> Split:
+    """Numbers and a sample of the training and held-out data, and what training would say of them; in full also lengths
+    and copies.
+    """
     from qpeft.data import render_sample  # noqa: PLC0415  (takes seconds to import)
     from qpeft.data.report import find_copies, length_tables  # noqa: PLC0415
     from qpeft.data.store import lengths  # noqa: PLC0415
     from qpeft.models import load_tokenizer  # noqa: PLC0415
+    from qpeft.training.readable import faults, require_readable  # noqa: PLC0415
     from qpeft.training.splits import RecipeExamples, load_splits  # noqa: PLC0415
 
     tokenizer = load_tokenizer(
@@ -128,7 +131,7 @@ def _show_splits(recipe: Recipe, console: Console, *, in_full: bool) -> Split:
         chat_template=recipe.model.chat_template,
         trust_remote_code=recipe.model.trust_remote_code,
     )
-    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
+    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed, keep_lost=True)
     for split in filter(None, (training, held_out)):
         console.print(f"\n{split.source}: {split}")
         for note, examples in split.summary.notes.items():
@@ -139,15 +142,20 @@ def _show_splits(recipe: Recipe, console: Console, *, in_full: bool) -> Split:
         console.print("first example; what is marked is trained on:\n")
         console.print(render_sample(tokenizer, split.encoded[0]))
     if in_full:
-        once = RecipeExamples(recipe.data, seed=recipe.seed).training(once=True)
+        once = RecipeExamples(recipe.data, seed=recipe.seed, tokenizer=tokenizer).training(once=True)
         repeated, leaked = find_copies(once, held_out.examples if held_out else ())
         console.print(f"\ncopies among the training examples: {repeated}")
         if held_out is not None:
             console.print(f"held-out examples that are also trained on: {leaked}")
+    found = list(faults(recipe, skeleton, tokenizer, training, held_out))
+    for fault in found:
+        console.print(f"\ntrain refuses this: {fault}", style="bold")
+    for note in [] if found else require_readable(recipe, skeleton, tokenizer, training, held_out):
+        console.print(f"\nnote: {note}")
     return training
 
 
-def _show_device(recipe: Recipe, skeleton: nn.Module, training: Split, console: Console) -> None:
+def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, console: Console) -> None:
     """The bill, and the quality to be expected of a fresh adapter."""
     from transformers import set_seed  # noqa: PLC0415  (takes seconds to import)
 

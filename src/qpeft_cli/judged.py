@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qpeft.adapters.saved import FILES
 from qpeft.data import Example, Message, choose_answers
 from qpeft.errors import TaskError
 from qpeft.evaluation import generate
@@ -24,12 +23,12 @@ from qpeft.evaluation.generation import BATCH_SIZE
 from qpeft.evaluation.judge import KEY_VARIABLE, Judge
 from qpeft.evaluation.judged import Verdict, VerdictFile, judge_reply
 from qpeft.evaluation.tasks.cpsycoune import LARGEST, averages, read_cases, wording
-from qpeft.runs import hash_file, make_folder
+from qpeft.runs import make_folder
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
-from qpeft_cli.adapted import Adapted
+from qpeft_cli.adapted import BASE, Adapted, weight_hashes
 from qpeft_cli.consent import agree_to_texts
-from qpeft_cli.held_out_scores import ADAPTED, BASE, FOLDER, origin_record, result_file, write_json
+from qpeft_cli.held_out_scores import FOLDER, origin_record, result_file, write_json
 
 MAX_NEW_TOKENS = 256
 NOTICE = (
@@ -117,7 +116,7 @@ def _judged(
     found = {}
     with used_alone(place):
         verdicts = VerdictFile(place / "cpsycoune.judged.jsonl")
-        for name in (BASE, ADAPTED) if wanted.base else (ADAPTED,):
+        for name in adapted.names(wanted.base):
             with adapted.without_adapter(name == BASE):
                 replies = _replies(adapted, wanted, turns, name)
             found[name] = _verdicts(judge, turns, replies, verdicts, name)
@@ -148,7 +147,7 @@ def _replies(adapted: Adapted, wanted: Judging, turns: Sequence[Example], name: 
     require_room(adapted.model, adapted.tokenizer, questions, [turn.source for turn in turns], max_new_tokens=longest)
     job = {
         "turns": hashlib.sha256("".join(turn.digest for turn in turns).encode()).hexdigest(),
-        "adapter": {} if name == BASE else {file: hash_file(wanted.folder / file) for file in FILES},
+        "adapter": {} if name == BASE else weight_hashes(wanted.folder),
         "model": adapted.recipe.model.model_dump(mode="json"),
         "system": system,
         "max_new_tokens": longest,

@@ -45,7 +45,7 @@ def merge(
     A circuit is replaced by the linear map that comes nearest to it on calibration text.
     """
     from qpeft.exporting import merge_adapter  # noqa: PLC0415
-    from qpeft_cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
+    from qpeft_cli.exports import load, recipe_kept, show  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     loaded = load(
@@ -60,11 +60,12 @@ def merge(
     adapted, recipe = loaded.adapted, loaded.adapted.recipe
     with console.status("") as status:
         report = merge_adapter(
-            adapted.model,
+            adapted.adapter,
             adapted.tokenizer,
             output,
             calibration=loaded.calibration,
             held_out=loaded.held_out,
+            recipe=recipe_kept(recipe),
             constant=constant,
             tolerance=math.inf if force else tolerance,
             dtype=dtype,

@@ -13,6 +13,9 @@ TrustRemoteCode = Annotated[
 """Said again for every command: what a folder says of it may come from anybody."""
 
 AdapterFolder = Annotated[Path, typer.Argument(help="Folder of a trained adapter.")]
+AnsweringFolder = Annotated[
+    Path, typer.Argument(help="Folder of a trained adapter, of an exported one, or of a model that `merge` wrote.")
+]
 NewFolder = Annotated[Path, typer.Argument(help="New or empty folder.")]
 
 # Of `export` and `merge`.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from qpeft_cli.schema import stored_schema
-
 
 def _show_schema(wanted: bool) -> None:
     if wanted:
-        typer.echo(stored_schema(), nl=False)
+        from qpeft.training.schema import recipe_schema  # noqa: PLC0415  (takes seconds to import)
+
+        typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
         raise typer.Exit
 
 

@@ -200,7 +200,8 @@ def test_test_items_that_are_trained_on_are_refused(study_values, tmp_path, sums
     copy = tmp_path / "test.jsonl"
     copy.write_text(sums.read_text().splitlines()[5] + "\n")
     with pytest.raises(StudyError, match=r"1 of 1 test items are asked in the training file too, .*test.jsonl:1"):
-        read_inputs(parse_study(study_values(tmp_path / "study", test=str(copy)), source="test"))
+        compare(parse_study(study_values(tmp_path / "study", test=str(copy)), source="test"), processes=None)
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_run_that_breaks_is_a_gap_and_is_tried_again(study_values, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The report as a reader meets it; test_report_in_browser.py shows it to a browser."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -51,12 +52,21 @@ def test_the_page_needs_nothing_from_outside(page):
 
 
 def test_every_figure_has_words_for_it(page):
-    figures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    figures = [attributes for _, attributes in page.tags if attributes.get("role") == "img"]
     assert len(figures) == 6  # differences, curves, frontier, circuit, health, rates
-    assert sum(tag == "figure" for tag, _ in page.tags) == len(figures)
+    assert [tag for tag, _ in page.tags if tag in ("figure", "svg")] == ["figure", "svg"] * 6
     for figure in figures:
-        assert figure["role"] == "img"
         assert len(figure["aria-label"].split()) > 10
+
+
+def test_no_two_elements_of_a_page_have_one_id_and_its_drawings_take_its_colours(report, page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    text = (report / "report.html").read_text(encoding="utf-8")
+    used = set(re.findall(r"((?:fill|stroke): #\w{6})", text[text.index("<body") :]))
+    ruled = set(re.findall(r'svg \[style\*="([^"]+)"\]', text))
+    assert used
+    assert used <= ruled
 
 
 def test_the_verdict_comes_first_and_figures_are_those_of_the_records(finished, report, page):

@@ -1,14 +1,16 @@
 """What a study file may hold, and what it is told otherwise."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from qpeft.comparison.schema import study_schema
 from qpeft.comparison.study import load_study, parse_study
 from qpeft.errors import AdapterError, RecipeError, StudyError
-from qpeft_cli.schema import STUDY_FILE, current_study_schema
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.yaml"))
 CHANGE = {
@@ -87,12 +89,13 @@ def test_the_digest_is_that_of_what_is_fixed_and_not_of_the_folder(study_values,
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_are_studies_that_the_schema_knows(path):
-    study, schema = load_study(path), json.loads(STUDY_FILE.read_text(encoding="utf-8"))
+    study, schema = load_study(path), study_schema()
     assert set(study.model_fields_set) <= set(schema["properties"])
     assert set(study.recipe) <= set(schema["$defs"]["Recipe"]["properties"])
 
 
-def test_the_stored_schema_is_that_of_the_study():
-    assert json.loads(STUDY_FILE.read_text(encoding="utf-8")) == json.loads(current_study_schema()), (
-        "an option changed: python -m qpeft_cli.schema writes the file again"
-    )
+def test_the_schema_is_printed_as_json_and_nothing_else():
+    command = [sys.executable, "-m", "qpeft_cli", "compare", "--schema"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == json.loads(json.dumps(study_schema()))

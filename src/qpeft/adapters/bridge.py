@@ -6,6 +6,7 @@ outside PEFT has to become one first. That, and the private modules that our tun
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from peft import PeftConfig, PeftType
@@ -13,6 +14,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import (
     BaseTuner,
     BaseTunerLayer,
+    _maybe_include_all_linear_layers,
     check_adapters_to_merge,
     check_target_module_exists,
     get_device_map,
@@ -44,9 +46,11 @@ __all__ = [
     "get_device_map",
     "get_pattern_key",
     "get_quantization_kwargs",
+    "outside_adapters",
     "peft_type",
     "quantization_backend",
     "register",
+    "targeted_modules",
     "unpack",
 ]
 
@@ -91,6 +95,25 @@ def changes_layers(config: PeftConfig) -> bool:
     """Whether the method wraps layers of a model, rather than put a prompt before the text."""
     tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type)
     return tuner is not None and issubclass(tuner, BaseTuner)
+
+
+def outside_adapters(model: nn.Module) -> list[str]:
+    """Names of the modules of a model that are not inside a layer of some adapter."""
+    names = [name for name, _ in model.named_modules() if name]
+    inside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    return [name for name in names if not name.startswith(inside)]
+
+
+def targeted_modules(model: nn.Module, config: PeftConfig) -> list[str]:
+    """Names of the modules that PEFT would adapt; none for a method without targets of its own or usual ones."""
+    settled = copy.copy(config)
+    if getattr(settled, "target_modules", None) is None:
+        usual = getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type), "target_module_mapping", {})
+        settled.target_modules = usual.get(BaseTuner.get_model_config(model).get("model_type"))
+        if settled.target_modules is None:
+            return []
+    settled = _maybe_include_all_linear_layers(settled, model)
+    return [name for name in outside_adapters(model) if check_target_module_exists(settled, name)]
 
 
 def quantization_backend(layer: nn.Module, **options: Any) -> QuantizationBackend | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,10 @@ LIGHT = {
     "s0": "#0b5fa5", "s1": "#c4490a", "s2": "#00795a", "s3": "#a6418a", "s4": "#8a6100", "s5": "#1b7a8c",
     "s6": "#3b3b3b", "s7": "#8c3b4a",
 }  # fmt: skip
-"""Colours of the page on white: text, lines, surfaces, gates of circuits, and a series for each method."""
+"""Colours of the page on white: text, lines, surfaces, gates of circuits, and a series for each method.
+
+Figures are drawn with these. The page's style sheet finds them in the drawing and puts its own in their place.
+"""
 DARK = {
     "paper": "#14181d", "ink": "#e8ebee", "soft": "#a4aeb9", "line": "#3a434d", "tint": "#1e242b", "accent": "#6db3f2",
     "good": "#58c98b", "bad": "#ff8f75", "input": "#1f4a66", "weight": "#6b4a12", "fixed": "#3a434d",
@@ -28,10 +30,7 @@ DARK = {
     "s6": "#d0d0d0", "s7": "#f08a9b",
 }  # fmt: skip
 """The same names for a dark page."""
-STAND_INS = {name: f"#0a{number:02x}f5" for number, name in enumerate(LIGHT)}
-"""What the drawing library is given for each: a colour that nothing else has, so that the page can put in its own."""
-NAMES = {colour: f"var(--{name})" for name, colour in STAND_INS.items()}
-NUM_SERIES = sum(re.fullmatch(r"s\d", name) is not None for name in LIGHT)
+NUM_SERIES = sum(name[1:].isdigit() for name in LIGHT)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
 WIDTH = 4.4
@@ -43,23 +42,44 @@ LABEL_WIDTH = 17
 
 @dataclass(frozen=True)
 class Picture:
-    """`box`, `inside`: of an svg element. `alt`: what it shows, in words.
+    """`svg`: the element. `alt`: what it shows, in words.
 
-    `name`: no two figures of a page have the same. `natural`: width in points below which it cannot be read, or None.
+    `natural`: width in points below which it cannot be read, or None.
     """
 
-    name: str
     title: str
-    box: str
-    inside: str
+    svg: str
     alt: str
     natural: float | None = None
 
 
 def picture(figure: Figure, name: str, title: str, alt: str, *, keep_size: bool = False) -> Picture:
-    """A drawing with its words; one that must keep its size is scrolled where there is no room for it."""
-    box, inside = _svg(figure, f"{name}-")
-    return Picture(name, title, box, inside, alt, float(box.split()[2]) if keep_size else None)
+    """Return a drawing with its words: the same text for the same figure.
+
+    Args:
+        figure: with everything drawn.
+        name: no two figures of a page have the same, since all ids in the drawing are made of it.
+        title: the caption.
+        alt: what it shows, for those who cannot see it.
+        keep_size: scroll it where there is no room for it, rather than make it smaller.
+    """
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+    from matplotlib.text import Annotation  # noqa: PLC0415
+
+    figure.patch.set_alpha(0)
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # here; the reader's fonts draw the text
+        figure.draw_without_rendering()  # makes the ticks, which are to be numbered too, and the layout
+        figure.set_layout_engine("none")  # so it need not be found again, which takes most of the time
+        arrows = [one.arrow_patch for one in figure.findobj(Annotation) if one.arrow_patch is not None]
+        for number, artist in enumerate([*figure.findobj(), *arrows]):
+            artist.set_gid(f"{name}-{number}")
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
+    # Without the lines before it, which would say that the page is XML.
+    return Picture(title, text[text.index("<svg") :], alt, 72 * figure.get_figwidth() if keep_size else None)
 
 
 def new_axes(height: float, x: str, y: str) -> tuple[Figure, Axes]:
@@ -81,19 +101,19 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 def dress(axes: Axes) -> None:
     """The page's colours and sizes for a pair of axes."""
     axes.set_facecolor("none")
-    axes.grid(color=STAND_INS["line"], linewidth=0.6)
+    axes.grid(color=LIGHT["line"], linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=STAND_INS["soft"], labelsize=TEXT - 1, length=0)
+    axes.tick_params(which="both", colors=LIGHT["soft"], labelsize=TEXT - 1, length=0)
     for side, spine in axes.spines.items():
-        spine.set(visible=side in ("left", "bottom"), color=STAND_INS["line"])
+        spine.set(visible=side in ("left", "bottom"), color=LIGHT["line"])
     for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        label.set(color=STAND_INS["ink"], fontsize=TEXT)
+        label.set(color=LIGHT["ink"], fontsize=TEXT)
 
 
 def style(number: int) -> dict[str, Any]:
     """Colour, dashes and marker of the method of this number; no two of the first 32 share all three."""
     return {
-        "color": STAND_INS[f"s{number % NUM_SERIES}"],
+        "color": LIGHT[f"s{number % NUM_SERIES}"],
         "linestyle": DASHES[(number + number // NUM_SERIES) % len(DASHES)],
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 4.5,
@@ -126,7 +146,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> Non
     for name, (_, x, y, colour), place in zip(names, ends, spread(places, tall), strict=True):
         axes.annotate(
             name, (x, y), (1.04, place), textcoords="axes fraction", fontsize=TEXT - 1, color=colour, va="center",
-            arrowprops={"arrowstyle": "-", "color": STAND_INS["line"], "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": LIGHT["line"], "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
         )  # fmt: skip
 
 
@@ -143,36 +163,3 @@ def spread(places: Sequence[float], tall: Sequence[float]) -> list[float]:
         found[index] = min(found[index], highest - tall[index] / 2)
         highest = found[index] - tall[index] / 2
     return found
-
-
-def _svg(figure: Figure, prefix: str) -> tuple[str, str]:
-    """The view box and the inside of an `svg` element, for a page that defines the colours.
-
-    The same text for the same figure. Every name in it begins with the prefix, so that several fit into one page.
-    """
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-
-    figure.patch.set_alpha(0)
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "qpeft", "svg.fonttype": "none"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # here; the reader's fonts draw the text
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    return _for_page(buffer.getvalue().decode("utf-8"), prefix)
-
-
-def _for_page(text: str, prefix: str) -> tuple[str, str]:
-    text = text[text.index("<svg") : text.rindex("</svg>")]
-    box = re.search(r'viewBox="([^"]*)"', text)
-    assert box is not None, "every drawing has one"
-    text = text[text.index(">") + 1 :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    used = set(re.findall(r"(?:url\(|href=\")#([\w-]+)", text))
-    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", text)
-    text = re.sub(r"(url\(|href=\")#", rf"\1#{prefix}", text)
-    # The family is the page's. Older versions of the library write size and family as one.
-    text = re.sub(r" ?font-family:[^;\"]*;?", "", text)
-    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
-    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
-    text = re.sub(r"\s*\n\s*", "\n", text)
-    return box[1], re.sub("|".join(NAMES), lambda found: NAMES[found[0]], text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
-from qpeft.comparison.canvas import STAND_INS, TEXT, Picture, dress, new_figure, picture, style
+from qpeft.comparison.canvas import LIGHT, TEXT, Picture, dress, new_figure, picture, style
 from qpeft.comparison.drawing import columns, draw
 from qpeft.comparison.health import ends, health_sentences, ranges
 from qpeft.comparison.results import Measured, Results
@@ -71,7 +71,7 @@ def _health(one: Measured, number: int) -> Picture:
     handles: dict[str, Artist] = {}
     for axes, (measure, title) in zip(figure.subplots(2, 2).flat, TITLES.items(), strict=True):
         dress(axes)
-        axes.set_title(title, fontsize=TEXT - 1, color=STAND_INS["ink"])
+        axes.set_title(title, fontsize=TEXT - 1, color=LIGHT["ink"])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for index, (kind, points) in enumerate(_by_kind(one, measure).items()):
             places, first, last = zip(*points, strict=True)
@@ -80,13 +80,13 @@ def _health(one: Measured, number: int) -> Picture:
             (handles[kind],) = axes.plot(places, last, look["marker"], color=look["color"], markersize=3.2)
         values = [value for line in axes.lines for value in line.get_ydata()]
         if not values:
-            axes.text(0.5, 0.5, "not trained", ha="center", transform=axes.transAxes, color=STAND_INS["soft"])
+            axes.text(0.5, 0.5, "not trained", ha="center", transform=axes.transAxes, color=LIGHT["soft"])
             axes.set(xticks=[], yticks=[])
         elif 0 < 10 * min(values) < max(values):
             axes.set_yscale("log")
     figure.legend(
         handles.values(), handles, loc="outside lower center", ncols=4, fontsize=TEXT - 1, frameon=False,
-        labelcolor=STAND_INS["ink"],
+        labelcolor=LIGHT["ink"],
     )  # fmt: skip
     over_layers = "; ".join(f"{label} {values}" for label, values in ranges(one.health).items())
     warnings = " ".join(health_sentences(one.method, one.health)) or "No layer gave cause for a warning."

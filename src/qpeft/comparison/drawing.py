@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from qpeft.circuits import Circuit
 from qpeft.circuits.circuit import Angle, Input, Operation, Weight
-from qpeft.comparison.canvas import STAND_INS
+from qpeft.comparison.canvas import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMN, BOX = 1.0, 0.72
-INK, SOFT = STAND_INS["ink"], STAND_INS["soft"]
+INK, SOFT = LIGHT["ink"], LIGHT["soft"]
 
 
 def columns(operations: Sequence[Operation]) -> list[int]:
@@ -48,7 +48,7 @@ def _draw_operation(operation: Operation, x: float, axes: Axes) -> None:
     for control in controls:
         axes.plot([x, x], [control, target], color=INK, linewidth=0.8, zorder=1)
         axes.plot([x], [control], "o", color=INK, markersize=4, zorder=2)
-    colour = STAND_INS[{Input: "input", Weight: "weight"}.get(type(operation.angle), "fixed")]
+    colour = LIGHT[{Input: "input", Weight: "weight"}.get(type(operation.angle), "fixed")]
     corner = (x - BOX / 2, target - BOX / 2)
     axes.add_patch(Rectangle(corner, BOX, BOX, facecolor=colour, edgecolor=INK, linewidth=0.6, zorder=2))
     name = operation.gate_name[len(controls) :] if operation.gate_name.startswith("C") else operation.gate_name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qpeft.comparison.canvas import (
-    STAND_INS,
+    LIGHT,
     TEXT,
     Picture,
     dress,
@@ -44,19 +44,19 @@ def differences(results: Results) -> Picture | None:
     figure, axes = new_axes(height, "← better\u2003difference of loss, nats per token\u2003worse →", "")
     for row, (_, against) in enumerate(compared):
         loss = against.loss
-        axes.plot([loss.low, loss.high], [row, row], color=STAND_INS["ink"], linewidth=1.6)
-        axes.plot(loss.per_seed, [row] * len(loss.per_seed), "|", color=STAND_INS["soft"], markersize=9)
-        axes.plot([loss.estimate], [row], "o", color=STAND_INS["accent"], markersize=6)
+        axes.plot([loss.low, loss.high], [row, row], color=LIGHT["ink"], linewidth=1.6)
+        axes.plot(loss.per_seed, [row] * len(loss.per_seed), "|", color=LIGHT["soft"], markersize=9)
+        axes.plot([loss.estimate], [row], "o", color=LIGHT["accent"], markersize=6)
         axes.annotate(
             against.verdict,
             (1.02, row),
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=TEXT - 1,
-            color=STAND_INS["ink"],
+            color=LIGHT["ink"],
         )
-    axes.axvline(0, color=STAND_INS["ink"], linewidth=1)
-    axes.axvline(margin, color=STAND_INS["soft"], linewidth=1, linestyle="--")
+    axes.axvline(0, color=LIGHT["ink"], linewidth=1)
+    axes.axvline(margin, color=LIGHT["soft"], linewidth=1, linestyle="--")
     axes.set_yticks(range(len(compared)), [wrapped(one.method) for one, _ in compared])
     axes.set_ylim(len(compared) - 0.4, -0.6)
     said = "; ".join(f"{one.method} {signed(against.loss)}, {against.verdict}" for one, against in compared)
@@ -117,12 +117,12 @@ def _curves_apart(drawn: Sequence[Curve], reference: Curve) -> Figure:
     _, other, steps, losses = reference
     for axes, curve in zip(grid.flat, drawn, strict=False):
         dress(axes)
-        axes.plot(steps, losses.mean(0), color=STAND_INS["soft"], linewidth=0.8, linestyle=":")
+        axes.plot(steps, losses.mean(0), color=LIGHT["soft"], linewidth=0.8, linestyle=":")
         _draw_curve(axes, curve)
-        axes.set_title(wrapped(curve[1].method, 30), fontsize=TEXT, color=STAND_INS["ink"])
+        axes.set_title(wrapped(curve[1].method, 30), fontsize=TEXT, color=LIGHT["ink"])
     _loss_scale(grid[0, 0], drawn)
-    figure.supxlabel(wrapped(f"step (dotted: {other.method})", 60), fontsize=TEXT, color=STAND_INS["ink"])
-    figure.supylabel("training loss (nats per token)", fontsize=TEXT, color=STAND_INS["ink"])
+    figure.supxlabel(wrapped(f"step (dotted: {other.method})", 60), fontsize=TEXT, color=LIGHT["ink"])
+    figure.supylabel("training loss (nats per token)", fontsize=TEXT, color=LIGHT["ink"])
     return figure
 
 
@@ -171,7 +171,7 @@ def frontier_picture(results: Results) -> Picture:
     best = frontier(measured)
     line = [(one.parameters, one.loss.estimate) for one in best]
     axes.plot(
-        *zip(*line, strict=True), color=STAND_INS["soft"], linewidth=1, linestyle=":", zorder=0, drawstyle="steps-post"
+        *zip(*line, strict=True), color=LIGHT["soft"], linewidth=1, linestyle=":", zorder=0, drawstyle="steps-post"
     )
     axes.set_xscale("log")
     axes.margins(x=0.12)

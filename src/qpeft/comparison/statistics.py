@@ -1,4 +1,4 @@
-"""Which differences between two methods can be told from chance. NumPy only; docs/compare.md explains the choices.
+"""Which differences between two methods can be told from chance. docs/compare.md explains the choices.
 
 Losses come as sums in nats per seed and item, (seeds, items), beside the number of tokens of every item; a loss is all
 nats over all tokens, a mean over seeds.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+
+# Not scipy.stats, which adds a second to the start of every command that compares; it asks these functions too.
+from scipy.optimize import brentq
+from scipy.special import bdtr, ndtri, stdtrit
 
 Array = npt.NDArray[np.float64]
 
@@ -98,28 +101,23 @@ class _Spread:
         """Half the width of the interval of this level that seeds alone would give; 0 for a single seed."""
         if self.num_seeds == 1:
             return 0.0
-        return self.seeds_error * student_t_quantile((1 + level) / 2, self.num_seeds - 1)
+        return self.seeds_error * float(stdtrit(self.num_seeds - 1, (1 + level) / 2))
 
     def distance(self, level: float) -> float:
         """Half the width of the interval of this level, for a distribution without skew."""
-        of_items = self.items_error * student_t_quantile((1 + level) / 2, self.num_items - 1)
+        of_items = self.items_error * float(stdtrit(self.num_items - 1, (1 + level) / 2))
         return math.hypot(self.of_seeds(level), of_items)
 
     def p_value(self, distance: float) -> float:
         """One minus the level of the interval that reaches just so far."""
-        low, high = 0.0, 1.0
         if not distance or self.distance(1 - MINIMAL_P) <= distance:
             return MINIMAL_P if distance else 1.0
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.distance(middle) < distance else (low, middle)
-        return 1 - low
+        return float(brentq(lambda p: self.distance(1 - p) - distance, MINIMAL_P, 1.0))
 
     def items_factor(self, probability: float) -> float:
         """By how much the bootstrap of few items is too narrow."""
-        normal = student_t_quantile(probability, LARGEST_DEGREES)
         correction = math.sqrt(self.num_items / (self.num_items - 1))
-        return correction * student_t_quantile(probability, self.num_items - 1) / normal
+        return correction * float(stdtrit(self.num_items - 1, probability) / ndtri(probability))
 
 
 MINIMAL_P = 1e-6
@@ -156,8 +154,7 @@ def sign_test(differences: Sequence[float] | Array) -> float:
     signs = np.sign(np.asarray(differences))
     above, below = int((signs > 0).sum()), int((signs < 0).sum())
     count = above + below
-    tail = sum(math.comb(count, k) for k in range(min(above, below) + 1))
-    return min(1.0, 2 * tail / (1 << count))
+    return min(1.0, 2 * float(bdtr(min(above, below), count, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -167,22 +164,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return corrected
-
-
-def student_t_quantile(probability: float, degrees: int) -> float:
-    """The value that Student's t stays below with this probability, at least 0.5."""
-    degrees = min(degrees, LARGEST_DEGREES)
-    return math.sqrt(degrees) * math.tan(float(np.interp(1 - probability, *_student_t(degrees))))
-
-
-LARGEST_DEGREES = 10_000
-"""From here on Student's t is the normal distribution to four figures."""
-
-
-@lru_cache(maxsize=64)
-def _student_t(degrees: int) -> tuple[Array, Array]:
-    """Probabilities, rising to 0.5, that Student's t exceeds sqrt(degrees) tan(angle), and the angles."""
-    edges = np.linspace(math.pi / 2, 0, 20_001)
-    # Over the angle, the density is cos(angle)^(degrees - 1): here in the middle between two edges.
-    tails = np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (degrees - 1))
-    return tails / (2 * tails[-1]), edges[1:]

@@ -62,7 +62,9 @@ class Study(Section):
     test: str | None = Field(
         None, description="File or Hub name whose items the chosen runs are judged on; nothing is chosen by it."
     )
-    test_items: PositiveInt | None = Field(None, description="The first so many of them; None for all.")
+    test_items: PositiveInt | None = Field(
+        None, description="The first so many of them, of those that are kept; None for all."
+    )
     ablate: list[str] = Field(
         default_factory=list,
         description="Methods also tested with their middle's output permuted among tokens, and replaced by its mean.",

@@ -126,15 +126,8 @@ def score(
     """
     if task is None:
         return Scores(**vars(held_out_loss(model, encoded)))
-    task.require_packages()
-    asked = [(place, one) for place, example in enumerate(examples[:items]) for one in task.asked(example)]
-    for _, example in asked:
-        if not example.question:
-            raise DataError(f"{example.source}: {task.name} answers questions, and this example has none.")
-        task.require(example)
-    longest = max_new_tokens or task.max_new_tokens
-    questions = [example.question for _, example in asked]
-    require_room(model, tokenizer, questions, [example.source for _, example in asked], max_new_tokens=longest)
+    asked = answerable(model, tokenizer, examples, task, max_new_tokens=max_new_tokens, items=items)
+    questions, longest = [example.question for _, example in asked], max_new_tokens or task.max_new_tokens
     loss = held_out_loss(model, encoded)
     cut: set[int] = set()
     texts = generate(model, tokenizer, questions, max_new_tokens=longest, on_batch=on_answers, on_cut=cut.add)
@@ -144,6 +137,30 @@ def score(
     )
     overall = task.overall(texts, [example.answer for _, example in asked])
     return Scores(**vars(loss), answers=answers, task=task, overall=overall)
+
+
+def answerable(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    task: AbstractTask,
+    *,
+    max_new_tokens: int | None,
+    items: int | None,
+) -> list[tuple[int, Example]]:
+    """What a task asks of the first examples: places of examples, and dialogues that end with the right answer.
+
+    Args: as for `score`; the model may be a skeleton. Raises: as `score`.
+    """
+    task.require_packages()
+    asked = [(place, one) for place, example in enumerate(examples[:items]) for one in task.asked(example)]
+    for _, example in asked:
+        if not example.question:
+            raise DataError(f"{example.source}: {task.name} answers questions, and this example has none.")
+        task.require(example)
+    questions, sources = [example.question for _, example in asked], [example.source for _, example in asked]
+    require_room(model, tokenizer, questions, sources, max_new_tokens=max_new_tokens or task.max_new_tokens)
+    return asked
 
 
 def _answer(task: AbstractTask, place: int, example: Example, text: str, cut: bool) -> Answer:

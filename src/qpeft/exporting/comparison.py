@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +65,11 @@ def standing_in(layers: Mapping[str, BaseTunerLayer], updates: Mapping[str, Line
                 layer = layers[name]
                 stack.callback(layer.enable_adapters, True)
                 layer.enable_adapters(False)
-                stack.callback(layer.register_forward_hook(_adding(update)).remove)
+                # In place of its forward pass, and not a hook: a head that is asked for its input instead, as when
+                # losses are measured, must not add to that.
+                own = layer.__dict__.get("forward")
+                stack.callback(_set_forward, layer, own)
+                _set_forward(layer, _adding(update, layer.forward))
         yield
 
 
@@ -139,14 +143,25 @@ class _Differences:
         return LogitsDifference(self._maximum, mean, divergence, self._tokens)
 
 
-def _adding(update: LinearUpdate) -> Any:
-    def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        assert update.factors is not None
-        x = inputs[0]
-        down, up = (factor.to(x.device) for factor in (update.factors.down, update.factors.up))
+def _adding(update: LinearUpdate, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The forward pass of a layer plus its update."""
+    assert update.factors is not None
+    factors, constant = update.factors, update.constant
+
+    def add(x: Tensor, *args: Any, **options: Any) -> Tensor:
+        output = forward(x, *args, **options)
+        down, up = (factor.to(x.device) for factor in (factors.down, factors.up))
         change = nn.functional.linear(nn.functional.linear(x.to(down.dtype), down), up)
-        if update.constant is not None:
-            change = change + update.constant.to(x.device)
+        if constant is not None:
+            change = change + constant.to(x.device)
         return output + change.to(output.dtype)
 
     return add
+
+
+def _set_forward(layer: Any, forward: Callable[..., Tensor] | None) -> None:
+    """Give a layer a forward pass of its own; None for that of its class."""
+    if forward is None:
+        del layer.forward
+    else:
+        layer.forward = forward

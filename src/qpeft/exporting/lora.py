@@ -6,12 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from qpeft.data import Encoded
+from qpeft.data import Encoded, answer_ends, save_ends
 from qpeft.exporting.card import lora_card
 from qpeft.exporting.fit import Constant
 from qpeft.exporting.plan import OnStage, Plan, finish_folder, make_plan, require_free
@@ -30,6 +32,8 @@ def export_lora(
     calibration: Sequence[Encoded] = (),
     held_out: Sequence[Encoded] = (),
     rank: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    recipe: Mapping[str, Any] | None = None,
     constant: Constant = "absorb",
     tolerance: float = 0.05,
     base_name: str | None = None,
@@ -49,6 +53,8 @@ def export_lora(
         held_out: examples on which losses and logits are compared; without any, the last eighth of the calibration
             examples is kept for logits.
         rank: most that a layer may have; None for its own, or 64 where that is higher.
+        tokenizer: of the model; with it, generation_config.json says where the chat template ends answers.
+        recipe: of the run, for export_report.json, from which `qpeft generate` and `eval` know how questions were put.
         constant: what becomes of the constants of fitted maps. `absorb`: fit without one. `keep`: in LoRA's biases
             (`lora_bias`), which PEFT reads and most servers refuse. `drop`: fit with one, then leave it out.
         tolerance: share of the adapter's improvement in held-out loss that may be lost.
@@ -79,7 +85,11 @@ def export_lora(
     with staged(output) as folder:
         save_file(_weights(model, plan), str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
         _write_config(_config(model, plan, base), folder)
-        finish_folder(folder, plan.report, lora_card(plan.report, base=base, notice=notice))
+        ends = None
+        if tokenizer is not None:
+            ends = answer_ends(tokenizer, model.generation_config)
+            save_ends(model.generation_config, ends, folder)
+        finish_folder(folder, plan.report, lora_card(plan.report, base=base, ends=ends, notice=notice), recipe)
     return plan.report
 
 

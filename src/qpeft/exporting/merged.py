@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qpeft.adapters.base import require_linear
-from qpeft.data import Encoded
+from qpeft.data import Encoded, answer_ends, settle_ends
 from qpeft.errors import ModelError, NotMergeableError, OutputError
 from qpeft.exporting.card import merged_card
 from qpeft.exporting.comparison import (
@@ -44,6 +45,7 @@ def merge_adapter(
     *,
     calibration: Sequence[Encoded] = (),
     held_out: Sequence[Encoded] = (),
+    recipe: Mapping[str, Any] | None = None,
     constant: Constant = "keep",
     tolerance: float = 0.05,
     dtype: str = "auto",
@@ -59,11 +61,11 @@ def merge_adapter(
     Args:
         model: with its adapter active. Once everything is measured it is unloaded, as by PEFT's `merge_and_unload`;
             an error before that leaves it as it was.
-        tokenizer: saved beside the weights.
+        tokenizer: saved beside the weights. generation_config.json names where its chat template ends answers.
         output: a new or empty folder. It appears whole or not at all.
         constant: `keep` in biases where a layer has one, elsewhere as `absorb`; else as for `export_lora`.
         dtype: of the files: one of `models.load.DTYPES`, 'auto' for that of the base model.
-        calibration, held_out, tolerance, base_name, notice, on_stage: as for `export_lora`.
+        recipe, calibration, held_out, tolerance, base_name, notice, on_stage: as for `export_lora`.
 
     Raises: as `export_lora`; NotMergeableError also for a quantized base; OutputError also for files that do not give
         back what was written. Nothing is left in `output` then.
@@ -92,12 +94,14 @@ def merge_adapter(
     on_stage("merging and writing")
     merged = _merge(model, plan, linears, dtype)
     with staged(output) as folder, no_progress_bars():
+        ends = answer_ends(tokenizer, merged.generation_config)
+        settle_ends(merged.generation_config, ends)
         _save(merged, tokenizer, folder)
         on_stage("reading back")
         found = _read_back(merged, folder, probe)
         _require_like(logits_difference(zip(stand_in, found, strict=True)), plan.report, tolerance)
         report = plan.report.with_reloaded(logits_difference(zip(adapter, found, strict=True)))
-        finish_folder(folder, report, merged_card(report, base=base, notice=notice))
+        finish_folder(folder, report, merged_card(report, base=base, ends=ends, notice=notice), recipe)
     return report
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 
@@ -18,6 +19,8 @@ from qpeft.exporting.fit import Constant
 from qpeft.exporting.report import ExportReport, layer_reports
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, linear_updates
 from qpeft.runs import environment
+
+EXPORT_FILE = "export_report.json"
 
 PROBE_TOKENS = 1024
 """On which logits of adapter and export are compared."""
@@ -101,11 +104,11 @@ def require_free(output: Path) -> None:
         raise OutputError(f"The output folder {output} {what}. Name one that is new or empty; nothing was changed.")
 
 
-def finish_folder(folder: Path, report: ExportReport, card: str) -> None:
-    """Add the card and export_report.json."""
+def finish_folder(folder: Path, report: ExportReport, card: str, recipe: Mapping[str, Any] | None = None) -> None:
+    """Add the card, and export_report.json with the recipe of the run if it is known."""
     (folder / "README.md").write_text(card, encoding="utf-8")
-    record = report.to_dict() | {"environment": environment()}
-    (folder / "export_report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record = report.to_dict() | {"environment": environment()} | ({"recipe": dict(recipe)} if recipe else {})
+    (folder / EXPORT_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _calibration_and_probe(

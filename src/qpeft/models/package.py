@@ -7,10 +7,11 @@ compiled llama.cpp, which is also why it is installed with `--no-deps`.
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 from qpeft.errors import ModelError
 from qpeft.models.vendor import forget_gguf, no_progress_bars, vendor_errors
@@ -28,7 +29,7 @@ def package_model_folder() -> Path:
     Raises: ModelError if the package or the reader of its file is not installed, or the cache cannot be written.
     """
     file, version = _package_file()
-    folder = _cache() / f"{PACKAGE}-{version}-conversion-{CONVERSION}"
+    folder = user_cache_path("qpeft", appauthor=False) / "models" / f"{PACKAGE}-{version}-conversion-{CONVERSION}"
     if folder.exists():
         return folder
     if importlib.util.find_spec("gguf") is None:
@@ -57,11 +58,6 @@ def _package_file() -> tuple[Path, str]:
     if len(files) != 1 or not files[0].exists():
         raise ModelError(f"The package {PACKAGE} {package.version} holds no GGUF file; install version 0.1.2.")
     return files[0], package.version
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "qpeft" / "models"
 
 
 def _convert_whole(file: Path, folder: Path) -> None:

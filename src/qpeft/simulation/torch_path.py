@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.simulation.tables import PhaseTable, PlanTables, RotationTable, StringTable, plan_tables
+from qpeft.simulation.threads import threads_for
 
 AMPLITUDES_PER_BLOCK = {"cpu": 2**17}
 """Tokens are handled in blocks of this many amplitudes: enough to keep the device busy, few enough for its cache."""
@@ -25,14 +26,14 @@ MIN_TOKENS = 64
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     """Expectations (tokens, num_observables) for inputs (tokens, num_inputs) and weights of one floating type."""
-    with full_precision(inputs.device):
+    with full_precision(inputs.device), threads_for(len(inputs) << circuit.num_qubits, inputs.device):
         uniform = _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
         return torch.cat([_Block(uniform, block).values() for block in _blocks(circuit, inputs)])
 
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
-    with full_precision(inputs.device):
+    with full_precision(inputs.device), threads_for(len(inputs) << circuit.num_qubits, inputs.device):
         uniform = _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
         input_grads, slopes = [], torch.zeros_like(uniform.angles)
         for block, block_grad in zip(_blocks(circuit, inputs), _blocks(circuit, grad), strict=True):

@@ -133,7 +133,7 @@ class DataSection(Section):
     split: str = Field("train", description="Split to train on, for a Hub name.")
     eval_split: str = Field("test", description="Split to hold out, for a Hub name.")
     limit: Count | None = Field(None, description="Train on the first so many rows only.")
-    eval_limit: Count | None = Field(None, description="Hold out the first so many rows only.")
+    eval_limit: Count | None = Field(None, description="Hold out the first so many rows only, of those that are kept.")
     max_length: Count = Field(512, description="Tokens of one example; what exceeds them is cut off.")
     drop_longer: bool = Field(False, description="Leave examples of more than max_length tokens out instead.")
     streaming: bool = Field(False, description="Keep tokens in files instead of memory, for sets larger than that.")

@@ -16,17 +16,19 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from qpeft.data import Encoded
+from qpeft.data import Encoded, lengths
 from qpeft.errors import AdapterError, DeviceError
 from qpeft.evaluation import held_out_loss
 from qpeft.evaluation.causal_loss import CausalLoss
+from qpeft.evaluation.held_out import largest_batch
 from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
 from qpeft.training.health import HealthMonitor
-from qpeft.training.memory import memory_errors
+from qpeft.training.memory import evaluation_memory, memory_errors, training_memory
 from qpeft.training.order import OrderRecord
 from qpeft.training.processes import from_main, is_main_process, staged_together, wait_for_all
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sampling import LengthGroupedSampler
+from qpeft.training.sections import Recipe
 from qpeft.training.watch import HeldOutWatch
 
 
@@ -141,6 +143,22 @@ class CheckpointingTrainer(Trainer):
             self._uncounted.clear()
             for name, count in zip(self._counted, counts, strict=True):
                 self._counted[name] += count
+
+    def try_memory(self, recipe: Recipe, training: Sequence[Encoded]) -> None:
+        """Try the largest evaluation batch and, on a GPU, the largest training batch, before time is spent on others.
+
+        On a CPU no training step is tried: it would take as long as any other, and a system that runs out of memory
+        ends the process rather than say so. Raises: MemoryLimitError if one of them does not fit.
+        """
+        if self.model.device.type != "cpu":
+            tokens = lengths(training)
+            longest = sorted(range(len(tokens)), key=tokens.__getitem__)[-recipe.training.batch_size :]
+            with training_memory(recipe):
+                self.try_step(longest)
+        if self._held_out:
+            limit = self._tokens_per_evaluation
+            with evaluation_memory(recipe):
+                held_out_loss(self.model, largest_batch(self._held_out, tokens_per_batch=limit), tokens_per_batch=limit)
 
     def try_step(self, examples: Sequence[int]) -> None:
         """Forward and backward pass of one batch, of which nothing stays. Raises: what torch raises."""

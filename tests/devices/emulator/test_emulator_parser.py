@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpeft.circuits import Circuit
-from qpeft.devices.emulator import parse_origin_ir
 from qpeft.errors import CircuitError
+from qpeft_emulator import parse_origin_ir
 
 HEAD = "QINIT 3\nCREG 3\n"
 X, Y, Z, H = dense.X, dense.Y, dense.Z, dense.FIXED["H"]

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qpeft.circuits import Circuit, Operation, ansatz
-from qpeft.devices.emulator import chip as chips
 from qpeft.devices.placement import block_calibration, find_blocks
 from qpeft.errors import DeviceError, NoiseError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError
+from qpeft_emulator import chip as chips
 
 
 def living(chip):
