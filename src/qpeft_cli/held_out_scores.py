@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from qpeft.adapters.saved import FILES
@@ -22,6 +21,7 @@ from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import AbstractTask, Scores, find_task, score
 from qpeft.evaluation.dialogue import context_length
 from qpeft.runs import environment, hash_file, make_folder, write_atomically
+from qpeft.runs.bars import Bars
 from qpeft.training.sections import DataSection
 from qpeft.training.splits import Split, data_hashes, load_held_out
 from qpeft_cli.adapted import Adapted, read_recipe
@@ -103,10 +103,7 @@ def _templates_fit(options: DataSection, data: str) -> bool:
 
 
 def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted: Wanted, name: str) -> Scores:
-    columns = (TextColumn(f"measuring {name}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    total = sum(1 for one in held_out.examples[: wanted.items] for _ in task.asked(one)) if task else None
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=total)
+    with Bars(Console(stderr=True)) as bars:
         return score(
             adapted.model,
             adapted.tokenizer,
@@ -115,7 +112,7 @@ def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted:
             task=task,
             items=wanted.items,
             max_new_tokens=_longest(adapted, wanted),
-            on_answers=lambda count: progress.update(bar, advance=count),
+            on_progress=bars.of(name),
         )
 
 

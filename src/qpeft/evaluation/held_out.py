@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
+from qpeft.runs.bars import OnProgress, to_nobody
 
 TOKENS_PER_BATCH = 1024
 """Padded tokens at once, unless one example has more."""
@@ -34,7 +35,11 @@ class HeldOutLoss:
 
 
 def held_out_loss(
-    model: PreTrainedModel, encoded: Sequence[Encoded], *, tokens_per_batch: int | None = None
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    *,
+    tokens_per_batch: int | None = None,
+    on_progress: OnProgress = to_nobody,
 ) -> HeldOutLoss:
     """The loss of a causal language model on encoded examples; the model's mode is as before afterwards.
 
@@ -42,9 +47,12 @@ def held_out_loss(
         model: with or without adapters.
         encoded: at least one example.
         tokens_per_batch: padded tokens at once, at most; None for `TOKENS_PER_BATCH`. One example is always whole.
+        on_progress: told how many examples have been read.
     """
     device = next(model.parameters()).device
     sums, tokens = torch.zeros(len(encoded), dtype=torch.float64), torch.zeros(len(encoded), dtype=torch.long)
+    read = 0
+    on_progress("held-out loss", read, len(encoded))
     with evaluating(model):
         for batch in _batches(encoded, tokens_per_batch or TOKENS_PER_BATCH):
             input_ids, attention_mask, labels = (part.to(device) for part in _pad([encoded[index] for index in batch]))
@@ -52,6 +60,8 @@ def held_out_loss(
             rows = torch.tensor(batch)[(labels[:, 1:] != IGNORED).nonzero()[:, 0].cpu()]
             sums.index_add_(0, rows, losses.double().cpu())
             tokens += torch.bincount(rows, minlength=len(encoded))
+            read += len(batch)
+            on_progress("held-out loss", read, len(encoded))
     total, count = sums.sum().item(), int(tokens.sum())
     return HeldOutLoss(total / count, count, tuple(sums.tolist()), tuple(tokens.tolist()))
 

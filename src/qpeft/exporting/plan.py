@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from qpeft.errors import AdapterError, DataError, OutputError
 from qpeft.exporting.comparison import compare_logits, compare_losses, trainability_restored
 from qpeft.exporting.fit import Constant
 from qpeft.exporting.report import ExportReport, layer_reports
-from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, linear_updates
+from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, copies_lora, linear_updates
 from qpeft.runs import environment
+from qpeft.runs.bars import OnProgress, to_nobody
 
 PROBE_TOKENS = 1024
 """On which logits of adapter and export are compared."""
@@ -27,9 +28,6 @@ OUT_OF_REACH = ("lora_bias", "trainable_token_indices", "target_parameters", "la
 
 PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
 """LoRA's ways to start that leave the base weights alone; others, such as PiSSA, take the start out of them."""
-
-OnStage = Callable[[str], None]
-"""Told what is done next, for progress lines."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,12 @@ def make_plan(
     whole: bool = False,
     constants: Mapping[str, Constant] | None = None,
     written: str = "export",
-    on_stage: OnStage = lambda _: None,
+    on_progress: OnProgress = to_nobody,
 ) -> Plan:
     """Linear updates of the active adapter and their measured worth.
 
-    Args are those of `export_lora` and `linear_updates`; `written` is what they are for, in words.
+    Args are those of `export_lora` and `linear_updates`; `written` is what they are for, in words. Without any text a
+    LoRA that is copied as it is is not measured: there is nothing that could have been lost.
 
     Raises: AdapterError, DataError, NotMergeableError as `linear_updates`; OutputError if more than `tolerance` is
         lost. The model is as it was.
@@ -67,16 +66,17 @@ def make_plan(
         raise AdapterError(f"rank must be a whole number of at least 1; got {rank}.")
     _check_config(model)
     layers = adapted_layers(model)
-    calibration, probe = _calibration_and_probe(calibration, held_out)
-    on_stage("finding linear maps")
-    updates = linear_updates(model, layers, calibration, rank=rank, whole=whole, constants=constants)
-    losses = None
+    is_measured = whole or bool(calibration or held_out) or not copies_lora(model, rank)
+    calibration, probe = _calibration_and_probe(calibration, held_out) if is_measured else ((), ())
+    updates = linear_updates(
+        model, layers, calibration, rank=rank, whole=whole, constants=constants, on_progress=on_progress
+    )
+    base_logits = logits = losses = None
     with trainability_restored(model):
-        on_stage("comparing logits")
-        base_logits, logits = compare_logits(model, layers, updates, probe)
+        if is_measured:
+            base_logits, logits = compare_logits(model, layers, updates, probe, on_progress=on_progress)
         if held_out:
-            on_stage(f"measuring held-out loss of base, adapter and {written}")
-            losses = compare_losses(model, layers, updates, held_out)
+            losses = compare_losses(model, layers, updates, held_out, on_progress=on_progress)
     method = str(model.peft_config[active_adapter(model)].peft_type.value).lower()
     tokens = max(update.fit.tokens if update.fit else 0 for update in updates.values())
     report = ExportReport(method, layer_reports(updates), base_logits, logits, losses, tokens)

@@ -118,7 +118,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         started["before"] = measure(recipe, model, tokenizer, held_out, console, "before") if before else None
         if is_main_process():
             write_record(folder, started)
-    _run_steps(recipe, trainer, console)
+    with progress.bars:
+        _run_steps(recipe, trainer, console)
     if device_steps is not None:
         console.print(f"sent to the device in all: {device_steps.spent()}")
     after = measure(recipe, model, tokenizer, held_out, console, "after")

@@ -22,6 +22,7 @@ from trl import SFTTrainer
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError, DeviceError
 from qpeft.evaluation import held_out_loss
+from qpeft.runs.bars import OnProgress, to_nobody
 from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
 from qpeft.training.health import HealthMonitor
 from qpeft.training.memory import memory_errors
@@ -58,9 +59,11 @@ class CheckpointingTrainer(SFTTrainer):
         watch: HeldOutWatch,
         health: HealthMonitor,
         run: str,
+        on_progress: OnProgress = to_nobody,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._on_progress = on_progress
         self.watch, self.health = watch, health
         self._lengths, self._device_steps, self._run = lengths, device_steps, run
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
@@ -140,7 +143,12 @@ class CheckpointingTrainer(SFTTrainer):
         if self._device_steps is not None:
             self._device_steps.pause()
         with memory_errors("An evaluation", "Lower data.max_length, or leave long examples out (data.drop_longer)."):
-            loss = held_out_loss(self.model, self._held_out, tokens_per_batch=self._tokens_per_evaluation).loss
+            loss = held_out_loss(
+                self.model,
+                self._held_out,
+                tokens_per_batch=self._tokens_per_evaluation,
+                on_progress=self._on_progress,
+            ).loss
         # One for all, to the last bit: what is decided by it must not differ between processes.
         metrics = {"eval_loss": from_main(lambda: loss)}
         self.log(dict(metrics))
