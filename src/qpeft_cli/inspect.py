@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qpeft_cli.inspect_circuit import show_circuits
+from qpeft_cli.train import show_keys
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,9 @@ def inspect(
     seed: Annotated[int | None, typer.Option(min=0, help="With --circuit: of all angles; else as for train.")] = None,
     figure: Annotated[Path | None, typer.Option(help="With --circuit: .svg or .png file to draw.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --circuit: all numbers as JSON.")] = False,
+    keys: Annotated[  # noqa: ARG001
+        bool, typer.Option("--keys", is_eager=True, callback=show_keys, help="Print all keys of recipes.")
+    ] = False,
 ) -> None:
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask.
 

@@ -23,12 +23,6 @@ from qpeft.runs.bars import OnProgress, to_nobody
 PROBE_TOKENS = 1024
 """On which logits of adapter and export are compared."""
 
-OUT_OF_REACH = ("lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
-"""Options of PEFT's configs that change more than linear layers by matrices."""
-
-PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
-"""LoRA's ways to start that leave the base weights alone; others, such as PiSSA, take the start out of them."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -64,7 +58,6 @@ def make_plan(
         raise OutputError(f"tolerance is the share that may be lost, 0 or more; got {tolerance}.")
     if rank is not None and rank < 1:
         raise AdapterError(f"rank must be a whole number of at least 1; got {rank}.")
-    _check_config(model)
     layers = adapted_layers(model)
     is_measured = whole or bool(calibration or held_out) or not copies_lora(model, rank)
     calibration, probe = _calibration_and_probe(calibration, held_out) if is_measured else ((), ())
@@ -121,19 +114,3 @@ def _calibration_and_probe(
         )
     kept = max(1, len(calibration) // 8)
     return calibration[:-kept], first_tokens(calibration[-kept:], PROBE_TOKENS)
-
-
-def _check_config(model: PeftModel) -> None:
-    config = model.peft_config[active_adapter(model)]
-    given = [name for name in OUT_OF_REACH if getattr(config, name, None)]
-    given += ["bias"] if getattr(config, "bias", "none") != "none" else []
-    if given:
-        raise AdapterError(
-            f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
-            "qpeft exports and merges only those."
-        )
-    if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
-        raise AdapterError(
-            f"The adapter started with init_lora_weights={init!r}, which changes the base weights: its matrices belong "
-            "to a base model that nobody else has. PEFT's own save_pretrained and merge_and_unload know how to undo it."
-        )

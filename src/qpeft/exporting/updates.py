@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -24,6 +24,13 @@ from qpeft.runs.bars import OnProgress, to_nobody
 
 DEFAULT_RANK = 64
 """Of an exported matrix without a small rank of its own, where the user names none."""
+
+
+OUT_OF_REACH = ("lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
+"""Options of PEFT's configs that change more than linear layers by matrices."""
+
+PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
+"""LoRA's ways to start that leave the base weights alone; others, such as PiSSA, take the start out of them."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,11 @@ class LinearUpdate:
 def adapted_layers(model: PeftModel) -> dict[str, BaseTunerLayer]:
     """Layers of the one active adapter, by their names in the base model.
 
-    Raises: AdapterError if several adapters are active or one is merged, and for layers that are not linear or hold
-        weights that are not finite.
+    Raises: AdapterError if several adapters are active or one is merged, for one that does more than add to linear
+        layers, and for layers that are not linear or hold weights that are not finite.
     """
     adapter = active_adapter(model)
+    _check_config(model.peft_config[adapter])
     modules = dict(model.get_base_model().named_modules())
     tuners = {name: module for name, module in modules.items() if isinstance(module, BaseTunerLayer)}
     inside = tuple(f"{name}." for name in tuners)
@@ -142,7 +150,7 @@ def delta_weight(layer: Any, name: str, adapter: str) -> Float[Tensor, "out_feat
     if not layer.supports_lora_conversion(adapter) or adapter in getattr(layer, "lora_variant", ()):
         raise NotMergeableError(
             f"{type(layer).__name__} at {name!r} adds no matrix to its layer, so there is none to export or merge. "
-            "Keep the adapter beside the model: PeftModel.from_pretrained(model, folder)."
+            "Keep it beside the model: PEFT loads its folder as it is, PeftModel.from_pretrained(model, folder)."
         )
     if "orig_weight" in inspect.signature(layer.get_delta_weight).parameters:
         raise NotMergeableError(
@@ -169,6 +177,27 @@ def _lora_factors(layer: Any, adapter: str) -> LowRank | None:
     if not is_plain or type(down) is not nn.Linear or type(up) is not nn.Linear:
         return None
     return LowRank(down.weight.detach().cpu(), up.weight.detach().cpu(), error=0.0)
+
+
+def _own_way(config: PeftConfig) -> str:
+    """What else to do with an adapter of PEFT's own methods."""
+    ours = type(config).__module__.startswith("qpeft.")
+    return "" if ours else " PEFT loads its folder as it is, and its merge_and_unload() merges what can be merged."
+
+
+def _check_config(config: PeftConfig) -> None:
+    given = [name for name in OUT_OF_REACH if getattr(config, name, None)]
+    given += ["bias"] if getattr(config, "bias", "none") != "none" else []
+    if given:
+        raise AdapterError(
+            f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
+            f"qpeft exports and merges only those.{_own_way(config)}"
+        )
+    if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
+        raise AdapterError(
+            f"The adapter started with init_lora_weights={init!r}, which changes the base weights: its matrices belong "
+            "to a base model that nobody else has. PEFT's own save_pretrained and merge_and_unload know how to undo it."
+        )
 
 
 def _has(layer: BaseTunerLayer, adapter: str) -> bool:
