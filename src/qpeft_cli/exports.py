@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peft import PeftModel
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError
@@ -20,7 +20,7 @@ from qpeft.training.splits import load_calibration, load_held_out
 from qpeft_cli.adapted import Adapted, load_adapted
 from qpeft_cli.screen import broken, kinds_of
 
-KIND_WIDTH = 24
+KIND_WIDTH = 17
 """Characters of a kind of layer in one line, so that a table fits into 80."""
 
 
@@ -81,15 +81,16 @@ def show(report: ExportReport, folder: Path, console: Console, *, written: str =
     """
     where, kinds = kinds_of(report.layers)
     is_fitted = any(layer.explained is not None for layer in report.layers.values())
-    fitted = ("variance explained, least", "constant, most", "missed, most") if is_fitted else ()
-    table = Table("layers", "how many", "rank", "cut off, most", *fitted)
+    fitted = ("explained", "constant", "missed") if is_fitted else ()
+    table = Table(Column("layers", no_wrap=True), "count", "rank", "cut off", *fitted)
     for kind, names in kinds.items():
         layers = [report.layers[name] for name in names]
         table.add_row(broken(kind, KIND_WIDTH), f"{len(layers):,}", *_of_kind(layers)[: 2 + len(fitted)])
     if where:
         console.print(f"layers of {where}:")
     console.print(table)
-    console.print(f"each of them by itself: {folder / 'README.md'}")
+    worst = "; variance explained: the least; constant and missed: the most" if is_fitted else ""
+    console.print(f"cut off: the most of a kind{worst}. Each layer by itself: {folder / 'README.md'}")
     if report.calibration_tokens:
         console.print(f"linear maps fitted on {report.calibration_tokens:,} tokens")
     logits = report.logits
