@@ -9,25 +9,3 @@ exclude_patterns = ["_build"]
 autodoc_typehints = "description"
 
 suppress_warnings = ["myst.header"]
-
-
-def _write_tables() -> None:
-    """Tables of options, generated from the code that reads them."""
-    import sys
-    from pathlib import Path
-
-    here = Path(__file__).parent
-    sys.path.insert(0, str(here))
-    from tables import adapter_table, learning_rates_table, methods_table, recipe_table
-
-    from qpeft.adapters import ADAPTERS
-
-    (here / "_generated").mkdir(exist_ok=True)
-    (here / "_generated/recipe.md").write_text(recipe_table(), encoding="utf-8")
-    (here / "_generated/learning_rates.md").write_text(learning_rates_table(), encoding="utf-8")
-    (here / "_generated/methods.md").write_text(methods_table(), encoding="utf-8")
-    for name, (config_class, _) in ADAPTERS.items():
-        (here / f"_generated/{name}.md").write_text(adapter_table(config_class), encoding="utf-8")
-
-
-_write_tables()

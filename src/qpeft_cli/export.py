@@ -31,7 +31,8 @@ def export(
     constant: Annotated[
         Literal["absorb", "keep", "drop"],
         typer.Option(
-            help="Of fitted maps: fit without one, keep it as LoRA's bias (plain PEFT only), or leave it out."
+            help="Constant of a map fitted to a circuit: fit without one (absorb), keep it as LoRA's bias (plain "
+            "PEFT only), or drop it."
         ),
     ] = "absorb",
     calibration: Calibration = None,

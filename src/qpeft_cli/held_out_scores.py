@@ -60,7 +60,9 @@ def print_scores(wanted: Wanted, load: Callable[[], Adapted], console: Console) 
     options = _data(adapted, wanted)
     held_out = load_held_out(options, adapted.tokenizer)
     if held_out is None:
-        raise DataError("The training run held no data out; name some with --data.")
+        raise DataError(
+            "The training run held no examples out, so there are none to measure; name a file of them with --data."
+        )
     path = None
     if wanted.task is not None or wanted.output is not None:
         console.print(f"{held_out.source}: {held_out}")

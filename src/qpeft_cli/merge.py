@@ -30,7 +30,10 @@ def merge(
     ] = "auto",
     constant: Annotated[
         Literal["keep", "absorb", "drop"],
-        typer.Option(help="Of fitted maps: keep it where a layer has a bias, else absorb it; or leave it out."),
+        typer.Option(
+            help="Constant of a map fitted to a circuit: keep it where a layer has a bias, else fit without one "
+            "(absorb); or drop it."
+        ),
     ] = "keep",
     calibration: Calibration = None,
     calibration_tokens: CalibrationTokens = 4096,

@@ -50,7 +50,7 @@ class Study(Section):
         description="Tried for every method; or a list for each, all of one length."
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
-        min_length=1, description="Of initial weights and data order; three or more tell methods from chance."
+        min_length=1, description="Seeds of initial weights and data order; three or more tell methods from chance."
     )
     tuning_seeds: list[int] | None = Field(
         None,
@@ -60,9 +60,12 @@ class Study(Section):
     )
     margin: PositiveFloat = Field(description="Loss in nats per token by which a method may be worse and still equal.")
     test: str | None = Field(
-        None, description="File or Hub name whose items the chosen runs are judged on; nothing is chosen by it."
+        None,
+        description="File or Hub name whose items the chosen runs are judged on. No learning rate is chosen by it.",
     )
-    test_items: PositiveInt | None = Field(None, description="The first so many of them; None for all.")
+    test_items: PositiveInt | None = Field(
+        None, description="Judge by this many of them, from the start; None for all."
+    )
     ablate: list[str] = Field(
         default_factory=list,
         description="Methods also tested with their middle's output permuted among tokens, and replaced by its mean.",

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from peft import PeftConfig, PeftModel
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from qpeft.adapters.base import AbstractAdapterLayer, FactoredBranch, require_linear
-from qpeft.adapters.bridge import BaseTunerLayer
+from qpeft.adapters.bridge import BaseTunerLayer, LoraLayer
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError, DataError, NotMergeableError
 from qpeft.exporting.fit import Constant, LinearFit, fit_bottleneck, linear_bottleneck

@@ -150,8 +150,8 @@ def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBas
     training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
     if held_out is None and (recipe.training.keep_best or recipe.training.early_stopping):
         raise RecipeError(
-            "'training.keep_best' and 'training.early_stopping' go by held-out losses, and nothing is held out: set "
-            "data.eval or data.hold_out."
+            "'training.keep_best' and 'training.early_stopping' need held-out examples to measure, and the recipe has "
+            "none: set data.eval or data.hold_out."
         )
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:
