@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 
 from qpeft_cli.schema import recipe_keys
-from qpeft_cli.screen import shortened
+from qpeft_cli.screen import broken, shortened
 
 if TYPE_CHECKING:
     from qpeft.runs.catalogue import Fact, StoredRun
@@ -43,13 +43,17 @@ def list_runs(root: Root = Path("runs")) -> None:
     if not found:
         _console().print(f"There is no run in {root}.")
         return
-    table = Table(
-        "run", "state", "method", "model", "parameters", "steps", "loss before", "after", "exact match", "s/step"
-    )
+    console = _console()
+    listed = {key: form for key, form in LISTED.items() if console.width >= WIDE or key not in LESS_NEEDED}
+    table = Table(Column("run", no_wrap=True), "state", *(TITLES[key] for key in listed))
     for run in found:
-        facts = run.facts()
-        table.add_row(str(run.folder), run.state, *(_shown(facts.get(key), form) for key, form in LISTED.items()))
-    _console().print(table)
+        facts, name = run.facts(lists=False), str(run.folder)
+        table.add_row(
+            name if console.width >= WIDE else broken(name, NAME_WIDTH),
+            run.state,
+            *(_shown(facts.get(key), form) for key, form in listed.items()),
+        )
+    console.print(table)
     for run in found:
         if run.problem:
             _console().print(f"damaged: {run.problem}")
@@ -66,6 +70,14 @@ LISTED = {
     "seconds_per_step": ".3g",
 }
 """Facts of a run in a list, and how they are written where they are no whole numbers."""
+TITLES = dict(
+    zip(
+        LISTED, ("method", "model", "parameters", "steps", "loss before", "after", "exact match", "s/step"), strict=True
+    )
+)
+LESS_NEEDED = ("recipe.model.name", "adapter.trainable_parameters", "seconds_per_step")
+WIDE, NAME_WIDTH = 120, 22
+"""Columns of a terminal from which on a list has all facts; characters of the names of runs below that."""
 
 
 @runs.command()

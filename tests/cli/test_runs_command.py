@@ -64,6 +64,16 @@ def test_list_shows_every_run_with_its_state_and_losses(qpeft, root, talkative):
     assert "has no state and no recipe" in out
 
 
+def test_a_list_fits_into_80_columns_and_breaks_no_word(qpeft, root, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    shutil.copytree(root / "one", root / "a-run-with-a-rather-long-name/of_a_sweep")
+    _, out, _ = qpeft("runs", "list", root, columns="80")
+    lines = plain(out).splitlines()
+    assert max(len(line) for line in lines if line[:1] in "┃│┏┡└") <= 80
+    cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert f"{root}/a-run-with-a-rather-long-name/of_a_sweep" in "".join(cells)
+
+
 def test_list_says_where_there_is_nothing(qpeft, tmp_path):
     code, out, _ = qpeft("runs", "list", tmp_path)
     assert (code, out.strip()) == (0, f"There is no run in {tmp_path}.")

@@ -173,6 +173,6 @@ def test_bad_sources_are_named_by_their_keys(recipe, train_on, message):
 
 def test_a_part_of_a_dialogue_cannot_be_held_out(recipe):
     with pytest.raises(
-        RecipeError, match="hold_out is a share below 1, such as 0.05, or a whole number of dialogues; got 2.5"
+        RecipeError, match=r"hold_out is a share below 1, such as 0.05, or a whole number of dialogues; got 2.5"
     ):
         recipe(data={"hold_out": 2.5})
