@@ -265,7 +265,7 @@ def test_methods_whose_matrix_cannot_be_had_are_refused(trained, texts, tmp_path
         ({"rank": 0}, AdapterError, "rank must be a whole number of at least 1; got 0"),
         ({"tolerance": -0.1}, OutputError, "tolerance is the share that may be lost"),
         ({"calibration": []}, DataError, "there is no calibration text"),
-        ({"calibration": [], "held_out": []}, DataError, "no text to compare the adapter with what is written on"),
+        ({"calibration": [], "held_out": []}, DataError, "compared with the adapter on text, and there is none"),
     ],
     ids=["rank", "tolerance", "no calibration text", "no text"],
 )
@@ -385,7 +385,7 @@ def test_a_lora_that_is_cut_loses_what_numpy_says(trained, texts, tmp_path):
         values = np.linalg.svd(delta, compute_uv=False)
         assert report.layers[name].rank == 2
         assert report.layers[name].svd_error == pytest.approx(np.linalg.norm(values[2:]) / np.linalg.norm(values))
-    with pytest.raises(DataError, match="no text to compare the adapter with"):
+    with pytest.raises(DataError, match="compared with the adapter on text, and there is none"):
         export_lora(model, tmp_path / "other", rank=2)
 
 

@@ -82,8 +82,9 @@ def curves(results: Results) -> Picture | None:
         return None
     reference = next((row for row in drawn if row[1].method == results.study.reference), drawn[0])
     figure = _curves_apart(drawn, reference) if len(drawn) > IN_ONE else _curves_together(drawn)
-    ends = any(len(_ends(one.histories)[0]) for _, one, _, _ in drawn)
-    held_out = " Hollow: loss on the held-out tenth, before and after." if ends else ""
+    ends = {step == 0 for _, one, _, _ in drawn for step in _ends(one.histories)[0]}
+    when = " and ".join(word for word, at_start in (("before", True), ("after", False)) if at_start in ends)
+    held_out = f" Hollow: loss on the held-out tenth {when} training." if when else ""
     band = "mean over seeds with their range as a band" if len(results.study.seeds) > 1 else "of one seed"
     said = [f"{one.method} {losses.mean(0)[0]:.3f} to {losses.mean(0)[-1]:.3f}" for _, one, _, losses in drawn]
     return picture(

@@ -91,7 +91,7 @@ class Study(Section):
             raise ValueError(f"tuning_seeds: {strange[0]} is not among the seeds, {self.seeds}")
         grids = self.learning_rates if isinstance(self.learning_rates, dict) else {}
         if grids and grids.keys() != self.methods.keys():
-            raise ValueError(f"learning_rates: a list for each method or one for all; methods: {known}")
+            raise ValueError(f"learning_rates must be one list for all methods, or a list for each method: {known}")
         if len({len(grid) for grid in grids.values()}) > 1:
             counts = ", ".join(f"{name}: {len(grid)}" for name, grid in grids.items())
             raise ValueError(f"learning_rates: every method gets the same number of trials; got {counts}")

@@ -66,9 +66,7 @@ def measure_run(
     assert chosen is not None, "every trial holds a part out"
     assert judged is not None, "a test that is empty has been refused"
     if len(judged.encoded) < 2:
-        raise StudyError(
-            f"{judged.source} is one item, from which nothing can be told of others. Judge by a larger test."
-        )
+        raise StudyError(f"{judged.source} holds one item, and a comparison needs two or more. Judge by a larger test.")
     scores = score(
         model,
         tokenizer,

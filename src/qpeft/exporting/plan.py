@@ -109,8 +109,8 @@ def _calibration_and_probe(
         return calibration, first_tokens(held_out, PROBE_TOKENS)
     if len(calibration) < 2:
         raise DataError(
-            "There is no text to compare the adapter with what is written on: give held-out examples, or at least two "
-            "examples of calibration text, of which the last eighth is kept for that."
+            "What is written is compared with the adapter on text, and there is none: give held-out examples, or at "
+            "least two examples of calibration text, of which the last eighth is kept for that."
         )
     kept = max(1, len(calibration) // 8)
     return calibration[:-kept], first_tokens(calibration[-kept:], PROBE_TOKENS)
