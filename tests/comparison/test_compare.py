@@ -1,12 +1,17 @@
 """Studies of the tiny model from beginning to end, and what happens when something goes wrong on the way."""
 
+import io
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from qpeft.comparison import compare, found_in
+from qpeft.comparison.figures import curves, pictures, rates_picture
 from qpeft.comparison.jobs import Job, run_all
 from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.plan import plan_trials, read_inputs
@@ -264,3 +269,50 @@ def difference(low, high):
 )
 def test_a_verdict_follows_from_interval_margin_and_corrected_p(low, high, p, expected):
     assert verdict(difference(low, high), p, margin=0.01) == expected
+
+
+def test_a_study_says_how_far_it_is_in_a_file_and_on_a_terminal(study_values, tmp_path):
+    values = study_values(tmp_path / "study", learning_rates=[0.01], seeds=[0], ablate=[])
+    values["recipe"] = values["recipe"] | {"evaluation": {}}
+    written = Console(file=io.StringIO(), width=200)
+    compare(parse_study(values, source="test"), processes=None, console=written)
+    said = written.file.getvalue()
+    assert "training at every rate: 2 runs, 1 at a time" in said
+    assert re.search(r"^1/2  QTHA.*: trained in \d+ s, about \d:\d\d:\d\d left$", said, re.MULTILINE)
+    assert re.search(r"^2/2  LoRA.*: trained in \d+ s$", said, re.MULTILINE)
+    assert "judging: 3 runs" in said
+    assert "\x1b" not in said
+    values["output"] = {"folder": str(tmp_path / "again")}
+    terminal = Console(file=io.StringIO(), width=200, force_terminal=True, highlight=False)
+    compare(parse_study(values, source="test"), processes=None, console=terminal)
+    drawn = terminal.file.getvalue()
+    assert "training at every rate" in drawn
+    assert "\x1b[?25h" in drawn
+
+
+def test_curves_of_a_study_hold_the_held_out_losses_that_were_measured(finished):
+    folder, results = finished
+    for one in results.measured:
+        for history, trial in zip(one.histories, runs_of(folder, one.method, results), strict=True):
+            after = read_record(trial.run)["after"]["loss"]
+            assert [entry for entry in history if "held_out" in entry] == [{"step": 3, "held_out": after}]
+    assert "Hollow: loss on the held-out tenth after training." in curves(results).title
+    both = [
+        replace(one, histories=tuple([*history, {"step": 0, "held_out": 9.0}] for history in one.histories))
+        for one in results.measured
+    ]
+    assert "before and after training" in curves(replace(results, measured=tuple(both))).title
+
+
+def runs_of(folder, method, results):
+    """The runs of a method at its chosen rate, in the order of their seeds."""
+    rate = next(choice.rate for choice in results.choices if choice.method == method)
+    return [trial for trial in trials_of(folder) if trial.method == method and trial.rate == rate]
+
+
+def test_a_study_without_logged_losses_has_no_empty_axes(finished):
+    results = finished[1]
+    silent = [replace(one, histories=([],) * len(one.histories)) for one in results.measured]
+    assert curves(replace(results, measured=tuple(silent))) is None
+    assert rates_picture(replace(results, choices=())) is None
+    assert [picture.name for picture in pictures(replace(results, measured=tuple(silent)))] == ["frontier"]

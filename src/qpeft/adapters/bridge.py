@@ -11,6 +11,7 @@ from typing import Any
 
 from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import (
     BaseTuner,
     BaseTunerLayer,
@@ -39,6 +40,7 @@ __all__ = [
     "AuxiliaryTrainingWrapper",
     "BaseTuner",
     "BaseTunerLayer",
+    "LoraLayer",
     "QuantizationBackend",
     "changes_layers",
     "check_adapters_to_merge",
