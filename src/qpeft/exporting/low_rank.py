@@ -86,7 +86,7 @@ def _rounding(matrix: Tensor) -> float:
     # Below the smallest normal number steps between numbers shrink no further, and float16 has weights there.
     typical = max(float(matrix.double().norm()) / (rows * columns) ** 0.5, digits.smallest_normal)
     reach = ROUNDED_ONCE if digits.bits < 32 else SUMMED
-    of_entries = reach * digits.eps * typical * (rows**0.5 + columns**0.5)
+    of_entries: float = reach * digits.eps * typical * (rows**0.5 + columns**0.5)
     return max(of_entries, DECOMPOSED * torch.finfo(torch.float64).eps * float(matrix.double().norm()))
 
 
