@@ -98,7 +98,7 @@ def test_a_logger_that_is_not_installed_is_named_before_anything_is_written(reci
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(monkeypatch, with_figures):
     """Panels of every figure that is drawn: title or label of the axes, and what its lines are."""
     from matplotlib.figure import Figure
 
