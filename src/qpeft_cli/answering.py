@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qpeft.data import Message
 from qpeft.errors import DataError, OutputError
@@ -18,6 +17,7 @@ from qpeft.evaluation import generate
 from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.questions import Question, read_questions
 from qpeft.runs import hash_file, make_folder
+from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
 from qpeft_cli.adapted import AdaptedModel, Origin, load_onto, read_origin, read_recipe, weight_hashes
@@ -131,9 +131,9 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
 
 
 def _append_answers(options: Answering, adapted: AdaptedModel, missing: Sequence[Question], file: GrowingFile) -> None:
-    columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=file.num_lines + len(missing), completed=file.num_lines)
+    total = file.num_lines + len(missing)
+    with Bars(Console(stderr=True)) as bars:
+        bars("answers", file.num_lines, total)
         # In the order of the file, not by length: what is there is then all up to some row.
         for start in range(0, len(missing), options.batch_size):
             batch = missing[start : start + options.batch_size]
@@ -146,7 +146,7 @@ def _append_answers(options: Answering, adapted: AdaptedModel, missing: Sequence
                 {**question.row, **{name: texts[number] for name, texts in generated.items()}}
                 for number, question in enumerate(batch)
             )
-            progress.update(task, completed=file.num_lines)
+            bars("answers", file.num_lines, total)
 
 
 def _job(options: Answering, source: Path, origin: Origin, system: str | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def chat(
     top_p: Annotated[
         float, typer.Option(min=0.01, max=1, help="Draw among the likeliest tokens of this probability together.")
     ] = 1,
-    top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest tokens; 0 for all.")] = 0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw among this many of the likeliest tokens; 0 for all.")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn.")] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:

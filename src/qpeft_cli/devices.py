@@ -14,7 +14,7 @@ devices = typer.Typer(help="Quantum computers, and what stands in for them.", no
 
 @devices.command()
 def chips(
-    url: Annotated[str | None, typer.Option(help="Of the cloud; by default Origin's own.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the cloud; by default Origin's own.")] = None,
 ) -> None:
     """List the chips of Origin's cloud, with what is alive on each and median fidelities."""
     from rich.console import Console  # noqa: PLC0415
@@ -40,7 +40,7 @@ def chips(
 @devices.command()
 def emulator(
     port: Annotated[int, typer.Option(help="To listen on; 0 lets the system choose.", min=0, max=65535)] = 0,
-    seed: Annotated[int, typer.Option(help="Of the chip's calibration and of all outcomes.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the chip's calibration and of all outcomes.", min=0)] = 0,
     chip: Annotated[
         Literal["wukong", "clean", "perfect"],
         typer.Option(
@@ -50,7 +50,7 @@ def emulator(
     api_key: Annotated[str, typer.Option(help="The only key that it takes.", envvar="QPEFT_EMULATOR_KEY")] = "emulator",
     store: Annotated[Path | None, typer.Option(help="SQLite file that keeps jobs over a restart.")] = None,
     fault: Annotated[list[str] | None, typer.Option(help="Fault as JSON; also POST /emulator/faults.")] = None,
-    seconds: Annotated[float, typer.Option(help="That a job spends before it is finished, at least.", min=0)] = 0.15,
+    seconds: Annotated[float, typer.Option(help="Seconds that a job takes at least.", min=0)] = 0.15,
     offline: Annotated[bool, typer.Option("--offline", help="List the chip as offline and take no jobs.")] = False,
 ) -> None:
     """Run a stand-in for the Origin cloud on this machine, until Ctrl-C."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from qpeft.comparison.statistics import sign_test
@@ -22,6 +21,7 @@ from qpeft.evaluation import AbstractTask, Scores, find_task, score
 from qpeft.evaluation.dialogue import context_length
 from qpeft.models.reading import reading
 from qpeft.runs import environment, make_folder, write_atomically
+from qpeft.runs.bars import Bars
 from qpeft.training.readable import unreadable
 from qpeft.training.sections import DataSection
 from qpeft.training.splits import Split, data_hashes, load_held_out
@@ -60,7 +60,9 @@ def print_scores(wanted: Wanted, load: Callable[[], Adapted], console: Console) 
     options = _data(adapted, wanted)
     held_out = load_held_out(options, adapted.tokenizer) if options.eval or options.hold_out else None
     if held_out is None:
-        raise DataError("The training run held no data out; name some with --data.")
+        raise DataError(
+            "The training run held no examples out, so there are none to measure; name a file of them with --data."
+        )
     known = reading(adapted.model, adapted.recipe.model.name)
     if (fault := unreadable(known, adapted.tokenizer, held_out.encoded)) is not None:
         raise DataError(fault)
@@ -106,10 +108,7 @@ def _templates_fit(options: DataSection, data: str) -> bool:
 
 
 def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted: Wanted, name: str) -> Scores:
-    columns = (TextColumn(f"measuring {name}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    total = sum(1 for one in held_out.examples[: wanted.items] for _ in task.asked(one)) if task else None
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=total)
+    with Bars(Console(stderr=True)) as bars:
         return score(
             adapted.model,
             adapted.tokenizer,
@@ -118,7 +117,7 @@ def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted:
             task=task,
             items=wanted.items,
             max_new_tokens=_longest(adapted, wanted),
-            on_answers=lambda count: progress.update(bar, advance=count),
+            on_progress=bars.of(name),
         )
 
 

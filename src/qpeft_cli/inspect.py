@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qpeft_cli.inspect_circuit import show_circuits
+from qpeft_cli.train import show_keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,9 +31,12 @@ def inspect(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Quantum device to state the bill for; --device.name.")] = None,
-    data: Annotated[bool, typer.Option("--data", help="The data alone, and more of them: lengths, copies.")] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="Look at the data alone, in more detail: lengths, copies.")
+    ] = False,
     circuit: Annotated[
-        bool, typer.Option("--circuit", help="The circuit alone, at random angles; the recipe's, or named, or all.")
+        bool,
+        typer.Option("--circuit", help="Look at circuits alone, at random angles: the recipe's, named ones, or all."),
     ] = False,
     qubits: Annotated[
         int | None, typer.Option(min=1, max=12, help="With --circuit: without a recipe 8 by default.")
@@ -46,6 +50,9 @@ def inspect(
     seed: Annotated[int | None, typer.Option(min=0, help="With --circuit: of all angles; else as for train.")] = None,
     figure: Annotated[Path | None, typer.Option(help="With --circuit: .svg or .png file to draw.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --circuit: all numbers as JSON.")] = False,
+    keys: Annotated[  # noqa: ARG001
+        bool, typer.Option("--keys", is_eager=True, callback=show_keys, help="Print all keys of recipes.")
+    ] = False,
 ) -> None:
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask.
 
@@ -57,16 +64,18 @@ def inspect(
     """
     if circuit:
         if device is not None or data:
-            raise typer.BadParameter("goes without --device and --data", param_hint="--circuit")
+            raise typer.BadParameter(
+                "cannot be combined with --device or --data; leave these out", param_hint="--circuit"
+            )
         what = [*([recipe] if recipe is not None else []), *context.args]
         show_circuits(what, qubits=qubits, depth=depth, samples=samples, seed=seed, figure=figure, as_json=as_json)
         return
     if as_json or any(option is not None for option in (qubits, depth, samples, figure)):
         raise typer.BadParameter(
-            "--qubits, --depth, --samples, --figure and --json go with --circuit", param_hint="--circuit"
+            "is needed for --qubits, --depth, --samples, --figure and --json", param_hint="--circuit"
         )
     if recipe is None:
-        raise typer.BadParameter("needs a YAML file, or --circuit", param_hint="RECIPE")
+        raise typer.BadParameter("is missing: name a YAML file, or give --circuit", param_hint="RECIPE")
     overrides = context.args if seed is None else [*context.args, "--seed", str(seed)]
     _show_recipe(Path(recipe), overrides, device, data_alone=data)
 
@@ -174,7 +183,7 @@ def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, con
     if bill.capabilities.is_remote:
         console.print(NOTICE.format(device=bill.capabilities.recipient or bill.capabilities.name))
     if device.calibration() is None:
-        console.print(f"{recipe.device.name} says nothing of its errors, so nothing is predicted.")
+        console.print(f"{recipe.device.name} has no calibration, so the quality of its results cannot be predicted.")
         return
     set_seed(recipe.seed)
     model = adapted_model(recipe, build_config(recipe.adapter.type, recipe.adapter.options))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from qpeft.data import Example, Message, choose_answers
@@ -24,6 +22,7 @@ from qpeft.evaluation.judge import KEY_VARIABLE, Judge
 from qpeft.evaluation.judged import Verdict, VerdictFile, judge_reply
 from qpeft.evaluation.tasks.cpsycoune import LARGEST, averages, read_cases, wording
 from qpeft.runs import make_folder
+from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
 from qpeft_cli.adapted import BASE, Adapted, weight_hashes
@@ -154,13 +153,14 @@ def _replies(adapted: Adapted, wanted: Judging, turns: Sequence[Example], name: 
     }
     key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:12]
     file = GrowingFile(wanted.folder / FOLDER / f"cpsycoune.replies-{key}.jsonl", job, total=len(turns))
-    with _progress(f"replies of {name}", len(turns), file.num_lines) as advance:
+    with Bars(Console(stderr=True)) as bars:
+        bars(f"replies of {name}", file.num_lines, len(turns))
         for start in range(file.num_lines, len(turns), BATCH_SIZE):
             texts = generate(
                 adapted.model, adapted.tokenizer, questions[start : start + BATCH_SIZE], max_new_tokens=longest
             )
             file.append({"reply": text} for text in texts)
-            advance(len(texts))
+            bars(f"replies of {name}", file.num_lines, len(turns))
     return [json.loads(line)["reply"] for line in file.path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
@@ -168,20 +168,12 @@ def _verdicts(
     judge: Judge, turns: Sequence[Example], replies: Sequence[str], verdicts: VerdictFile, name: str
 ) -> list[tuple[str, Verdict]]:
     """Each reply with its verdict."""
-    found = []
-    with _progress(f"judging {name}", len(turns), 0) as advance:
+    found: list[tuple[str, Verdict]] = []
+    with Bars(Console(stderr=True)) as bars:
         for turn, reply in zip(turns, replies, strict=True):
+            bars(f"judging {name}", len(found), len(turns))
             found.append((reply, judge_reply(judge, turn.question, reply, verdicts)))
-            advance(1)
     return found
-
-
-@contextmanager
-def _progress(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=total, completed=done)
-        yield lambda count: progress.update(bar, advance=count)
 
 
 def _result(

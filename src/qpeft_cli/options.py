@@ -22,10 +22,10 @@ NewFolder = Annotated[Path, typer.Argument(help="New or empty folder.")]
 Calibration = Annotated[
     str | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
 ]
-CalibrationTokens = Annotated[int, typer.Option(min=1, help="How many tokens of them to use.")]
+CalibrationTokens = Annotated[int, typer.Option(min=1, help="How many tokens of calibration text to use.")]
 HeldOutData = Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")]
-HeldOutLimit = Annotated[int | None, typer.Option(min=1, help="Use the first so many held-out examples only.")]
+HeldOutLimit = Annotated[int | None, typer.Option(min=1, help="Use only this many held-out examples, from the start.")]
 Tolerance = Annotated[
     float, typer.Option(min=0, help="Share of the adapter's improvement in held-out loss that may be lost.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Write it whatever is lost.")]
+Force = Annotated[bool, typer.Option("--force", help="Write it however much is lost.")]

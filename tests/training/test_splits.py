@@ -157,13 +157,13 @@ def test_the_record_names_the_splits_and_resuming_compares_them(recipe, tokenize
     ("train_on", "message"),
     [
         ([{"pth": "x"}], r"Unknown key 'data.train.0.pth'; did you mean 'data.train.0.path'\?"),
-        ([{"path": "x", "weight": 0}], "'data.train.0.weight': input should be greater than 0; got 0"),
+        ([{"path": "x", "weight": 0}], "'data.train.0.weight' must be greater than 0; got 0"),
         (
             [{"path": "x", "format": "aplaca"}],
-            "'data.train.0.format': input should be 'messages', 'sharegpt', 'alpaca'",
+            "'data.train.0.format' must be 'messages', 'sharegpt', 'alpaca'",
         ),
-        ([], "'data.train': list should have at least 1 item"),
-        (5, "'data.train': input should be a valid list; got 5"),
+        ([], "'data.train' must not be empty"),
+        (5, "'data.train' must be a name or a list; got 5"),
         ([{}], "'data.train.0.path' is missing"),
     ],
 )
@@ -173,5 +173,7 @@ def test_bad_sources_are_named_by_their_keys(recipe, train_on, message):
 
 
 def test_a_part_of_a_dialogue_cannot_be_held_out(recipe):
-    with pytest.raises(RecipeError, match="hold_out is a share below 1 or a whole number of dialogues"):
+    with pytest.raises(
+        RecipeError, match=r"hold_out is a share below 1, such as 0.05, or a whole number of dialogues; got 2.5"
+    ):
         recipe(data={"hold_out": 2.5})

@@ -11,6 +11,7 @@ from typing import Any
 
 from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import (
     BaseTuner,
     BaseTunerLayer,
@@ -39,6 +40,7 @@ __all__ = [
     "AuxiliaryTrainingWrapper",
     "BaseTuner",
     "BaseTunerLayer",
+    "LoraLayer",
     "QuantizationBackend",
     "changes_layers",
     "check_adapters_to_merge",
@@ -112,8 +114,15 @@ def targeted_modules(model: nn.Module, config: PeftConfig) -> list[str]:
         settled.target_modules = usual.get(BaseTuner.get_model_config(model).get("model_type"))
         if settled.target_modules is None:
             return []
-    settled = _maybe_include_all_linear_layers(settled, model)
-    return [name for name in outside_adapters(model) if check_target_module_exists(settled, name)]
+    names, is_all_linear = (
+        outside_adapters(model),
+        str(settled.target_modules).lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND,
+    )
+    if is_all_linear:
+        settled = _maybe_include_all_linear_layers(settled, model)
+        # PEFT compares every name with the end of every other, which takes minutes where experts are layers each.
+        names = [name for name in names if name in settled.target_modules]
+    return [name for name in names if check_target_module_exists(settled, name)]
 
 
 def quantization_backend(layer: nn.Module, **options: Any) -> QuantizationBackend | None:

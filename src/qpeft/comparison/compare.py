@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from qpeft.comparison.results import Results, gather
 from qpeft.comparison.selection import Choice, choose, chosen, loss_of
 from qpeft.comparison.study import Study
 from qpeft.evaluation import find_task
+from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 
 
@@ -48,10 +51,11 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
             for note in require_judgeable(tuning[0].recipe, study.test, study.test_items):
                 console.print(f"note: {note}")
         ledger.save()
-        _run([trial.job for trial in tuning], processes, console)
+        _run([trial.job for trial in tuning], processes, console, "training at every rate")
         rates = {choice.method: choice.rate for choice in choose(study, inputs)[0]}
         console.print("learning rates chosen: " + "; ".join(f"{method}: {rate}" for method, rate in rates.items()))
-        _run([trial.job for trial in plan_others(study, inputs, rates)], processes, console)
+        others = [trial.job for trial in plan_others(study, inputs, rates)]
+        _run(others, processes, console, "training with the other seeds")
         choices, trials = choose(study, inputs)
         _judge(trials, choices, ledger, processes, console)
         return gather(study, trials, choices, inputs)
@@ -83,25 +87,34 @@ def _judge(
     waiting = [job for job in jobs if job.result() is None]
     if study.test is not None and waiting:
         ledger.note_test_reading({choice.method: choice.rate for choice in choices})
-        _run(jobs, processes, console)
+        _run(jobs, processes, console, "judging")
         ledger.note_judged(sum(job.result() is not None for job in waiting))
     else:
-        _run(jobs, processes, console)
+        _run(jobs, processes, console, "judging")
 
 
-def _run(jobs: Sequence[Job], processes: int | None, console: Console) -> None:
+def _run(jobs: Sequence[Job], processes: int | None, console: Console, what: str) -> None:
     waiting = [job for job in jobs if job.result() is None]
     if len(waiting) < len(jobs):
         console.print(f"{len(jobs) - len(waiting)} of {len(jobs)} are there already")
-    ended = 0
+    ended, start = 0, time.monotonic()
 
     def tell(job: Job) -> None:
         nonlocal ended
         ended += 1
-        failure = job.failure()
-        console.print(f"{ended}/{len(waiting)}  {job.title}: {f'failed: {failure}' if failure else _said(job)}")
+        failure, missing = job.failure(), len(waiting) - ended
+        left = timedelta(seconds=round((time.monotonic() - start) / ended * missing))
+        console.print(
+            f"{ended}/{len(waiting)}  {job.title}: {f'failed: {failure}' if failure else _said(job)}"
+            + (f", about {left} left" if missing else "")
+        )
+        bars(what, ended, len(waiting))
 
-    run_all(waiting, processes=processes, on_end=tell)
+    if waiting:
+        console.print(f"{what}: {len(waiting)} runs, {min(processes or 1, len(waiting))} at a time")
+    with Bars(console) as bars:
+        bars(what, 0, len(waiting))
+        run_all(waiting, processes=processes, on_end=tell)
 
 
 def _said(job: Job) -> str:

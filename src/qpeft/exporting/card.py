@@ -61,12 +61,14 @@ def _card(
 
 def _worth(report: ExportReport) -> str:
     logits, rows = report.logits, ["| | base | adapter | export |", "| --- | --- | --- | --- |"]
+    kept = f"The export keeps {report.kept:.2%} of {report.criterion}."
+    if logits is None or report.base_logits is None:
+        return kept
     if (losses := report.losses) is not None:
         name = f"held-out loss, nats per token ({losses.tokens:,} tokens)"
         rows.append(f"| {name} | {losses.base:.4f} | {losses.adapter:.4f} | {losses.export:.4f} |")
     name = f"divergence from the adapter, nats per token ({logits.tokens:,} tokens)"
     rows.append(f"| {name} | {report.base_logits.divergence:.2e} | 0 | {logits.divergence:.2e} |")
-    kept = f"The export keeps {report.kept:.2%} of {report.criterion}."
     apart = f"Its logits differ from the adapter's by {logits.maximum:.2e} at most, {logits.mean:.2e} on average"
     if (reloaded := report.reloaded) is not None:
         apart += f"; read back from the files here, by {reloaded.maximum:.2e} at most, {reloaded.mean:.2e} on average"

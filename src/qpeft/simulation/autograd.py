@@ -27,6 +27,11 @@ class AbstractOperation(ABC):
     keeps_values = False
     """Whether gradients are computed from the values, rather than from the rows."""
 
+    @property
+    @abstractmethod
+    def num_values(self) -> int:
+        """Of a row."""
+
     @abstractmethod
     def values(self, rows: Tensor, weights: Tensor) -> Tensor:
         """(rows, columns) and (num_weights,) to (rows, values)."""
@@ -68,6 +73,8 @@ class FirstOrder(torch.autograd.Function):
 class _Values(FirstOrder):
     @staticmethod
     def forward(operation: AbstractOperation, rows: Tensor, weights: Tensor) -> Tensor:
+        if rows.is_meta or not len(rows):  # there are shapes alone
+            return rows.new_empty(len(rows), operation.num_values)
         return operation.values(rows, weights)
 
     @staticmethod
@@ -98,6 +105,8 @@ class _Gradients(FirstOrder):
     def forward(
         operation: AbstractOperation, _by_weights: bool, kept: Tensor, weights: Tensor, grad: Tensor
     ) -> tuple[Tensor, Tensor]:
+        if kept.is_meta or not len(kept):
+            return torch.zeros_like(kept), torch.zeros_like(weights)
         try:
             return operation.gradients(kept, weights, grad)
         except RuntimeError as error:

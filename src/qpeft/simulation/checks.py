@@ -57,12 +57,18 @@ def check_shapes(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
             f"The circuit has {circuit.num_weights} weight(s), so weights must have shape ({circuit.num_weights},); "
             f"got {tuple(weights.shape)}."
         )
-    if inputs.device != weights.device:
-        raise SimulationError(f"inputs are on {inputs.device}, weights on {weights.device}; move one of them.")
-    for name, angles in (("inputs", inputs), ("weights", weights)):
-        if not angles.is_floating_point():
+    check_kinds(inputs=inputs, weights=weights)
+
+
+def check_kinds(**tensors: Tensor) -> None:
+    """Raises: SimulationError, by these names, unless all are real floating-point numbers and on one device."""
+    (first, one), (second, other) = tensors.items()
+    if one.device != other.device:
+        raise SimulationError(f"{first} are on {one.device}, {second} on {other.device}; move one of them.")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
             raise SimulationError(
-                f"{name} must be real floating-point angles; got {angles.dtype}. Convert with .float()."
+                f"{name} must be real floating-point numbers; got {tensor.dtype}. Convert with .float()."
             )
 
 

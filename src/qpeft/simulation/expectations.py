@@ -11,7 +11,6 @@ back with the adjoint method, in blocks of tokens. Where it is computed follows 
 from __future__ import annotations
 
 import importlib.util
-import math
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,6 +68,10 @@ def expectations(
 class _Exact(AbstractOperation):
     circuit: Circuit
 
+    @property
+    def num_values(self) -> int:
+        return self.circuit.num_observables
+
     def values(self, rows: Tensor, weights: Tensor) -> Tensor:
         rows, weights = _within_range(rows, "input"), _within_range(weights, "weight")
         values: Tensor = _path(self.circuit, rows).values(self.circuit, rows, weights)
@@ -96,7 +99,7 @@ def _within_range(angles: Tensor, name: str) -> Tensor:
             f"{bad} of {angles.numel()} {name} angles are NaN or infinite, so there is no value to compute. They come "
             "from an earlier layer or a diverged update: lower the learning rate or clip gradients."
         )
-    return angles.double().remainder(4 * math.pi).to(angles.dtype)
+    return torch_path.principal(angles.double()).to(angles.dtype)
 
 
 def _path(circuit: Circuit, inputs: Tensor) -> ModuleType:

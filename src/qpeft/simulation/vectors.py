@@ -18,6 +18,7 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.errors import SimulationError
 from qpeft.simulation.autograd import AbstractOperation, row_values
+from qpeft.simulation.checks import check_kinds
 from qpeft.simulation.fusion import Program, Rotation, fused
 from qpeft.simulation.threads import threads_for
 from qpeft.simulation.torch_path import full_precision
@@ -37,13 +38,15 @@ def apply_circuit(
         Vectors of the same shape, type and norms, differentiable once in `vectors` and `weights`. Computed in float32,
         or in float64 if both are float64. torch.compile leaves the call out of its graphs.
 
-    Raises: SimulationError if a shape does not fit the circuit, or a gate or an angle is of another kind.
+    Raises: SimulationError if a shape does not fit the circuit, a gate or an angle is of another kind, or tensors are
+        on different devices or hold other than real floating-point numbers.
     """
     if vectors.shape[-1:] != (2**circuit.num_qubits,) or weights.shape != (circuit.num_weights,):
         raise SimulationError(
             f"The circuit takes vectors of {2**circuit.num_qubits} amplitudes and {circuit.num_weights} weight(s); "
             f"got shapes {tuple(vectors.shape)} and {tuple(weights.shape)}."
         )
+    check_kinds(vectors=vectors, weights=weights)
     double = vectors.dtype == weights.dtype == torch.float64
     rows, angles = (tensor.to(torch.float64 if double else torch.float32) for tensor in (vectors, weights))
     result = _row_values(_Applied(circuit), rows.reshape(vectors.shape[:-1].numel(), vectors.shape[-1]), angles)
@@ -56,6 +59,10 @@ class _Applied(AbstractOperation):
 
     name, keeps_values = "apply_circuit()", True
     circuit: Circuit
+
+    @property
+    def num_values(self) -> int:
+        return 1 << self.circuit.num_qubits
 
     def values(self, rows: Tensor, weights: Tensor) -> Tensor:
         program = fused(self.circuit, weights.device, weights.dtype)

@@ -128,7 +128,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         started["before"] = measure(recipe, model, tokenizer, held_out, console, "before") if before else None
         if is_main_process():
             write_record(folder, started)
-    _run_steps(recipe, trainer, console)
+    with progress.bars:
+        _run_steps(recipe, trainer, console)
     if device_steps is not None:
         console.print(f"sent to the device in all: {device_steps.spent()}")
     after = measure(recipe, model, tokenizer, held_out, console, "after")
@@ -159,8 +160,8 @@ def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBas
     training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
     if held_out is None and (recipe.training.keep_best or recipe.training.early_stopping):
         raise RecipeError(
-            "'training.keep_best' and 'training.early_stopping' go by held-out losses, and nothing is held out: set "
-            "data.eval or data.hold_out."
+            "'training.keep_best' and 'training.early_stopping' need held-out examples to measure, and the recipe has "
+            "none: set data.eval or data.hold_out."
         )
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:

@@ -21,6 +21,7 @@ from qpeft.errors import AdapterError, DeviceError
 from qpeft.evaluation import held_out_loss
 from qpeft.evaluation.causal_loss import CausalLoss
 from qpeft.evaluation.held_out import largest_batch
+from qpeft.runs.bars import OnProgress, to_nobody
 from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
 from qpeft.training.health import HealthMonitor
 from qpeft.training.memory import evaluation_memory, memory_errors, training_memory
@@ -59,6 +60,7 @@ class CheckpointingTrainer(Trainer):
         watch: HeldOutWatch,
         health: HealthMonitor,
         run: str,
+        on_progress: OnProgress = to_nobody,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -69,6 +71,7 @@ class CheckpointingTrainer(Trainer):
         # Tokens of the whole run; labels since the last log line, and how many of them were the likeliest token.
         self._counted = {"tokens": 0, "labels": 0, "hits": 0}
         self._uncounted: list[torch.Tensor] = []  # the same of each batch of this process that is not counted in yet
+        self._on_progress = on_progress
         self.watch, self.health = watch, health
         self._lengths, self._device_steps, self._run = lengths, device_steps, run
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
@@ -205,7 +208,12 @@ class CheckpointingTrainer(Trainer):
         if self._device_steps is not None:
             self._device_steps.pause()
         with memory_errors("An evaluation", "Lower data.max_length, or leave long examples out (data.drop_longer)."):
-            loss = held_out_loss(self.model, self._held_out, tokens_per_batch=self._tokens_per_evaluation).loss
+            loss = held_out_loss(
+                self.model,
+                self._held_out,
+                tokens_per_batch=self._tokens_per_evaluation,
+                on_progress=self._on_progress,
+            ).loss
         # One for all, to the last bit: what is decided by it must not differ between processes.
         metrics = {"eval_loss": from_main(lambda: loss)}
         self.log(dict(metrics))

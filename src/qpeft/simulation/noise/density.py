@@ -123,6 +123,10 @@ class _Noisy(AbstractOperation):
     circuit: Circuit
     noise: NoiseModel
 
+    @property
+    def num_values(self) -> int:
+        return self.circuit.num_observables
+
     def values(self, rows: Tensor, weights: Tensor) -> Tensor:
         check_angles(self.circuit, rows, weights)
         readout, blocks = _Readout(self.circuit, self.noise, rows), rows.split(_tokens_per_block(self.circuit))
