@@ -170,7 +170,7 @@ def test_a_folder_with_anything_in_it_is_left_alone(recipe, tmp_path):
         ({"adapter": {"target_modules": ".*qproj"}}, AdapterError, r"'\.\*qproj', .* are called q_proj, "),
         ({"adapter": {"target_modules": "("}}, AdapterError, r"'\(' is no regular expression"),
         ({"adapter": {"target_modules": ["embed_tokens"]}}, AdapterError, "Embedding"),
-        ({"adapter": {"rank": 20}}, AdapterError, "Nearest valid num_qubits"),
+        ({"adapter": {"rank": 13}}, AdapterError, "Nearest ranks that can"),
         ({"adapter": {"rnak": 4}}, AdapterError, "did you mean 'rank'"),
         ({"adapter": {"type": "qthaa"}}, AdapterError, "did you mean 'qtha'"),
         ({"adapter": {"preset": "papr"}}, AdapterError, "it has paper"),
