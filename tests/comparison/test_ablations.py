@@ -38,7 +38,10 @@ def outputs(model, encoded):
     middle = next(module for module in model.modules() if isinstance(module, AbstractMiddle))
     found = []
     hook = middle.register_forward_hook(lambda _, __, output: found.append(output.detach().flatten(0, -2)))
+    # What the middle gave before, while the loss was looked at, is no token of an example.
+    start = model.register_forward_pre_hook(lambda *_: found.clear())
     held_out_loss(model, encoded)
+    start.remove()
     hook.remove()
     return found
 
