@@ -187,7 +187,10 @@ def _needed(details: ErrorDetails, path: list[str], root: type[BaseModel]) -> st
 
 def _shown(value: Any) -> str:
     """A value as YAML would have it, in 80 characters at most."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)  # such as a date for a key, or a list that holds itself
     return text if len(text) <= 80 else text[:77] + "..."
 
 
