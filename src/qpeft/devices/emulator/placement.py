@@ -6,17 +6,17 @@ and SWAPs along the shortest way. The cloud's own mapping is better at it; this 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import networkx as nx
+
 from qpeft.circuits import Operation
-from qpeft.devices.emulator.blocks import grown_block, shortest_path
+from qpeft.devices.emulator.blocks import grown_block
 from qpeft.devices.emulator.chip import Chip
 from qpeft.devices.emulator.parser import Program
+from qpeft.devices.placement.embeddings import embeddings
 from qpeft.errors import DeviceError
-
-MAX_TRIES = 20_000
-"""Placements of a qubit that the search for an embedding tries before SWAPs are used."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def mapped(program: Program, chip: Chip, allowed: Collection[int]) -> Placed:
     places: dict[int, int] = {}
     for group in sorted(coupled_groups(program.used_qubits, program.circuit.operations), key=len, reverse=True):
         own = [operation for operation in program.circuit.operations if operation.qubits[0] in group]
-        placed = _place_group(group, own, chip, free)
+        placed = _place_group(_couplings(group, own), own, chip, free)
         operations += placed.operations
         places |= placed.places
         free -= set(placed.places.values())
@@ -70,73 +70,38 @@ def mapped(program: Program, chip: Chip, allowed: Collection[int]) -> Placed:
 
 def coupled_groups(qubits: Collection[int], operations: Collection[Operation]) -> list[list[int]]:
     """Qubits that gates join, directly or through others; each group ascending, the groups by their first qubit."""
-    group_of = {qubit: [qubit] for qubit in qubits}
-    for operation in operations:
-        first, last = group_of[operation.qubits[0]], group_of[operation.qubits[-1]]
-        if first is not last:
-            first += last
-            group_of |= dict.fromkeys(last, first)
-    return sorted({id(group): sorted(group) for group in group_of.values()}.values())
+    return sorted(map(sorted, nx.connected_components(_couplings(qubits, operations))))
 
 
-def _place_group(group: list[int], operations: list[Operation], chip: Chip, free: set[int]) -> Placed:
-    partners: dict[int, set[int]] = {qubit: set() for qubit in group}
-    for operation in operations:
-        for qubit in operation.qubits:
-            partners[qubit] |= set(operation.qubits) - {qubit}
-    found = _embedding(_by_distance(partners), partners, chip, free)
+def _couplings(qubits: Collection[int], operations: Collection[Operation]) -> nx.Graph:
+    graph = nx.Graph()
+    graph.add_nodes_from(sorted(qubits))
+    graph.add_edges_from(operation.qubits for operation in operations if len(operation.qubits) == 2)
+    return graph
+
+
+def _place_group(partners: nx.Graph, operations: list[Operation], chip: Chip, free: set[int]) -> Placed:
+    left = chip.graph.copy()
+    left.remove_nodes_from(set(left) - free)  # a subgraph would come in another order than the best first
+    found = next(embeddings(partners, left), None)
     if found is not None:
         moved = [Operation(op.gate_name, tuple(found[q] for q in op.qubits), op.angle) for op in operations]
         return Placed(tuple(moved), found)
-    block = grown_block(chip, len(group), free)
+    block = grown_block(chip, len(partners), free)
     if block is None:
-        raise DeviceError(f"No block of {len(group)} connected living qubits is left on chip {chip.chip_id}.")
-    return _routed(operations, dict(zip(_by_distance(partners), block, strict=True)), chip)
-
-
-def _by_distance(partners: Mapping[int, set[int]]) -> list[int]:
-    """Qubits of one group so that each but the first has a partner before it."""
-    order = [max(partners, key=lambda qubit: len(partners[qubit]))]
-    for qubit in order:
-        order += sorted(partners[qubit] - set(order))
-    return order
-
-
-def _embedding(order: list[int], partners: Mapping[int, set[int]], chip: Chip, free: set[int]) -> dict[int, int] | None:
-    """Places that keep partners side by side, by depth-first search along good couplers; None if none is found."""
-    tries = iter(range(MAX_TRIES))
-
-    def search(places: dict[int, int]) -> dict[int, int] | None:
-        if len(places) == len(order):
-            return places
-        qubit = order[len(places)]
-        for place in _candidates(qubit, places, partners, chip, free):
-            if next(tries, None) is None:
-                return None
-            if found := search({**places, qubit: place}):
-                return found
-        return None
-
-    return search({})
-
-
-def _candidates(
-    qubit: int, places: Mapping[int, int], partners: Mapping[int, set[int]], chip: Chip, free: set[int]
-) -> Iterator[int]:
-    settled = [places[partner] for partner in partners[qubit] if partner in places]
-    nearby = chip.neighbours(settled[0]) if settled else sorted(free, key=lambda q: -chip.qubits[q].gate_fidelity)
-    for place in nearby:
-        if place in free and place not in places.values() and all(chip.has_edge(place, other) for other in settled):
-            yield place
+        raise DeviceError(f"No block of {len(partners)} connected living qubits is left on chip {chip.chip_id}.")
+    middle = max(partners, key=partners.degree)
+    by_distance = nx.single_source_shortest_path_length(partners, middle)
+    return _routed(operations, dict(zip(by_distance, block, strict=True)), chip)
 
 
 def _routed(operations: list[Operation], places: dict[int, int], chip: Chip) -> Placed:
     """Operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
-    places, block, routed = dict(places), set(places.values()), []
+    places, inside, routed = dict(places), chip.graph.subgraph(places.values()), []
     for operation in operations:
         if len(operation.qubits) == 2:
             first, second = (places[qubit] for qubit in operation.qubits)
-            for here, there in zip(path := shortest_path(chip, first, second, block), path[1:-1], strict=False):
+            for here, there in zip(path := nx.shortest_path(inside, first, second), path[1:-1], strict=False):
                 routed.append(Operation("SWAP", (here, there)))
                 exchange = {here: there, there: here}
                 places = {qubit: exchange.get(place, place) for qubit, place in places.items()}
