@@ -32,13 +32,13 @@ from qpeft.adapters.qtha.middle import CircuitMiddle
 from qpeft.circuits import Circuit
 from qpeft.comparison.judging import judged_by
 from qpeft.comparison.statistics import paired_difference
-from qpeft.devices.emulator.start import open_machine
 from qpeft.evaluation import held_out_loss
 from qpeft.models import load_model, load_tokenizer
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, SampleKey
 from qpeft.simulation.shots import sampled_expectations
 from qpeft.training.config import parse_recipe
 from qpeft.training.splits import load_held_out
+from qpeft_emulator.start import open_machine
 
 Values = Callable[[int, Circuit, Tensor, Tensor], Tensor]
 """Number of the layer, circuit, its angles (tokens, inputs) and weights to values (tokens, observables)."""

@@ -12,12 +12,12 @@ from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
 from qpeft.circuits.native import to_native
 from qpeft.circuits.origin_ir import to_origin_ir
 from qpeft.devices import AbstractDevice, Capabilities, Distribution, JobState, JobStatus
-from qpeft.devices.emulator import density, placement
-from qpeft.devices.emulator.machine import Machine
-from qpeft.devices.emulator.parser import parse_origin_ir
 from qpeft.devices.protocol import check_request
 from qpeft.simulation.noise import NoiseModel, QubitNoise, ReadoutError, SampleKey
 from qpeft.simulation.noise.counter import Stream
+from qpeft_emulator import density, placement
+from qpeft_emulator.machine import Machine
+from qpeft_emulator.parser import parse_origin_ir
 
 Shares = npt.NDArray[np.float64]
 

@@ -254,8 +254,11 @@ FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
     "connection closed while waiting": ({"kind": "drop", "endpoint": "detail"}, True),
     "half an answer while waiting": ({"kind": "spoil", "endpoint": "detail"}, True),
     "a result too few": ({"kind": "short"}, False),
-    # Nothing in a reply names its circuit: docs/origin.md says that this cannot be noticed.
-    "results turned round, which cannot be noticed": ({"kind": "reorder"}, False),
+    "results turned round in one reply": ({"kind": "reorder"}, False),
+    "results shuffled in all replies but the first": (
+        {"kind": "reorder", "order": "shuffle", "replies": "later"},
+        False,
+    ),
     "a job that fails": ({"kind": "fail_job"}, False),
 }
 """What the cloud does, and whether a run must get through it by itself."""
@@ -283,7 +286,9 @@ def faults(findings: Findings, folder: Path) -> None:
         clear = ("Traceback" not in output and "stopped" in text) or "went on" in text
         # A job that failed has to be sent again; nothing else may be.
         once = twice == 0 or fault["kind"] == "fail_job"
-        findings.claim(name, f"{text} | programs accepted twice: {twice}", clear and once)
+        # A job that is sent again is another job, and its samples are others; nothing else may change what is trained.
+        same = "not as" not in text or fault["kind"] == "fail_job"
+        findings.claim(name, f"{text} | programs accepted twice: {twice}", clear and once and same)
         if must_go_on:
             findings.claim(f"{name}: needs nobody", text, "went on" in text and "not as" not in text)
         run.cloud.stop()

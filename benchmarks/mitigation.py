@@ -27,8 +27,8 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit, ansatz
 from qpeft.devices import AbstractMitigation, ReadoutInversion, ZeroNoise, device_expectations, forward_circuits
-from qpeft.devices.emulator.start import ChipName, open_machine
 from qpeft.simulation import expectations
+from qpeft_emulator.start import ChipName, open_machine
 
 NUM_QUBITS = 4
 ROWS_PER_WEIGHTS = 6

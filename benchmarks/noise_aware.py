@@ -30,10 +30,10 @@ from qpeft import QthaConfig
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.middle import CircuitMiddle
 from qpeft.devices import AbstractMitigation, ReadoutInversion, ZeroNoise, device_expectations
-from qpeft.devices.emulator.machine import Machine
-from qpeft.devices.emulator.start import open_machine
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import LinearNoise, noisy_expectations
+from qpeft_emulator.machine import Machine
+from qpeft_emulator.start import open_machine
 
 NUM_QUBITS, SHOTS = 4, 1000
 FIT_EVERY = 50

@@ -11,25 +11,6 @@ autodoc_typehints = "description"
 suppress_warnings = ["myst.header"]
 
 
-def _write_tables() -> None:
-    """Tables of options, generated from the code that reads them."""
-    import sys
-    from pathlib import Path
-
-    here = Path(__file__).parent
-    sys.path.insert(0, str(here))
-    from tables import adapter_table, learning_rates_table, methods_table, recipe_table
-
-    from qpeft.adapters import ADAPTERS
-
-    (here / "_generated").mkdir(exist_ok=True)
-    (here / "_generated/recipe.md").write_text(recipe_table(), encoding="utf-8")
-    (here / "_generated/learning_rates.md").write_text(learning_rates_table(), encoding="utf-8")
-    (here / "_generated/methods.md").write_text(methods_table(), encoding="utf-8")
-    for name, (config_class, _) in ADAPTERS.items():
-        (here / f"_generated/{name}.md").write_text(adapter_table(config_class), encoding="utf-8")
-
-
 def _write_reports() -> None:
     """Write the report of every study in `evidence` beside its records, where pages link to it, unless it is newer."""
     from pathlib import Path
@@ -45,5 +26,4 @@ def _write_reports() -> None:
             write_page(*read_records(records), page)
 
 
-_write_tables()
 _write_reports()

@@ -1,7 +1,13 @@
-"""Tables of options in Markdown, from the classes that define them."""
+"""Tables of options in the pages of this folder, from the classes that define them.
+
+`python docs/tables.py` writes them again after an option was added or changed; a test says when. They stand in the
+pages themselves, so that they can be read wherever the pages can.
+"""
 
 import dataclasses
 import inspect
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -18,6 +24,17 @@ from qpeft.training.config import section_of
 from qpeft.training.sections import Recipe
 
 HERE = Path(__file__).parent
+PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->\n)", re.DOTALL)
+
+
+def with_tables(page: str) -> str:
+    """The text of a page, with what the code says now at every place for a table."""
+    return PLACE.sub(lambda place: f"{place[1]}\n{_table(place[2])}\n{place[3]}", page)
+
+
+def _table(name: str) -> str:
+    tables = {"recipe": recipe_table, "learning_rates": learning_rates_table, "methods": methods_table}
+    return tables[name]() if name in tables else adapter_table(ADAPTERS[name][0])
 
 
 def recipe_table() -> str:
@@ -68,6 +85,16 @@ def learning_rates_table() -> str:
 
 
 def _row(key: str, default: object, description: str | None) -> str:
-    shown = "required" if default is PydanticUndefined else f"`{'null' if default is None else default}`"
+    # As YAML has them.
+    value = json.dumps(default) if default is None or isinstance(default, bool) else default
+    shown = "required" if default is PydanticUndefined else f"`{value}`"
     assert description is not None
     return f"| `{key}` | {shown} | {description} |"
+
+
+if __name__ == "__main__":
+    for path in sorted(HERE.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if (current := with_tables(text)) != text:
+            path.write_text(current, encoding="utf-8")
+            sys.stdout.write(f"tables written again: {path.name}\n")

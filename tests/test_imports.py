@@ -1,6 +1,7 @@
 """Which parts of qpeft may import which, and what `import qpeft` brings along."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 import qpeft
 import qpeft_cli
+import qpeft_emulator
 
 SOURCE = Path(qpeft.__file__).parent
 COMMAND_LINE = Path(qpeft_cli.__file__).parent
+EMULATOR = Path(qpeft_emulator.__file__).parent
 FLOORS = (
     {"comparison"},
     {"training", "exporting", "evaluation", "integrations", "analysis"},
@@ -79,9 +82,20 @@ def test_what_serves_all_imports_nothing_but_the_same(part):
     assert others <= SERVES_ALL
 
 
-def test_nothing_imports_the_command_line():
+def test_nothing_imports_the_command_line_or_the_emulator():
     for file in SOURCE.rglob("*.py"):
-        assert "qpeft_cli" not in file.read_text(encoding="utf-8"), file
+        text = file.read_text(encoding="utf-8")
+        assert "qpeft_cli" not in text, file
+        assert "qpeft_emulator" not in text, file
+
+
+def test_the_emulator_shares_no_code_with_the_devices_that_it_tests():
+    used = {
+        name
+        for file in EMULATOR.rglob("*.py")
+        for name in re.findall(r"(?:from|import) qpeft\.(\w+)", file.read_text(encoding="utf-8"))
+    }
+    assert used == {"circuits", "errors", "simulation"}
 
 
 def test_neighbours_on_a_floor_do_not_import_each_other_in_a_circle():

@@ -12,16 +12,11 @@ from torch import Tensor, nn
 
 from qpeft.adapters import register_adapter
 from qpeft.adapters.base import AbstractMatrixBranch, AbstractMatrixLayer, AbstractMatrixModel, AdapterConfig
-from qpeft.adapters.bridge import peft_type
 
 
 @dataclass
-class DiagonalConfig(AdapterConfig):
+class DiagonalConfig(AdapterConfig, method="diagonal"):
     """Has no options of its own."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = peft_type("DIAGONAL")
 
 
 class DiagonalBranch(AbstractMatrixBranch):
@@ -41,20 +36,15 @@ class DiagonalBranch(AbstractMatrixBranch):
         return nn.functional.pad(rows, (0, self.shape[1] - len(rows), 0, self.shape[0] - len(rows)))
 
 
-class DiagonalLayer(AbstractMatrixLayer):
+class DiagonalLayer(AbstractMatrixLayer, method="diagonal"):
     """A linear layer with such adapters beside it: merging, mixing and the rest are inherited."""
-
-    adapter_layer_names = ("diagonal_branch",)
 
     def make_branch(self, config: DiagonalConfig) -> DiagonalBranch:
         return DiagonalBranch(config, self.in_features, self.out_features)
 
 
-class DiagonalModel(AbstractMatrixModel):
+class DiagonalModel(AbstractMatrixModel, layer=DiagonalLayer):
     """Puts such layers into a model."""
-
-    prefix = "diagonal_"
-    tuner_layer_cls = DiagonalLayer
 
 
 register_adapter("diagonal", DiagonalConfig, DiagonalModel)

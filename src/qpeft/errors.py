@@ -10,6 +10,7 @@ QpeftError
 │   ├── CredentialsError  a key that is missing or refused
 │   ├── RefusedError      a submission that the device turned down: no job exists
 │   ├── JobError          a job that failed, or that the device does not know
+│   ├── OrderError        results whose order is not that of their circuits, so that none is used
 │   ├── BudgetError       a submission that would exceed a limit set by the user
 │   └── JournalError      a journal that cannot be read or written, or a batch that only the user can settle
 ├── FactorizationError    a width or a set of modes from which no tensor network can be built
@@ -25,6 +26,10 @@ QpeftError
 ├── MemoryLimitError      a step that does not fit into memory
 └── OutputError           a result that cannot be written without losing something
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 
 class QpeftError(Exception):
@@ -65,6 +70,19 @@ class RefusedError(DeviceError):
 
 class JobError(DeviceError):
     """A job that failed, or that the device does not know."""
+
+
+class OrderError(DeviceError):
+    """Results whose order is not that of their circuits, so that none is used.
+
+    Args:
+        message: what was seen.
+        replies: all that came, one list of distributions per answer of the device; it may be paid for.
+    """
+
+    def __init__(self, message: str, replies: Sequence[Sequence[Mapping[str, float]]] = ()) -> None:
+        super().__init__(message)
+        self.replies = replies
 
 
 class BudgetError(DeviceError):

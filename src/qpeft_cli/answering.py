@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qpeft.adapters.saved import FILES
 from qpeft.data import Message
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import generate
 from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.questions import Question, read_questions
 from qpeft.runs import hash_file, make_folder
+from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
-from qpeft_cli.adapted import AdaptedModel, Origin, load_onto, read_origin, read_recipe
+from qpeft_cli.adapted import AdaptedModel, Origin, load_onto, read_origin, read_recipe, weight_hashes
 from qpeft_cli.input_lines import piped_lines
 from qpeft_cli.on_device import answering_on, section_for
 
@@ -42,8 +41,10 @@ class Answering:
     console: Console
 
     def load(self, origin: Origin) -> AdaptedModel:
-        """The adapter on its base model."""
-        return load_onto(origin.model, self.folder, trust_remote_code=self.trust_remote_code)
+        """The model. Raises: AdapterError also if it has no adapter, and the base model or a device is asked for."""
+        adapted = load_onto(origin.model, self.folder, trust_remote_code=self.trust_remote_code)
+        adapted.names(self.base or self.device is not None)
+        return adapted
 
     def answers(self, adapted: AdaptedModel, questions: Sequence[Sequence[Message]]) -> list[str]:
         """With the adapter, or without it inside `adapted.without_adapter`."""
@@ -130,9 +131,9 @@ def answer_file(options: Answering, source: Path, target: Path) -> None:
 
 
 def _append_answers(options: Answering, adapted: AdaptedModel, missing: Sequence[Question], file: GrowingFile) -> None:
-    columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=file.num_lines + len(missing), completed=file.num_lines)
+    total = file.num_lines + len(missing)
+    with Bars(Console(stderr=True)) as bars:
+        bars("answers", file.num_lines, total)
         # In the order of the file, not by length: what is there is then all up to some row.
         for start in range(0, len(missing), options.batch_size):
             batch = missing[start : start + options.batch_size]
@@ -145,14 +146,14 @@ def _append_answers(options: Answering, adapted: AdaptedModel, missing: Sequence
                 {**question.row, **{name: texts[number] for name, texts in generated.items()}}
                 for number, question in enumerate(batch)
             )
-            progress.update(task, completed=file.num_lines)
+            bars("answers", file.num_lines, total)
 
 
 def _job(options: Answering, source: Path, origin: Origin, system: str | None) -> dict[str, Any]:
     """What answers depend on. Not the batch size: a run that ran out of memory goes on with a smaller one."""
     return {
         "input": hash_file(source),
-        "adapter": {name: hash_file(options.folder / name) for name in FILES if (options.folder / name).is_file()},
+        "adapter": weight_hashes(options.folder),
         "model": origin.model.name,
         "prompt": origin.prompt,
         "roles": dict(origin.roles),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from qpeft_cli.options import TrustRemoteCode
+from qpeft_cli.options import AnsweringFolder, TrustRemoteCode
 
 
 def chat(
-    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
+    folder: AnsweringFolder,
     system: Annotated[
         str | None, typer.Option(help="System message; by default that of the training run. '' for none.")
     ] = None,
@@ -20,7 +19,7 @@ def chat(
     top_p: Annotated[
         float, typer.Option(min=0.01, max=1, help="Draw among the likeliest tokens of this probability together.")
     ] = 1,
-    top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest tokens; 0 for all.")] = 0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw among this many of the likeliest tokens; 0 for all.")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn.")] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:

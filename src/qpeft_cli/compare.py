@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from qpeft_cli.keys import keys_of
+
 if TYPE_CHECKING:
     from qpeft.comparison import Results
+
+
+def _show_keys(wanted: bool) -> None:
+    if wanted:
+        typer.echo(keys_of("study", in_full=True))
+        raise typer.Exit
 
 
 def _show_schema(wanted: bool) -> None:
@@ -28,6 +36,9 @@ def compare(
     schema: Annotated[  # noqa: ARG001  (printed before STUDY is asked for)
         bool,
         typer.Option("--schema", is_eager=True, callback=_show_schema, help="Print the JSON schema of studies."),
+    ] = False,
+    keys: Annotated[  # noqa: ARG001
+        bool, typer.Option("--keys", is_eager=True, callback=_show_keys, help="Print all keys of studies.")
     ] = False,
 ) -> None:
     """Compare methods: train each at several learning rates with several seeds, and say which differences are real.

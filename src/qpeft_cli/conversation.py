@@ -161,8 +161,9 @@ class Conversation:
         self._console.print(text, style="dim")
 
     def _let_speak(self, *speakers: Speaker) -> None:
+        names = self._adapted.names(Speaker.BASE in speakers)
         self._speakers = speakers
-        self._note(f"answering: {' and '.join(speaker.value for speaker in speakers)}")
+        self._note(f"answering: {' and '.join(names if len(names) == len(speakers) else [Speaker.BASE.value])}")
 
     def _set_system(self, text: str) -> None:
         self._system = text

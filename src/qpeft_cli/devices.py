@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,29 +14,33 @@ devices = typer.Typer(help="Quantum computers, and what stands in for them.", no
 
 @devices.command()
 def chips(
-    url: Annotated[str | None, typer.Option(help="Of the cloud; by default Origin's own.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the cloud; by default Origin's own.")] = None,
 ) -> None:
     """List the chips of Origin's cloud, with what is alive on each and median fidelities."""
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
 
     from qpeft.devices.origin import DEFAULT_URL, list_chips  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.devices.origin.listing import written  # noqa: PLC0415
+    from qpeft_cli.jobs import WIDTH_OF_PIPES  # noqa: PLC0415
 
-    table = Table("chip", "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
+    table = Table(Column("chip", no_wrap=True), "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
     for listed in list_chips(url or DEFAULT_URL):
         known = listed.chip
         columns = ["", "", "", "", ""]
         if known is not None:
             alive = f"{len(known.qubits)} of {known.num_listed}"
             columns = [alive, str(len(known.edges)), *(f"{fidelity:.4f}" for fidelity in known.median_fidelities)]
-        table.add_row(listed.name, "yes" if listed.is_online else "no", *columns)
-    Console(highlight=False, soft_wrap=True, markup=False).print(table)
+        table.add_row(written(listed.name), "yes" if listed.is_online else "no", *columns)
+    # Piped to another program, names must not be cut to 80 columns.
+    width = None if sys.stdout.isatty() else WIDTH_OF_PIPES
+    Console(highlight=False, soft_wrap=True, markup=False, width=width).print(table)
 
 
 @devices.command()
 def emulator(
     port: Annotated[int, typer.Option(help="To listen on; 0 lets the system choose.", min=0, max=65535)] = 0,
-    seed: Annotated[int, typer.Option(help="Of the chip's calibration and of all outcomes.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the chip's calibration and of all outcomes.", min=0)] = 0,
     chip: Annotated[
         Literal["wukong", "clean", "perfect"],
         typer.Option(
@@ -45,13 +50,13 @@ def emulator(
     api_key: Annotated[str, typer.Option(help="The only key that it takes.", envvar="QPEFT_EMULATOR_KEY")] = "emulator",
     store: Annotated[Path | None, typer.Option(help="SQLite file that keeps jobs over a restart.")] = None,
     fault: Annotated[list[str] | None, typer.Option(help="Fault as JSON; also POST /emulator/faults.")] = None,
-    seconds: Annotated[float, typer.Option(help="That a job spends before it is finished, at least.", min=0)] = 0.15,
+    seconds: Annotated[float, typer.Option(help="Seconds that a job takes at least.", min=0)] = 0.15,
     offline: Annotated[bool, typer.Option("--offline", help="List the chip as offline and take no jobs.")] = False,
 ) -> None:
     """Run a stand-in for the Origin cloud on this machine, until Ctrl-C."""
     import torch  # noqa: PLC0415  (takes seconds to import)
 
-    from qpeft.devices.emulator.start import open_emulator  # noqa: PLC0415
+    from qpeft_emulator.start import open_emulator  # noqa: PLC0415
 
     torch.set_num_threads(1)  # circuits are small, and sums must not depend on the number of threads
     server = open_emulator(

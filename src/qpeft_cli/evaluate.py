@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from qpeft_cli.options import AdapterFolder, HeldOutData, TrustRemoteCode
+from qpeft_cli.options import AnsweringFolder, HeldOutData, TrustRemoteCode
 
 if TYPE_CHECKING:
     from qpeft_cli.adapted import Adapted
@@ -18,7 +18,7 @@ JUDGED = "cpsycoune"
 
 
 def evaluate(
-    folder: AdapterFolder,
+    folder: AnsweringFolder,
     *,
     data: HeldOutData = None,
     task: Annotated[
@@ -30,10 +30,10 @@ def evaluate(
     ] = None,
     exact_match: Annotated[bool, typer.Option(help=f"The same as --task {EXACT_MATCH}.")] = False,
     items: Annotated[
-        int | None, typer.Option(min=1, help="Answer only the first so many, for --task and --tasks.")
+        int | None, typer.Option(min=1, help="With --task or --tasks: answer only this many examples, from the start.")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer; without it, the task's own.")
+        int | None, typer.Option(min=1, help="With --task: longest answer, in tokens; without it, the task's own.")
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Also measure the base model without the adapter.")] = False,
     output: Annotated[
@@ -43,36 +43,43 @@ def evaluate(
     tasks: Annotated[
         str | None, typer.Option(help="Score these tasks of lm-eval instead; names separated by commas.")
     ] = None,
-    task_folder: Annotated[Path | None, typer.Option(help="Folder of further task files for --tasks.")] = None,
-    few_shot: Annotated[int | None, typer.Option(min=0, help="Solved examples in each prompt, for --tasks.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Ask --tasks through the chat template.")] = False,
+    task_folder: Annotated[Path | None, typer.Option(help="With --tasks: folder of further task files.")] = None,
+    few_shot: Annotated[int | None, typer.Option(min=0, help="With --tasks: solved examples in each prompt.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="With --tasks: ask through the chat template.")] = False,
     judge: Annotated[
         str | None, typer.Option(help="Address of an OpenAI-compatible server that judges, such as http://host/v1.")
     ] = None,
-    judge_model: Annotated[str | None, typer.Option(help="Name of the model there.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Name of the model on the judge's server.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree that texts go to the judge.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure held-out loss, and answers to a task; or score tasks of lm-eval."""
     if exact_match and task not in (None, EXACT_MATCH):
-        raise typer.BadParameter(f"--exact-match means --task {EXACT_MATCH}; give one of them.")
+        raise typer.BadParameter(
+            f"--exact-match is another way to write --task {EXACT_MATCH}, and --task is {task}; give one of them."
+        )
     task = EXACT_MATCH if exact_match else task
     _refuse(
         tasks is not None,
         {"--data": data, "--task": task, "--max-new-tokens": max_new_tokens, "--output": output},
-        "goes with held-out examples; --tasks is measured by itself.",
+        "cannot be combined with --tasks, whose tasks bring their own examples. Leave one of the two out.",
     )
     _refuse(
         tasks is None,
         {"--task-folder": task_folder, "--few-shot": few_shot, "--chat": chat},
-        "says how --tasks are asked; name tasks too.",
+        "is an option of lm-eval's tasks. Name these too, such as --tasks gsm8k, or leave it out.",
     )
     _refuse(
         tasks is None and task is None,
         {"--items": items, "--max-new-tokens": max_new_tokens},
-        "says how many are answered, or how; nothing is without --task, --exact-match or --tasks.",
+        "is about generated answers, and only the loss is measured here. Add --task (such as --task gsm8k) or --tasks "
+        "to have questions answered, or leave it out.",
     )
-    _refuse(task != JUDGED, {"--judge": judge, "--judge-model": judge_model, "--yes": yes}, f"is of --task {JUDGED}.")
+    _refuse(
+        task != JUDGED,
+        {"--judge": judge, "--judge-model": judge_model, "--yes": yes},
+        f"is an option of --task {JUDGED} alone. Add that, or leave it out.",
+    )
     from qpeft_cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)

@@ -31,7 +31,8 @@ def export(
     constant: Annotated[
         Literal["absorb", "keep", "drop"],
         typer.Option(
-            help="Of fitted maps: fit without one, keep it as LoRA's bias (plain PEFT only), or leave it out."
+            help="Constant of a map fitted to a circuit: fit without one (absorb), keep it as LoRA's bias (plain "
+            "PEFT only), or drop it."
         ),
     ] = "absorb",
     calibration: Calibration = None,
@@ -44,34 +45,40 @@ def export(
 ) -> None:
     """Write a trained adapter as a plain LoRA, for where qpeft is not, and report what that loses.
 
-    A circuit is replaced by the linear map that comes nearest to it on calibration text.
+    A plain LoRA is copied. A circuit is replaced by the linear map that comes nearest to it on calibration text.
     """
     from qpeft.exporting import export_lora  # noqa: PLC0415
-    from qpeft_cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.exporting.updates import copies_lora  # noqa: PLC0415
+    from qpeft.runs.bars import Bars  # noqa: PLC0415
+    from qpeft_cli.exports import load, recipe_kept, show  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    loaded = load(
-        folder,
-        output,
-        calibration=calibration,
-        calibration_tokens=calibration_tokens,
-        data=data,
-        limit=limit,
-        trust_remote_code=trust_remote_code,
-    )
-    recipe = loaded.adapted.recipe
-    with console.status("") as status:
+    with Bars(Console(stderr=True)) as bars:
+        loaded = load(
+            folder,
+            output,
+            calibration=calibration,
+            calibration_tokens=calibration_tokens,
+            data=data,
+            limit=limit,
+            trust_remote_code=trust_remote_code,
+            needs_text=lambda model: not copies_lora(model, rank),
+            on_progress=bars,
+        )
+        recipe = loaded.adapted.recipe
         report = export_lora(
-            loaded.adapted.model,
+            loaded.adapted.adapter,
             output,
             calibration=loaded.calibration,
             held_out=loaded.held_out,
+            tokenizer=loaded.adapted.tokenizer,
+            recipe=recipe_kept(recipe),
             rank=rank,
             constant=constant,
             tolerance=math.inf if force else tolerance,
             base_name=recipe.model.name,
             notice=recipe.output.notice,
-            on_stage=status.update,
+            on_progress=bars,
         )
-    show(report, console)
+    show(report, output, console)
     console.print(f"saved {form} to {output}")

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from qpeft_cli.options import TrustRemoteCode
+from qpeft_cli.options import AnsweringFolder, TrustRemoteCode
 
 
 def generate(
-    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter.")],
+    folder: AnsweringFolder,
     prompts: Annotated[
         list[str] | None, typer.Argument(help="Questions; '-' reads one per line from the input.")
     ] = None,
@@ -42,11 +42,11 @@ def generate(
     A file that was interrupted is continued by the same command.
     """
     if (input_file is None) != (output_file is None):
-        raise typer.BadParameter("--input and --output go together.")
+        raise typer.BadParameter("--input (questions) and --output (answers) need each other: give both, or neither.")
     if input_file is not None and prompts:
         raise typer.BadParameter("Questions come from --input or from the command line, not from both.")
     if device is None and device_option:
-        raise typer.BadParameter("--device-option is of a device; name one by --device.")
+        raise typer.BadParameter("--device-option sets an option of a quantum device: name that too, by --device.")
     from qpeft_cli.answering import Answering, answer_file, answer_texts  # noqa: PLC0415  (takes seconds to import)
 
     options = Answering(

@@ -11,23 +11,23 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qpeft.adapters.saved import FILES
 from qpeft.comparison.statistics import sign_test
 from qpeft.data.rows import read_rows
 from qpeft.data.templates import PairTemplate
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import AbstractTask, Scores, find_task, score
 from qpeft.evaluation.dialogue import context_length
-from qpeft.runs import environment, hash_file, make_folder, write_atomically
+from qpeft.models.reading import reading
+from qpeft.runs import environment, make_folder, write_atomically
+from qpeft.runs.bars import Bars
+from qpeft.training.readable import unreadable
 from qpeft.training.sections import DataSection
 from qpeft.training.splits import Split, data_hashes, load_held_out
-from qpeft_cli.adapted import Adapted, read_recipe
+from qpeft_cli.adapted import ADAPTED, BASE, Adapted, read_recipe, weight_hashes
 
 FOLDER = "evaluations"
-BASE, ADAPTED = "base model", "with adapter"
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,20 @@ def print_scores(wanted: Wanted, load: Callable[[], Adapted], console: Console) 
         task.require_packages()
     adapted = load()
     options = _data(adapted, wanted)
-    held_out = load_held_out(options, adapted.tokenizer)
+    held_out = load_held_out(options, adapted.tokenizer) if options.eval or options.hold_out else None
     if held_out is None:
-        raise DataError("The training run held no data out; name some with --data.")
+        raise DataError(
+            "The training run held no examples out, so there are none to measure; name a file of them with --data."
+        )
+    known = reading(adapted.model, adapted.recipe.model.name)
+    if (fault := unreadable(known, adapted.tokenizer, held_out.encoded)) is not None:
+        raise DataError(fault)
     path = None
     if wanted.task is not None or wanted.output is not None:
         console.print(f"{held_out.source}: {held_out}")
         path = result_file(wanted.folder, wanted.task or "held_out", wanted.output)
     found = {}
-    for name in (BASE, ADAPTED) if wanted.base else (ADAPTED,):
+    for name in adapted.names(wanted.base):
         with adapted.without_adapter(name == BASE):
             found[name] = _score(adapted, held_out, task, wanted, name)
     console.print(_table(found, task))
@@ -103,10 +108,7 @@ def _templates_fit(options: DataSection, data: str) -> bool:
 
 
 def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted: Wanted, name: str) -> Scores:
-    columns = (TextColumn(f"measuring {name}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    total = sum(1 for one in held_out.examples[: wanted.items] for _ in task.asked(one)) if task else None
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=total)
+    with Bars(Console(stderr=True)) as bars:
         return score(
             adapted.model,
             adapted.tokenizer,
@@ -115,7 +117,7 @@ def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted:
             task=task,
             items=wanted.items,
             max_new_tokens=_longest(adapted, wanted),
-            on_answers=lambda count: progress.update(bar, advance=count),
+            on_progress=bars.of(name),
         )
 
 
@@ -167,7 +169,7 @@ def origin_record(folder: Path) -> dict[str, Any]:
     """Which adapter on which model, where and when."""
     return {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "adapter": {"folder": str(folder), **{name: hash_file(folder / name) for name in FILES}},
+        "adapter": {"folder": str(folder), **weight_hashes(folder)},
         "model": read_recipe(folder).model.model_dump(mode="json"),
         "environment": environment(),
     }

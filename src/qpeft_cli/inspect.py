@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from qpeft_cli.inspect_circuit import show_circuits
+from qpeft_cli.train import show_keys
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from qpeft.adapters.count import LayerKind
     from qpeft.training import Recipe
@@ -30,9 +31,12 @@ def inspect(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Quantum device to state the bill for; --device.name.")] = None,
-    data: Annotated[bool, typer.Option("--data", help="The data alone, and more of them: lengths, copies.")] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="Look at the data alone, in more detail: lengths, copies.")
+    ] = False,
     circuit: Annotated[
-        bool, typer.Option("--circuit", help="The circuit alone, at random angles; the recipe's, or named, or all.")
+        bool,
+        typer.Option("--circuit", help="Look at circuits alone, at random angles: the recipe's, named ones, or all."),
     ] = False,
     qubits: Annotated[
         int | None, typer.Option(min=1, max=12, help="With --circuit: without a recipe 8 by default.")
@@ -46,6 +50,9 @@ def inspect(
     seed: Annotated[int | None, typer.Option(min=0, help="With --circuit: of all angles; else as for train.")] = None,
     figure: Annotated[Path | None, typer.Option(help="With --circuit: .svg or .png file to draw.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --circuit: all numbers as JSON.")] = False,
+    keys: Annotated[  # noqa: ARG001
+        bool, typer.Option("--keys", is_eager=True, callback=show_keys, help="Print all keys of recipes.")
+    ] = False,
 ) -> None:
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask.
 
@@ -57,16 +64,18 @@ def inspect(
     """
     if circuit:
         if device is not None or data:
-            raise typer.BadParameter("goes without --device and --data", param_hint="--circuit")
+            raise typer.BadParameter(
+                "cannot be combined with --device or --data; leave these out", param_hint="--circuit"
+            )
         what = [*([recipe] if recipe is not None else []), *context.args]
         show_circuits(what, qubits=qubits, depth=depth, samples=samples, seed=seed, figure=figure, as_json=as_json)
         return
     if as_json or any(option is not None for option in (qubits, depth, samples, figure)):
         raise typer.BadParameter(
-            "--qubits, --depth, --samples, --figure and --json go with --circuit", param_hint="--circuit"
+            "is needed for --qubits, --depth, --samples, --figure and --json", param_hint="--circuit"
         )
     if recipe is None:
-        raise typer.BadParameter("needs a YAML file, or --circuit", param_hint="RECIPE")
+        raise typer.BadParameter("is missing: name a YAML file, or give --circuit", param_hint="RECIPE")
     overrides = context.args if seed is None else [*context.args, "--seed", str(seed)]
     _show_recipe(Path(recipe), overrides, device, data_alone=data)
 
@@ -79,14 +88,14 @@ def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data
 
     parsed = load_recipe(recipe, overrides if device is None else [*overrides, "--device.name", device])
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
     if data_alone:
-        _show_splits(parsed, console, in_full=True)
+        _show_splits(parsed, skeleton, console, in_full=True)
         return
     config = build_config(parsed.adapter.type, parsed.adapter.options)
-    skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
     rank: int = getattr(config, "rank", None) or getattr(config, "r", None) or 8
     _show_layers(count_layers(skeleton, config), rank, console)
-    training = _show_splits(parsed, console, in_full=False)
+    training = _show_splits(parsed, skeleton, console, in_full=False)
     if parsed.device is not None:
         _show_device(parsed, skeleton, training, console)
 
@@ -115,12 +124,15 @@ def _show_layers(kinds: Sequence[LayerKind], rank: int, console: Console) -> Non
     console.print(f"{abs(1 - ours / theirs):.1%} {word} trainable parameters than LoRA of rank {rank}.")
 
 
-def _show_splits(recipe: Recipe, console: Console, *, in_full: bool) -> Split:
-    """Numbers and a sample of the training and held-out data; in full also lengths and copies."""
+def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *, in_full: bool) -> Split:
+    """Numbers and a sample of the training and held-out data, and what training would say of them; in full also lengths
+    and copies.
+    """
     from qpeft.data import render_sample  # noqa: PLC0415  (takes seconds to import)
     from qpeft.data.report import find_copies, length_tables  # noqa: PLC0415
     from qpeft.data.store import lengths  # noqa: PLC0415
     from qpeft.models import load_tokenizer  # noqa: PLC0415
+    from qpeft.training.readable import faults, require_readable  # noqa: PLC0415
     from qpeft.training.splits import RecipeExamples, load_splits  # noqa: PLC0415
 
     tokenizer = load_tokenizer(
@@ -128,7 +140,7 @@ def _show_splits(recipe: Recipe, console: Console, *, in_full: bool) -> Split:
         chat_template=recipe.model.chat_template,
         trust_remote_code=recipe.model.trust_remote_code,
     )
-    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
+    training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed, keep_lost=True)
     for split in filter(None, (training, held_out)):
         console.print(f"\n{split.source}: {split}")
         for note, examples in split.summary.notes.items():
@@ -139,15 +151,20 @@ def _show_splits(recipe: Recipe, console: Console, *, in_full: bool) -> Split:
         console.print("first example; what is marked is trained on:\n")
         console.print(render_sample(tokenizer, split.encoded[0]))
     if in_full:
-        once = RecipeExamples(recipe.data, seed=recipe.seed).training(once=True)
+        once = RecipeExamples(recipe.data, seed=recipe.seed, tokenizer=tokenizer).training(once=True)
         repeated, leaked = find_copies(once, held_out.examples if held_out else ())
         console.print(f"\ncopies among the training examples: {repeated}")
         if held_out is not None:
             console.print(f"held-out examples that are also trained on: {leaked}")
+    found = list(faults(recipe, skeleton, tokenizer, training, held_out))
+    for fault in found:
+        console.print(f"\ntrain refuses this: {fault}", style="bold")
+    for note in [] if found else require_readable(recipe, skeleton, tokenizer, training, held_out):
+        console.print(f"\nnote: {note}")
     return training
 
 
-def _show_device(recipe: Recipe, skeleton: nn.Module, training: Split, console: Console) -> None:
+def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, console: Console) -> None:
     """The bill, and the quality to be expected of a fresh adapter."""
     from transformers import set_seed  # noqa: PLC0415  (takes seconds to import)
 
@@ -166,7 +183,7 @@ def _show_device(recipe: Recipe, skeleton: nn.Module, training: Split, console: 
     if bill.capabilities.is_remote:
         console.print(NOTICE.format(device=bill.capabilities.recipient or bill.capabilities.name))
     if device.calibration() is None:
-        console.print(f"{recipe.device.name} says nothing of its errors, so nothing is predicted.")
+        console.print(f"{recipe.device.name} has no calibration, so the quality of its results cannot be predicted.")
         return
     set_seed(recipe.seed)
     model = adapted_model(recipe, build_config(recipe.adapter.type, recipe.adapter.options))

@@ -58,16 +58,21 @@ def list_batches(
 @jobs.command()
 def show(number: Number, journal: JournalFile = None) -> None:
     """Show one batch and everything that happened to it."""
-    from qpeft.devices.journal.reports import history  # noqa: PLC0415
+    from qpeft.devices.journal.reports import history, rejected  # noqa: PLC0415
 
     opened, console = _open(journal), _console()
     batch = opened.batch(number)
     console.print(f"{batch}: {batch.state.value}")
     console.print(f"shots {_shots(batch)}, options {batch.options}, hash {batch.hash}")
+    if markers := opened.markers(batch):
+        places = ", ".join(map(str, markers))
+        console.print(f"{len(markers)} of the circuits have a known outcome, which shows the order: at places {places}")
     table = Table("when", "state", "job", "message")
     for change in history(opened, batch):
         table.add_row(_time(change.at), change.state, change.job_id or "", change.message)
     console.print(table)
+    for one in rejected(opened, batch=batch):
+        console.print(f"not used, see `qpeft jobs export --rejected`: what came by {_time(one['at'])}. {one['reason']}")
 
 
 @jobs.command()
@@ -132,12 +137,16 @@ def export(
     journal: JournalFile = None,
     run: Run = None,
     output: Annotated[Path | None, typer.Option(help="File to write; by default standard output.")] = None,
+    unused: Annotated[
+        bool, typer.Option("--rejected", help="Instead, what came back in an order that cannot be trusted.")
+    ] = False,
 ) -> None:
     """Write every circuit of every call as a line of JSON, with its result where there is one."""
-    from qpeft.devices.journal.reports import rows  # noqa: PLC0415
+    from qpeft.devices.journal.reports import rejected, rows  # noqa: PLC0415
     from qpeft.runs import write_atomically  # noqa: PLC0415
 
-    lines = (json.dumps(row) + "\n" for row in rows(_open(journal), run=run))
+    opened = _open(journal)
+    lines = (json.dumps(row) + "\n" for row in (rejected(opened, run=run) if unused else rows(opened, run=run)))
     if output is None:
         sys.stdout.writelines(lines)
     else:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qpeft.adapters.saved import FILES
 from qpeft.data import Example, Message, choose_answers
 from qpeft.errors import TaskError
 from qpeft.evaluation import generate
@@ -24,12 +21,13 @@ from qpeft.evaluation.generation import BATCH_SIZE
 from qpeft.evaluation.judge import KEY_VARIABLE, Judge
 from qpeft.evaluation.judged import Verdict, VerdictFile, judge_reply
 from qpeft.evaluation.tasks.cpsycoune import LARGEST, averages, read_cases, wording
-from qpeft.runs import hash_file, make_folder
+from qpeft.runs import make_folder
+from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
-from qpeft_cli.adapted import Adapted
+from qpeft_cli.adapted import BASE, Adapted, weight_hashes
 from qpeft_cli.consent import agree_to_texts
-from qpeft_cli.held_out_scores import ADAPTED, BASE, FOLDER, origin_record, result_file, write_json
+from qpeft_cli.held_out_scores import FOLDER, origin_record, result_file, write_json
 
 MAX_NEW_TOKENS = 256
 NOTICE = (
@@ -117,7 +115,7 @@ def _judged(
     found = {}
     with used_alone(place):
         verdicts = VerdictFile(place / "cpsycoune.judged.jsonl")
-        for name in (BASE, ADAPTED) if wanted.base else (ADAPTED,):
+        for name in adapted.names(wanted.base):
             with adapted.without_adapter(name == BASE):
                 replies = _replies(adapted, wanted, turns, name)
             found[name] = _verdicts(judge, turns, replies, verdicts, name)
@@ -148,20 +146,21 @@ def _replies(adapted: Adapted, wanted: Judging, turns: Sequence[Example], name: 
     require_room(adapted.model, adapted.tokenizer, questions, [turn.source for turn in turns], max_new_tokens=longest)
     job = {
         "turns": hashlib.sha256("".join(turn.digest for turn in turns).encode()).hexdigest(),
-        "adapter": {} if name == BASE else {file: hash_file(wanted.folder / file) for file in FILES},
+        "adapter": {} if name == BASE else weight_hashes(wanted.folder),
         "model": adapted.recipe.model.model_dump(mode="json"),
         "system": system,
         "max_new_tokens": longest,
     }
     key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:12]
     file = GrowingFile(wanted.folder / FOLDER / f"cpsycoune.replies-{key}.jsonl", job, total=len(turns))
-    with _progress(f"replies of {name}", len(turns), file.num_lines) as advance:
+    with Bars(Console(stderr=True)) as bars:
+        bars(f"replies of {name}", file.num_lines, len(turns))
         for start in range(file.num_lines, len(turns), BATCH_SIZE):
             texts = generate(
                 adapted.model, adapted.tokenizer, questions[start : start + BATCH_SIZE], max_new_tokens=longest
             )
             file.append({"reply": text} for text in texts)
-            advance(len(texts))
+            bars(f"replies of {name}", file.num_lines, len(turns))
     return [json.loads(line)["reply"] for line in file.path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
@@ -169,20 +168,12 @@ def _verdicts(
     judge: Judge, turns: Sequence[Example], replies: Sequence[str], verdicts: VerdictFile, name: str
 ) -> list[tuple[str, Verdict]]:
     """Each reply with its verdict."""
-    found = []
-    with _progress(f"judging {name}", len(turns), 0) as advance:
+    found: list[tuple[str, Verdict]] = []
+    with Bars(Console(stderr=True)) as bars:
         for turn, reply in zip(turns, replies, strict=True):
+            bars(f"judging {name}", len(found), len(turns))
             found.append((reply, judge_reply(judge, turn.question, reply, verdicts)))
-            advance(1)
     return found
-
-
-@contextmanager
-def _progress(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=total, completed=done)
-        yield lambda count: progress.update(bar, advance=count)
 
 
 def _result(

@@ -11,22 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+from qpeft_cli.keys import keys_of
 
 
 @dataclass(frozen=True)
 class Command:
     """Where a command is: "module:function", or "module:app" for one with commands of its own.
 
-    `takes_overrides`: whether any `--section.key value` may follow.
+    `keys`: what file it takes, a recipe or a study, of which any `--section.key value` may follow.
     """
 
     place: str
-    takes_overrides: bool = False
+    keys: Literal["recipe", "study"] | None = None
 
     def add_to(self, app: typer.Typer, name: str) -> None:
         """Import it and make it known to `app`."""
@@ -35,19 +37,27 @@ class Command:
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
         else:
-            settings = {"allow_extra_args": True, "ignore_unknown_options": True} if self.takes_overrides else {}
-            app.command(name, context_settings=settings)(found)
+            settings = {"allow_extra_args": True, "ignore_unknown_options": True} if self.keys else {}
+            app.command(name, context_settings=settings, epilog=self._help_on_keys(name))(found)
+
+    def _help_on_keys(self, name: str) -> str | None:
+        """What `--help` ends with: keys of the file. The mark keeps lines as they are."""
+        if self.keys is None or "--help" not in sys.argv:
+            return None
+        most = "Most used keys of a recipe" if self.keys == "recipe" else "Keys of a study"
+        written = "written --section.key value" if self.keys == "recipe" else "written --key value"
+        return f"{most}, {written}:\n\n\b\n{keys_of(self.keys)}\n\nAll of them, in full: qpeft {name} --keys"
 
 
 COMMANDS = {
-    "train": Command("qpeft_cli.train:train", takes_overrides=True),
+    "train": Command("qpeft_cli.train:train", keys="recipe"),
     "eval": Command("qpeft_cli.evaluate:evaluate"),
     "generate": Command("qpeft_cli.generate:generate"),
     "chat": Command("qpeft_cli.chat:chat"),
-    "compare": Command("qpeft_cli.compare:compare", takes_overrides=True),
+    "compare": Command("qpeft_cli.compare:compare", keys="study"),
     "report": Command("qpeft_cli.report:report"),
     "split": Command("qpeft_cli.split:split"),
-    "inspect": Command("qpeft_cli.inspect:inspect", takes_overrides=True),
+    "inspect": Command("qpeft_cli.inspect:inspect", keys="recipe"),
     "export": Command("qpeft_cli.export:export"),
     "merge": Command("qpeft_cli.merge:merge"),
     "runs": Command("qpeft_cli.runs:runs"),

@@ -30,7 +30,10 @@ def merge(
     ] = "auto",
     constant: Annotated[
         Literal["keep", "absorb", "drop"],
-        typer.Option(help="Of fitted maps: keep it where a layer has a bias, else absorb it; or leave it out."),
+        typer.Option(
+            help="Constant of a map fitted to a circuit: keep it where a layer has a bias, else fit without one "
+            "(absorb); or drop it."
+        ),
     ] = "keep",
     calibration: Calibration = None,
     calibration_tokens: CalibrationTokens = 4096,
@@ -45,32 +48,36 @@ def merge(
     A circuit is replaced by the linear map that comes nearest to it on calibration text.
     """
     from qpeft.exporting import merge_adapter  # noqa: PLC0415
-    from qpeft_cli.exports import load, show  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.runs.bars import Bars  # noqa: PLC0415
+    from qpeft_cli.exports import load, recipe_kept, show  # noqa: PLC0415  (takes seconds to import)
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    loaded = load(
-        folder,
-        output,
-        calibration=calibration,
-        calibration_tokens=calibration_tokens,
-        data=data,
-        limit=limit,
-        trust_remote_code=trust_remote_code,
-    )
-    adapted, recipe = loaded.adapted, loaded.adapted.recipe
-    with console.status("") as status:
+    with Bars(Console(stderr=True)) as bars:
+        loaded = load(
+            folder,
+            output,
+            calibration=calibration,
+            calibration_tokens=calibration_tokens,
+            data=data,
+            limit=limit,
+            trust_remote_code=trust_remote_code,
+            needs_text=lambda _: True,
+            on_progress=bars,
+        )
+        adapted, recipe = loaded.adapted, loaded.adapted.recipe
         report = merge_adapter(
-            adapted.model,
+            adapted.adapter,
             adapted.tokenizer,
             output,
             calibration=loaded.calibration,
             held_out=loaded.held_out,
+            recipe=recipe_kept(recipe),
             constant=constant,
             tolerance=math.inf if force else tolerance,
             dtype=dtype,
             base_name=recipe.model.name,
             notice=recipe.output.notice,
-            on_stage=status.update,
+            on_progress=bars,
         )
-    show(report, console, written="merged model")
+    show(report, output, console, written="merged model")
     console.print(f"saved the merged model to {output}")

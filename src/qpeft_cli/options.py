@@ -13,16 +13,19 @@ TrustRemoteCode = Annotated[
 """Said again for every command: what a folder says of it may come from anybody."""
 
 AdapterFolder = Annotated[Path, typer.Argument(help="Folder of a trained adapter.")]
+AnsweringFolder = Annotated[
+    Path, typer.Argument(help="Folder of a trained adapter, of an exported one, or of a model that `merge` wrote.")
+]
 NewFolder = Annotated[Path, typer.Argument(help="New or empty folder.")]
 
 # Of `export` and `merge`.
 Calibration = Annotated[
     str | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
 ]
-CalibrationTokens = Annotated[int, typer.Option(min=1, help="How many tokens of them to use.")]
+CalibrationTokens = Annotated[int, typer.Option(min=1, help="How many tokens of calibration text to use.")]
 HeldOutData = Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")]
-HeldOutLimit = Annotated[int | None, typer.Option(min=1, help="Use the first so many held-out examples only.")]
+HeldOutLimit = Annotated[int | None, typer.Option(min=1, help="Use only this many held-out examples, from the start.")]
 Tolerance = Annotated[
     float, typer.Option(min=0, help="Share of the adapter's improvement in held-out loss that may be lost.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Write it whatever is lost.")]
+Force = Annotated[bool, typer.Option("--force", help="Write it however much is lost.")]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Column, Table
+
+from qpeft_cli.keys import recipe_keys
+from qpeft_cli.screen import broken, shortened
 
 if TYPE_CHECKING:
     from qpeft.runs.catalogue import Fact, StoredRun
@@ -17,7 +22,16 @@ runs = typer.Typer(help="Look at and compare what runs stored.", no_args_is_help
 Root = Annotated[Path, typer.Argument(help="Folder with runs in it, or in folders in it.")]
 WIDTH_OF_PIPES = 100_000
 """Wide enough for any number of runs side by side; a table takes no more than it needs."""
-LOSSES_SHOWN = 12
+SCREEN = 40
+"""Lines that `show` and `compare` print without --all: results before all else."""
+LOSSES_SHOWN, MOST_RESULTS, MOST_COMPARED, MOST_NAMES = 7, 7, 14, 6
+AROUND_TABLE, NARROWEST = 8, 8
+"""Lines of `compare` that are no rows, but for the names of runs; characters of its narrowest column."""
+OUTCOME = (
+    "steps", "seconds_per_step", "peak_memory", "adapter.trainable_parameters", "learning_rate.value", "best.step",
+    "device.circuits", "device.shots",
+)  # fmt: skip
+"""What `show` says of a training, beside its losses."""
 
 
 @runs.command(name="list")
@@ -29,13 +43,17 @@ def list_runs(root: Root = Path("runs")) -> None:
     if not found:
         _console().print(f"There is no run in {root}.")
         return
-    table = Table(
-        "run", "state", "method", "model", "parameters", "steps", "loss before", "after", "exact match", "s/step"
-    )
+    console = _console()
+    listed = {key: form for key, form in LISTED.items() if console.width >= WIDE or key not in LESS_NEEDED}
+    table = Table(Column("run", no_wrap=True), "state", *(TITLES[key] for key in listed))
     for run in found:
-        facts = run.facts()
-        table.add_row(str(run.folder), run.state, *(_shown(facts.get(key), form) for key, form in LISTED.items()))
-    _console().print(table)
+        facts, name = run.facts(lists=False), str(run.folder)
+        table.add_row(
+            name if console.width >= WIDE else broken(name, NAME_WIDTH),
+            run.state,
+            *(_shown(facts.get(key), form) for key, form in listed.items()),
+        )
+    console.print(table)
     for run in found:
         if run.problem:
             _console().print(f"damaged: {run.problem}")
@@ -52,46 +70,178 @@ LISTED = {
     "seconds_per_step": ".3g",
 }
 """Facts of a run in a list, and how they are written where they are no whole numbers."""
+TITLES = dict(
+    zip(
+        LISTED, ("method", "model", "parameters", "steps", "loss before", "after", "exact match", "s/step"), strict=True
+    )
+)
+LESS_NEEDED = ("recipe.model.name", "adapter.trainable_parameters", "seconds_per_step")
+WIDE, NAME_WIDTH = 120, 22
+"""Columns of a terminal from which on a list has all facts; characters of the names of runs below that."""
 
 
 @runs.command()
-def show(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
-    """Show all that a run stored: recipe, results, machine, losses, answers."""
+def show(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="All that is stored: every key, all losses, health by layer, answers.")
+    ] = False,
+) -> None:
+    """Show what came out of a run, and what was asked for, on one screen."""
     run, console = _read(folder), _console()
-    table = Table("key", "value", title=f"{folder}: {run.state}", title_justify="left")
+    if everything:
+        _show_all(run, console)
+        return
+    facts = run.facts(lists=False)
+    method, model = (facts.get(f"recipe.{key}") for key in ("adapter.type", "model.name"))
+    lines = [shortened(f"{run.state}: {method} on {model}, in {folder}", console.width)]
+    lines += _results(facts, console) + _outcome(facts, console) + _warnings(run, console)
+    lines += _losses(run, console, LOSSES_SHOWN) + _first_answer(run, console)
+    settings = _settings(facts)
+    room = SCREEN - len(lines) - 4
+    lines += ["", *_aligned([("asked for", ""), *settings[:room]], console)]
+    for line in lines:
+        console.print(line)
+    more = f"{len(settings) - room:,} more keys, and " if len(settings) > room else ""
+    console.print(f"{more}all that is stored: --all")
+
+
+def _show_all(run: StoredRun, console: Console) -> None:
+    table = Table("key", "value", title=f"{run.folder}: {run.state}", title_justify="left")
     for key, value in run.facts().items():
         table.add_row(key, _shown(value))
     console.print(table)
-    history = [row for row in _rows(run.record.get("history")) if "loss" in row or "eval_loss" in row]
-    if history:
-        losses = Table("step", "loss", "held-out loss", "learning rate")
-        every = -(-len(history) // LOSSES_SHOWN)
-        for row in [*history[:-1:every], history[-1]]:
-            losses.add_row(*(_shown(row.get(key)) for key in ("step", "loss", "eval_loss", "learning_rate")))
-        console.print(losses)
-    after = run.record.get("after")
-    for sample in _rows(after.get("samples") if isinstance(after, dict) else None):
+    for line in _losses(run, console, sys.maxsize):
+        console.print(line)
+    for sample in _samples(run):
         console.print(f"> {sample.get('question')}", style="bold")
         console.print(f"{sample.get('text')}\n(expected: {sample.get('expected')})")
 
 
+def _results(facts: Mapping[str, Fact], console: Console) -> list[str]:
+    """What was measured, before and after."""
+    names = dict.fromkeys(key.partition(".")[2] for key in facts if key.startswith(("after.", "before.")))
+    rows = [(name, facts.get(f"before.{name}"), facts.get(f"after.{name}")) for name in names]
+    rows = [row for row in rows if row[1:] != (None, None)][:MOST_RESULTS]
+    shown = [(name, _shown(before), _shown(after)) for name, before, after in rows]
+    return _aligned([("measured", "before", "after"), *shown], console) if shown else []
+
+
+def _outcome(facts: Mapping[str, Fact], console: Console) -> list[str]:
+    found = [(key, _shown(facts[key])) for key in OUTCOME if facts.get(key) not in (None, False)]
+    return ["", *_aligned([("training", ""), *found], console)] if found else []
+
+
+def _warnings(run: StoredRun, console: Console) -> list[str]:
+    health = run.record.get("health")
+    warnings = health.get("warnings") if isinstance(health, dict) else None
+    if not isinstance(warnings, dict) or not warnings:
+        return []
+    layer, problem = next(iter(warnings.items()))
+    return [shortened(f"warnings of {len(warnings)} layers, first {layer}: {problem}", console.width)]
+
+
+def _losses(run: StoredRun, console: Console, most: int) -> list[str]:
+    """Some of the losses, the first and the last among them."""
+    history = [row for row in _rows(run.record.get("history")) if "loss" in row or "eval_loss" in row]
+    if not history:
+        return []
+    every = -(-len(history) // most)
+    rows = [
+        tuple(_shown(row.get(key)) for key in ("step", "loss", "eval_loss", "learning_rate"))
+        for row in [*history[:-1:every], history[-1]]
+    ]
+    return ["", *_aligned([("step", "loss", "held-out loss", "learning rate"), *rows], console)]
+
+
+def _settings(facts: Mapping[str, Fact]) -> list[tuple[str, str]]:
+    """Keys of the recipe that are not what they are by default."""
+    usual = {f"recipe.{key.path}": key.default for key in recipe_keys() if key.section != "adapter"}
+    asked = {key: value for key, value in facts.items() if key.startswith("recipe.") and value is not None}
+    return [
+        (key.removeprefix("recipe."), _shown(value))
+        for key, value in asked.items()
+        if json.dumps(value) != usual.get(key) and value != usual.get(key)  # lists are JSON already
+    ]
+
+
+def _samples(run: StoredRun) -> list[dict[str, Any]]:
+    after = run.record.get("after")
+    return _rows(after.get("samples") if isinstance(after, dict) else None)
+
+
+def _first_answer(run: StoredRun, console: Console) -> list[str]:
+    return [
+        shortened(line, console.width)
+        for sample in _samples(run)[:1]
+        for line in (f"> {sample.get('question')}", f"{sample.get('text')} (expected: {sample.get('expected')})")
+    ]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], console: Console) -> list[str]:
+    """Rows as lines whose cells stand below each other, none wider than the console."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [line if len(line) <= console.width else f"{line[: console.width - 3]}..." for line in lines]
+
+
 @runs.command()
-def compare(folders: Annotated[list[Path], typer.Argument(help="Folders of two runs or more.")]) -> None:
-    """Show side by side in what runs differ (recipe, data, versions), and their results."""
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of two runs or more.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="All results, those of single items too, and all that differs.")
+    ] = False,
+) -> None:
+    """Show the results of runs side by side, and in what they differ (recipe, data, versions), on one screen."""
     from qpeft.runs.catalogue import side_by_side  # noqa: PLC0415  (takes seconds to import)
 
     if len(folders) < 2:
         raise typer.BadParameter("Name two folders or more.")
-    differing, results = side_by_side([_read(folder) for folder in folders])
-    # Whole names: keys differ at the end, where a narrow terminal would cut them off.
-    table = Table(Column(no_wrap=True), *(Column(str(folder), overflow="fold") for folder in folders))
-    for rows in (differing, results):
-        for key, row in rows.items():
-            table.add_row(key, *map(_shown, row))
-        table.add_section()
-    _console().print(table)
+    console = _console()
+    differing, results = side_by_side([_read(folder) for folder in folders], lists=everything)
+    if not everything:
+        results = {key: row for key, row in results.items() if any(value is not None for value in row)}
+    parts = [results, differing]
+    if not everything:
+        most = SCREEN - AROUND_TABLE - min(len(folders), MOST_NAMES)
+        first = list(results.items())[: max(MOST_COMPARED, most - len(differing))]
+        parts = [dict(first), dict(list(differing.items())[: max(0, most - len(first))])]
+    for line in _side_by_side(folders, parts, console, whole=everything):
+        console.print(line)
     if not differing:
-        _console().print("Recipes, data and versions do not differ.")
+        console.print("Recipes, data and versions do not differ.")
+    if left_out := len(results) + len(differing) - sum(map(len, parts)):
+        console.print(f"{left_out:,} more rows: --all")
+
+
+def _side_by_side(
+    folders: Sequence[Path], parts: Sequence[Mapping[str, Sequence[Fact]]], console: Console, *, whole: bool
+) -> list[RenderableType]:
+    """A table of a column for each run, and what must be said around it.
+
+    Args:
+        folders: of the runs.
+        parts: rows with a value for each run; a line is drawn between them.
+        console: how wide it is says what has room.
+        whole: whether long values are folded rather than shortened.
+    """
+    keys = max((len(key) for part in parts for key in part), default=0)
+    fitting = max(1, min(len(folders), (console.width - keys - 4) // (NARROWEST + 3)))
+    room = (console.width - keys - 4) // fitting - 3
+    names, lines = [str(folder) for folder in folders[:fitting]], []
+    if max(map(len, names)) > room:
+        lines += [shortened(f"[{number}] {name}", console.width) for number, name in enumerate(names, start=1)]
+        names = [f"[{number}]" for number in range(1, fitting + 1)]
+    # Keys in whole: they differ at the end, where a narrow terminal would cut them off.
+    table = Table(Column(no_wrap=True), *(Column(name, overflow="fold") for name in names))
+    for part in parts:
+        for key, row in part.items():
+            cells = map(_shown, row[:fitting])
+            table.add_row(key, *(cells if whole else (shortened(cell, max(room, NARROWEST)) for cell in cells)))
+        table.add_section()
+    more = len(folders) - fitting
+    note = f"{more} more runs need more than {console.width} columns: a wider terminal, or a file"
+    return [*lines, table, *([note] if more else [])]
 
 
 @runs.command()

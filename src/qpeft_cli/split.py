@@ -55,7 +55,13 @@ def _lines(examples: Sequence[Example]) -> str:
     """All rows, unchanged."""
     from qpeft.errors import DataError  # noqa: PLC0415
 
+    lines, source = [], ""
     try:
-        return "".join(json.dumps(dict(example.row), ensure_ascii=False) + "\n" for example in examples)
-    except TypeError as error:
-        raise DataError(f"Rows hold values that JSON cannot: {error}. Convert them first.") from error
+        for example in examples:
+            source = example.source
+            lines.append(json.dumps(dict(example.row), ensure_ascii=False, allow_nan=False) + "\n")
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{source} holds a value that JSON cannot: {error}. Convert it first, or take the column out."
+        ) from error
+    return "".join(lines)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qpeft.evaluation.harness import TaskScore, evaluate_with_harness
-from qpeft_cli.adapted import Adapted
+from qpeft_cli.adapted import BASE, Adapted
 
 
 def print_task_scores(
@@ -28,8 +28,8 @@ def print_task_scores(
     # It warns that settings for models it loads itself have no effect on ours.
     logging.getLogger("lm_eval.models.huggingface").setLevel(logging.ERROR)
     columns: dict[str, tuple[TaskScore, ...]] = {}
-    for name in ("base model", "with adapter") if base else ("with adapter",):
-        with adapted.without_adapter(name == "base model"):
+    for name in adapted.names(base):
+        with adapted.without_adapter(name == BASE):
             columns[name] = evaluate_with_harness(
                 adapted.model,
                 adapted.tokenizer,

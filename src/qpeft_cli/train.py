@@ -9,6 +9,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from qpeft_cli.keys import keys_of
+
+
+def show_keys(wanted: bool) -> None:
+    """Print all keys of recipes, if that is what is wanted, and end."""
+    if wanted:
+        typer.echo(keys_of("recipe", in_full=True))
+        raise typer.Exit
+
 
 def _show_schema(wanted: bool) -> None:
     if wanted:
@@ -28,6 +37,9 @@ def train(
     schema: Annotated[  # noqa: ARG001  (printed before RECIPE is asked for)
         bool,
         typer.Option("--schema", is_eager=True, callback=_show_schema, help="Print the JSON schema of recipes."),
+    ] = False,
+    keys: Annotated[  # noqa: ARG001
+        bool, typer.Option("--keys", is_eager=True, callback=show_keys, help="Print all keys of recipes.")
     ] = False,
 ) -> None:
     """Train an adapter.

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from qpeft import QpaConfig
 from qpeft.adapters.count import count_layers, lora_parameters
-from qpeft.adapters.qpa.branch import QpaBranch
+from qpeft.adapters.qpa import QpaBranch
 from qpeft.errors import AdapterError
 
 

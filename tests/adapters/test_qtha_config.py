@@ -129,23 +129,43 @@ def test_a_value_out_of_range_is_refused_with_its_range(options, sentence):
         (8, 3, "2 or 4", "for 3 qubit(s): 6 or 9"),
         (6, 12, "3 or 6", "for 12 qubit(s): 12"),
         (32, 16, "4 or 8", "for 12 qubit(s): 24 or 36"),
-        (13, None, "1", "for 12 qubit(s): 12 or 24"),
     ],
 )
 def test_a_rank_that_does_not_split_names_the_nearest_pairs_that_do(rank, num_qubits, qubits, ranks):
     with pytest.raises(AdapterError) as caught:
         QthaConfig(rank=rank, num_qubits=num_qubits)
     message = str(caught.value)
-    assert message.startswith(f"rank {rank} cannot be split into circuits of {num_qubits or rank} qubit(s)")
+    assert message.startswith(f"rank {rank} cannot be split into circuits of {num_qubits} qubit(s)")
     assert f"Nearest valid num_qubits for rank {rank}: {qubits}; " in message
     assert message.endswith(f"{ranks}.")
     for valid in qubits.split(" or "):
         QthaConfig(rank=rank, num_qubits=int(valid))
     for valid in ranks.split(": ")[1].split(" or "):
-        QthaConfig(rank=int(valid), num_qubits=min(num_qubits or rank, 12))
+        QthaConfig(rank=int(valid), num_qubits=min(num_qubits, 12))
+
+
+def test_without_a_number_of_qubits_it_is_the_largest_divisor_that_a_circuit_can_have():
+    found = {
+        rank: QthaConfig(rank=rank).qubits_per_circuit(rank) for rank in (1, 8, 11, 12, 14, 16, 24, 26, 32, 64, 128)
+    }
+    assert found == {1: 1, 8: 8, 11: 11, 12: 12, 14: 7, 16: 8, 24: 12, 26: 2, 32: 8, 64: 8, 128: 8}
+
+
+@pytest.mark.parametrize(("rank", "near"), [(13, "12 or 14"), (31, "30 or 32"), (37, "36 or 38"), (169, "168 or 170")])
+def test_a_rank_without_such_a_divisor_names_the_nearest_that_have_one(rank, near):
+    with pytest.raises(
+        AdapterError, match=rf"rank {rank} cannot be split .*Nearest ranks that can: {near}\. num_qubits"
+    ):
+        QthaConfig(rank=rank)
+    for valid in near.split(" or "):
+        QthaConfig(rank=int(valid))
+    assert QthaConfig(rank=rank, num_qubits=1).qubits_per_circuit(rank) == 1
+    assert QthaConfig(rank=rank, middle="none").rank == rank
 
 
 def test_a_rank_of_the_pattern_must_split_too():
+    with pytest.raises(AdapterError, match="rank 17 cannot be split into circuits of 2 to 12"):
+        QthaConfig(rank=16, rank_pattern={"v_proj": 17})
     with pytest.raises(AdapterError, match="rank 6 cannot be split into circuits of 4"):
         QthaConfig(rank=8, num_qubits=4, rank_pattern={"v_proj": 6})
 
@@ -171,7 +191,7 @@ def test_without_a_circuit_any_rank_goes(middle):
         ),
         ({"middle": "hilbert", "rank": 2}, "needs a rank of at least 3; got 2"),
         ({"middle": "hilbert", "rank_pattern": {"v_proj": 1}}, "needs a rank of at least 3; got 1"),
-        ({"middle": "sinusoid", "rank": 16}, "rank 16 cannot be split into circuits of 16"),
+        ({"middle": "sinusoid", "rank": 17}, "rank 17 cannot be split into circuits of 2 to 12 qubits"),
         ({"target_modules": ".*q", "layers_to_transform": 1}, "need target_modules as a list, not as a string"),
         ({"target_modules": ["q"], "layers_pattern": "h"}, "set layers_to_transform too"),
     ],

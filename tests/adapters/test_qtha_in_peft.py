@@ -1,5 +1,7 @@
 """Variants of QTHA as PEFT handles them, beyond what the contracts ask of every method."""
 
+import logging
+
 import pytest
 import torch
 from peft import PeftModel
@@ -44,6 +46,31 @@ def test_adapters_on_different_layers_live_side_by_side(adapt, shake, tokens):
     with_both = _logits(model, tokens)
     model.set_adapter("second")
     assert not torch.equal(_logits(model, tokens), with_both)
+
+
+def test_usual_ranks_run_circuits_side_by_side_and_say_so(make_model, adapt, shake, tokens, tmp_path, caplog):
+    """Rank 16 without a number of qubits is what 8 qubits would be, saved and loaded as such."""
+    with caplog.at_level(logging.WARNING, logger="qpeft"):
+        model = shake(adapt(rank=16))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "rank 16: 2 circuits of 8 qubits side by side in each layer, since one circuit has at most 12; num_qubits sets "
+        "another number."
+    )
+    assert torch.equal(_logits(model, tokens), _logits(shake(adapt(rank=16, num_qubits=8)), tokens))
+    caplog.clear()
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(make_model(), tmp_path)
+    assert torch.equal(_logits(again, tokens), _logits(model, tokens))
+    assert again.peft_config["default"].num_qubits is None
+    assert caplog.text == ""
+
+
+def test_a_rank_of_one_circuit_is_split_into_none_and_says_nothing(adapt, caplog):
+    model = adapt(rank=12)
+    middle = model.base_model.model.model.layers[0].self_attn.q_proj.branch("default").middle
+    assert (middle.num_circuits, middle.circuit.num_qubits) == (1, 12)
+    assert caplog.text == ""
 
 
 @torch.no_grad()

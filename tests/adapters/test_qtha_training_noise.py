@@ -208,7 +208,7 @@ def test_a_loss_falls_under_noise(model, tokens):
         ({"noise": {"v_proj": NOISE}, "layers": ["v_proj"]}, AdapterError, "names its layers already"),
         ({"noise": NOISE, "layers": "v_proj"}, AdapterError, "layers is a list"),
         ({"noise": NOISE, "shots": 0}, ShotsError, "shots=None"),
-        ({"noise": NOISE, "seed": -1}, SimulationError, "seed must be from 0"),
+        ({"noise": NOISE, "seed": -1}, SimulationError, "seed must be a whole number from 0"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(model, arguments, error, message):

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from qpeft import QuantaConfig
 from qpeft.adapters.count import count_layers
 from qpeft.adapters.load import load_adapter
-from qpeft.adapters.quanta.branch import QuantaBranch
+from qpeft.adapters.quanta import QuantaBranch
 from qpeft.errors import AdapterError
 
 LLAMA2_7B = 6_738_415_616

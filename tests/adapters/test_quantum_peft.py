@@ -10,8 +10,7 @@ from torch.testing import assert_close
 
 from qpeft import QuantumPeftConfig
 from qpeft.adapters.count import count_layers
-from qpeft.adapters.quantum_peft.branch import QuantumPeftBranch
-from qpeft.adapters.quantum_peft.columns import CircuitColumns
+from qpeft.adapters.quantum_peft import CircuitColumns, QuantumPeftBranch
 from qpeft.errors import AdapterError
 
 

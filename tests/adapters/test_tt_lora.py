@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from qpeft import TtLoraConfig
 from qpeft.adapters.count import count_layers
-from qpeft.adapters.tt_lora.branch import TtLoraBranch
+from qpeft.adapters.tt_lora import TtLoraBranch
 from qpeft.errors import AdapterError
 
 

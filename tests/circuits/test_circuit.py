@@ -1,11 +1,18 @@
 """Circuits compare by value, count their angles, and refuse what cannot exist."""
 
+import copy
+import os
 import pickle
+import subprocess
+import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from qpeft.circuits import GATES, Circuit, Input, Operation, Weight
+from qpeft.devices import LocalDevice, run
 from qpeft.errors import CircuitError
 
 
@@ -19,6 +26,38 @@ def test_equal_circuits_compare_and_hash_equal():
 def test_a_circuit_survives_pickling():
     circuit = Circuit(2, (Operation("RY", (0,), Weight(0)),))
     assert pickle.loads(pickle.dumps(circuit)) == circuit
+
+
+def test_a_pickled_circuit_is_found_in_tables_of_another_process():
+    """Hashes of text differ from process to process, so one that was cached must not travel."""
+    circuit = Circuit(2, (Operation("RY", (0,), Weight(0)),))
+    hash(circuit)
+    code = (
+        "import pickle, sys; from qpeft.circuits import *; read = pickle.loads(sys.stdin.buffer.read());"
+        "print({Circuit(2, (Operation('RY', (0,), Weight(0)),)): 'found'}.get(read))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "1"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(circuit), capture_output=True, check=True, env=environment
+    )
+    assert found.stdout.split() == [b"found"]
+    assert copy.deepcopy(circuit) == copy.copy(circuit) == circuit
+
+
+@pytest.mark.parametrize("angle", [np.float32(0.5), np.float64(0.5), np.int64(1), Fraction(1, 2)])
+def test_numbers_of_other_types_are_the_same_angle(angle):
+    operation, plain = Operation("RY", (0,), angle), Operation("RY", (0,), float(angle))
+    assert operation == plain
+    assert hash(operation) == hash(plain)
+    assert isinstance(operation.angle, (int, float))
+    (result,) = run(LocalDevice(), [Circuit(2, (operation, Operation("RY", (1,), 1.0)))], None)
+    assert result == run(LocalDevice(), [Circuit(2, (plain, Operation("RY", (1,), 1.0)))], None)[0]
+
+
+@pytest.mark.parametrize("angle", ["1", True, 1j, torch.tensor(0.5), torch.tensor(0.5, requires_grad=True)])
+def test_what_is_no_number_is_no_angle(angle):
+    with pytest.raises(CircuitError, match=r"RY needs an angle: Input\(index\), Weight\(index\) or a number"):
+        Operation("RY", (0,), angle)
 
 
 def test_default_observables_are_z_of_every_qubit():

@@ -22,7 +22,7 @@ def rewritten(circuit, rows=3):
     return inputs, weights, native, angles
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(circuits(max_qubits=3, max_operations=12))
 def test_native_gates_give_the_same_values_for_every_row(data):
     circuit = build(data)

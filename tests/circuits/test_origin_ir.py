@@ -9,8 +9,8 @@ import pytest
 from qpeft.circuits import GATES, Circuit, Operation, Weight, ansatz, bind
 from qpeft.circuits.decomposition import to_controlled_z
 from qpeft.circuits.origin_ir import to_origin_ir
-from qpeft.devices.emulator import parse_origin_ir
 from qpeft.errors import CircuitError
+from qpeft_emulator import parse_origin_ir
 
 ANGLES = (0.3, -2.5, 4.0, math.pi, 0.0)
 

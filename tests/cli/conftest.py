@@ -10,11 +10,11 @@ from qpeft_cli.main import main
 
 @pytest.fixture
 def qpeft(monkeypatch, capsys):
-    """A function: run the command line; (exit code, standard output, standard error)."""
+    """A function: run the command line on so many columns; (exit code, standard output, standard error)."""
 
-    def run(*arguments):
+    def run(*arguments, columns="200"):
         monkeypatch.setattr(sys, "argv", ["qpeft", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", columns)
         try:
             main()
             code = 0

@@ -1,14 +1,9 @@
 """Paths that hold something else than they should: every command says so in one sentence."""
 
-import contextlib
 import os
 
 import pytest
-import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from qpeft.errors import RecipeError
 from qpeft.training import load_recipe
 
 FOLDER = {
@@ -160,25 +155,3 @@ def test_a_recipe_with_a_mark_and_windows_line_ends_is_read(recipe_file):
     plain = load_recipe(recipe_file)
     recipe_file.write_bytes(b"\xef\xbb\xbf" + recipe_file.read_bytes().replace(b"\n", b"\r\n"))
     assert load_recipe(recipe_file) == plain
-
-
-keys = st.sampled_from(["model", "data", "adapter", "training", "device", "output", "seed", "name", "steps", "type"])
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | st.integers(), inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    content=st.binary(max_size=60) | st.text(max_size=60) | st.dictionaries(keys, values), override=st.text(max_size=20)
-)
-def test_any_recipe_is_read_or_refused_with_a_recipe_error(tmp_path, content, override):
-    path = tmp_path / "recipe.yaml"
-    if isinstance(content, dict):
-        content = yaml.safe_dump(content, allow_unicode=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", errors="surrogatepass"))
-    for overrides in ([], [f"--{override}", "1"], [f"--training.steps={override}"]):
-        with contextlib.suppress(RecipeError):
-            load_recipe(path, overrides)

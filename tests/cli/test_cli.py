@@ -63,7 +63,7 @@ def test_inspect_shows_lengths_copies_and_leaks_of_the_data_alone(qpeft, recipe_
         (("eval", "none"), "none does not exist"),
         (("generate", "none", "Hi"), "none does not exist"),
         (("inspect", "none.yaml"), "cannot be read"),
-        (("eval", "none", "--items", "3"), "--exact-match"),
+        (("eval", "none", "--items", "3"), "Add --task (such as --task gsm8k)"),
     ],
 )
 def test_errors_are_one_sentence_with_exit_code_2(qpeft, tmp_path, monkeypatch, arguments, message):
@@ -72,6 +72,35 @@ def test_errors_are_one_sentence_with_exit_code_2(qpeft, tmp_path, monkeypatch, 
     assert code == 2
     assert message in err
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("method", ["qtha", "lora"])
+@pytest.mark.parametrize("verb", ["train", "inspect"])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("target_modules", "q_proj", "it matches none. Write a list: [q_proj]."),
+        ("modules_to_save", "[lm_haed]", "modules_to_save names 'lm_haed', and the model has no such module"),
+        ("layers_to_transform", "[9]", "layers_to_transform names layer 9, in which target_modules has nothing"),
+        ("exclude_modules", "[qproj]", "exclude_modules names 'qproj', and the model has no such module"),
+    ],
+)
+def test_options_that_name_nothing_are_refused_before_a_folder_is_made(
+    qpeft, recipe_file, tmp_path, method, verb, option, value, message
+):
+    options = [*("--adapter", f"{{type: {method}, target_modules: [q_proj]}}"), f"--adapter.{option}", value]
+    code, _, error = qpeft(verb, recipe_file, *options, "--output.folder", tmp_path / "new")
+    assert (code, message in error) == (2, True), error
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_usual_rank_is_taken_and_how_it_is_split_is_said(qpeft, recipe_file, caplog):
+    code, out, _ = qpeft("inspect", recipe_file, "--adapter.rank", 16)
+    assert code == 0
+    assert "LoRA of rank 16" in out
+    assert "rank 16: 2 circuits of 8 qubits side by side" in caplog.text
+    code, _, error = qpeft("inspect", recipe_file, "--adapter.rank", 13)
+    assert (code, "Nearest ranks that can: 12 or 14" in error) == (2, True)
 
 
 def test_square_brackets_and_colons_in_a_name_are_shown_as_they_are(qpeft, recipe_file, tmp_path, sums):
@@ -139,4 +168,4 @@ def test_help_lists_the_commands(qpeft):
 def test_a_number_of_answers_is_refused_where_nothing_is_answered(qpeft, tmp_path):
     code, _, err = qpeft("eval", tmp_path, "--items", "3")
     assert code == 2
-    assert "--items says how many are answered" in err
+    assert "--items is about generated answers, and only the loss is measured here" in err

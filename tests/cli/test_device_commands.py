@@ -162,9 +162,8 @@ def test_words_for_two_devices_at_once_are_both_kept(is_remote, monkeypatch):
         (["--device", "local", "--device-option", "shots=0"], "greater than 0; got 0"),
     ],
 )
-def test_a_wrong_option_is_named(qpeft, recipe_file, tmp_path, options, message):
-    qpeft("train", recipe_file)
-    code, _, err = qpeft("generate", str(tmp_path / "run"), "What?", *options)
+def test_a_wrong_option_is_named(qpeft, talkative, options, message):
+    code, _, err = qpeft("generate", talkative, "What?", *options)
     assert code == 2
     assert message in err
 

@@ -2,9 +2,12 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from qpeft.exporting import ExportReport
 from qpeft.exporting.report import LayerReport, LogitsDifference
@@ -22,8 +25,10 @@ def run(qpeft, recipe_file, tmp_path):
 def test_export_and_merge_report_and_write(qpeft, run, tmp_path, sums):
     code, out, err = qpeft("export", run, tmp_path / "lora", "--calibration-tokens", "400", "--force")
     assert code == 0, err
-    assert "model.layers.1.self_attn.v_proj" in out
+    assert "layers of model.layers.*.self_attn:" in out
+    assert {"q_proj", "v_proj"} <= {line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")}
     assert "variance explained" in out
+    assert "model.layers.1.self_attn.v_proj" in (tmp_path / "lora" / "README.md").read_text()
     assert "kept:" in out
     config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
     assert (config["peft_type"], config["r"]) == ("LORA", 4)
@@ -66,12 +71,71 @@ def test_other_text_stands_in_where_that_of_the_run_is_gone(qpeft, run, tmp_path
     assert "saved lora" in out
 
 
-def test_the_report_names_layers_in_full_on_a_narrow_terminal():
+def shown(layers, *, columns=80):
+    """Cells of the report's table by kind of layer, and all its lines."""
     difference = LogitsDifference(maximum=1.0, mean=0.5, divergence=0.1, tokens=8)
-    layers = {f"model.layers.0.self_attn.{name}_proj": LayerReport(4, 0.0, 0.9, 0.1, 0.2) for name in "qv"}
     report = ExportReport("qtha", layers, base_logits=difference, logits=difference, losses=None, calibration_tokens=8)
-    console = Console(width=80, record=True, file=io.StringIO())
-    show(report, console)
-    # A name may be folded over lines of its cell; what stands in the first column must still be all of it.
-    cells = [line.split("│")[1].strip() for line in console.export_text().splitlines() if line.startswith("│")]
-    assert "".join(cells) == "".join(layers)
+    console = Console(width=columns, record=True, file=io.StringIO())
+    show(report, Path("folder"), console)
+    lines = console.export_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    return rows, lines
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_report_of_many_layers_fits_and_breaks_no_name(columns):
+    names = [f"self_attn.{part}_proj" for part in "qkvo"] + [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
+    layers = {
+        f"model.layers.{number}.{name}": LayerReport(4, 1e-7, 0.9 + number / 1000, 0.1, 0.2 + number / 1000)
+        for number in range(48)
+        for name in names
+    }
+    rows, lines = shown(layers, columns=columns)
+    assert [row[0] for row in rows] == names
+    assert {row[1] for row in rows} == {"48"}
+    assert rows[0][2:] == ["4", "1.0e-07", "90.00%", "10.0%", "24.7%"]
+    assert max(len(line) for line in lines if line.startswith(("│", "┃"))) <= columns
+    assert "layers of model.layers.*:" in lines
+
+
+def test_names_without_anything_in_common_are_broken_at_their_dots():
+    layers = {f"{part}.encoder.block_of_layers.1.attention.query": LayerReport(4, 0.0) for part in ("vision", "text")}
+    rows, _ = shown(layers)
+    assert [row[0] for row in rows if row[1]] == ["vision.encoder.", "text.encoder."]
+    assert "".join(row[0] for row in rows) == "".join(
+        f"{part}.encoder.block_of_layers.*.attention.query" for part in ("vision", "text")
+    )
+
+
+def test_a_lora_is_exported_at_once_without_its_data(qpeft, recipe_file, tmp_path):
+    code, out, err = qpeft(
+        "train", recipe_file, "--adapter", "{type: lora, r: 8, target_modules: [q_proj, v_proj]}",
+        "--training.learning_rate", "0.05",
+    )  # fmt: skip
+    assert code == 0, err
+    run = tmp_path / "run"
+    path = run / "run.json"
+    record = json.loads(path.read_text())
+    record["recipe"]["data"]["train"] = "gone.jsonl"
+    path.write_text(json.dumps(record))
+    code, out, err = qpeft("export", run, tmp_path / "lora")
+    assert code == 0, err
+    assert "copied as they are" in out
+    own, written = (load_file(folder / "adapter_model.safetensors") for folder in (run, tmp_path / "lora"))
+    assert own.keys() == written.keys()
+    assert all(torch.equal(weight, written[name]) for name, weight in own.items())
+    config = json.loads((tmp_path / "lora/adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["rank_pattern"]) == (8, 8, {})
+    code, _, err = qpeft("export", run, tmp_path / "cut", "--rank", "2")
+    assert (code, "gone.jsonl" in err) == (2, True)  # what loses something is measured
+
+
+def test_progress_goes_to_the_terminal_and_not_into_a_file(qpeft, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # stands for a terminal, as rich takes it
+    code, _, err = qpeft("export", run, tmp_path / "lora", "--force")
+    assert code == 0
+    for stage in ("loading the base model", "reading the text", "calibration text", "linear maps", "logits", "writing"):
+        assert stage in err
+    monkeypatch.delenv("FORCE_COLOR")
+    code, _, err = qpeft("export", run, tmp_path / "again", "--force")
+    assert (code, err) == (0, "")

@@ -92,3 +92,15 @@ def test_a_file_of_something_else_is_kept(qpeft, answers, tmp_path):
     assert "answers_test.jsonl is there already and holds something else" in err
     assert (tmp_path / "answers_test.jsonl").read_text() == "mine\n"
     assert not (tmp_path / "answers_train.jsonl").exists()
+
+
+def test_a_number_that_json_does_not_know_is_named_by_its_row(qpeft, tmp_path):
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    columns = {"question": ["a", "b"], "answer": ["c", "d"], "score": [1.5, float("nan")]}
+    write_table(pyarrow.table(columns), tmp_path / "data.parquet")
+    code, _, err = qpeft("split", tmp_path / "data.parquet", tmp_path / "parts", "--share", "0.5")
+    assert code == 2
+    assert "data.parquet, row 2 holds a value that JSON cannot" in err
+    assert not (tmp_path / "parts").exists()

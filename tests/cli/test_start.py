@@ -1,6 +1,7 @@
 """What answers without torch: help and mistyped commands; and the schema of recipes."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,9 +12,13 @@ import pytest
 import yaml
 
 from qpeft.adapters import ADAPTERS
+from qpeft.comparison.study import Study
 from qpeft.devices.journal import BatchState
+from qpeft.training.config import section_of
 from qpeft.training.schema import recipe_schema
+from qpeft.training.sections import Recipe
 from qpeft_cli.jobs import State
+from qpeft_cli.keys import MOST_USED, recipe_keys
 from qpeft_cli.main import COMMANDS
 
 HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "numpy", "qpeft")
@@ -102,3 +107,43 @@ def test_the_schema_knows_every_key_of_the_examples(path):
 
 def test_jobs_are_listed_by_every_state_of_a_batch():
     assert list(get_args(State)) == [state.value for state in BatchState]
+
+
+@pytest.mark.parametrize("command", ["train", "inspect"])
+def test_help_names_sections_and_the_keys_that_are_used_most(command):
+    out = run(command, "--help").stdout
+    listed, section = set(), ""
+    for line in out.split("Most used keys of a recipe")[1].splitlines()[1:]:
+        if re.match(r"  \w+: ", line):
+            section = line.strip().partition(":")[0]
+        elif found := re.match(r"    (?:  )?(\w+) ", line):
+            listed.add(f"{section}.{found[1]}" if section else found[1])
+    known = {key.path for key in recipe_keys()}
+    assert listed == set(MOST_USED) <= known
+    assert {"model", "data", "adapter", "training", "evaluation", "device", "output"} <= {
+        path.split(".")[0] for path in listed
+    }
+    assert max(map(len, out.splitlines())) <= 80
+    assert f"qpeft {command} --keys" in out
+
+
+def test_help_names_every_key_of_a_study():
+    out = run("compare", "--help").stdout
+    for name in Study.model_fields:
+        assert re.search(rf"^ +{name}:? ", out, re.MULTILINE), name
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["train", "inspect", "compare"])
+def test_all_keys_come_with_all_that_they_mean_and_without_the_heavy_packages(command):
+    done = run(command, "--keys")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
+    models = (
+        [Study] if command == "compare" else [section_of(field.annotation) for field in Recipe.model_fields.values()]
+    )
+    for model in filter(None, models):
+        for name, field in model.model_fields.items():
+            if section_of(field.annotation) is None or (command == "compare" and name not in ("output", "methods")):
+                assert f"{name} {' '.join(field.description.split())}" in said
+    assert max(map(len, done.stdout.splitlines())) <= 80

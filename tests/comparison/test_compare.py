@@ -1,12 +1,17 @@
 """Studies of the tiny model from beginning to end, and what happens when something goes wrong on the way."""
 
+import io
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from qpeft.comparison import compare, found_in
+from qpeft.comparison.figures import curves, pictures, rates_picture
 from qpeft.comparison.jobs import Job, run_all
 from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.plan import plan_trials, read_inputs
@@ -29,6 +34,14 @@ def copied(finished, study_values, tmp_path):
     """A copy of the finished study's folder, and a function that makes its study with keys changed by keyword."""
     shutil.copytree(finished[0], tmp_path / "study")
     return tmp_path / "study", lambda **changes: parse_study(study_values(tmp_path / "study", **changes), source="test")
+
+
+def forget(folder, is_forgotten):
+    """Take from a finished study what was fixed, and the runs of trained recipes for which this function says so."""
+    (folder / "study.json").unlink()
+    for path in folder.glob("trials/*/run/run.json"):
+        if is_forgotten(json.loads(path.read_text())["recipe"]):
+            shutil.rmtree(path.parents[1])
 
 
 def trials_of(folder):
@@ -129,7 +142,7 @@ def test_a_run_on_other_batches_is_noticed(copied):
 
 def test_seeds_that_choose_nothing_are_trained_at_the_chosen_rate_alone(copied):
     folder, study = copied
-    shutil.rmtree(folder)
+    forget(folder, lambda recipe: recipe["seed"] == 0)
     results = compare(study(tuning_seeds=[1]), processes=None)
     runs = [json.loads(path.read_text()) for path in folder.glob("trials/*/run/run.json")]
     rates = {name: {0: set(), 1: set()} for name in ("qtha", "lora")}
@@ -171,7 +184,7 @@ def test_contrasts_are_compared_directly_and_all_comparisons_corrected_together(
 
 def test_a_seed_that_fails_after_the_choice_leaves_its_method_without_a_result(copied, monkeypatch):
     folder, study = copied
-    shutil.rmtree(folder)
+    forget(folder, lambda recipe: recipe["seed"] == 0 and recipe["adapter"]["type"] == "lora")
 
     def train(recipe):
         if recipe["seed"] == 0 and recipe["adapter"]["type"] == "lora":
@@ -192,7 +205,8 @@ def test_test_items_that_are_trained_on_are_refused(study_values, tmp_path, sums
     copy = tmp_path / "test.jsonl"
     copy.write_text(sums.read_text().splitlines()[5] + "\n")
     with pytest.raises(StudyError, match=r"1 of 1 test items are asked in the training file too, .*test.jsonl:1"):
-        read_inputs(parse_study(study_values(tmp_path / "study", test=str(copy)), source="test"))
+        compare(parse_study(study_values(tmp_path / "study", test=str(copy)), source="test"), processes=None)
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_run_that_breaks_is_a_gap_and_is_tried_again(study_values, tmp_path, monkeypatch):
@@ -263,3 +277,50 @@ def difference(low, high):
 )
 def test_a_verdict_follows_from_interval_margin_and_corrected_p(low, high, p, expected):
     assert verdict(difference(low, high), p, margin=0.01) == expected
+
+
+def test_a_study_says_how_far_it_is_in_a_file_and_on_a_terminal(study_values, tmp_path):
+    values = study_values(tmp_path / "study", learning_rates=[0.01], seeds=[0], ablate=[])
+    values["recipe"] = values["recipe"] | {"evaluation": {}}
+    written = Console(file=io.StringIO(), width=200)
+    compare(parse_study(values, source="test"), processes=None, console=written)
+    said = written.file.getvalue()
+    assert "training at every rate: 2 runs, 1 at a time" in said
+    assert re.search(r"^1/2  QTHA.*: trained in \d+ s, about \d:\d\d:\d\d left$", said, re.MULTILINE)
+    assert re.search(r"^2/2  LoRA.*: trained in \d+ s$", said, re.MULTILINE)
+    assert "judging: 3 runs" in said
+    assert "\x1b" not in said
+    values["output"] = {"folder": str(tmp_path / "again")}
+    terminal = Console(file=io.StringIO(), width=200, force_terminal=True, highlight=False)
+    compare(parse_study(values, source="test"), processes=None, console=terminal)
+    drawn = terminal.file.getvalue()
+    assert "training at every rate" in drawn
+    assert "\x1b[?25h" in drawn
+
+
+def test_curves_of_a_study_hold_the_held_out_losses_that_were_measured(finished):
+    folder, results = finished
+    for one in results.measured:
+        for history, trial in zip(one.histories, runs_of(folder, one.method, results), strict=True):
+            after = read_record(trial.run)["after"]["loss"]
+            assert [entry for entry in history if "held_out" in entry] == [{"step": 3, "held_out": after}]
+    assert "Hollow: loss on the held-out tenth after training." in curves(results).title
+    both = [
+        replace(one, histories=tuple([*history, {"step": 0, "held_out": 9.0}] for history in one.histories))
+        for one in results.measured
+    ]
+    assert "before and after training" in curves(replace(results, measured=tuple(both))).title
+
+
+def runs_of(folder, method, results):
+    """The runs of a method at its chosen rate, in the order of their seeds."""
+    rate = next(choice.rate for choice in results.choices if choice.method == method)
+    return [trial for trial in trials_of(folder) if trial.method == method and trial.rate == rate]
+
+
+def test_a_study_without_logged_losses_has_no_empty_axes(finished):
+    results = finished[1]
+    silent = [replace(one, histories=([],) * len(one.histories)) for one in results.measured]
+    assert curves(replace(results, measured=tuple(silent))) is None
+    assert rates_picture(replace(results, choices=())) is None
+    assert [picture.name for picture in pictures(replace(results, measured=tuple(silent)))] == ["frontier"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from feature_table import FEATURES, outcome, render
+from feature_table import FEATURES, is_deliberate, outcome, render
 from small_adapters import MATRICES, SMALL, TARGETS, shake
 
 from qpeft.adapters import ADAPTERS
@@ -47,6 +47,9 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_sessionfinish(session):
     if file := session.config.getoption("--feature-table", default=None):
+        # Of pytest-xdist's processes each sees its own share of the outcomes, and the one that waits sees none.
+        if session.config.getoption("numprocesses", default=None) or hasattr(session.config, "workerinput"):
+            raise pytest.UsageError("--feature-table needs all tests in one process: leave out -n.")
         sentences = {feature: set(said.values()) for feature, said in session.config.stash[REFUSALS].items()}
         page = render(list(ADAPTERS), session.config.stash[OUTCOMES], sentences)
         Path(file).write_text(page, encoding="utf-8")
@@ -60,6 +63,7 @@ def refusing(request):
     def refused(error, sentence):
         with pytest.raises(error, match=sentence) as caught:
             yield
+        assert is_deliberate(caught.value), f"met by accident: {caught.value!r}"
         request.node.user_properties.append(("refusal", " ".join(str(caught.value).split())))
 
     return refused

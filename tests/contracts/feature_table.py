@@ -1,6 +1,9 @@
 """The table of methods and features in docs/features.md, made from what the contracts found."""
 
+import re
 from importlib.metadata import distributions
+
+from qpeft.errors import QpeftError
 
 FEATURES = {
     "save": "`save_pretrained`, `PeftModel.from_pretrained`: equal to the last bit",
@@ -47,6 +50,13 @@ FEATURES = {
 WORKS, REFUSED, NOT_APPLICABLE, NOT_RUN, FAILS = "yes", "refused", "-", "not run", "**fails**"
 WORST_FIRST = (FAILS, NOT_RUN, REFUSED, NOT_APPLICABLE, WORKS)
 
+REFUSALS_OF_PEFT = (
+    (ValueError, r"The provided `peft_type` '\w+' is not compatible with the `PeftMixedModel`"),
+    (ValueError, r"Hotswapping only supports LORA but \w+ was passed"),
+    (TypeError, r"Some module types on this model do not support LoRA conversion"),
+)
+"""What PEFT says on purpose of methods that are not its own: type and beginning of the sentence."""
+
 PACKAGES = {"torch", "transformers", "peft", "trl", "bitsandbytes", "torchao"}
 
 HEAD = """# What works with which method
@@ -69,6 +79,14 @@ def outcome(report, refusals):
     if not report.passed:
         return FAILS
     return REFUSED if refusals else WORKS
+
+
+def is_deliberate(error):
+    """Whether an error was meant for the user: one of ours, or one that PEFT raises for that purpose."""
+    said = str(error)
+    return isinstance(error, QpeftError) or any(
+        type(error) is kind and re.match(sentence, said) for kind, sentence in REFUSALS_OF_PEFT
+    )
 
 
 def cell(outcomes):

@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from small_adapters import logits
 
-from qpeft.adapters import outside
+from qpeft.adapters import plugins
 from qpeft.adapters.load import load_adapter
 from qpeft.errors import AdapterError
 
@@ -81,7 +81,7 @@ def test_a_damaged_config_is_refused(base, folder, text, sentence):
 
 
 def test_a_method_that_could_not_be_loaded_says_why(base, folder, monkeypatch):
-    monkeypatch.setitem(outside.FAILED, "nope", "package nope announces it, but it is broken")
+    monkeypatch.setitem(plugins.FAILED, "nope", "package nope announces it, but it is broken")
     change_config(folder, peft_type="NOPE")
     refused(base(), folder, "'nope' cannot be used: package nope announces it")
 

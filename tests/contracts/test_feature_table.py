@@ -4,9 +4,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from feature_table import FAILS, FEATURES, NOT_APPLICABLE, NOT_RUN, REFUSED, WORKS, cell, outcome, rows_and_columns
+from feature_table import (
+    FAILS,
+    FEATURES,
+    NOT_APPLICABLE,
+    NOT_RUN,
+    REFUSED,
+    WORKS,
+    cell,
+    is_deliberate,
+    outcome,
+    rows_and_columns,
+)
 
 from qpeft.adapters import ADAPTERS
+from qpeft.errors import AdapterError
 
 PAGE = Path(__file__).parents[2] / "docs/features.md"
 
@@ -43,3 +55,17 @@ def test_a_test_counts_as_what_it_showed(report, refusals, word):
 )
 def test_a_feature_is_as_good_as_its_worst_test(outcomes, word):
     assert cell(outcomes) == word
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (AdapterError("This cannot be."), True),
+        (ValueError("Hotswapping only supports LORA but QTHA was passed."), True),
+        (AttributeError("'LlamaForCausalLM' object has no attribute 'add_weighted_adapter'"), False),
+        (ValueError("cannot reshape array"), False),
+        (TypeError("Hotswapping only supports LORA but QTHA was passed."), False),
+    ],
+)
+def test_only_an_error_that_was_meant_counts_as_a_refusal(error, counts):
+    assert is_deliberate(error) == counts

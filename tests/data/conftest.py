@@ -79,6 +79,11 @@ TEMPLATES = {
         "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n{% else %}{{ m.content }}<|im_end|>\n{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
+    # ChatML in a tokenizer to which its tokens were never added: the end is several ordinary tokens.
+    "written-end": (
+        "{% for m in messages %}{{ m.role }}\n{{ m.content }}<|stop|>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant\n{% endif %}"
+    ),
     "no-end-of-turn": (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"

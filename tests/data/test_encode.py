@@ -18,6 +18,11 @@ from qpeft.data import (
 from qpeft.data.turns import REWRITTEN, SHORTENED, UNENDED, UNPROMPTED
 from qpeft.errors import DataError
 
+WRITTEN_LAST = (
+    "{% for m in messages %}[{{ m.role }}]\n{{ m.content }}{% endfor %}{% if not add_generation_prompt %}"
+    "[THE END]{% else %}[assistant]\n{% endif %}"
+)
+"""Ends dialogues, but not turns, by ordinary text."""
 DOTTED = "{% for m in messages %}{{ m.content }}.{% endfor %}"
 
 
@@ -50,6 +55,8 @@ def trained(tokenizer, encoded):
         ("llama2", ["Hi", "One", "More?", "Two"], [" One </s>", " Two </s>"]),
         ("generation-marks", ["Hi", "One", "More?", "Two"], ["One<|im_end|>", "Two<|im_end|>"]),
         ("no-end-of-turn", ["Hi", "there", "More?", "you"], [" there", " you"]),
+        ("written-end", ["Hi", "One", "More?", "Two"], ["One<|stop|>", "Two<|stop|>"]),
+        (WRITTEN_LAST, ["Hi", "One", "More?", "Two"], ["One", "Two"]),
         ("chatml", ["你好", "很好 😀", "再见", "再见。"], ["很好 😀<|im_end|>", "再见。<|im_end|>"]),
         ("chatml", ["Same", "Same", "Same", "Same"], ["Same<|im_end|>", "Same<|im_end|>"]),
         (
@@ -193,6 +200,7 @@ def test_notes_say_what_the_template_does(with_template, dialogue):
     assert notes("deepseek-r1", "Hi", "One") == (UNPROMPTED,)
     assert notes("deepseek-r1", "Hi", "<think>hm</think>One") == (REWRITTEN, UNPROMPTED)
     assert notes("no-end-of-turn", "Hi", "One") == (UNENDED,)
+    assert notes("written-end", "Hi", "One", "More?", "Two") == ()
 
 
 def test_many_examples_are_encoded_as_each_one_alone(with_template, dialogue):
@@ -222,7 +230,7 @@ def test_answer_wholly_cut_off_names_the_example_and_the_length_needed(with_temp
     with pytest.raises(
         DataError,
         match=rf"data.jsonl:7: answer wholly cut off: starts at token {first}, max_length is {first} "
-        rf"\(2 of 3 examples\).* max_length to {first + 1} or more",
+        rf"\(2 of 3 examples\).* data.max_length to {first + 1} or more, .* data.drop_longer: true",
     ):
         encode_all(tokenizer, [dialogue("Hi", "One"), dialogue("Hi", "One"), dialogue("", "A")], max_length=first)
     encode(tokenizer, dialogue("Hi", "One"), max_length=first + 1)

@@ -115,7 +115,7 @@ def test_roles_of_tools_are_refused_unless_the_user_says_whose_turn_they_are(wri
     ("row", "message"),
     [
         (shares(("human", "a"), ("alien", "b")), "turn 2 has the role 'alien'; expected one of 'system', 'user'"),
-        (shares(("human", "a"), ("gpt", "b"), tools="[]"), "'tools' defines tools, which are not read"),
+        (shares(("human", "a"), ("gpt", "b"), tools='[{"name": "f"}]'), "'tools' defines tools, which are not read"),
         (shares(("system", "S"), ("human", "a"), ("gpt", "b"), system="T"), "both in 'system' and in 'conversations'"),
         ({"conversations": None}, "'conversations' must be a list of turns; got null"),
         ({"conversations": [[None]]}, "turn 1 must be an object with 'from' and 'value'; got a list"),

@@ -11,7 +11,7 @@ def encoded(*tokens):
     return Encoded(list(tokens), list(tokens), 0, (), f"x:{tokens[0]}")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(sizes=st.lists(st.integers(1, 20), max_size=40))
 def test_every_example_lies_whole_in_one_row(sizes):
     rows = pack(sizes, 20)

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from qpeft.devices.emulator.machine import Machine
 from qpeft.simulation.noise import NoiseModel, ReadoutError
+from qpeft_emulator.machine import Machine
 
 
 def calibration_of(chip):

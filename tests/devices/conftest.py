@@ -128,7 +128,7 @@ def origin_device(origin_cloud, origin_device_of_session):
 
 @pytest.fixture
 def origin_contract(origin_cloud, origin_device, monkeypatch):
-    from qpeft.devices.emulator.cloud import Timing
+    from qpeft_emulator.cloud import Timing
 
     def unfinished_job(circuit):
         monkeypatch.setattr(origin_cloud.server.cloud, "_timing", Timing(60, 60, 60))

@@ -1,5 +1,6 @@
 """What every quantum device satisfies, whoever made it; see conftest.py for how one joins."""
 
+import math
 import time
 
 import numpy as np
@@ -116,9 +117,9 @@ def test_an_unknown_job_is_an_error(contract, job_id):
         contract.device.fetch(job_id)
 
 
-@pytest.mark.parametrize("shots", [0, -3])
+@pytest.mark.parametrize("shots", [0, -3, 1.5, 100.0, True, "100", math.nan])
 def test_no_shots_are_refused_naming_what_came(contract, shots):
-    with pytest.raises(ShotsError, match=f"got {shots}.*use 'local'"):
+    with pytest.raises(ShotsError, match=f"got {shots!r}.*use 'local'"):
         contract.device.submit([Circuit(1, ())], shots)
 
 

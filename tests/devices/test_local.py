@@ -1,15 +1,21 @@
 """The local device: reproducible from its seed, true to its noise model, and clear about what it cannot do."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
 
-from qpeft.circuits import Circuit, Operation, ansatz, bind
-from qpeft.devices import Capabilities, LocalDevice, memory_jobs, run
+from qpeft.circuits import Circuit, Input, Operation, ansatz, bind
+from qpeft.devices import Capabilities, LocalDevice, device_expectations, load_device, memory_jobs, run
 from qpeft.devices import local as local_module
+from qpeft.devices.calls import CallKey
+from qpeft.devices.journal import Journal
 from qpeft.devices.protocol import check_request
-from qpeft.errors import DeviceError, JobError, NoiseError, SimulationError
+from qpeft.devices.runner import JournalledRunner
+from qpeft.errors import DeviceError, JobError, NoiseError, ShotsError, SimulationError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError, noisy_expectations
+from qpeft.simulation.noise.counter import Stream
 
 NOISE = NoiseModel.uniform(
     3, qubit=QubitNoise(0.03, readout=ReadoutError(0.05, 0.12)), edge=EdgeNoise(0.1), edges=[(0, 1), (1, 2)]
@@ -54,6 +60,50 @@ def test_exact_values_with_noise_are_those_of_density_matrices():
     values = [sum(share * (1 - 2 * int(bits[q])) for bits, share in result.items()) for q in range(3)]
     np.testing.assert_allclose(values, expected.numpy(), atol=1e-6)
     assert expected[2] == pytest.approx(1 - 2 * 0.05)  # readout errors are in it
+
+
+def test_many_shots_are_drawn_in_blocks_that_change_no_sample(monkeypatch):
+    circuits, largest = [Circuit(2, (Operation("H", (0,)), Operation("CRX", (0, 1), 0.7)))] * 2, []
+    uniforms = Stream.uniforms
+    monkeypatch.setattr(Stream, "uniforms", lambda self, *shape: largest.append(max(shape)) or uniforms(self, *shape))
+    results = run(LocalDevice(seed=4), circuits, 2_000_000)
+    # As they came when all of a circuit were drawn at once.
+    assert [{bits: round(share * 2e6) for bits, share in result.items()} for result in results] == [
+        {"00": 1000160, "10": 882802, "11": 117038},
+        {"00": 1000637, "10": 882308, "11": 117055},
+    ]
+    assert max(largest) == 2**20
+
+
+@pytest.mark.parametrize("shots", [1.5, True, "100"])
+def test_shots_that_are_no_whole_number_make_no_job(shots, tmp_path):
+    circuit, device = Circuit(1, (Operation("RY", (0,), Input(0)),)), LocalDevice()
+    with closing(Journal(tmp_path / "jobs.sqlite")) as journal:
+        runner = JournalledRunner(journal, "run")
+        asks = [
+            lambda: device.submit([COIN], shots),
+            lambda: device_expectations(circuit, torch.zeros(1, 1), torch.empty(0), device, shots),
+            lambda: runner(device, [COIN], shots, key=CallKey("layer")),
+        ]
+        for ask in asks:
+            with pytest.raises(ShotsError, match=f"whole number; got {shots!r}"):
+                ask()
+    assert device.submit([COIN], 10) == "local-0"
+
+
+def test_shots_of_numpy_are_the_same_call_to_the_journal(tmp_path):
+    with closing(Journal(tmp_path / "jobs.sqlite")) as journal:
+        runner, key = JournalledRunner(journal, "run"), CallKey("layer")
+        assert runner(LocalDevice(), [COIN], np.int64(10), key=key) == runner(LocalDevice(), [COIN], 10, key=key)
+
+
+@pytest.mark.parametrize("options", [{"num_qubits": True}, {"num_qubits": 2.5}, {"seed": 1.5}, {"seed": False}])
+def test_options_that_are_no_whole_numbers_are_refused(options):
+    with pytest.raises((DeviceError, SimulationError), match=f"got (num_qubits=)?{next(iter(options.values()))!r}"):
+        LocalDevice(**options)
+    if True in options.values() or False in options.values():
+        with pytest.raises(DeviceError, match="a number is needed; got"):
+            load_device("local", **options)
 
 
 def test_shares_are_whole_numbers_of_shots():

@@ -5,11 +5,12 @@ import pennylane
 import pytest
 from dense_oracle import final_states
 from pennylane.devices import Device
+from qpeft.devices.emulator.faults import places
 
 from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
 from qpeft.devices import JobState, load_device, run
 from qpeft.devices.pennylane import ADJOINTS, LOCAL_SIMULATORS, NAMES
-from qpeft.errors import DeviceError, JobError, ShotsError
+from qpeft.errors import DeviceError, JobError, OrderError, ShotsError
 
 KEY = "k3y-0f-t3sts"
 TILTED = (Operation("RY", (0,), 0.4), Operation("RY", (1,), 1.1), Operation("RX", (2,), 2.3))
@@ -135,6 +136,26 @@ def test_a_device_without_a_name_is_found_by_its_class():
     device = load_device("pennylane", device=f"{__name__}:Cloud", num_qubits=2)
     assert run(device, [Circuit(2, ())], 10) == [{"00": 1.0}]
     assert device.capabilities().is_remote
+
+
+class Interleaving(Cloud):
+    """A plugin that puts the answers to two halves of a batch together as they were not sent."""
+
+    def execute(self, circuits, execution_config=None):  # noqa: ARG002
+        answers = pennylane.execute(circuits, pennylane.device("default.qubit", wires=2), diff_method=None)
+        return tuple(answers[place] for place in places(self.order, "job", len(answers)))
+
+    order = "interleave"
+
+
+@pytest.mark.parametrize("order", ["interleave", "reverse", "rotate"])
+def test_a_plugin_that_mixes_up_its_answers_is_noticed(monkeypatch, order):
+    monkeypatch.setattr(Interleaving, "order", order)
+    circuits = [Circuit(2, (Operation("RY", (0,), 0.01 * n),)) for n in range(98)]
+    device = load_device("pennylane", device=f"{__name__}:Interleaving", num_qubits=2)
+    with pytest.raises(OrderError, match="2 circuits of known outcome"):
+        run(device, circuits, 50)
+    assert len(run(load_device("pennylane", device="default.qubit", num_qubits=2), circuits[:49], 50)) == 49
 
 
 @pytest.mark.parametrize(

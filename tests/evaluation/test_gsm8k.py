@@ -1,5 +1,6 @@
 """GSM8K's grades, against lm-eval's own filters and by hand."""
 
+# ruff: noqa: RUF001, RUF002  (odd signs are what is tested)
 import pytest
 from lm_eval.api.metrics import exact_match_hf_evaluate
 from lm_eval.filters.extraction import RegexFilter
@@ -75,3 +76,28 @@ def test_an_expected_answer_without_the_mark_is_refused():
     example = Example((Message("user", "?"), Message("assistant", "It is 24")), {}, "file:3")
     with pytest.raises(DataError, match="file:3: gsm8k needs an answer that ends on '#### NUMBER'"):
         GSM8K.require(example)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("#### −5", "-5"),
+        ("#### –5", "-5"),
+        ("#### −$1,024", "-1024"),
+        ("#### １２", "12"),
+        ("#### 1\u202f024", "1024"),
+        ("#### 2½", "2.5"),
+        ("3–5 = −2\n#### −2", "-2"),
+    ],
+)
+def test_typographic_numbers_are_read_where_lm_eval_reads_others(text, number):
+    """lm-eval takes −5 for 5, which would be right where 5 is."""
+    assert GSM8K.grade(text.replace("$", ""), f"x\n#### {number}") == {"strict": 1, "flexible": 1}
+    assert GSM8K.grade(text, f"#### {number}")["flexible"] == 1
+    assert GSM8K.grade(text, f"#### {number.removeprefix('-')}0") == {"strict": 0, "flexible": 0}
+    if number.startswith("-"):
+        assert GSM8K.grade(text, f"#### {number[1:]}") == {"strict": 0, "flexible": 0}
+
+
+def test_a_range_ends_on_its_last_number():
+    assert GSM8K.grade("It takes 3–5 days", "#### 5") == {"strict": 0, "flexible": 1}

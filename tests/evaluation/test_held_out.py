@@ -97,5 +97,7 @@ def test_scores_count_right_answers(model, tokenizer, examples, monkeypatch):
 
 def test_exact_match_of_text_without_a_question_is_an_error(model, tokenizer):
     (text,) = examples = [Example((Message("assistant", "It is 5"),), {}, "x:1", is_plain=True)]
-    with pytest.raises(DataError, match="x:1: word_problems answers questions, and this example has none"):
+    with pytest.raises(
+        DataError, match="x:1: word_problems asks for answers to questions, and this example has no question"
+    ):
         score(model, tokenizer, examples, encode_all(tokenizer, [text]), task=find_task("word_problems"))

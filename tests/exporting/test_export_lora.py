@@ -6,7 +6,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, MissConfig, PeftModel, VeraConfig, get_peft_model
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    MissConfig,
+    PeftModel,
+    VeraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from qpeft import LorettaConfig, QthaConfig
@@ -254,7 +265,7 @@ def test_methods_whose_matrix_cannot_be_had_are_refused(trained, texts, tmp_path
         ({"rank": 0}, AdapterError, "rank must be a whole number of at least 1; got 0"),
         ({"tolerance": -0.1}, OutputError, "tolerance is the share that may be lost"),
         ({"calibration": []}, DataError, "there is no calibration text"),
-        ({"calibration": [], "held_out": []}, DataError, "no text to compare the adapter with what is written on"),
+        ({"calibration": [], "held_out": []}, DataError, "compared with the adapter on text, and there is none"),
     ],
     ids=["rank", "tolerance", "no calibration text", "no text"],
 )
@@ -287,3 +298,126 @@ def test_an_output_that_is_there_stays_as_it_was(trained, texts, tmp_path, kind)
 def test_a_lora_that_changes_more_than_it_adds_is_refused(trained, texts, tmp_path, options, message):
     with pytest.raises(AdapterError, match=message):
         export_lora(trained(LoraConfig(r=2, target_modules=TARGETS, **options)), tmp_path / "lora", held_out=texts)
+
+
+def adapter_weights(folder):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+LORAS = {
+    "plain": {"r": 8, "lora_alpha": 16},
+    "rank and alpha patterns": {
+        "r": 4,
+        "lora_alpha": 8,
+        "rank_pattern": {"layers.0.self_attn.q_proj": 7},
+        "alpha_pattern": {"v_proj": 3},
+    },
+    "rslora": {"r": 4, "lora_alpha": 6, "use_rslora": True},  # 6 / sqrt(4) * 4 is 12: a whole lora_alpha
+    "one layer": {"r": 3, "layers_to_transform": [1]},
+    "with a head in full": {"r": 3, "modules_to_save": ["lm_head"]},
+    "started gaussian": {"r": 3, "init_lora_weights": "gaussian"},
+}
+
+
+@pytest.mark.parametrize("options", LORAS.values(), ids=LORAS)
+def test_a_lora_is_exported_as_itself_without_any_text(trained, base, texts, logits, tmp_path, options):
+    model = trained(LoraConfig(target_modules=TARGETS, **options))
+    report = export_lora(model, tmp_path / "lora")
+    stored = adapter_weights(tmp_path / "lora")
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    assert stored.keys() == own.keys()
+    assert all(torch.equal(stored[name], weight) for name, weight in own.items())
+    config = stored_config(tmp_path / "lora")
+    assert not config["use_rslora"]
+    assert isinstance(config["lora_alpha"], int)
+    again = reload(base, tmp_path / "lora")
+    scalings = {name: layer.scaling["default"] for name, layer in adapted_layers(model).items()}
+    assert {name: layer.scaling["default"] for name, layer in adapted_layers(again).items()} == scalings
+    assert torch.equal(logits(again, texts[0]), logits(model, texts[0]))
+    assert (report.kept, report.logits, report.losses) == (1.0, None, None)
+    assert "copied as they are" in (tmp_path / "lora" / "README.md").read_text()
+
+
+def test_the_scaling_of_rslora_goes_into_the_weights_where_no_whole_alpha_says_it(
+    trained, base, texts, logits, tmp_path
+):
+    model = trained(LoraConfig(r=8, lora_alpha=16, use_rslora=True, target_modules=TARGETS))
+    export_lora(model, tmp_path / "lora")
+    stored, config = adapter_weights(tmp_path / "lora"), stored_config(tmp_path / "lora")
+    assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (8, 8, False)
+    for name, weight in get_peft_model_state_dict(model).items():
+        if "lora_A" in name:
+            assert torch.equal(stored[name], weight)
+        else:
+            assert_close(stored[name], 16 / math.sqrt(8) * weight, rtol=1e-6, atol=0)
+    assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), logits(model, texts[0]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_lora_in_half_precision_keeps_its_rank_and_its_weights(trained, texts, tmp_path, dtype):
+    model = trained(LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS))
+    own = {name: weight.to(dtype) for name, weight in get_peft_model_state_dict(model).items()}
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.to(dtype)
+    export_lora(model, tmp_path / "lora")
+    assert (stored_config(tmp_path / "lora")["r"], stored_config(tmp_path / "lora")["rank_pattern"]) == (8, {})
+    stored = adapter_weights(tmp_path / "lora")
+    assert all(torch.equal(stored[name], weight) for name, weight in own.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_method_that_gives_its_matrix_in_half_precision_keeps_its_rank(trained, texts, tmp_path, dtype):
+    model = trained(LoHaConfig(r=2, target_modules=TARGETS))
+    for name, weight in model.named_parameters():
+        if "hada_" in name:
+            weight.data = weight.data.to(dtype)
+    report = export_lora(model, tmp_path / "lora", calibration=texts)
+    # Two matrices of rank 2, multiplied entry by entry.
+    assert {layer.rank for layer in report.layers.values()} == {4}
+
+
+def test_a_lora_that_is_cut_loses_what_numpy_says(trained, texts, tmp_path):
+    model = trained(LoraConfig(r=6, lora_alpha=12, target_modules=TARGETS))
+    deltas = {name: layer.get_delta_weight("default").detach().numpy() for name, layer in adapted_layers(model).items()}
+    report = export_lora(model, tmp_path / "lora", held_out=texts, rank=2, tolerance=math.inf)
+    for name, delta in deltas.items():
+        values = np.linalg.svd(delta, compute_uv=False)
+        assert report.layers[name].rank == 2
+        assert report.layers[name].svd_error == pytest.approx(np.linalg.norm(values[2:]) / np.linalg.norm(values))
+    with pytest.raises(DataError, match="compared with the adapter on text, and there is none"):
+        export_lora(model, tmp_path / "other", rank=2)
+
+
+def test_a_head_may_be_among_the_layers_that_are_measured(trained, base, texts, logits, tmp_path):
+    model = trained(LoraConfig(r=2, target_modules=["q_proj", "lm_head"]))
+    report = export_lora(model, tmp_path / "lora", held_out=texts)
+    assert report.losses.export == pytest.approx(report.losses.adapter, abs=1e-5)
+    assert torch.equal(logits(reload(base, tmp_path / "lora"), texts[0]), logits(model, texts[0]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"use_dora": True}, {"bias": "lora_only"}, {"trainable_token_indices": [1, 2]}],
+    ids=["dora", "bias", "tokens"],
+)
+def test_a_lora_that_is_more_than_its_matrices_is_refused_with_the_way_out(trained, texts, tmp_path, options):
+    model = trained(LoraConfig(r=2, target_modules=TARGETS, **options))
+    with pytest.raises((AdapterError, NotMergeableError), match=r"PEFT loads (its|their) folder as it is"):
+        export_lora(model, tmp_path / "lora", held_out=texts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_that_takes_long_says_how_far_it_is(trained, texts, tmp_path):
+    told = []
+    export_lora(
+        trained(WAVY), tmp_path / "lora", calibration=texts, held_out=texts, tolerance=math.inf,
+        on_progress=lambda what, done, total: told.append((what, done, total)),
+    )  # fmt: skip
+    stages = list(dict.fromkeys(what for what, _, _ in told))
+    assert stages[:3] == ["calibration text", "linear maps", "logits"]
+    assert stages[3:] == ["held-out loss of adapter, base and export", "writing"]
+    for stage in stages[:4]:
+        done, totals = [row[1] for row in told if row[0] == stage], {row[2] for row in told if row[0] == stage}
+        assert done == sorted(done)
+        assert totals == {done[-1]}

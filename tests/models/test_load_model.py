@@ -180,10 +180,11 @@ def test_a_name_that_is_meant_otherwise_or_impossible_is_told(hub, name, sentenc
 def test_a_hub_that_cannot_be_reached_or_may_not_be_asked_is_no_long_wait(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", HUB_PATHS.format(9))
-    start = time.perf_counter()
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     with pytest.raises(ModelError, match=r"The Hub cannot be asked for some/model: .*refused"):
         load_model("some/model")
-    assert time.perf_counter() - start < 10  # of 23 with retries
+    assert pauses == []  # where the Hub's own library tries again and again
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="some/model is not in the cache of the Hub, and HF_HUB_OFFLINE forbids"):
         load_model("some/model")

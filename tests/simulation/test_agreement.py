@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from circuit_strategies import build, circuits
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from torch.testing import assert_close
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
@@ -16,7 +16,6 @@ from qpeft.simulation.kernel import runner
 
 PATHS = {"kernel": (runner, torch.float32, 1e-5), "torch32": (torch_path, torch.float32, 1e-5)}
 PATHS["torch64"] = (torch_path, torch.float64, 1e-7)  # the finite differences of the answer end here
-FIXED = settings(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def angles_for(circuit, *, rows, seed=0):
@@ -39,13 +38,13 @@ def assert_all_paths_agree(circuit, *, rows=2):
             assert np.abs(found.numpy() - expected).max(initial=0) < tolerance * size
 
 
-@settings(FIXED, max_examples=170)
+@settings(max_examples=170)
 @given(data=circuits(max_qubits=6))
 def test_any_circuit_agrees_with_dense_matrices(data):
     assert_all_paths_agree(build(data))
 
 
-@settings(FIXED, max_examples=30)
+@settings(max_examples=30)
 @given(data=circuits(max_qubits=10))
 def test_any_larger_circuit_agrees_with_dense_matrices(data):
     assert_all_paths_agree(build(data))
@@ -73,7 +72,7 @@ def test_data_entering_once_agrees_with_dense_matrices(name):
     assert_all_paths_agree(ansatz.ANSATZE[name](5, 3, reupload=False))
 
 
-@settings(FIXED, max_examples=60)
+@settings(max_examples=60)
 @given(data=circuits(max_qubits=8, max_operations=60))
 def test_values_stay_within_minus_one_and_one(data):
     circuit = build(data)
@@ -82,7 +81,7 @@ def test_values_stay_within_minus_one_and_one(data):
     assert not values.numel() or values.abs().max() <= 1 + 1e-5
 
 
-@settings(FIXED, max_examples=40)
+@settings(max_examples=40)
 @given(data=circuits(max_qubits=6, max_operations=60))
 def test_the_identity_keeps_expectation_one(data):
     circuit = build(data)

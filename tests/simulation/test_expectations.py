@@ -239,3 +239,69 @@ def test_workers_stop_when_one_fails():
     with pytest.raises(ValueError, match="in a worker"):
         runner._share(runner.compile_program(CIRCUIT), compilation.compiled_kernel(), 5000, fail)
     assert threading.active_count() < 50
+
+
+@pytest.mark.parametrize("scale", [30.0, 1e4, 9e4, 1e8, 1e12, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_angles_lose_no_digit(scale, dtype):
+    """torch's own cos knows pi to as many digits as it takes; sums of a large and a small angle must not round."""
+    circuit = Circuit(2, (Operation("RY", (0,), Input(0)), Operation("RY", (0,), Weight(0)), Operation("CNOT", (0, 1))))
+    inputs, weights = (scale * angles(40, 1)).to(dtype), (scale * angles(1, seed=3)).to(dtype)
+    x, w = inputs.double(), weights.double()
+    expected = (x.cos() * w.cos() - x.sin() * w.sin()).expand(40, 2)
+    slope = -(x.sin() * w.cos() + x.cos() * w.sin())
+    paths = (runner, MODULE.torch_path) if dtype == torch.float32 and scale < 1e5 else (MODULE.torch_path,)
+    for values in (expectations(circuit, inputs, weights), *(path.values(circuit, inputs, weights) for path in paths)):
+        assert_close(values.double(), expected, atol=2e-6, rtol=0)
+    leaf = inputs.clone().requires_grad_()
+    expectations(circuit, leaf, weights)[:, 0].sum().backward()
+    assert_close(leaf.grad.double(), slope, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_no_rows_are_zero(dtype):
+    inputs, weights = torch.empty(2, 0, 4, dtype=dtype, requires_grad=True), angles(16).to(dtype).requires_grad_()
+    values = expectations(CIRCUIT, inputs, weights)
+    assert values.shape == (2, 0, 4)
+    values.sum().backward()
+    assert torch.equal(weights.grad, torch.zeros(16, dtype=dtype))
+    assert inputs.grad.shape == inputs.shape
+
+
+@pytest.mark.parametrize("circuit", [ansatz.ring_crz(4), ansatz.ring_cz(4)])
+def test_on_the_meta_device_shapes_come_back(circuit):
+    inputs = torch.empty(3, 5, 4, device="meta", requires_grad=True)
+    weights = torch.empty(circuit.num_weights, device="meta", requires_grad=True)
+    values = expectations(circuit, inputs, weights)
+    values.sum().backward()
+    assert (values.shape, values.device.type) == ((3, 5, 4), "meta")
+    assert (inputs.grad.shape, weights.grad.shape) == (inputs.shape, weights.shape)
+
+
+def test_views_and_strides_change_nothing():
+    inputs, weights, grad = angles(6, 4), angles(16), angles(6, 4, seed=5)
+    leaf = inputs.clone().requires_grad_()
+    values = expectations(CIRCUIT, leaf, weights)
+    (expected,) = torch.autograd.grad(values, leaf, grad, retain_graph=True)
+    assert torch.equal(expectations(CIRCUIT, inputs.T.contiguous().T, weights), values)
+    assert torch.equal(expectations(CIRCUIT, inputs.repeat(1, 2)[:, :4], weights.repeat_interleave(2)[::2]), values)
+    for strided in (grad.T.contiguous().T, grad.repeat(1, 2)[:, :4]):
+        assert torch.equal(torch.autograd.grad(values, leaf, strided, retain_graph=True)[0], expected)
+    row = inputs[0].clone().requires_grad_()
+    (sixfold,) = torch.autograd.grad(expectations(CIRCUIT, row.expand(6, 4), weights), row, grad)
+    rows = inputs[:1].expand(6, 4).clone().requires_grad_()
+    (each,) = torch.autograd.grad(expectations(CIRCUIT, rows, weights), rows, grad)
+    assert_close(sixfold, each.sum(0))
+
+
+def test_tables_that_were_made_in_inference_mode_serve_training():
+    circuit = ansatz.ring_cnot(5, 2)
+    for dtype in (torch.float32, torch.float64):
+        inputs, weights = angles(3, 5).to(dtype), angles(circuit.num_weights).to(dtype)
+        with torch.inference_mode():
+            expected = expectations(circuit, inputs, weights)
+        leaf = weights.clone().requires_grad_()
+        values = expectations(circuit, inputs, leaf)
+        values.sum().backward()
+        assert torch.equal(values.detach(), expected.clone())
+        assert leaf.grad.abs().sum() > 0

@@ -85,7 +85,12 @@ def test_the_gradient_is_the_slope_with_and_without_shots():
 
 
 @pytest.mark.parametrize(
-    ("options", "got"), [({"shots": 0, "key": SampleKey(0)}, "shots=0"), ({"shots": 5}, "key=None")]
+    ("options", "got"),
+    [
+        ({"shots": 0, "key": SampleKey(0)}, "got 0"),
+        ({"shots": 1.5, "key": SampleKey(0)}, r"whole number; got 1\.5"),
+        ({"shots": 5}, "got None"),
+    ],
 )
 def test_shots_without_sense_or_key_are_refused(options, got):
     with pytest.raises(ShotsError, match=rf"{got}.*pass shots=None"):
@@ -160,5 +165,5 @@ def test_a_stream_goes_on_where_it_stopped():
 
 @pytest.mark.parametrize("bad", [-1, 2**64])
 def test_keys_out_of_range_are_refused(bad):
-    with pytest.raises(SimulationError, match=r"SampleKey.step must be from 0"):
+    with pytest.raises(SimulationError, match=r"SampleKey.step must be a whole number from 0"):
         SampleKey(0, step=bad)

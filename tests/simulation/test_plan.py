@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from circuit_strategies import build, circuits
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from qpeft.circuits import GATES, Circuit, Gate, Input, Operation, Weight, ansatz
 from qpeft.circuits.gates import PAULI_MATRICES
@@ -120,7 +120,7 @@ def test_ready_made_circuits_have_no_dead_weight(name, num_qubits, depth):
     assert dead_weights(circuit) == ()
 
 
-@settings(derandomize=True, deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80)
 @given(data=circuits(max_qubits=4, max_operations=15))
 def test_dead_weights_have_no_gradient_and_unused_ones_are_dead(data):
     circuit = build(data)

@@ -23,6 +23,7 @@ from qpeft.simulation.noise import (
     SampleKey,
     noisy_expectations,
 )
+from qpeft.simulation.noise.counter import Stream
 from qpeft.simulation.shots import measurement_bases, sampled_counts, sampled_expectations
 
 NO_WEIGHTS = torch.empty(0)
@@ -222,10 +223,74 @@ def test_standard_errors_carry_no_gradient():
     ).standard_errors.requires_grad
 
 
+@pytest.mark.parametrize("noise", [None, NOISE], ids=["perfect", "noisy"])
+def test_equal_keys_give_the_samples_that_they_always_gave(noise):
+    inputs, key = torch.linspace(-3, 3, 6).reshape(3, 2), SampleKey(3, step=2, module="m")
+    first = {
+        None: [[1, 5, 567, 427], [819, 74, 34, 73], [1, 414, 414, 171]],
+        NOISE: [[157, 118, 456, 269], [709, 124, 89, 78], [195, 335, 311, 159]],
+    }
+    assert sampled_counts(pair_circuit(), inputs, PAIR_WEIGHTS, 1000, key, noise=noise).tolist() == first[noise]
+
+
+def test_many_shots_are_drawn_in_blocks_that_change_no_sample(monkeypatch):
+    inputs = torch.linspace(-3, 3, 6).reshape(3, 2)[:2]
+    counts = sampled_counts(pair_circuit(), inputs, PAIR_WEIGHTS, 2_500_000, SampleKey(3))
+    # As they came when all of a row were drawn at once.
+    assert counts.tolist() == [[4839, 7687, 1386641, 1100833], [2083331, 198549, 63647, 154473]]
+    asked = []
+    uniforms = Stream.uniforms
+    monkeypatch.setattr(
+        Stream, "uniforms", lambda self, *shape: asked.append(math.prod(shape)) or uniforms(self, *shape)
+    )
+    for block in (100_003, 2**20):
+        monkeypatch.setattr(shots_module, "NUMBERS_PER_BLOCK", block)
+        assert torch.equal(sampled_counts(pair_circuit(), inputs, PAIR_WEIGHTS, 2_500_000, SampleKey(3)), counts)
+        assert max(asked) == block
+        asked.clear()
+
+
+def test_means_of_many_rows_hold_the_counts_of_one_block_of_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(shots_module, "NUMBERS_PER_BLOCK", 2**12)
+    circuit, sizes = ansatz.ring_cz(8), []
+    sampled = shots_module.sampled
+    monkeypatch.setattr(shots_module, "sampled", lambda p, *rest: sizes.append(p.numel()) or sampled(p, *rest))
+    inputs = torch.linspace(-3, 3, 8 * 40).reshape(40, 8)
+    values = sampled_expectations(circuit, inputs, torch.ones(circuit.num_weights), 30, SampleKey(1)).values
+    assert max(sizes) <= 2**12
+    assert sum(sizes) == 40 * 2**8
+    monkeypatch.setattr(shots_module, "NUMBERS_PER_BLOCK", 2**20)
+    assert torch.equal(
+        sampled_expectations(circuit, inputs, torch.ones(circuit.num_weights), 30, SampleKey(1)).values, values
+    )
+
+
+@pytest.mark.parametrize("shots", [1.5, 100.0, True, "100", math.nan, [5], np.ones(2, int), torch.ones(2).long()])
+def test_shots_that_are_no_whole_number_are_refused(shots):
+    for sample in (sampled_expectations, sampled_counts):
+        with pytest.raises(ShotsError, match="shots must be a whole number; got"):
+            sample(pair_circuit(), PAIR_INPUTS, PAIR_WEIGHTS, shots, SampleKey(0))
+
+
+def test_shots_of_other_integer_types_are_the_same_number():
+    numbers = (np.int64(7), np.uint8(7), torch.tensor(7))
+    seven = sampled_expectations(pair_circuit(), PAIR_INPUTS, PAIR_WEIGHTS, 7, SampleKey(0))
+    for number in numbers:
+        assert torch.equal(
+            sampled_expectations(pair_circuit(), PAIR_INPUTS, PAIR_WEIGHTS, number, SampleKey(0)).values, seven.values
+        )
+
+
+@pytest.mark.parametrize("seed", [1.5, True, "7", None])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    with pytest.raises(SimulationError, match=r"SampleKey\.seed must be a whole number"):
+        SampleKey(seed)
+
+
 @pytest.mark.parametrize("shots", [0, -3])
 def test_fewer_than_one_shot_is_refused(shots):
     for sample in (sampled_expectations, sampled_counts):
-        with pytest.raises(ShotsError, match=rf"at least 1; got {shots}\. For exact values pass shots=None"):
+        with pytest.raises(ShotsError, match=rf"at least 1; got {shots}\. (For e|E)xact values"):
             sample(pair_circuit(), PAIR_INPUTS, PAIR_WEIGHTS, shots, SampleKey(0))
 
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from qpeft.circuits import Circuit, Input, Operation, Weight
 from qpeft.circuits.real import cnot_chain, two_design
-from qpeft.errors import SimulationError
+from qpeft.errors import GradientError, SimulationError
 from qpeft.simulation import apply_circuit
 
 FIXED = {1: ("X", "Z"), 2: ("CNOT", "CZ", "SWAP")}
@@ -92,7 +92,7 @@ def test_a_second_derivative_is_refused():
     weights = torch.randn(2, requires_grad=True)
     value = apply_circuit(cnot_chain(2, 1), torch.eye(4), weights).square()[0, 1]
     (slope,) = torch.autograd.grad(value, weights, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
+    with pytest.raises(GradientError, match=r"apply_circuit\(\) has first derivatives only"):
         slope.sum().backward()
 
 
@@ -165,3 +165,24 @@ def test_probabilities_and_their_gradients_are_pennylanes():
 def test_circuits_have_the_weights_of_their_formulas(num_qubits, depth):
     assert cnot_chain(num_qubits, depth).num_weights == num_qubits * depth
     assert two_design(num_qubits, depth).num_weights == (2 * depth + 1) * num_qubits - 2 * depth
+
+
+@pytest.mark.parametrize(
+    ("vectors", "weights", "sentence"),
+    [
+        (torch.eye(4).long(), torch.ones(2), "vectors must be real floating-point numbers; got torch.int64"),
+        (1j * torch.eye(4), torch.ones(2), "vectors must be real floating-point numbers; got torch.complex64"),
+        (torch.eye(4), 1j * torch.ones(2), "weights must be real floating-point numbers; got torch.complex64"),
+        (torch.eye(4), torch.ones(2, device="meta"), "vectors are on cpu, weights on meta"),
+    ],
+)
+def test_numbers_that_would_be_cut_are_refused(vectors, weights, sentence):
+    with pytest.raises(SimulationError, match=sentence):
+        apply_circuit(cnot_chain(2, 1), vectors, weights)
+
+
+def test_on_the_meta_device_shapes_come_back():
+    weights = torch.empty(2, device="meta", requires_grad=True)
+    result = apply_circuit(cnot_chain(2, 1), torch.empty(3, 4, device="meta"), weights)
+    result.sum().backward()
+    assert (result.shape, weights.grad.shape) == ((3, 4), (2,))

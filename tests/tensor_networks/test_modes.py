@@ -50,7 +50,7 @@ def test_modes_are_the_product_of_smallest_sum(num_cores):
         assert sum(modes.factors) == min(map(sum, _products(modes.padded, num_cores)))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(width=st.integers(1, 200_000), num_cores=st.integers(1, 6))
 def test_any_width_has_descending_modes_whose_product_covers_it(width, num_cores):
     modes = factorize(width, num_cores)
@@ -62,7 +62,7 @@ def test_any_width_has_descending_modes_whose_product_covers_it(width, num_cores
     assert modes.factors[0] <= max(1, 4 * modes.padded ** (1 / num_cores))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(width=st.integers(64, 200_000), num_cores=st.integers(2, 4))
 def test_padding_stays_below_a_ninth_of_the_width(width, num_cores):
     assert factorize(width, num_cores).padded <= width * 10 / 9

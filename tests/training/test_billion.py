@@ -39,7 +39,7 @@ def test_three_steps_of_a_billion_and_a_half_parameters_fit_into_ten_gigabytes()
         "--threads",
         "2",
         "--tokens",
-        "128",
+        "32",
         "--steps",
         "3",
         "--worker",

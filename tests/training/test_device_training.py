@@ -1,6 +1,7 @@
 """Training with circuits on a quantum device: what is sent, what it costs, and what stays on the simulator."""
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -152,6 +153,29 @@ def test_mitigation_is_in_the_bill_and_in_what_is_sent(on_device, tmp_path, miti
     at_most = prices["this run, 4 steps, at most"]
     assert at_most.circuits - 4 * times * plain["the largest step"].circuits == 2 * ("readout" in mitigation)
     assert 0.5 * at_most.circuits < sent <= at_most.circuits
+
+
+def test_circuits_of_known_outcome_are_in_the_bill_and_in_what_is_sent(on_device, tmp_path, monkeypatch):
+    recipe = on_device(gradient="parameter-shift", shots=20)
+    plain, own = bill_of(recipe), LocalDevice.capabilities
+    monkeypatch.setattr(
+        LocalDevice, "capabilities", lambda device: replace(own(device), answers_by_place=True, max_circuits=100)
+    )
+    bill = bill_of(recipe)
+    assert "1 circuit to 49 others" in bill.table().caption
+    for name, price in bill.prices.items():
+        before = plain.prices[name]
+        assert before.circuits * 50 / 49 - 16 < price.circuits <= before.circuits * 50 / 49
+        assert price.shots == 20 * price.circuits
+        assert price.jobs >= price.circuits / 100
+    record = train(recipe).record["device"]
+    journal = Journal(tmp_path / "journal.sqlite")
+    batches = journal.batches()
+    markers = sum(len(journal.markers(batch)) for batch in batches)
+    assert markers >= 4
+    assert all(50 * len(journal.markers(batch)) <= batch.num_circuits <= 100 for batch in batches)
+    assert record["circuits"] == sum(batch.num_circuits for batch in batches)
+    assert record["circuits"] <= bill.prices["this run, 4 steps, at most"].circuits
 
 
 def test_a_budget_stops_a_run_and_a_higher_one_lets_it_go_on(on_device):

@@ -113,7 +113,7 @@ def test_gradients_have_vanished_after_two_looks_past_the_warmup():
     assert "constant" in problem_of(columns(0.1, variance=CONSTANT_BELOW / 2), warmup=0)
 
 
-def test_a_run_stores_health_and_draws_it_and_is_not_changed_by_it(recipe, tmp_path):
+def test_a_run_stores_health_and_draws_it_and_is_not_changed_by_it(recipe, tmp_path, with_figures):
     def run(folder, every):
         sections = {"evaluation": {"before": False}, "output": {"folder": str(tmp_path / folder)}}
         return train(recipe(training={"health_every": every, "checkpoint_every": None}, **sections)).record

@@ -14,6 +14,7 @@ from qpeft.errors import AdapterError, RecipeError
 from qpeft.evaluation import causal_loss
 from qpeft.evaluation.causal_loss import CausalLoss
 from qpeft.training import train
+from qpeft.training.sections import AdapterSection
 from qpeft.training.trial import try_out
 
 SIZES = {
@@ -39,6 +40,8 @@ MODELS = {
     "GraniteMoe": EXPERTS,
     "Phimoe": EXPERTS,
     "Mixtral": EXPERTS,
+    "GPTNeoX": {},  # its head is called embed_out
+    "FalconMamba": {"state_size": 4},  # returns no keys and values
     "OPT": {"word_embed_proj_dim": 32, "ffn_dim": 48, "max_position_embeddings": 64},
 }
 
@@ -91,8 +94,10 @@ def test_the_loss_and_its_gradients_are_the_models_own(family, at_once, batch, m
     expected = "tail" if family in {"RecurrentGemma", "Gemma2", "Cohere", "Granite"} else "head"
     # Every weight trained, tied ones included; then only an adapter's, as in training.
     assert compare(model, batch) == expected
-    targets = "all-linear" if family == "Roberta" else ["q_proj", "lm_head"]
     if family not in {"Gemma2", "Cohere", "RecurrentGemma", "OPT"}:  # whose heads are their embeddings
+        targets = {"Roberta": "all-linear", "GPTNeoX": ["dense", "embed_out"], "FalconMamba": ["in_proj"]}.get(
+            family, ["q_proj", "lm_head"]
+        )
         adapted = get_peft_model(model, LoraConfig(r=2, target_modules=targets, init_lora_weights=False)).eval()
         assert compare(adapted, batch) == expected
 
@@ -231,6 +236,16 @@ def test_experts_that_met_no_token_are_a_note_unless_none_of_them_did(used, batc
     else:
         with pytest.raises(AdapterError, match="9 of 9 adapted layers are not called"):
             try_out(model, rows(batch), Console(quiet=True))
+
+
+def test_gradient_checkpointing_leaves_no_layer_untrained(recipe):
+    training = {"gradient_checkpointing": True, "steps": 2, "learning_rate": 0.01}
+    adapter = AdapterSection(type="lora", r=2, target_modules=["q_proj", "down_proj"])
+    run = train(recipe(training=training).model_copy(update={"adapter": adapter}))
+    # They begin as zeros.
+    moved = [weight.abs().max() > 0 for name, weight in run.model.named_parameters() if "lora_B" in name]
+    assert len(moved) == 4
+    assert all(moved)
 
 
 def test_a_router_loss_is_added_only_where_the_recipe_asks(recipe, tmp_path, tiny_model):

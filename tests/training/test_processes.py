@@ -7,6 +7,7 @@ import torch
 
 from qpeft.errors import LaunchError, OutputError
 from qpeft.training import train
+from qpeft.training.processes import busy_cores
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="on GPUs accelerate does what it is told")
 
@@ -40,3 +41,24 @@ def test_an_epoch_is_shared_by_the_processes(recipe):
     assert options.num_steps(64) == 16
     assert options.num_steps(64, num_processes=2) == 8
     assert options.num_steps(65, num_processes=4) == 6  # five batches of 16, two a step
+
+
+@pytest.mark.parametrize(
+    ("threads", "load", "device", "is_said"),
+    [(2, 4.5, "cpu", True), (2, 4.0, "cpu", False), (1, 9.0, "cpu", False), (2, 9.0, "meta", False)],
+)
+def test_a_busy_machine_is_said_once_where_several_threads_compute(monkeypatch, threads, load, device, is_said):
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    said = busy_cores(torch.device(device))
+    assert (said is not None) == is_said
+    if said is not None:
+        assert "load of 4.5 on 4 cores" in said
+        assert "OMP_NUM_THREADS=1" in said
+
+
+def test_a_machine_that_does_not_tell_its_load_is_not_called_busy(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    monkeypatch.delattr("os.getloadavg", raising=False)
+    assert busy_cores(torch.device("cpu")) is None

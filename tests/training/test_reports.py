@@ -97,19 +97,82 @@ def test_a_logger_that_is_not_installed_is_named_before_anything_is_written(reci
     assert not (tmp_path / "run").exists()
 
 
-def test_the_figure_shows_losses_and_learning_rate(tmp_path, monkeypatch):
+@pytest.fixture
+def drawn(monkeypatch, with_figures):
+    """Panels of every figure that is drawn: title or label of the axes, and what its lines are."""
     from matplotlib.figure import Figure
 
-    from qpeft.training.figure import save_loss_curve
-
-    drawn = []
-    write = Figure.draw
+    found, write = [], Figure.draw
 
     def remember(figure, renderer):
-        drawn.append({line.get_label(): line.get_xydata().tolist() for axes in figure.axes for line in axes.lines})
+        found.append(figure)
         return write(figure, renderer)
 
     monkeypatch.setattr(Figure, "draw", remember)
+    return found
+
+
+def lines_of(figure):
+    return {line.get_label(): line.get_xydata().tolist() for axes in figure.axes for line in axes.lines}
+
+
+def test_the_figure_shows_losses_and_learning_rate(tmp_path, drawn):
+    from qpeft.training.figure import save_loss_curve
+
     history = [{"step": 1, "loss": 3.0, "learning_rate": 0.1}, {"step": 2, "eval_loss": 2.0}]
     save_loss_curve(history, tmp_path / "loss.png", title="t")
-    assert drawn[-1] == {"training": [[1, 3.0]], "held out": [[2, 2.0]], "learning rate": [[1, 0.1]]}
+    expected = {"training": [[1, 3.0]], "held out": [[2, 2.0]], "learning rate": [[1, 0.1]]}
+    assert lines_of(drawn[-1]) == expected
+
+
+def test_points_of_a_short_run_are_marked_and_those_of_a_long_one_are_not(tmp_path, drawn):
+    from qpeft.training.figure import FEW, save_loss_curve
+
+    for number, marker in ((1, "o"), (FEW, "o"), (FEW + 1, "")):
+        history = [{"step": step, "loss": 1.0 / step, "learning_rate": 0.1} for step in range(1, number + 1)]
+        save_loss_curve(history, tmp_path / "loss.png", title="t", ends={0: 3.0, number: 2.0})
+        marks = {line.get_label(): line.get_marker() for axes in drawn[-1].axes for line in axes.lines}
+        assert marks == {"training": marker, "held out": "o", "learning rate": marker}
+
+
+def test_losses_before_and_after_are_in_the_figure_and_nothing_empty_is(tmp_path, drawn):
+    from qpeft.training.figure import save_loss_curve
+
+    save_loss_curve([{"step": 2, "loss": 2.5}], tmp_path / "loss.png", title="t", ends={0: 3.0, 2: 2.0})
+    assert lines_of(drawn[-1]) == {"training": [[2, 2.5]], "held out": [[0, 3.0], [2, 2.0]]}
+    assert len(drawn[-1].axes) == 1  # no learning rate was logged
+    save_loss_curve([], tmp_path / "loss.png", title="t")
+    assert [text.get_text() for axes in drawn[-1].axes for text in axes.texts] == ["no losses were logged"]
+
+
+def test_what_was_never_measured_has_no_panel_in_the_figure_of_health(tmp_path, drawn):
+    from qpeft.training.figure import HEALTH, save_health
+
+    columns = {"step": [1], "angle_spread": [0.5], "wrapped": [0.0], "variance": [None]}
+    columns |= {"circuit_gradient": [None], "core_gradient": [None]}
+    save_health({"layer": columns}, tmp_path / "health.png", title="t")
+    titles = {axes.get_title(): [line.get_marker() for line in axes.lines] for axes in drawn[-1].axes}
+    assert titles == {HEALTH["angle_spread"]: ["o"], HEALTH["wrapped"]: ["o"]}
+
+
+@pytest.mark.parametrize(
+    ("steps", "log_every", "shown"), [(3, 10, [1, 2, 3]), (10, 10, range(1, 11)), (6, 4, [1, 4, 6])]
+)
+def test_a_run_shorter_than_log_every_shows_each_step(recipe, steps, log_every, shown):
+    console = Console(file=io.StringIO(), width=200)
+    training = {"steps": steps, "log_every": log_every, "checkpoint_every": None}
+    run = train(recipe(training=training), console=console)
+    assert [entry["step"] for entry in run.record["history"] if "loss" in entry] == list(shown)
+    told = [line.split()[1] for line in console.file.getvalue().splitlines() if "gradient norm" in line]
+    assert len(told) == len(shown)
+    layers = run.record["health"]["layers"].values()
+    assert all(len(columns["step"]) >= min(steps, 3) or log_every < steps for columns in layers)
+
+
+def test_bars_of_a_run_end_with_it_on_a_terminal(recipe):
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    train(recipe(training={"eval_every": 2, "checkpoint_every": None}), console=console)
+    out = console.file.getvalue()
+    for bar in ("before: held-out loss", "training", "after: held-out loss"):
+        assert bar in out
+    assert out.count("\x1b[?25l") == out.count("\x1b[?25h") == 3

@@ -49,8 +49,9 @@ def small_shards(monkeypatch, tmp_path):
     return encoded
 
 
-def answers(data, seed=0):
-    return [example.answer for example in RecipeExamples(DataSection.model_validate(data), seed=seed).training()]
+def answers(data, tokenizer, seed=0):
+    examples = RecipeExamples(DataSection.model_validate(data), seed=seed, tokenizer=tokenizer)
+    return [example.answer for example in examples.training()]
 
 
 def test_calibration_text_is_the_start_of_the_training_text_and_little_more_is_encoded(
@@ -70,17 +71,17 @@ def test_calibration_text_is_the_start_of_the_training_text_and_little_more_is_e
         load_calibration(data.model_copy(update={"max_length": 3, "drop_longer": True}), tokenizer, seed=0, tokens=9)
 
 
-def test_several_sources_are_mixed_by_weight_and_seed(files):
+def test_several_sources_are_mixed_by_weight_and_seed(files, tokenizer):
     data = {"train": [{"path": files[0], "weight": 2, "limit": 3}, files[1]]}
-    assert sorted(answers(data)) == sorted(["0", "1", "2"] * 2 + [f"gpt {i}" for i in range(5)])
-    assert answers(data) == answers(data) != answers(data, seed=1)
+    assert sorted(answers(data, tokenizer)) == sorted(["0", "1", "2"] * 2 + [f"gpt {i}" for i in range(5)])
+    assert answers(data, tokenizer) == answers(data, tokenizer) != answers(data, tokenizer, seed=1)
 
 
-def test_a_source_names_its_own_format(files, tmp_path):
+def test_a_source_names_its_own_format(files, tokenizer, tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("q,a\nx,y\n", encoding="utf-8")
     data = {"train": [{"path": str(other), "prompt": "{q}", "response": "{a}"}, files[0]], "limit": 30}
-    examples = RecipeExamples(DataSection.model_validate(data), seed=0)
+    examples = RecipeExamples(DataSection.model_validate(data), seed=0, tokenizer=tokenizer)
     assert examples.describe() == f"{other}, read as templates; {files[0]}, read as alpaca"
     assert sorted(example.answer for example in examples.training())[-1] == "y"
 
@@ -156,13 +157,13 @@ def test_the_record_names_the_splits_and_resuming_compares_them(recipe, tokenize
     ("train_on", "message"),
     [
         ([{"pth": "x"}], r"Unknown key 'data.train.0.pth'; did you mean 'data.train.0.path'\?"),
-        ([{"path": "x", "weight": 0}], "'data.train.0.weight': input should be greater than 0; got 0"),
+        ([{"path": "x", "weight": 0}], "'data.train.0.weight' must be greater than 0; got 0"),
         (
             [{"path": "x", "format": "aplaca"}],
-            "'data.train.0.format': input should be 'messages', 'sharegpt', 'alpaca'",
+            "'data.train.0.format' must be 'messages', 'sharegpt', 'alpaca'",
         ),
-        ([], "'data.train': list should have at least 1 item"),
-        (5, "'data.train': input should be a valid list; got 5"),
+        ([], "'data.train' must not be empty"),
+        (5, "'data.train' must be a name or a list; got 5"),
         ([{}], "'data.train.0.path' is missing"),
     ],
 )
@@ -172,5 +173,7 @@ def test_bad_sources_are_named_by_their_keys(recipe, train_on, message):
 
 
 def test_a_part_of_a_dialogue_cannot_be_held_out(recipe):
-    with pytest.raises(RecipeError, match="hold_out is a share below 1 or a whole number of dialogues"):
+    with pytest.raises(
+        RecipeError, match=r"hold_out is a share below 1, such as 0.05, or a whole number of dialogues; got 2.5"
+    ):
         recipe(data={"hold_out": 2.5})

@@ -40,7 +40,7 @@ def test_a_run_learns_and_says_so(recipe, tmp_path):
     assert json.loads((tmp_path / "run/run.json").read_text()) == json.loads(json.dumps(run.record))
 
 
-def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path):
+def test_a_run_stores_recipe_card_curve_and_versions(recipe, tmp_path, with_figures):
     wanted = recipe(output={"notice": "Not for use."})
     train(wanted)
     folder = tmp_path / "run"

@@ -1,26 +1,23 @@
 """Adapters that qpeft adds to PEFT, and those of other packages. Importing this registers them."""
 
-from qpeft.adapters.base import AbstractAdapterModel, AdapterConfig
 from qpeft.adapters.loretta import LorettaConfig, LorettaModel
-from qpeft.adapters.outside import load_outside_adapters, register_adapter
+from qpeft.adapters.plugins import ADAPTERS, load_plugins, register_adapter
 from qpeft.adapters.qpa import QpaConfig, QpaModel
 from qpeft.adapters.qtha import QthaConfig, QthaModel
 from qpeft.adapters.quanta import QuantaConfig, QuantaModel
 from qpeft.adapters.quantum_peft import QuantumPeftConfig, QuantumPeftModel
 from qpeft.adapters.tt_lora import TtLoraConfig, TtLoraModel
 
-ADAPTERS: dict[str, tuple[type[AdapterConfig], type[AbstractAdapterModel]]] = {
-    "qtha": (QthaConfig, QthaModel),
-    "loretta": (LorettaConfig, LorettaModel),
-    "quanta": (QuantaConfig, QuantaModel),
-    "tt_lora": (TtLoraConfig, TtLoraModel),
-    "qpa": (QpaConfig, QpaModel),
-    "quantum_peft": (QuantumPeftConfig, QuantumPeftModel),
-}
-
-for _name, (_config_class, _model_class) in ADAPTERS.items():
+for _name, _config_class, _model_class in (
+    ("qtha", QthaConfig, QthaModel),
+    ("loretta", LorettaConfig, LorettaModel),
+    ("quanta", QuantaConfig, QuantaModel),
+    ("tt_lora", TtLoraConfig, TtLoraModel),
+    ("qpa", QpaConfig, QpaModel),
+    ("quantum_peft", QuantumPeftConfig, QuantumPeftModel),
+):
     register_adapter(_name, _config_class, _model_class)
-load_outside_adapters()
+load_plugins()
 
 __all__ = [
     "ADAPTERS",

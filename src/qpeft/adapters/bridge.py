@@ -6,13 +6,16 @@ outside PEFT has to become one first. That, and the private modules that our tun
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import (
     BaseTuner,
     BaseTunerLayer,
+    _maybe_include_all_linear_layers,
     check_adapters_to_merge,
     check_target_module_exists,
     get_device_map,
@@ -37,6 +40,7 @@ __all__ = [
     "AuxiliaryTrainingWrapper",
     "BaseTuner",
     "BaseTunerLayer",
+    "LoraLayer",
     "QuantizationBackend",
     "changes_layers",
     "check_adapters_to_merge",
@@ -44,9 +48,11 @@ __all__ = [
     "get_device_map",
     "get_pattern_key",
     "get_quantization_kwargs",
+    "outside_adapters",
     "peft_type",
     "quantization_backend",
     "register",
+    "targeted_modules",
     "unpack",
 ]
 
@@ -91,6 +97,32 @@ def changes_layers(config: PeftConfig) -> bool:
     """Whether the method wraps layers of a model, rather than put a prompt before the text."""
     tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type)
     return tuner is not None and issubclass(tuner, BaseTuner)
+
+
+def outside_adapters(model: nn.Module) -> list[str]:
+    """Names of the modules of a model that are not inside a layer of some adapter."""
+    names = [name for name, _ in model.named_modules() if name]
+    inside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    return [name for name in names if not name.startswith(inside)]
+
+
+def targeted_modules(model: nn.Module, config: PeftConfig) -> list[str]:
+    """Names of the modules that PEFT would adapt; none for a method without targets of its own or usual ones."""
+    settled = copy.copy(config)
+    if getattr(settled, "target_modules", None) is None:
+        usual = getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type), "target_module_mapping", {})
+        settled.target_modules = usual.get(BaseTuner.get_model_config(model).get("model_type"))
+        if settled.target_modules is None:
+            return []
+    names, is_all_linear = (
+        outside_adapters(model),
+        str(settled.target_modules).lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND,
+    )
+    if is_all_linear:
+        settled = _maybe_include_all_linear_layers(settled, model)
+        # PEFT compares every name with the end of every other, which takes minutes where experts are layers each.
+        names = [name for name in names if name in settled.target_modules]
+    return [name for name in names if check_target_module_exists(settled, name)]
 
 
 def quantization_backend(layer: nn.Module, **options: Any) -> QuantizationBackend | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -12,11 +11,14 @@ from typing import Any
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from qpeft.adapters import bridge, outside
+from qpeft.adapters import bridge, plugins
 from qpeft.adapters.base.config import nearest_option
+from qpeft.adapters.base.targets import check_targets, linear_names
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.adapters.qtha.config import PRESETS as QTHA_PRESETS
 from qpeft.errors import AdapterError, QpeftError
+
+__all__ = ["PRESETS", "VARIANTS", "add_adapter", "build_config", "check_targets"]
 
 PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {
     "qtha": {name: partial(QthaConfig.preset, name) for name in QTHA_PRESETS}
@@ -37,7 +39,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
     """
     classes, (method, fixed) = bridge.config_classes(), VARIANTS.get(method, (method, {}))
     if method not in classes:
-        outside.check_loaded(method)
+        plugins.check_loaded(method)
         raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, [*classes, *VARIANTS])}")
     config_class = classes[method]
     fields = {**fixed, **options}
@@ -60,56 +62,31 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
 
 
 def add_adapter(model: nn.Module, config: PeftConfig, **options: Any) -> PeftModel:
-    """`get_peft_model` whose errors name the linear layers that there are.
+    """`get_peft_model` whose errors name the linear layers that there are, in the mode that the model is in.
 
-    Raises: AdapterError, also for methods that train a prompt or attention of their own rather than layers.
+    Raises: AdapterError, also for methods that train a prompt or attention of their own rather than layers, and as
+    `check_targets`.
     """
     if not bridge.changes_layers(config):
         method = str(config.peft_type).rpartition(".")[2].lower()
         raise AdapterError(f"{method} changes no layers, and qpeft trains methods that do. PEFT and TRL can train it.")
+    check_targets(model, config, strict=False)
     try:
-        return get_peft_model(model, config, **options)
+        adapted = get_peft_model(model, config, **options)
     except QpeftError:
         raise
     except ValueError as error:
         targets = getattr(config, "target_modules", None)
         raise AdapterError(
             f"The adapter does not fit the model: target_modules {_show(targets)}; the model's linear layers are "
-            f"called {_linear_names(model, near=_show(targets))}. PEFT says: {' '.join(str(error).split())}"
+            f"called {linear_names(model, near=_show(targets))}. PEFT says: {' '.join(str(error).split())}"
         ) from error
-
-
-def check_targets(model: nn.Module, config: PeftConfig) -> None:
-    """Raises: AdapterError if target_modules names something that the model, which may lack its weights, does not have.
-
-    PEFT itself leaves out what it does not find, as long as it finds anything.
-    """
-    targets = getattr(config, "target_modules", None)
-    if targets is None or str(targets).lower() == bridge.INCLUDE_LINEAR_LAYERS_SHORTHAND:
-        return
-    names = [name for name, _ in model.named_modules()]
-    if isinstance(targets, str):
-        missing = [] if any(_matches(targets, name) for name in names) else [targets]
-    else:
-        missing = sorted(end for end in targets if not any(f".{name}".endswith(f".{end}") for name in names))
-    if missing:
-        raise AdapterError(
-            f"target_modules names {missing[0]!r}, and the model has no such module; its linear layers are called "
-            f"{_linear_names(model, near=missing[0])}."
-        )
-
-
-def _matches(pattern: str, name: str) -> bool:
-    try:
-        return re.fullmatch(pattern, name) is not None
-    except re.error as error:
-        raise AdapterError(f"target_modules {pattern!r} is no regular expression: {error}.") from error
-
-
-def _linear_names(model: nn.Module, *, near: str) -> str:
-    """Last parts of the linear layers' names, those that look most like `near` first."""
-    found = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    return ", ".join(sorted(found, key=lambda name: (-difflib.SequenceMatcher(None, near, name).ratio(), name)))
+    for layer in adapted.modules():
+        if isinstance(layer, bridge.BaseTunerLayer):
+            # PEFT's own stay in training mode, with their dropout, whatever the model is in.
+            layer.train(layer.get_base_layer().training)
+    adapted.training = adapted.base_model.training = model.training
+    return adapted
 
 
 def _show(targets: Any) -> str:

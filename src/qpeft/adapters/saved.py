@@ -12,7 +12,7 @@ from typing import Any
 from peft import PeftConfig
 from safetensors import SafetensorError, safe_open
 
-from qpeft.adapters import ADAPTERS, bridge, outside
+from qpeft.adapters import ADAPTERS, bridge, plugins
 from qpeft.errors import AdapterError
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -27,7 +27,7 @@ def check_saved(folder: Path) -> None:
     method = config.get("peft_type")
     classes = bridge.config_classes()
     if not isinstance(method, str) or method.lower() not in classes:
-        outside.check_loaded(str(method).lower())
+        plugins.check_loaded(str(method).lower())
         raise AdapterError(
             f"The adapter in {folder} is of type {method!r}, which neither this qpeft nor its PEFT knows"
             f"{_nearest(str(method), (name.upper() for name in classes))}. Load it with the version that saved it."

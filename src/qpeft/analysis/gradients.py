@@ -14,6 +14,7 @@ from torch import Tensor
 from qpeft.analysis.angles import freed
 from qpeft.circuits import Circuit
 from qpeft.simulation import dead_weights, expectations
+from qpeft.simulation.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class GradientSize:
     mean: float
 
 
+@one_thread()
 def gradient_size(circuit: Circuit, angles: Float[Tensor, "samples angles"]) -> GradientSize:
     """Over the given angles, rows of inputs followed by weights, radians.
 

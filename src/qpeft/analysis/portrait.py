@@ -19,6 +19,7 @@ from qpeft.analysis.states import Estimate, entangling_capability, expressibilit
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import CircuitError
+from qpeft.simulation.threads import one_thread
 
 SAMPLES = 5000
 GROWTH = tuple(range(2, 11))
@@ -70,6 +71,7 @@ class Portrait:
         return fields
 
 
+@one_thread()
 def portrait(
     config: QthaConfig,
     num_qubits: int,
@@ -115,6 +117,7 @@ def portrait(
     )
 
 
+@one_thread()
 def growing(
     config: QthaConfig, num_qubits: Sequence[int], samples: int, generator: Callable[[], torch.Generator]
 ) -> Gradients:

@@ -20,6 +20,7 @@ from qpeft.analysis.angles import freed, uniform
 from qpeft.circuits import Circuit, Input
 from qpeft.errors import CircuitError
 from qpeft.simulation import expectations
+from qpeft.simulation.threads import one_thread
 
 MAX_POINTS = 10_000
 """Of the grid over all inputs; beyond that only single inputs are looked at."""
@@ -66,6 +67,7 @@ class Spectrum:
         return sum(value > ZERO for row in self.dependence for value in row) / len(self.amplitudes)
 
 
+@one_thread()
 def spectrum(circuit: Circuit, samples: int, generator: torch.Generator, *, grids: int = 10) -> Spectrum:
     """Fourier series of every observable.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from qpeft.analysis.angles import freed, uniform
 from qpeft.circuits import Circuit
 from qpeft.simulation.states import final_states
+from qpeft.simulation.threads import one_thread
 
 AMPLITUDES_PER_BLOCK = 2**17
 """States are made in blocks of this many amplitudes, which caches hold."""
@@ -32,6 +33,7 @@ class Estimate:
     haar: float
 
 
+@one_thread()
 def reached_states(circuit: Circuit, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Fidelities of `samples` pairs of states at uniform angles, and Meyer-Wallach Q of the 2 * samples states."""
     fidelities, entanglements = [], []

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from numbers import Real
+from typing import Any, TypeAlias
 
 from qpeft.circuits.gates import GATES, Gate
 from qpeft.errors import CircuitError
@@ -58,8 +59,19 @@ class Operation:
         if isinstance(self.angle, (Input, Weight)):
             if self.angle.index < 0:
                 raise CircuitError(f"{self.angle} points before the first entry; indices start at 0.")
-        elif self.angle is not None and not math.isfinite(self.angle):
-            raise CircuitError(f"{self.gate_name} needs a finite angle; got {self.angle}.")
+        elif self.angle is not None:
+            # Not a tensor, whose gradient would be lost and whose hash is another for each of two equal ones.
+            given: Any = self.angle
+            is_number = isinstance(given, Real) and not isinstance(given, bool)
+            if not is_number:
+                raise CircuitError(
+                    f"{self.gate_name} needs an angle: Input(index), Weight(index) or a number in radians; got "
+                    f"{given!r}."
+                )
+            if not math.isfinite(given):
+                raise CircuitError(f"{self.gate_name} needs a finite angle; got {given}.")
+            if not isinstance(given, (int, float)):  # numpy's float32, say, or a fraction
+                object.__setattr__(self, "angle", float(given))
 
     @property
     def gate(self) -> Gate:
@@ -101,6 +113,10 @@ class Circuit:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __getstate__(self) -> dict[str, object]:
+        # Without what is cached: hashes of text are others in the process that reads a pickle.
+        return {name: self.__dict__[name] for name in ("num_qubits", "operations", "observables")}
 
     @cached_property
     def _hash(self) -> int:

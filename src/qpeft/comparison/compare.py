@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
 
 from qpeft.comparison.jobs import Job, run_all
+from qpeft.comparison.judging import require_judgeable
 from qpeft.comparison.ledger import Ledger
-from qpeft.comparison.plan import Trial, measure_job, plan_others, plan_trials, read_inputs
+from qpeft.comparison.plan import Inputs, Trial, measure_job, plan_others, plan_trials, read_inputs
 from qpeft.comparison.results import Results, gather
 from qpeft.comparison.selection import Choice, choose, chosen, loss_of
 from qpeft.comparison.study import Study
 from qpeft.evaluation import find_task
+from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 
 
@@ -30,6 +34,7 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
 
     Raises:
         StudyError: the study, its data or its folder are at odds; nothing has then been overwritten.
+        DataError: an example, also of the test, that cannot be read or asked; nothing has then been trained.
         QpeftError: of the kind that fits.
     """
     folder, console = Path(study.output.folder), console or Console(quiet=True)
@@ -37,11 +42,20 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
         if (task := study.base().evaluation.task_name) is not None:
             find_task(task).require_packages()  # not after hours of training
         inputs = read_inputs(study)
+        tuning = plan_trials(study, inputs)
         ledger = Ledger.begin(study, inputs)
-        _run([trial.job for trial in plan_trials(study, inputs)], processes, console)
+        choices, trials = choose(study, inputs)
+        if any(
+            job.result() is None for job in [*(one.job for one in trials), *_judging(study, inputs, choices, trials)]
+        ):
+            for note in require_judgeable(tuning[0].recipe, study.test, study.test_items):
+                console.print(f"note: {note}")
+        ledger.save()
+        _run([trial.job for trial in tuning], processes, console, "training at every rate")
         rates = {choice.method: choice.rate for choice in choose(study, inputs)[0]}
         console.print("learning rates chosen: " + "; ".join(f"{method}: {rate}" for method, rate in rates.items()))
-        _run([trial.job for trial in plan_others(study, inputs, rates)], processes, console)
+        others = [trial.job for trial in plan_others(study, inputs, rates)]
+        _run(others, processes, console, "training with the other seeds")
         choices, trials = choose(study, inputs)
         _judge(trials, choices, ledger, processes, console)
         return gather(study, trials, choices, inputs)
@@ -59,31 +73,48 @@ def found_in(folder: Path) -> tuple[Results, Ledger]:
     return gather(study, trials, choices, inputs), ledger
 
 
+def _judging(study: Study, inputs: Inputs, choices: Sequence[Choice], trials: Sequence[Trial]) -> list[Job]:
+    trained = [trial for choice in choices for trial in chosen(choice, trials) if loss_of(trial) is not None]
+    return [measure_job(study, trials[0], inputs, base=True)] + [measure_job(study, one, inputs) for one in trained]
+
+
 def _judge(
     trials: Sequence[Trial], choices: Sequence[Choice], ledger: Ledger, processes: int | None, console: Console
 ) -> None:
     """Measure the chosen runs, and the base model, on what they are judged by."""
-    study, inputs = ledger.study, ledger.inputs
-    trained = [trial for choice in choices for trial in chosen(choice, trials) if loss_of(trial) is not None]
-    jobs = [measure_job(study, trials[0], inputs, base=True)] + [measure_job(study, one, inputs) for one in trained]
-    if study.test is not None and any(job.result() is None for job in jobs):
+    study = ledger.study
+    jobs = _judging(study, ledger.inputs, choices, trials)
+    waiting = [job for job in jobs if job.result() is None]
+    if study.test is not None and waiting:
         ledger.note_test_reading({choice.method: choice.rate for choice in choices})
-    _run(jobs, processes, console)
+        _run(jobs, processes, console, "judging")
+        ledger.note_judged(sum(job.result() is not None for job in waiting))
+    else:
+        _run(jobs, processes, console, "judging")
 
 
-def _run(jobs: Sequence[Job], processes: int | None, console: Console) -> None:
+def _run(jobs: Sequence[Job], processes: int | None, console: Console, what: str) -> None:
     waiting = [job for job in jobs if job.result() is None]
     if len(waiting) < len(jobs):
         console.print(f"{len(jobs) - len(waiting)} of {len(jobs)} are there already")
-    ended = 0
+    ended, start = 0, time.monotonic()
 
     def tell(job: Job) -> None:
         nonlocal ended
         ended += 1
-        failure = job.failure()
-        console.print(f"{ended}/{len(waiting)}  {job.title}: {f'failed: {failure}' if failure else _said(job)}")
+        failure, missing = job.failure(), len(waiting) - ended
+        left = timedelta(seconds=round((time.monotonic() - start) / ended * missing))
+        console.print(
+            f"{ended}/{len(waiting)}  {job.title}: {f'failed: {failure}' if failure else _said(job)}"
+            + (f", about {left} left" if missing else "")
+        )
+        bars(what, ended, len(waiting))
 
-    run_all(waiting, processes=processes, on_end=tell)
+    if waiting:
+        console.print(f"{what}: {len(waiting)} runs, {min(processes or 1, len(waiting))} at a time")
+    with Bars(console) as bars:
+        bars(what, 0, len(waiting))
+        run_all(waiting, processes=processes, on_end=tell)
 
 
 def _said(job: Job) -> str:

@@ -70,19 +70,25 @@ def differences(results: Results) -> Picture | None:
 
 def pictures(results: Results) -> list[Picture]:
     """How training went, and what every parameter buys; nothing if nothing was measured."""
-    return [curves(results), frontier_picture(results)] if results.measured else []
+    found = [curves(results), frontier_picture(results)] if results.measured else []
+    return [picture for picture in found if picture is not None]
 
 
-def curves(results: Results) -> Picture:
-    """Training losses, mean over seeds with the range as a band."""
+def curves(results: Results) -> Picture | None:
+    """Training losses, mean over seeds with the range as a band; None if none were logged."""
     drawn = [(number, one, *_history(one.histories)) for number, one in enumerate(results.measured)]
     drawn = [row for row in drawn if len(row[2])]
-    reference = next((row for row in drawn if row[1].method == results.study.reference), drawn[0] if drawn else None)
-    figure = _curves_apart(drawn, reference) if reference and len(drawn) > IN_ONE else _curves_together(drawn)
+    if not drawn:
+        return None
+    reference = next((row for row in drawn if row[1].method == results.study.reference), drawn[0])
+    figure = _curves_apart(drawn, reference) if len(drawn) > IN_ONE else _curves_together(drawn)
+    ends = {step == 0 for _, one, _, _ in drawn for step in _ends(one.histories)[0]}
+    when = " and ".join(word for word, at_start in (("before", True), ("after", False)) if at_start in ends)
+    held_out = f" Hollow: loss on the held-out tenth {when} training." if when else ""
     band = "mean over seeds with their range as a band" if len(results.study.seeds) > 1 else "of one seed"
     said = [f"{one.method} {losses.mean(0)[0]:.3f} to {losses.mean(0)[-1]:.3f}" for _, one, _, losses in drawn]
     return picture(
-        figure, "curves", f"Training loss, {band}.",
+        figure, "curves", f"Training loss, {band}.{held_out}",
         f"Training loss over steps, {band}. First to last: {'; '.join(said)}.",
     )  # fmt: skip
 
@@ -127,8 +133,12 @@ def _curves_apart(drawn: Sequence[Curve], reference: Curve) -> Figure:
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
-    number, _, steps, losses = curve
+    number, one, steps, losses = curve
     look = style(number)
+    ends, held_out = _ends(one.histories)
+    if len(ends):
+        hollow = {"linestyle": "none", "markerfacecolor": "none", "markersize": 6, "zorder": 3}
+        axes.plot(ends, held_out.mean(0), **(look | hollow))
     axes.plot(steps, losses.mean(0), markevery=max(1, len(steps) // 8), linewidth=1.4, **look)
     axes.fill_between(steps, losses.min(0), losses.max(0), color=look["color"], alpha=0.18, linewidth=0)
 
@@ -143,6 +153,13 @@ def _loss_scale(axes: Axes, drawn: Sequence[Curve]) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _ends(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array, Array]:
+    """Steps before and after training, and held-out losses of every seed there, (seeds, steps)."""
+    found = [{entry["step"]: entry["held_out"] for entry in history if "held_out" in entry} for history in histories]
+    steps = sorted(set.intersection(*map(set, found))) if found else []
+    return np.array(steps, dtype=float), np.array([[one[step] for step in steps] for one in found], dtype=float)
 
 
 def _history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array, Array]:
@@ -210,8 +227,10 @@ def frontier(measured: Sequence[Measured]) -> list[Measured]:
     return best
 
 
-def rates_picture(results: Results) -> Picture:
-    """Losses that learning rates were chosen by."""
+def rates_picture(results: Results) -> Picture | None:
+    """Losses that learning rates were chosen by; None if no run has one."""
+    if not any(loss is not None for choice in results.choices for losses in choice.losses.values() for loss in losses):
+        return None
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
 
     figure, axes = new_axes(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedTokenizerBase
+
 from qpeft.data import Example
 from qpeft.errors import StudyError
-from qpeft.training.sections import DataSection
-from qpeft.training.splits import RecipeExamples
+from qpeft.models import load_skeleton, load_tokenizer
+from qpeft.training.readable import require_readable
+from qpeft.training.sections import DataSection, EvaluationSection, Recipe
+from qpeft.training.splits import RecipeExamples, load_held_out, load_splits
 
 SHARE = 0.1
 """Of the training file: what chooses the learning rate, by a hash of the text."""
@@ -16,9 +20,44 @@ def judged_by(data: DataSection, test: str, items: int | None) -> DataSection:
     return data.model_copy(update={"hold_out": None, "eval": test, "eval_limit": items})
 
 
-def require_apart(data: DataSection, test: str, items: int | None) -> None:
+def require_judgeable(recipe: Recipe, test: str | None, items: int | None) -> list[str]:
+    """Read, tokenise and check all that runs are trained on and judged by, as they will, so that none ends in an error.
+
+    Args:
+        recipe: of any run of the study, with what the study asks to be measured.
+        test: what the chosen runs are judged by; None for what the recipe holds out.
+        items: the first so many of it.
+
+    Returns:
+        What a user should know of the examples, a sentence each.
+
+    Raises: StudyError, DataError, ModelError or TaskError.
+    """
+    options = recipe.model
+    tokenizer = load_tokenizer(
+        options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
+    )
+    if test is not None:
+        _require_apart(recipe.data, test, items, tokenizer)
+    skeleton = load_skeleton(options.name, trust_remote_code=options.trust_remote_code)
+    training, chosen = load_splits(recipe.data, tokenizer, seed=recipe.seed)
+    assert chosen is not None, "every trial holds a part out"
+    judged = chosen if test is None else load_held_out(judged_by(recipe.data, test, items), tokenizer)
+    assert judged is not None, "a test that is empty has been refused"
+    if len(judged.encoded) < 2:
+        raise StudyError(
+            f"{judged.source} is one item, from which nothing can be told of others. Judge by a larger test."
+        )
+    silent = recipe.model_copy(update={"evaluation": EvaluationSection()})  # nothing is answered that chooses
+    notes = require_readable(silent, skeleton, tokenizer, training, chosen)
+    notes += require_readable(recipe, skeleton, tokenizer, training, judged)
+    return list(dict.fromkeys(notes))
+
+
+def _require_apart(data: DataSection, test: str, items: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises: StudyError if the test asks questions of the training file; DataError if either cannot be read."""
-    examples = RecipeExamples(judged_by(data, test, items).model_copy(update={"limit": None}), seed=0)
+    both = judged_by(data, test, items).model_copy(update={"limit": None})
+    examples = RecipeExamples(both, seed=0, tokenizer=tokenizer)
     asked = {_question(example): example for example in examples.training(once=True)}
     judged = examples.held_out()
     if shared := [one for one in judged if _question(one) in asked]:

@@ -1,4 +1,9 @@
-"""study.json: what was fixed before the first run, and everything that happened to it afterwards."""
+"""study.json: what a study is, from when on it may not be another, and everything that happened to it.
+
+What is judged by must not decide what is tried. So nothing that a test result depends on changes once there is one.
+Before that, a study that cannot go on (a test with a row that cannot be read, examples that are too long) may be
+mended, since no one has learned anything from the test. Every change is written down either way.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from qpeft.comparison.jobs import FINISHED
 from qpeft.comparison.plan import Inputs, changed_files
 from qpeft.comparison.study import Study, parse_study
 from qpeft.errors import OutputError, StudyError
 from qpeft.runs import environment, make_folder, write_atomically
 
 FILE_NAME = "study.json"
-FIXED = ("recipe", "common", "reference", "margin", "test", "test_items")
-"""What may not change once a study has begun. More methods, rates and seeds may come, and are written down."""
+CLAIMS = ("reference", "margin")
+"""What the claims of a report rest on. It may not change once a run has finished, whose losses hint at the test's."""
+JUDGED = ("recipe", "common", "test", "test_items")
+"""What may not change once something has been judged. More methods, rates and seeds may come, and are written down."""
 
 
 class Ledger:
@@ -37,7 +45,10 @@ class Ledger:
 
     @classmethod
     def begin(cls, study: Study, inputs: Inputs) -> Ledger:
-        """A new study, or the one in its folder continued. Raises: StudyError if that is another one."""
+        """A new study, or the one in its folder continued; `save` writes it.
+
+        Raises: StudyError if the folder's is another one; OutputError if it holds anything else.
+        """
         folder = Path(study.output.folder)
         if (folder / FILE_NAME).exists():
             ledger = cls.read(folder)
@@ -45,7 +56,6 @@ class Ledger:
             return ledger
         if folder.exists() and any(folder.iterdir()):
             raise OutputError(f"{folder} holds something other than a study. Choose another with --output.folder.")
-        make_folder(folder)
         values = {
             "study": study.model_dump(mode="json"),
             "digest": study.digest(),
@@ -54,10 +64,9 @@ class Ledger:
             "environment": environment(),
             "amendments": [],
             "test_readings": [],
+            "failed_readings": [],
         }
-        ledger = cls(folder, values)
-        ledger._save()
-        return ledger
+        return cls(folder, values)
 
     @property
     def inputs(self) -> Inputs:
@@ -78,29 +87,62 @@ class Ledger:
                 "SHA-256. Bring the old file back, or begin a new study in another --output.folder."
             )
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether any run was measured by what the study judges by, which without a test is its held-out tenth."""
+        return bool(self.values["test_readings"]) if self.study.test is not None else self._has_trained()
+
+    def _has_trained(self) -> bool:
+        return FINISHED in self._states("trials/*/trained.json")
+
+    def _states(self, files: str) -> list[str]:
+        """How the jobs of these files ended."""
+        return [json.loads(file.read_text(encoding="utf-8"))["state"] for file in self.folder.glob(files)]
+
     def _go_on(self, study: Study, inputs: Inputs) -> None:
+        ended = [*self._states("*/measured-????????????.json"), *self._states("trials/*/measured-????????????.json")]
+        if ended and FINISHED not in ended:
+            self._forget_readings_without_result()
         stored, dumped = self.study.model_dump(mode="json"), study.model_dump(mode="json")
         changed = [name for name in dumped if name != "output" and dumped[name] != stored[name]]
-        if fixed := [name for name in changed if name in FIXED]:
+        closed = (*(CLAIMS if self._has_trained() else ()), *(JUDGED if self.is_judged else ()))
+        if fixed := [name for name in changed if name in closed]:
             raise StudyError(
                 f"The study in {self.folder} was begun with another {', '.join(fixed)}, which must not change once "
                 "there are results. Set it back, or begin a new study in another --output.folder."
             )
-        self.require_data(study)
+        if self.is_judged:
+            self.require_data(study)
+        elif any(self.inputs.hashes.get(source, digest) != digest for source, digest in inputs.hashes.items()):
+            changed.append("data files")
         if inputs.versions != self.inputs.versions:
             changed.append("versions of packages")
         if changed:
             readings = len(self.values["test_readings"])
             self.values["amendments"].append({"when": _now(), "changed": changed, "test_readings_before": readings})
             self.values |= {"study": dumped, "digest": study.digest(), "inputs": asdict(inputs)}
-            self._save()
+
+    def _forget_readings_without_result(self) -> None:
+        """Set those readings apart that ended before anything was measured, as if the test had not been read."""
+        for reading in [one for one in self.values["test_readings"] if not one.get("results")]:
+            self.values["test_readings"].remove(reading)
+            self.values.setdefault("failed_readings", []).append(reading)
+
+    def note_judged(self, results: int) -> None:
+        """Write down how many results the reading that was noted last has given."""
+        self.values["test_readings"][-1]["results"] = results
+        if not results:
+            self._forget_readings_without_result()
+        self.save()
 
     def note_test_reading(self, chosen: Mapping[str, float | None]) -> None:
         """Write down that runs are about to be judged by the test, and which."""
         self.values["test_readings"].append({"when": _now(), "chosen": dict(chosen)})
-        self._save()
+        self.save()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write study.json, in a new folder if need be."""
+        make_folder(self.folder)
         write_atomically(self.folder / FILE_NAME, json.dumps(self.values, indent=2, ensure_ascii=False) + "\n")
 
 

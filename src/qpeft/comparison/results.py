@@ -188,16 +188,20 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
         trained[0]["adapter_bytes"],
         statistics.median(one["seconds_per_step"] or 0.0 for one in records) or None,
         max(record["peak_memory"] for record in records),
-        tuple(
-            [{name: entry[name] for name in CURVE if name in entry} for entry in record["history"]]
-            for record in records
-        ),
+        tuple(map(_history, records)),
         tuple(looks(record["health"]) for record in records),
         tuple(found[0]["final"]["samples"]),
         records[0]["environment"]["device"],
         graded([one["final"] for one in found]),
         overall([one["final"] for one in found]),
     )
+
+
+def _history(record: Mapping[str, Any]) -> list[dict[str, float]]:
+    """What curves are drawn of: training losses, and those on the held-out tenth before and after."""
+    ends = ((0, record.get("before")), (record["steps"], record.get("after")))
+    measured = [{"step": step, "held_out": scores["loss"]} for step, scores in ends if scores]
+    return [{name: entry[name] for name in CURVE if name in entry} for entry in record["history"]] + measured
 
 
 def _with_comparisons(

@@ -50,7 +50,7 @@ class Study(Section):
         description="Tried for every method; or a list for each, all of one length."
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
-        min_length=1, description="Of initial weights and data order; three or more tell methods from chance."
+        min_length=1, description="Seeds of initial weights and data order; three or more tell methods from chance."
     )
     tuning_seeds: list[int] | None = Field(
         None,
@@ -60,9 +60,12 @@ class Study(Section):
     )
     margin: PositiveFloat = Field(description="Loss in nats per token by which a method may be worse and still equal.")
     test: str | None = Field(
-        None, description="File or Hub name whose items the chosen runs are judged on; nothing is chosen by it."
+        None,
+        description="File or Hub name whose items the chosen runs are judged on. No learning rate is chosen by it.",
     )
-    test_items: PositiveInt | None = Field(None, description="The first so many of them; None for all.")
+    test_items: PositiveInt | None = Field(
+        None, description="Judge by this many of those that are kept, from the start; None for all."
+    )
     ablate: list[str] = Field(
         default_factory=list,
         description="Methods also tested with their middle's output permuted among tokens, and replaced by its mean.",
@@ -88,7 +91,7 @@ class Study(Section):
             raise ValueError(f"tuning_seeds: {strange[0]} is not among the seeds, {self.seeds}")
         grids = self.learning_rates if isinstance(self.learning_rates, dict) else {}
         if grids and grids.keys() != self.methods.keys():
-            raise ValueError(f"learning_rates: a list for each method or one for all; methods: {known}")
+            raise ValueError(f"learning_rates must be one list for all methods, or a list for each method: {known}")
         if len({len(grid) for grid in grids.values()}) > 1:
             counts = ", ".join(f"{name}: {len(grid)}" for name, grid in grids.items())
             raise ValueError(f"learning_rates: every method gets the same number of trials; got {counts}")

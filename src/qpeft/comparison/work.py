@@ -18,6 +18,7 @@ from qpeft.comparison.neutral import neutral_text
 from qpeft.errors import StudyError
 from qpeft.evaluation import find_task, held_out_loss, score
 from qpeft.models import default_device, load_model, load_tokenizer
+from qpeft.models.reading import reading
 from qpeft.runs import hash_file, read_record
 from qpeft.runs.record import FILE_NAME
 from qpeft.training import Recipe
@@ -65,10 +66,6 @@ def measure_run(
     judged = chosen if test is None else load_held_out(judged_by(parsed.data, test, items), tokenizer)
     assert chosen is not None, "every trial holds a part out"
     assert judged is not None, "a test that is empty has been refused"
-    if len(judged.encoded) < 2:
-        raise StudyError(
-            f"{judged.source} is one item, from which nothing can be told of others. Judge by a larger test."
-        )
     scores = score(
         model,
         tokenizer,
@@ -85,7 +82,7 @@ def measure_run(
     return {
         "final": scores.to_dict() | {"samples": [vars(answer) for answer in scores.answers[:SAMPLES]]},
         "ablations": found,
-        "neutral": held_out_loss(model, neutral_text(tokenizer)).loss,
+        "neutral": held_out_loss(model, neutral_text(tokenizer, reading(model).positions)).loss,
     }
 
 

@@ -3,6 +3,7 @@
 from qpeft.data.answers import Answers, choose_answers
 from qpeft.data.batch import pad_batch
 from qpeft.data.encode import Encoded, encode, encode_all, encode_each
+from qpeft.data.ends import AnswerEnds, answer_ends, ends_note, save_ends, settle_ends
 from qpeft.data.example import Example, Message
 from qpeft.data.load import Reader, Source, load_examples
 from qpeft.data.mix import mix
@@ -13,6 +14,7 @@ from qpeft.data.store import StoredExamples, lengths, store_examples, to_dataset
 from qpeft.data.summary import EncodingSummary, summarize
 
 __all__ = [
+    "AnswerEnds",
     "Answers",
     "Encoded",
     "EncodingSummary",
@@ -22,10 +24,12 @@ __all__ = [
     "Reader",
     "Source",
     "StoredExamples",
+    "answer_ends",
     "choose_answers",
     "encode",
     "encode_all",
     "encode_each",
+    "ends_note",
     "hold_out",
     "hold_out_line",
     "lengths",
@@ -33,6 +37,8 @@ __all__ = [
     "mix",
     "pad_batch",
     "render_sample",
+    "save_ends",
+    "settle_ends",
     "split_by_opening",
     "split_digest",
     "store_examples",

@@ -51,7 +51,7 @@ def keys_of(turns: object, otherwise: TurnKeys) -> TurnKeys:
 
 def turns_of(row: Row) -> object:
     """What the row's column of turns holds; None without one."""
-    return next((row.values[column] for column in COLUMNS if row.values.get(column) is not None), None)
+    return next((row.structure(column) for column in COLUMNS if row.is_given(column)), None)
 
 
 def read_dialogue(row: Row, keys: TurnKeys, roles: Mapping[str, str]) -> list[Message]:
@@ -64,7 +64,8 @@ def read_dialogue(row: Row, keys: TurnKeys, roles: Mapping[str, str]) -> list[Me
 
     Raises: DataError for a turn that is none, or an unknown role.
     """
-    column = next((column for column in COLUMNS if column in row.values), COLUMNS[0])
+    there = [column for column in COLUMNS if column in row.values] or [COLUMNS[0]]
+    column = next(filter(row.is_given, there), there[0])
     return _with_system(read_turns(_listed_turns(turns_of(row), column, row), row, keys, roles), column, row)
 
 
@@ -104,7 +105,9 @@ def read_turns(turns: Sequence[object], row: Row, keys: TurnKeys, roles: Mapping
 def _listed_turns(turns: object, column: str, row: Row) -> list[object]:
     if not isinstance(turns, list) or not turns:
         raise DataError(f"{row.source}: '{column}' must be a list of turns; got {kind(turns)}.")
-    if row.values.get("tools"):
+    tools = row.values.get("tools")
+    # Data sets that keep the definitions as text write none as a blank or as an empty list.
+    if tools.strip() not in ("", "[]", "null") if isinstance(tools, str) else tools:
         raise DataError(f"{row.source}: 'tools' defines tools, which are not read; leave such dialogues out.")
     return turns
 

@@ -25,7 +25,8 @@ class Encoded:
     """Tokens of one example. `labels` equal `input_ids` where a token is trained on, else `IGNORED`.
 
     `cut`: tokens that did not fit in. `notes`: what a reader should know about the template's work, from `turns`.
-    `lengths`: tokens of each example, where several are packed into one.
+    `lengths`: tokens of each example, where several are packed into one. `lost`: place of the first token that would be
+    trained on, if all of them were cut off; else None.
     """
 
     input_ids: list[int]
@@ -34,6 +35,7 @@ class Encoded:
     notes: tuple[str, ...]
     source: str
     lengths: tuple[int, ...] = ()
+    lost: int | None = None
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, example: Example, *, max_length: int | None = None) -> Encoded:
@@ -51,7 +53,11 @@ def encode_all(
 
 
 def encode_each(
-    tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], *, max_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Iterable[Example],
+    *,
+    max_length: int | None = None,
+    keep_lost: bool = False,
 ) -> Iterator[Encoded]:
     """Tokens and labels of examples as they come, in their order.
 
@@ -59,6 +65,7 @@ def encode_each(
         tokenizer: a fast tokenizer; for dialogues, with a chat template.
         examples: dialogues or plain text.
         max_length: keep this many tokens of each example and cut off the rest; None keeps all.
+        keep_lost: whether examples may have their answer wholly cut off, as they are when they are counted.
 
     Raises: DataError if nothing of an example would be trained on; it names the first such example.
     """
@@ -66,11 +73,11 @@ def encode_each(
         raise DataError(f"{type(tokenizer).__name__} gives no offsets of its tokens; a fast tokenizer is needed.")
     if max_length is not None and max_length < 1:
         raise DataError(f"max_length must be at least 1, or None to cut nothing off; got {max_length}.")
-    return _encode(tokenizer, iter(examples), max_length)
+    return _encode(tokenizer, iter(examples), max_length, keep_lost)
 
 
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, examples: Iterator[Example], max_length: int | None
+    tokenizer: PreTrainedTokenizerBase, examples: Iterator[Example], max_length: int | None, keep_lost: bool
 ) -> Iterator[Encoded]:
     template, cut_off, total = ChatTemplate(tokenizer), [], 0
     while batch := list(islice(examples, BATCH)):
@@ -89,17 +96,24 @@ def _encode(
                     "the answer."
                 )
             kept = labels[:max_length]
-            if first >= len(kept):
-                cut_off.append((example.source, first))
             notes = tuple(dict.fromkeys(note for turn in turns for note in turn.notes))
-            yield Encoded(ids[:max_length], kept, len(labels) - len(kept), notes, example.source)
-    if cut_off:
-        source, first = cut_off[0]
-        needed = max(first for _, first in cut_off) + 1
-        raise DataError(
-            f"{source}: answer wholly cut off: starts at token {first}, max_length is {max_length} "
-            f"({len(cut_off)} of {total} examples). Shorten the data or raise max_length to {needed} or more."
-        )
+            lost = first if first >= len(kept) else None
+            one = Encoded(ids[:max_length], kept, len(labels) - len(kept), notes, example.source, lost=lost)
+            if lost is not None:
+                cut_off.append(one)
+            yield one
+    if cut_off and not keep_lost:
+        raise DataError(lost_answers(cut_off, total))
+
+
+def lost_answers(encoded: Sequence[Encoded], total: int) -> str:
+    """What is wrong with examples, so many of `total`, whose answers were wholly cut off, and what to do."""
+    first, needed = encoded[0], max(one.lost or 0 for one in encoded) + 1
+    return (
+        f"{first.source}: answer wholly cut off: starts at token {first.lost}, max_length is {len(first.input_ids)} "
+        f"({len(encoded)} of {total} examples). Raise data.max_length to {needed} or more, leave examples that are too "
+        "long out by data.drop_longer: true, or shorten the data."
+    )
 
 
 def _labels(ids: list[int], offsets: list[tuple[int, int]], turns: list[Turn]) -> list[int]:

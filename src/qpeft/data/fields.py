@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from math import isfinite
 
 from qpeft.data.describe import MAX_CHARACTERS, kind, listed
 from qpeft.data.example import Message
@@ -21,19 +22,37 @@ def require(columns: tuple[str, ...], row: Row) -> None:
             )
 
 
+NO_NUMBERS = {"nan", "inf", "infinity"}
+"""What programs write into a table where a number is missing or too large, sign and case apart."""
+
+
 def text_of(column: str, row: Row) -> str:
-    """The text or number in a column. Raises: DataError for anything else."""
+    """The text or number in a column. Raises: DataError for anything else, also for a number that is none.
+
+    Such numbers (NaN, infinities, 1e400) would be learned as the words "nan" and "inf". In CSV, which tells words and
+    numbers not apart, a cell that is nothing but one of these words is refused too.
+    """
     value = row.values[column]
     if isinstance(value, str):
+        if not row.is_typed and value.strip().lstrip("+-").lower() in NO_NUMBERS:
+            raise DataError(
+                f"{row.source}: '{column}' is {value.strip()}, which programs write for a number that is missing or "
+                "too large. Leave the row out; if the word is meant, write the data as JSONL."
+            )
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not isfinite(value):
+            raise DataError(
+                f"{row.source}: '{column}' must be text or a number; got {value}, a number that is missing or too "
+                "large. Leave the row out, or write what is to be learned as text."
+            )
         return str(value)
     raise DataError(f"{row.source}: '{column}' must be text or a number; got {kind(value)}.")
 
 
 def optional_text(column: str, row: Row) -> str:
     """As `text_of`, but empty text if the column is missing, null or blank."""
-    if row.values.get(column) is None:
+    if not row.is_given(column):
         return ""
     text = text_of(column, row)
     return text if text.strip() else ""

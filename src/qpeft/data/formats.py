@@ -84,7 +84,7 @@ def detect_format(rows: Sequence[Row]) -> RowFormat:
 def _fits(row_format: RowFormat, row: Row, *, null: bool) -> bool:
     if row_format.name in _TURN_KEYS:
         return any(column in row.values for column in COLUMNS) and row_format.name == _dialogue_name(row, null=null)
-    return all(column in row.values and (null or row.values[column] is not None) for column in row_format.columns)
+    return all(column in row.values and (null or row.is_given(column)) for column in row_format.columns)
 
 
 def _dialogue_name(row: Row, *, null: bool) -> str | None:
@@ -115,7 +115,7 @@ def alpaca_question(row: Row) -> list[Message]:
     """`instruction`, then on a new line `input` if there is one; `history` holds [question, answer] pairs before it."""
     system, extra = optional_text("system", row), optional_text("input", row)
     messages = [message("system", system, "'system'", row)] if system else []
-    history = row.values.get("history")
+    history = row.structure("history")
     if history is not None and not isinstance(history, list):
         raise DataError(f"{row.source}: 'history' must be a list of [question, answer] pairs; got {kind(history)}.")
     for number, pair in enumerate(history or [], start=1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from math import inf
 
 from qpeft.data.describe import listed
 from qpeft.data.example import ROLES, Example, Message
@@ -49,8 +50,8 @@ class Source:
             raise DataError(f"limit must be at least 1; got {self.limit}.")
         if self.system is not None and not self.system.strip():
             raise DataError("The system message is blank. Leave it out to use that of the chat template.")
-        if not self.weight > 0:
-            raise DataError(f"{self.path}: the weight of a source must be above 0; got {self.weight}.")
+        if not 0 < self.weight < inf:
+            raise DataError(f"{self.path}: the weight of a source must be a number above 0; got {self.weight}.")
         if wrong := [role for role in self.roles.values() if role not in ROLES]:
             raise DataError(f"roles stand for {listed(ROLES)}; got {listed(wrong)}.")
         if self.format is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from qpeft.data.describe import kind
 from qpeft.errors import DataError
@@ -20,10 +21,31 @@ MAX_LINE = 32 * 2**20
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its columns, and where it stands, as "file:line" or "name, row n"."""
+    """One row: its columns, and where it stands, as "file:line" or "name, row n".
+
+    `is_typed`: False for a row of CSV, of which every value is text.
+    """
 
     values: Mapping[str, object]
     source: str
+    is_typed: bool = True
+
+    def is_given(self, column: str) -> bool:
+        """Whether there is something in a column: it is not null, nor a blank cell of CSV, which has no other null."""
+        value = self.values.get(column)
+        return value is not None and (self.is_typed or bool(str(value).strip()))
+
+    def structure(self, column: str) -> object:
+        """The value of a column that holds a list or nothing; a list that is written as text is read as JSON.
+
+        Raises: DataError for text that begins as a list does and is no JSON, such as Python's with single quotes.
+        """
+        value = self.values.get(column)
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return _parse_json(value, f"{self.source}: '{column}'", hint=" A list in a cell is written as JSON.")
+        return value if value.strip() else None
 
 
 def read_rows(source: str, *, split: str) -> Iterator[Row]:
@@ -94,30 +116,46 @@ def _json_array_rows(path: Path) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in text_lines(path)), strict=True)
+    # Python's limit of 131,072 characters a cell is the whole process's, so it is raised and never lowered.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
+    first, size = 1, 0  # line and characters of the row that is being read
+
+    def lines() -> Iterator[str]:
+        nonlocal size
+        for _, line in text_lines(path):
+            size += len(line)
+            if size > MAX_LINE:
+                raise DataError(
+                    f"{path}:{first}: the row that begins here is longer than {MAX_LINE // 2**20} MiB; perhaps a quote "
+                    "is opened and never closed."
+                )
+            yield line
+
+    reader = csv.reader(lines(), strict=True)
     try:
         header = next(reader, None)
         if header is None:
             return
         if len(set(header)) < len(header):
             raise DataError(f"{path}:1: a column name appears twice in {header}.")
-        for cells in filter(None, reader):  # a blank line has no cells
-            source = f"{path}:{reader.line_num}"
+        first, size = reader.line_num + 1, 0
+        for cells in reader:
+            source, first, size = f"{path}:{reader.line_num}", reader.line_num + 1, 0
+            if not cells:
+                continue  # a blank line
             if len(cells) != len(header):
                 raise DataError(f"{source}: {len(cells)} cells, but the header has {len(header)} columns.")
-            yield Row(dict(zip(header, cells, strict=True)), source)
+            yield Row(dict(zip(header, cells, strict=True)), source, is_typed=False)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: malformed CSV: {error}.") from error
+        begun = f" in the row that begins at line {first}" if first < reader.line_num else ""
+        raise DataError(f"{path}:{reader.line_num}: malformed CSV{begun}: {error}.") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
     from datasets import load_dataset  # noqa: PLC0415  (takes a second to import)
 
-    def load() -> Iterable[Mapping[str, object]]:
-        rows: Iterable[Mapping[str, object]] = load_dataset(
-            "parquet", data_files=str(path.absolute()), split="train", streaming=True
-        )
-        return rows
+    def load() -> Any:
+        return load_dataset("parquet", data_files=str(path.absolute()), split="train", streaming=True)
 
     return _vendor_rows(load, str(path), "is no readable Parquet file")
 
@@ -127,9 +165,8 @@ def _hub_rows(source: str, split: str) -> Iterator[Row]:
 
     name, _, config = source.partition(":")
 
-    def load() -> Iterable[Mapping[str, object]]:
-        rows: Iterable[Mapping[str, object]] = load_dataset(name, config or None, split=split)
-        return rows
+    def load() -> Any:
+        return load_dataset(name, config or None, split=split)
 
     return _vendor_rows(load, f"{source} ({split})", "cannot be loaded as a file here or a dataset of the Hub")
 
@@ -142,15 +179,29 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _vendor_rows(load: Callable[[], Iterable[Mapping[str, object]]], source: str, problem: str) -> Iterator[Row]:
+def _vendor_rows(load: Callable[[], Any], source: str, problem: str) -> Iterator[Row]:
     from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
     try:
-        for number, values in enumerate(load(), start=1):
-            yield Row(values, f"{source}, row {number}")
+        rows = load()
+        short = _short_floats(getattr(rows, "features", None) or {})
+        for number, values in enumerate(rows, start=1):
+            mended = {name: float(str(to(values[name]))) for name, to in short.items() if values[name] is not None}
+            yield Row({**values, **mended}, f"{source}, row {number}")
     except (DatasetsError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{source} {problem}: {reason}") from error
+
+
+def _short_floats(features: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of numbers of 16 and 32 bits, each with their type.
+
+    Python has 64 bits, with which the 0.1 of 32 bits reads 0.10000000149011612, and would be learned so.
+    """
+    import numpy as np  # noqa: PLC0415  (only here is a number of another width)
+
+    kinds = {name: getattr(feature, "dtype", None) for name, feature in features.items()}
+    return {name: np.dtype(kind).type for name, kind in kinds.items() if kind in ("float16", "float32")}
 
 
 def text_lines(path: Path, *, longest: int | None = None) -> Iterator[tuple[int, str]]:

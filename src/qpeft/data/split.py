@@ -23,7 +23,7 @@ def hold_out(examples: Sequence[Example], amount: float) -> tuple[list[Example],
     training = [example for example in examples if example.digest > line]
     held_out = [example for example in examples if example.digest <= line]
     if not training or not held_out:
-        fault = "is none" if training else "cannot be held out with any left to train on"
+        fault = "is no number of examples to hold out" if training else "cannot be held out with any left to train on"
         raise DataError(f"Of {len(examples)} examples, {amount} {fault}.")
     return training, held_out
 

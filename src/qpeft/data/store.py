@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SHARD = 4000
 """Examples of a shard: all that is held in memory at once."""
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when the files look otherwise, so that older ones are not read."""
 
 COLUMNS = ("input_ids", "labels")
@@ -97,7 +97,8 @@ def _store(
             shards.append(Dataset.from_file(str(path)))
     if not shards:
         raise DataError(
-            f"No token is trained on: there are no examples, or each of {summary.left_out:,} is too long to be kept."
+            f"No token is trained on: there are no examples, or each of {summary.left_out:,} is too long to be kept. "
+            "Raise data.max_length, or cut them off with data.drop_longer: false."
         )
     return StoredExamples(concatenate_datasets(shards), summary, whole.hexdigest())
 
@@ -113,6 +114,7 @@ def _write(path: Path, encoded: list[Encoded], left_out: int, digest: str) -> En
             "cut": pyarrow.int32(),
             "notes": pyarrow.list_(pyarrow.string()),
             "source": pyarrow.string(),
+            "lost": pyarrow.int32(),
         }
     )
     summary, temporary = summarize(encoded, left_out=left_out), path.with_suffix(".partial")

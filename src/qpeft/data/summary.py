@@ -14,8 +14,8 @@ class EncodingSummary:
     """Numbers about encoded examples; tokens are counted after truncation.
 
     `truncated`: examples of which a part was cut off. `longest`: most tokens in one example. `left_out`: examples that
-    were too long to be kept. `notes`: remarks about what the chat template does, with the number of examples each holds
-    for. Summaries of parts add up to that of the whole.
+    were too long to be kept. `lost`: examples whose answers were wholly cut off. `notes`: remarks about what the chat
+    template does, with the number of examples each holds for. Summaries of parts add up to that of the whole.
     """
 
     examples: int = 0
@@ -24,6 +24,7 @@ class EncodingSummary:
     truncated: int = 0
     longest: int = 0
     left_out: int = 0
+    lost: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -39,14 +40,16 @@ class EncodingSummary:
             self.truncated + other.truncated,
             max(self.longest, other.longest),
             self.left_out + other.left_out,
+            self.lost + other.lost,
             Counter(self.notes) + Counter(other.notes),
         )
 
     def __str__(self) -> str:
         left_out = f", {self.left_out:,} longer ones left out" if self.left_out else ""
+        lost = f", {self.lost:,} of which lose all of their answer" if self.lost else ""
         return (
             f"{self.examples:,} examples, {self.tokens:,} tokens, {self.trained_tokens:,} trained on "
-            f"({self.trained_share:.1%}), longest {self.longest:,}, truncated {self.truncated:,}{left_out}"
+            f"({self.trained_share:.1%}), longest {self.longest:,}, truncated {self.truncated:,}{lost}{left_out}"
         )
 
 
@@ -59,5 +62,6 @@ def summarize(encoded: Sequence[Encoded], *, left_out: int = 0) -> EncodingSumma
         truncated=sum(one.cut > 0 for one in encoded),
         longest=max((len(one.input_ids) for one in encoded), default=0),
         left_out=left_out,
+        lost=sum(one.lost is not None for one in encoded),
         notes=Counter(note for one in encoded for note in one.notes),
     )

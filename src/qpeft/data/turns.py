@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ SHORTENED = (
     "not trained on (data.answers: each trains on all)"
 )
 UNENDED = "no end-of-turn token follows an answer, so the model does not learn to stop"
+MARK_LENGTH = 3
+"""Characters of ordinary text after an answer that are taken for an end of turn: fewer, such as a full stop, also stand
+inside answers."""
 UNPROMPTED = "the generation prompt of the chat template ends in text that the training dialogue does not have there"
 
 
@@ -32,13 +36,15 @@ UNPROMPTED = "the generation prompt of the chat template ends in text that the t
 class Turn:
     """One assistant turn: characters [start, end) of the rendered text, its end-of-turn token included.
 
-    `trained`: whether the model should learn to say it.
+    `trained`: whether the model should learn to say it. `ending`: the end-of-turn token as text, with space
+    before it; "" without one.
     """
 
     start: int
     end: int
     notes: tuple[str, ...]
     trained: bool = True
+    ending: str = ""
 
 
 class ChatTemplate:
@@ -51,7 +57,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         # Longest first, so that a token that begins with another one is found. Not only those called special:
         # "<|im_end|>" is an ordinary added token in some models.
-        added = sorted({*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}, key=len, reverse=True)
+        added = sorted(added_tokens(tokenizer), key=len, reverse=True)
         # Some tokenizers name a first token that they do not put before a text, such as SmolLM2's.
         begun = list(tokenizer("a")["input_ids"][:1]) == [tokenizer.bos_token_id]
         self._start = str(tokenizer.bos_token) if begun else ""
@@ -75,7 +81,8 @@ class ChatTemplate:
         Raises: DataError if an answer cannot be found in the text because the template does not print it as one piece.
         """
         if example.is_plain:
-            return [Turn(0, len(text), () if self._tokenizer.eos_token else (UNENDED,))]
+            ending = str(self._tokenizer.eos_token or "")
+            return [Turn(0, len(text), () if ending else (UNENDED,), ending=ending)]
         messages = example.messages
         places = [i for i, message in enumerate(messages) if message.role == "assistant" and message.trained]
         return [self._turn(example, place, text) for place in places]
@@ -92,14 +99,31 @@ class ChatTemplate:
         if not prompted and not text.startswith(before):
             raise DataError(f"{source}: the chat template changes what stands before the answer of turn {place + 1}.")
         start, answer_end = len(prompt if prompted else before), len(text) - len(after[0])
-        ending = self._ending.match(after[0]) if self._ending else None
+        token = self._ending.match(after[0]) if self._ending else None
+        ending = token[0] if token else self._written_ending if after[0].startswith(self._written_ending) else ""
         answer = messages[place].content.strip()
         rewritten = answer not in text[start:answer_end]
         if rewritten and place + 1 < len(messages) and answer in self._render(messages[: place + 1], source):
             return Turn(start, answer_end, (SHORTENED,), trained=False)
-        claims = {REWRITTEN: rewritten, UNENDED: ending is None, UNPROMPTED: not prompted}
+        claims = {REWRITTEN: rewritten, UNENDED: not ending, UNPROMPTED: not prompted}
         notes = tuple(note for note, holds in claims.items() if holds)
-        return Turn(start, answer_end + (ending.end() if ending else 0), notes)
+        return Turn(start, answer_end + len(ending), notes, ending=ending)
+
+    @cached_property
+    def _written_ending(self) -> str:
+        """The mark in ordinary text that the template prints after an answer, whether or not more follows.
+
+        Such as ChatML's, for a tokenizer to which its tokens were never added. "" if there is none.
+        """
+        question, placeholder = Message("user", "\ue000"), "\ue001"
+        exchange = [question, Message("assistant", placeholder)]
+        try:
+            last = self._render(exchange, "a dialogue").split(placeholder)
+            earlier = self._render([*exchange, *exchange], "a dialogue").split(placeholder)
+        except DataError:
+            return ""
+        mark = last[-1].rstrip() if (len(last), len(earlier)) == (2, 3) else ""
+        return mark if len(mark.strip()) >= MARK_LENGTH and earlier[1].startswith(mark) else ""
 
     def _render(self, messages: Sequence[Message], source: str, *, generation: bool = False) -> str:
         if not self._tokenizer.chat_template:
@@ -110,3 +134,8 @@ class ChatTemplate:
         except Exception as error:  # a template is a program: it may divide by zero
             raise DataError(f"{source}: the chat template refuses the dialogue: {error}.") from error
         return str(text)
+
+
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Tokens that are found in a text before it is split into any others."""
+    return {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}

@@ -45,9 +45,10 @@ class Budget:
     def __post_init__(self) -> None:
         for field in fields(self):
             limit = getattr(self, field.name)
-            # `not limit >= 0` also catches NaN.
-            if limit is not None and not limit >= 0:
-                raise BudgetError(f"{field.name} must be at least 0, or None for no limit; got {limit}.")
+            # `not limit >= 0` also catches NaN; true would be a limit of 1.
+            is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+            if limit is not None and not (is_number and limit >= 0):
+                raise BudgetError(f"{field.name} must be a number of at least 0, or None for no limit; got {limit!r}.")
 
     def check(self, spent: Cost, asked: Cost) -> None:
         """Raises: BudgetError if `asked` does not fit beside `spent`, saying what is spent, asked and left."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from qpeft.circuits import Circuit, Operation
 from qpeft.devices.mitigation import AbstractMitigation, check_suits
 from qpeft.devices.mitigation.reading import read
-from qpeft.devices.protocol import AbstractDevice, Distribution, run
+from qpeft.devices.protocol import AbstractDevice, Distribution, device_shots, run
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise.outcomes import TO_Z_BASIS
 from qpeft.simulation.shots import measurement_bases
@@ -82,7 +82,7 @@ class DeviceCall:
         key: of this call.
         mitigation: of errors, in all values; None for values as they come.
 
-    Raises: DeviceError if the mitigation does not suit the device.
+    Raises: ShotsError if the device takes no such number; DeviceError if the mitigation does not suit the device.
     """
 
     circuit: Circuit
@@ -93,8 +93,10 @@ class DeviceCall:
     mitigation: AbstractMitigation | None = None
 
     def __post_init__(self) -> None:
+        capabilities = self.device.capabilities()
+        object.__setattr__(self, "shots", device_shots(capabilities, self.shots))
         if self.mitigation is not None:
-            check_suits(self.mitigation, self.device.capabilities())
+            check_suits(self.mitigation, capabilities)
 
     def values(self, bound: Sequence[Operations]) -> Values:
         """Expectation values for the circuit's operations with numbers for angles, (len(bound), num_observables).

@@ -10,12 +10,16 @@ from qpeft.devices import jobs
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.journal import Batch, BatchState, Journal, Request
 from qpeft.devices.journal.owner import is_alive, is_this_process
+from qpeft.devices.markers import marker_circuit
 from qpeft.devices.protocol import AbstractDevice, JobState, check_request
-from qpeft.errors import JobError, JournalError
+from qpeft.errors import CredentialsError, DeviceError, JobError, JournalError, OrderError
 
 FIRST_PAUSE = 0.02
 SECONDS_BETWEEN_NOTES = 10.0
 """How often waiting time is written down while nothing else is."""
+TROUBLED_PAUSES = (2.0, 8.0, 30.0)
+"""Before a device that did not answer about a job is asked again, in longest pauses between questions."""
+SHOWN_JOBS = 3
 SENT = {BatchState.INTENDED, BatchState.SUBMITTED}
 ENDED = {BatchState.FAILED, BatchState.CANCELLED}
 
@@ -45,13 +49,25 @@ class Completion:
     def __post_init__(self) -> None:
         capabilities = self.device.capabilities()
         self._keeps_jobs, self._is_remote = capabilities.keeps_jobs, capabilities.is_remote
+        self._unanswered = 0  # questions in a row
 
     def run(self, batches: Sequence[Batch]) -> None:
         """Until every batch is finished.
 
         Raises: JobError, JournalError, BudgetError or what the device raises, as `JournalledRunner` says; what is at
-            the device is fetched first where something else blocks the call.
+            the device is fetched first where something else blocks the call. An error that leaves jobs at the device
+            says that they are safe.
         """
+        try:
+            self._run(batches)
+        except (JobError, OrderError):  # of a job that may not be safe, or says itself what to do
+            raise
+        except DeviceError as error:
+            if self._keeps_jobs and (waiting := self._at_the_device(batches)):
+                error.args = (f"{error} {_safe(waiting)}",)
+            raise
+
+    def _run(self, batches: Sequence[Batch]) -> None:
         clock = _Clock(self.journal, batches[0])
         batches = [self._ask_again(batch) if batch.state in ENDED else batch for batch in batches]
         blocked = [error for error in map(self._blocks, batches) if error is not None]
@@ -70,6 +86,13 @@ class Completion:
                 f"{'; '.join(self.failures)}. Results of all other batches are kept. To send what failed again, start "
                 "the run again."
             )
+
+    def _at_the_device(self, batches: Sequence[Batch]) -> list[Batch]:
+        try:
+            now = [self.journal.batch(batch.number) for batch in batches]
+        except JournalError:  # the error at hand may be that of the disk
+            return []
+        return [batch for batch in now if batch.state is BatchState.SUBMITTED]
 
     def _ask_again(self, batch: Batch) -> Batch:
         """A batch that ended without results, as it is to be gone on with."""
@@ -112,7 +135,11 @@ class Completion:
             self._send(batch, asked=sum((later.cost for later in planned[number:]), Cost()))
 
     def _send(self, batch: Batch, *, asked: Cost) -> None:
-        circuits = [self.request.circuits[content] for content, _ in self.journal.circuits(batch)]
+        known = self.journal.markers(batch)
+        circuits = [
+            marker_circuit(known[place]) if place in known else self.request.circuits[content]
+            for place, (content, _) in enumerate(self.journal.circuits(batch))
+        ]
         # Before the intention, since afterwards an error of the device may mean that a job exists.
         check_request(self.device.capabilities(), circuits, batch.shots)
         if jobs.send(self.journal, self.device, batch, circuits, budget=self.budget, asked=asked):
@@ -136,7 +163,7 @@ class Completion:
         if batch.state is BatchState.PLANNED:  # another process was to send it, and was refused
             self._send(batch, asked=batch.cost)
         elif batch.state is BatchState.SUBMITTED:
-            jobs.collect(self.journal, self.device, batch)
+            self._collect(batch)
             batch = self.journal.batch(batch.number)
         if batch.state in ENDED:
             self.failures.append(f"{batch}, job {batch.job_id}, {batch.state.value}: {batch.message or 'no reason'}")
@@ -144,6 +171,24 @@ class Completion:
             self.sent_to.pop(batch.number, None)
             return True
         return False
+
+    def _collect(self, batch: Batch) -> None:
+        """Ask after a batch, and again where the device only failed to answer: the job itself is none the worse."""
+        while not self._is_answered(batch):
+            time.sleep(TROUBLED_PAUSES[self._unanswered - 1] * self.longest_pause)
+
+    def _is_answered(self, batch: Batch) -> bool:
+        """Raises: what will not be otherwise when asked again; anything, after as many questions as have pauses."""
+        try:
+            jobs.collect(self.journal, self.device, batch)
+        except DeviceError as error:
+            is_final = isinstance(error, (JobError, CredentialsError, JournalError, OrderError))
+            if is_final or not self._keeps_jobs or self._unanswered == len(TROUBLED_PAUSES):
+                raise
+            self._unanswered += 1
+            return False
+        self._unanswered = 0
+        return True
 
     def _is_over_elsewhere(self, batch: Batch) -> bool:
         """For a job in the memory of a process: wait while that is another one that lives; else plan it anew.
@@ -160,6 +205,15 @@ class Completion:
             )
         self.journal.move(batch, SENT, BatchState.PLANNED, message="its job ended with the process that had it")
         return False
+
+
+def _safe(waiting: Sequence[Batch]) -> str:
+    names = ", ".join(f"job {batch.job_id} of batch {batch.number}" for batch in waiting[:SHOWN_JOBS])
+    more = f" and {len(waiting) - SHOWN_JOBS} more" if len(waiting) > SHOWN_JOBS else ""
+    return (
+        f"What is at the device is safe: the journal has {names}{more}. Nothing is sent or paid for twice: the same "
+        "training command with `--resume` goes on from there, and `qpeft jobs resume` fetches it without the run."
+    )
 
 
 class _Clock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from qpeft.devices.mitigation import AbstractMitigation
 from qpeft.devices.protocol import AbstractDevice
 from qpeft.devices.rows import Rows, check_rows
 from qpeft.errors import GradientError
+from qpeft.simulation.autograd import FirstOrder
 
 
 class DeviceValues(NamedTuple):
@@ -130,22 +130,24 @@ def backward_shots(
     return found.shots(circuit, Wanted(inputs, weights), num_rows, shots) * num_versions(mitigation)
 
 
-class _DeviceExpectations(torch.autograd.Function):
+class _DeviceExpectations(FirstOrder):
     @staticmethod
     def forward(
-        ctx: Any,
         call: DeviceCall,
-        gradient: AbstractGradient | None,
-        on_gradients: OnGradients | None,
+        _gradient: AbstractGradient | None,
+        _on_gradients: OnGradients | None,
         inputs: Tensor,
         weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.call, ctx.gradient, ctx.on_gradients = call, gradient, on_gradients
-        ctx.save_for_backward(inputs, weights)
         estimates = call.estimates(Rows.side_by_side(inputs, weights).bind(call.circuit))
         found, errors = (inputs.new_tensor(array) for array in estimates)
-        ctx.mark_non_differentiable(errors)
         return found, errors
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.call, ctx.gradient, ctx.on_gradients, *angles = inputs
+        ctx.save_for_backward(*angles)
+        ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _errors_grad: Tensor) -> tuple[None, None, None, Tensor, Tensor]:
@@ -158,12 +160,11 @@ class _DeviceExpectations(torch.autograd.Function):
         return None, None, None, input_grad, weight_grad
 
 
-class _Products(torch.autograd.Function):
+class _Products(FirstOrder):
     """The backward pass as a Function of its own, so that its own backward pass can say that there is none."""
 
     @staticmethod
     def forward(
-        _: Any,
         call: DeviceCall,
         gradient: AbstractGradient,
         on_gradients: OnGradients | None,
@@ -176,6 +177,10 @@ class _Products(torch.autograd.Function):
         if on_gradients is not None:
             on_gradients(found)
         return found.inputs, found.weights
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Any, ...], _output: tuple[Tensor, Tensor]) -> None:
+        pass
 
     @staticmethod
     def backward(_: Any, *__: Tensor) -> None:

@@ -9,8 +9,9 @@ from qpeft.circuits import Circuit
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.journal import Batch, BatchState, Journal
 from qpeft.devices.journal.owner import sending
+from qpeft.devices.markers import check_order
 from qpeft.devices.protocol import AbstractDevice, JobState, JobStatus, check_results
-from qpeft.errors import CredentialsError, JobError, JournalError, RefusedError
+from qpeft.errors import CredentialsError, JobError, JournalError, OrderError, RefusedError
 
 IN_HAND = {BatchState.SUBMITTED}
 ENDED = {JobState.FAILED: BatchState.FAILED, JobState.CANCELLED: BatchState.CANCELLED}
@@ -103,13 +104,24 @@ def look(device: AbstractDevice, batch: Batch) -> JobStatus:
 def collect(journal: Journal, device: AbstractDevice, batch: Batch) -> JobStatus:
     """Ask after a submitted batch, and write its results down, or that it failed, if it is over.
 
-    Raises: JobError or DeviceError from the device; the batch then stays submitted, and can be collected again.
+    Raises: JobError or DeviceError from the device; OrderError if results are not in the order of their circuits, and
+        what came is kept apart. The batch then stays submitted, and can be collected again.
     """
     status = look(device, batch)
     if status.state is JobState.FINISHED:
         assert batch.job_id is not None
-        distributions = device.fetch(batch.job_id)
-        check_results([Circuit(num_qubits, ()) for _, num_qubits in journal.circuits(batch)], distributions)
+        try:
+            distributions = device.fetch(batch.job_id)
+            check_results([Circuit(num_qubits, ()) for _, num_qubits in journal.circuits(batch)], distributions)
+            check_order(journal.markers(batch), distributions, batch.shots)
+        except OrderError as error:
+            journal.reject(batch, str(error), error.replies)
+            raise OrderError(
+                f"{batch}, job {batch.job_id}: {error} Nothing of it is used. What came is paid for and kept in the "
+                f"journal {journal.path} (`qpeft jobs export --rejected`), and the job can be asked for again: start "
+                f"once more, for a training run with `--resume`. If it stays so: {ways_out(batch)}.",
+                error.replies,
+            ) from error
         journal.finish(batch, distributions)
     elif status.state.is_final:
         journal.move(batch, IN_HAND, ENDED[status.state], message=status.message)

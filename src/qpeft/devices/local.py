@@ -13,9 +13,11 @@ from qpeft.circuits import GATES, Circuit, Input
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobStatus, check_request
 from qpeft.errors import DeviceError, NoiseError
+from qpeft.simulation.checks import whole_number
 from qpeft.simulation.noise import NoiseModel, SampleKey, density
 from qpeft.simulation.noise.counter import Stream
 from qpeft.simulation.noise.outcomes import outcome_probabilities
+from qpeft.simulation.shots import sampled
 from qpeft.simulation.states import MAX_QUBITS
 
 NUMBERS_PER_BLOCK = 2**20
@@ -38,10 +40,10 @@ class LocalDevice(AbstractDevice):
 
     def __init__(self, *, num_qubits: int | None = None, seed: int = 0, noise: NoiseModel | None = None) -> None:
         largest = MAX_QUBITS if noise is None else min(density.MAX_QUBITS, len(noise.qubits))
-        self._num_qubits = largest if num_qubits is None else num_qubits
+        self._num_qubits = largest if num_qubits is None else whole_number(num_qubits) or 0
         if not 1 <= self._num_qubits <= largest:
             kind = "without noise" if noise is None else "with this noise model"
-            raise DeviceError(f"local simulates 1 to {largest} qubits {kind}; got num_qubits={num_qubits}.")
+            raise DeviceError(f"local simulates 1 to {largest} qubits {kind}; got num_qubits={num_qubits!r}.")
         if noise is not None:
             noise.check_covers(Circuit(self._num_qubits, ()))
         self._seed, self._noise = SampleKey(seed).seed, noise
@@ -62,7 +64,7 @@ class LocalDevice(AbstractDevice):
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
         """Keep a job for later. Raises: as `check_request`, and DeviceError if the noise model lacks an edge."""
-        check_request(self.capabilities(), circuits, shots)
+        shots = check_request(self.capabilities(), circuits, shots)
         if self._noise is not None:
             _check_all(self._noise, circuits)
         kept, number = tuple(circuits), next(self._numbers)
@@ -90,7 +92,7 @@ class LocalDevice(AbstractDevice):
             for place, row in zip(places, probabilities, strict=True):
                 if shots is not None:
                     key = SampleKey(self._seed, step=number, module="local", call=place)
-                    row = _shares(row, Stream(key).uniforms(shots))  # noqa: PLW2901
+                    row = sampled(row[None], Stream(key), shots)[0].double() / shots  # noqa: PLW2901
                 results[place] = _distribution(row, circuits[place].num_qubits)
         return results
 
@@ -133,13 +135,6 @@ def _skeleton(circuit: Circuit) -> Circuit:
 def _angles(circuit: Circuit) -> list[float]:
     """The numbers of a bound circuit, radians, in the order of its gates."""
     return [operation.angle for operation in circuit.operations if isinstance(operation.angle, (int, float))]
-
-
-def _shares(probabilities: Tensor, draws: Tensor) -> Tensor:
-    cumulative = probabilities.cumsum(0)
-    # right=True: the first outcome whose cumulative probability exceeds the draw, never one of probability 0.
-    outcomes = torch.searchsorted(cumulative, draws * cumulative[-1], right=True).clamp(max=len(cumulative) - 1)
-    return torch.bincount(outcomes, minlength=len(cumulative)).double() / len(draws)
 
 
 def _distribution(shares: Tensor, num_qubits: int) -> Distribution:

@@ -106,11 +106,13 @@ class PennyLaneDevice(AbstractDevice):
             # What becomes of a circuit behind a plugin is not known, so the worse is taken.
             simplifies_circuits=not self._is_ours,
             chooses_qubits=not self._is_ours,
+            # A plugin's answers are a list without names, put together from whatever its cloud returns.
+            answers_by_place=self._is_remote,
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
         """Keep a job for its first poll. Raises: as `check_request`; nothing was sent then."""
-        check_request(self.capabilities(), circuits, shots)
+        shots = check_request(self.capabilities(), circuits, shots)
         kept = tuple(circuits)
         return self._jobs.add(lambda: self._run(kept, shots))
 

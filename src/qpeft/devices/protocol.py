@@ -14,7 +14,9 @@ from enum import Enum
 from typing import TypeAlias
 
 from qpeft.circuits import Circuit
+from qpeft.devices import markers
 from qpeft.errors import DeviceError, JobError, ShotsError
+from qpeft.simulation.checks import check_shots
 from qpeft.simulation.noise import NoiseModel
 
 Distribution: TypeAlias = dict[str, float]
@@ -45,6 +47,8 @@ class Capabilities:
         corrects_readout: whether readout errors are taken out of distributions before they come back.
         simplifies_circuits: whether gates that undo each other may be left out.
         chooses_qubits: whether circuits of one width may run on different qubits of a chip.
+        answers_by_place: whether nothing in an answer says which circuit it is of. Then jobs hold circuits of known
+            outcome as well, which are paid for and show whether the order is right (`devices.markers`).
     """
 
     name: str
@@ -61,6 +65,16 @@ class Capabilities:
     corrects_readout: bool = False
     simplifies_circuits: bool = False
     chooses_qubits: bool = False
+    answers_by_place: bool = False
+
+    def num_markers(self, num_circuits: int) -> int:
+        """How many circuits of known outcome a job of so many others holds beside them."""
+        return markers.num_markers(num_circuits) if self.answers_by_place else 0
+
+    @property
+    def circuits_per_job(self) -> int | None:
+        """How many circuits a full job holds beside those of known outcome; None for no limit."""
+        return None if self.max_circuits is None else self.max_circuits - self.num_markers(self.max_circuits)
 
 
 class JobState(Enum):
@@ -149,18 +163,29 @@ class AbstractDevice(ABC):
         """What the device says of its own errors; None if it says nothing or has none."""
 
 
-def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots: int | None) -> None:
-    """Everything that can be known to fail before something is sent.
+def device_shots(capabilities: Capabilities, shots: int | None) -> int | None:
+    """Shots per circuit as an int, whatever type of integer came; None for exact values.
+
+    Raises: ShotsError if the device takes no such number.
+    """
+    name, remedy = capabilities.name, "For exact values use 'local' with shots=None."
+    if shots is None:
+        if not capabilities.can_be_exact:
+            raise ShotsError(f"{name} samples, so shots must be at least 1; got None. {remedy}")
+        return None
+    number = check_shots(shots, f"{name} samples", remedy)
+    if capabilities.max_shots is not None and number > capabilities.max_shots:
+        raise ShotsError(f"{name} takes at most {capabilities.max_shots:,} shots per circuit; got {number:,}.")
+    return number
+
+
+def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots: int | None) -> int | None:
+    """Everything that can be known to fail before something is sent; returns shots as `device_shots` does.
 
     Raises: ShotsError or DeviceError, saying what came and what the device takes.
     """
     name = capabilities.name
-    if shots is None and not capabilities.can_be_exact:
-        raise ShotsError(f"{name} samples, so shots must be at least 1; got None. For exact values use 'local'.")
-    if shots is not None and shots < 1:
-        raise ShotsError(f"{name} samples, so shots must be at least 1; got {shots}. For exact values use 'local'.")
-    if shots is not None and capabilities.max_shots is not None and shots > capabilities.max_shots:
-        raise ShotsError(f"{name} takes at most {capabilities.max_shots:,} shots per circuit; got {shots:,}.")
+    shots = device_shots(capabilities, shots)
     if capabilities.max_circuits is not None and len(circuits) > capabilities.max_circuits:
         raise DeviceError(f"{name} takes at most {capabilities.max_circuits} circuits a job; got {len(circuits)}.")
     for circuit in circuits:
@@ -171,6 +196,7 @@ def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots
         unknown = {operation.gate_name for operation in circuit.operations} - capabilities.gate_names
         if unknown:
             raise DeviceError(f"{name} has no gate {', '.join(sorted(unknown))}; use another ansatz.")
+    return shots
 
 
 def check_results(circuits: Sequence[Circuit], results: Sequence[Distribution]) -> None:
@@ -190,16 +216,26 @@ def run(
 ) -> list[Distribution]:
     """Submit, wait and fetch, in as many jobs as the device needs.
 
-    Raises: what the device raises; JobError if a job fails or is cancelled.
+    Raises: what the device raises; JobError if a job fails or is cancelled; OrderError if results are out of order.
     """
-    size = device.capabilities().max_circuits or max(1, len(circuits))
-    jobs = [device.submit(circuits[first : first + size], shots) for first in range(0, len(circuits), size)]
+    capabilities = device.capabilities()
+    size = capabilities.circuits_per_job or max(1, len(circuits))
+    jobs: list[tuple[str, list[Circuit], dict[int, str]]] = []
+    for first in range(0, len(circuits), size):
+        asked, known = circuits[first : first + size], {}
+        if capabilities.answers_by_place:
+            widest = max(circuit.num_qubits for circuit in asked)
+            known = markers.draw_markers(repr((list(asked), shots)), len(asked), widest)
+        sent = markers.with_markers(asked, known)
+        jobs.append((device.submit(sent, shots), sent, known))
     results: list[Distribution] = []
-    for job_id in jobs:
+    for job_id, sent, known in jobs:
         while not (status := device.poll(job_id)).state.is_final:
             time.sleep(seconds_between_polls)
         if status.state is not JobState.FINISHED:
             raise JobError(f"Job {job_id} {status.state.value}: {status.message or 'the device gives no reason'}.")
-        results += device.fetch(job_id)
-    check_results(circuits, results)
+        found = device.fetch(job_id)
+        check_results(sent, found)
+        markers.check_order(known, found, shots)
+        results += [result for place, result in enumerate(found) if place not in known]
     return results

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -50,8 +50,12 @@ def _checked(name: str, device_class: type[AbstractDevice], options: dict[str, A
     lenient = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
 
     def check(option: str, value: Any) -> Any:
+        # pydantic would take true, which YAML reads from yes and on, for 1.
+        wanted = types.get(option, Any)
+        if isinstance(value, bool) and {int, float} & {wanted, *get_args(wanted)} and bool not in get_args(wanted):
+            raise DeviceError(f"Option {option!r} of device {name!r}: a number is needed; got {value!r}.")
         try:
-            return TypeAdapter(types.get(option, Any), config=lenient).validate_python(value)
+            return TypeAdapter(wanted, config=lenient).validate_python(value)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise DeviceError(f"Option {option!r} of device {name!r}: {problem['msg']}; got {value!r}.") from error

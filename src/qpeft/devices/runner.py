@@ -12,7 +12,7 @@ from qpeft.devices.calls import CallKey
 from qpeft.devices.completion import Completion
 from qpeft.devices.journal import Journal, Request
 from qpeft.devices.journal.hashing import hash_calibration
-from qpeft.devices.protocol import AbstractDevice, Distribution, check_request
+from qpeft.devices.protocol import AbstractDevice, Distribution, check_request, device_shots
 from qpeft.errors import DeviceError, JournalError
 
 NO_LIMITS = Budget()
@@ -78,7 +78,8 @@ class JournalledRunner:
             JournalError: the key came with other circuits before, the user must settle a batch, or the file fails.
             DeviceError: the device cannot run these circuits, or its results do not fit them.
         """
-        request = Request.of(device.capabilities().name, self._options, circuits, shots)
+        capabilities = device.capabilities()
+        request = Request.of(capabilities.name, self._options, circuits, device_shots(capabilities, shots))
         call_id = self._journal.find(self._run_id, key, request)
         if call_id is None:
             call_id = self._plan(device, circuits, request, key)
@@ -96,9 +97,9 @@ class JournalledRunner:
     def _plan(self, device: AbstractDevice, circuits: Sequence[Circuit], request: Request, key: CallKey) -> int:
         capabilities = device.capabilities()
         check_request(replace(capabilities, max_circuits=None), circuits, request.shots)
-        size = capabilities.max_circuits or max(1, len(circuits))
+        size = capabilities.circuits_per_job or max(1, len(circuits))
         calibration = self._calibration(device) if self._cache else None
-        return self._journal.plan(self._run_id, key, request, size, calibration)
+        return self._journal.plan(self._run_id, key, request, size, calibration, marked=capabilities.answers_by_place)
 
     def _calibration(self, device: AbstractDevice) -> str:
         known = self._calibrations.get(device)

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from qpeft.adapters.modes import evaluating
-from qpeft.data import Message
+from qpeft.data import AnswerEnds, Message, answer_ends
 from qpeft.errors import DataError
-from qpeft.evaluation.generation import prompts
+from qpeft.evaluation.generation import prompts, stopping
+from qpeft.models.reading import reading
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,11 @@ class Sampling:
 
 
 class ShownText(BaseStreamer):
-    """Gives text on as the model makes it. `text`: all of it so far."""
+    """Gives text on as the model makes it. `text`: all of it so far. `ends`: where it ends, set before it begins."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
         self.text = ""
+        self.ends = AnswerEnds((), (), "")
         self._tokenizer, self._on_text = tokenizer, on_text
         self._tokens: list[int] | None = None
 
@@ -49,15 +51,25 @@ class ShownText(BaseStreamer):
             self._tokens = []
             return
         self._tokens += value.flatten().tolist()
+        text, has_ended = self._decoded()
         # The last character may lack some of its bytes, which then come with the next token.
-        self._show(self._decoded().rstrip("\ufffd"))
+        self._show(text if has_ended else text[: len(text) - self._held_back(text)].rstrip("\ufffd"))
 
     def end(self) -> None:
         """Show what was held back."""
-        self._show(self._decoded())
+        self._show(self._decoded()[0])
 
-    def _decoded(self) -> str:
-        return str(self._tokenizer.decode(self._tokens or [], skip_special_tokens=True)).lstrip()
+    def _decoded(self) -> tuple[str, bool]:
+        said, at_token = self.ends.cut(self._tokens or [])
+        text, at_text = self.ends.cut_text(str(self._tokenizer.decode(said, skip_special_tokens=True)))
+        return text.lstrip(), at_token or at_text
+
+    def _held_back(self, text: str) -> int:
+        """Characters at the end of a text that may be the beginning of an end."""
+        lengths = (
+            length for end in self.ends.texts for length in range(len(end), 0, -1) if text.endswith(end[:length])
+        )
+        return max(lengths, default=0)
 
     def _show(self, text: str) -> None:
         if len(text) > len(self.text):
@@ -76,20 +88,21 @@ def stream_answer(
 ) -> None:
     """Answer one dialogue; the text goes to `streamer` as it is made, and stays there if this is interrupted."""
     batch = tokenizer(prompts(tokenizer, [messages]), add_special_tokens=False, return_tensors="pt")
+    _require_known(model, tokenizer, batch["input_ids"][0].tolist(), "The question")
+    streamer.ends = answer_ends(tokenizer, model.generation_config)
     with evaluating(model):
         model.generate(
             **batch.to(next(model.parameters()).device),
             max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
             streamer=streamer,
+            **stopping(tokenizer, streamer.ends, batch["input_ids"].shape[1]),
             **sampling.arguments(),
         )
 
 
 def context_length(model: PreTrainedModel) -> int | None:
     """Tokens that a model reads at once, prompt and answer together; None if it says nothing of a limit."""
-    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return length
+    return reading(model).made_for
 
 
 def require_room(
@@ -100,17 +113,29 @@ def require_room(
     *,
     max_new_tokens: int,
 ) -> None:
-    """Raises: DataError if a question and the longest answer are more than the model reads at once; it names whose."""
-    context = context_length(model)
-    if context is None or not questions:
+    """Raises: DataError if a question and the longest answer are more than the model reads at once, or a question has a
+    token that the model does not know; it names whose.
+    """
+    if not questions:
         return
-    texts = prompts(tokenizer, questions)
+    context, texts = context_length(model), prompts(tokenizer, questions)
     for source, ids in zip(sources, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
-        if len(ids) + max_new_tokens > context:
+        _require_known(model, tokenizer, ids, f"{source}: the question")
+        if context is not None and len(ids) + max_new_tokens > context:
             raise DataError(
                 f"{source}: the question has {len(ids):,} tokens, and the model reads {context:,} at once, an answer "
-                f"of up to {max_new_tokens:,} included. Shorten it, or lower --max-new-tokens."
+                f"of up to {max_new_tokens:,} included. Shorten it, or lower --max-new-tokens (in a recipe: "
+                "evaluation.max_new_tokens)."
             )
+
+
+def _require_known(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], what: str) -> None:
+    known = reading(model)
+    if max(ids, default=0) >= known.tokens:
+        raise DataError(
+            f"{what} has a token that the model does not have: {known.unknown_token(tokenizer, max(ids))}. Take the "
+            "tokenizer and chat template that belong to the model."
+        )
 
 
 def fitting(

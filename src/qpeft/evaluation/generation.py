@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from qpeft.adapters.modes import evaluating
-from qpeft.data import Message
+from qpeft.data import AnswerEnds, Message, answer_ends
 from qpeft.errors import DataError
 
 BATCH_SIZE = 16
@@ -36,12 +37,12 @@ def generate(
         on_cut: told the place of each answer that had not ended by itself.
 
     Returns:
-        The answers' text, without special tokens.
+        The answers' text, without special tokens and without the end of turn that the chat template prints.
 
     Raises: DataError if the chat template refuses a question.
     """
     device = next(model.parameters()).device
-    asked = prompts(tokenizer, questions)
+    asked, ends = prompts(tokenizer, questions), answer_ends(tokenizer, model.generation_config)
     answers = [""] * len(asked)
     order = sorted(range(len(asked)), key=lambda index: len(asked[index]))
     with evaluating(model):
@@ -54,27 +55,48 @@ def generate(
                 padding_side="left",
                 return_tensors="pt",
             ).to(device)
+            length = batch["input_ids"].shape[1]
             tokens: torch.Tensor = model.generate(
-                **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                **batch, max_new_tokens=max_new_tokens, do_sample=False, **stopping(tokenizer, ends, length)
             )
-            answered = tokens[:, batch["input_ids"].shape[1] :]
-            texts = tokenizer.batch_decode(answered, skip_special_tokens=True)
-            for index, text, ended in zip(chosen, texts, _have_ended(model, answered), strict=True):
+            for index, answered in zip(chosen, tokens[:, length:].tolist(), strict=True):
+                said, at_token = ends.cut(answered)
+                text, at_text = ends.cut_text(tokenizer.decode(said, skip_special_tokens=True))
                 answers[index] = text.strip()
-                if not ended:
+                # A model that knows of no end is not told that it was cut off.
+                if (ends.tokens or ends.texts) and not (at_token or at_text):
                     on_cut(index)
             on_batch(len(chosen))
     return answers
 
 
-def _have_ended(model: PreTrainedModel, answered: torch.Tensor) -> list[bool]:
-    """Whether each row of tokens holds one that ends an answer; all rows have, where the model knows of none."""
-    ends = model.generation_config.eos_token_id
-    if ends is None:
-        return [True] * len(answered)
-    marks = torch.tensor(ends, device=answered.device).reshape(-1)
-    found: list[bool] = torch.isin(answered, marks).any(1).tolist()
-    return found
+def stopping(tokenizer: PreTrainedTokenizerBase, ends: AnswerEnds, prompt_length: int) -> dict[str, Any]:
+    """What makes `model.generate` stop where answers end, behind prompts of so many tokens."""
+    arguments: dict[str, Any] = {
+        "eos_token_id": list(ends.tokens) or None,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if ends.texts:
+        arguments["stopping_criteria"] = StoppingCriteriaList([_AtTexts(tokenizer, ends.texts, prompt_length)])
+    return arguments
+
+
+class _AtTexts(StoppingCriteria):
+    """Stops each row as soon as one of these texts is in what was generated.
+
+    Tokens at its borders may hold other characters too, so that no sequence of tokens stands for a text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt_length: int) -> None:
+        self._tokenizer, self._texts, self._prompt_length = tokenizer, texts, prompt_length
+        # No token is less than a byte; one more on either side may hold a part of one.
+        self._reach = max(len(text.encode()) for text in texts) + 2
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:  # noqa: ARG002
+        start = max(self._prompt_length, input_ids.shape[1] - self._reach)
+        latest = self._tokenizer.batch_decode(input_ids[:, start:])
+        done = [any(text in one for text in self._texts) for one in latest]
+        return torch.tensor(done, device=input_ids.device)
 
 
 def prompts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Sequence[Message]]) -> list[str]:

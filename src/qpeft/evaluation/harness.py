@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from yaml import YAMLError
 
 from qpeft.adapters.modes import evaluating
+from qpeft.data import answer_ends
 from qpeft.errors import DataError, QpeftError, TaskError
 
 MAX_REASON = 600
@@ -53,7 +54,8 @@ def evaluate_with_harness(
 ) -> tuple[TaskScore, ...]:
     """A model's scores on lm-eval tasks, in the order in which lm-eval gives them.
 
-    lm-eval seeds the global generators of Python, NumPy and torch, so that few-shot examples are the same every time.
+    Answers stop where the chat template ends a turn, beside where the task stops them. lm-eval seeds the global
+    generators of Python, NumPy and torch, so that few-shot examples are the same every time.
 
     Args:
         model: a causal language model with or without adapters, on its device; its mode is as before afterwards.
@@ -76,13 +78,12 @@ def evaluate_with_harness(
     from datasets.exceptions import DatasetsError  # noqa: PLC0415
     from jinja2 import TemplateError  # noqa: PLC0415
     from lm_eval import simple_evaluate  # noqa: PLC0415
-    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
     manager = _task_manager(tasks, task_folder)
     try:
         with evaluating(model):
             results = simple_evaluate(
-                HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+                _harness_model(model, tokenizer, batch_size),
                 tasks=list(tasks),
                 num_fewshot=few_shot,
                 apply_chat_template=chat,
@@ -99,6 +100,28 @@ def evaluate_with_harness(
             f"{type(error).__name__}: {reason}"
         ) from error
     return tuple(_scores(results))
+
+
+def _harness_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> Any:
+    """lm-eval's model. By itself it stops at the tokenizer's end of text, and keeps other ends as a part of answers."""
+    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
+
+    ends = answer_ends(tokenizer, model.generation_config)
+    marks = [*ends.texts, *map(str, tokenizer.convert_ids_to_tokens(list(ends.tokens)))]
+
+    class Stopping(HFLM):
+        def _model_generate(self, *args: Any, stop: list[str], **options: Any) -> Any:
+            stops = {"eos_token_id": list(ends.tokens)} if ends.tokens else {}
+            return super()._model_generate(*args, stop=[*stop, *ends.texts], **(stops | options))
+
+        def generate_until(self, *args: Any, **options: Any) -> list[str]:
+            texts = []
+            for text in super().generate_until(*args, **options):
+                place = min((text.find(mark) for mark in marks if mark in text), default=None)
+                texts.append(text if place is None else text[:place].rstrip())
+            return texts
+
+    return Stopping(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
 
 def _task_manager(tasks: Sequence[str], folder: Path | None) -> Any:

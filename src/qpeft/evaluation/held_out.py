@@ -12,6 +12,7 @@ from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded, pad_batch
 from qpeft.data.encode import IGNORED
 from qpeft.evaluation.causal_loss import CausalLoss
+from qpeft.runs.bars import OnProgress, to_nobody
 
 TOKENS_PER_BATCH = 1024
 """Padded tokens at once, unless one example has more."""
@@ -31,7 +32,11 @@ class HeldOutLoss:
 
 
 def held_out_loss(
-    model: PreTrainedModel, encoded: Sequence[Encoded], *, tokens_per_batch: int | None = None
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    *,
+    tokens_per_batch: int | None = None,
+    on_progress: OnProgress = to_nobody,
 ) -> HeldOutLoss:
     """The loss of a causal language model on encoded examples; the model's mode is as before afterwards.
 
@@ -39,9 +44,12 @@ def held_out_loss(
         model: with or without adapters.
         encoded: at least one example.
         tokens_per_batch: padded tokens at once, at most; None for `TOKENS_PER_BATCH`. One example is always whole.
+        on_progress: told how many examples have been read.
     """
     device, loss_of = next(model.parameters()).device, CausalLoss(model)
     sums, tokens = torch.zeros(len(encoded), dtype=torch.float64), torch.zeros(len(encoded), dtype=torch.long)
+    read = 0
+    on_progress("held-out loss", read, len(encoded))
     with evaluating(model):
         for batch in _batches(encoded, tokens_per_batch or TOKENS_PER_BATCH):
             inputs = pad_batch([encoded[index] for index in batch])
@@ -50,6 +58,8 @@ def held_out_loss(
             rows = torch.tensor(batch)[(labels[:, 1:] != IGNORED).nonzero()[:, 0]]
             sums.index_add_(0, rows, losses.double().cpu())
             tokens += torch.bincount(rows, minlength=len(encoded))
+            read += len(batch)
+            on_progress("held-out loss", read, len(encoded))
     total, count = sums.sum().item(), int(tokens.sum())
     return HeldOutLoss(total / count, count, tuple(sums.tolist()), tuple(tokens.tolist()))
 

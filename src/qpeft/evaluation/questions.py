@@ -73,12 +73,12 @@ def _messages(row: Row, template: Template | None, roles: Roles) -> list[Message
         raise DataError(
             f"{row.source}: no question in the keys {listed(row.values)}; expected one of {listed(COLUMNS)}{wanted}."
         )
-    column = next((column for column in present if row.values[column] is not None), present[0])
+    column = next(filter(row.is_given, present), present[0])
     return COLUMNS[column](row, column, roles)
 
 
 def _dialogue(row: Row, column: str, roles: Roles) -> list[Message]:
-    return read_question(row.values[column], column, row, roles)
+    return read_question(row.structure(column), column, row, roles)
 
 
 def _plain(row: Row, column: str, _: Roles) -> list[Message]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.generation import generate
 from qpeft.evaluation.held_out import held_out_loss
 from qpeft.evaluation.tasks import AbstractTask
+from qpeft.runs.bars import OnProgress, to_nobody
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def score(
     task: AbstractTask | None = None,
     max_new_tokens: int | None = None,
     items: int | None = None,
-    on_answers: Callable[[int], None] = lambda _: None,
+    on_progress: OnProgress = to_nobody,
 ) -> Scores:
     """Held-out loss on all examples, and answers to the first `items` if a task is given.
 
@@ -118,32 +119,57 @@ def score(
         task: how answers are asked for and graded; None for the loss alone.
         max_new_tokens: longest generated answer; None for the task's own.
         items: how many examples to answer; None for all.
-        on_answers: told how many more were answered, for progress bars.
+        on_progress: told how many examples were read, then how many questions were answered.
 
     Raises:
         TaskError: a package that grades is missing.
         DataError: an example that the task cannot ask or grade, or that is too long.
     """
     if task is None:
-        return Scores(**vars(held_out_loss(model, encoded)))
-    task.require_packages()
-    asked = [(place, one) for place, example in enumerate(examples[:items]) for one in task.asked(example)]
-    for _, example in asked:
-        if not example.question:
-            raise DataError(f"{example.source}: {task.name} answers questions, and this example has none.")
-        task.require(example)
-    longest = max_new_tokens or task.max_new_tokens
-    questions = [example.question for _, example in asked]
-    require_room(model, tokenizer, questions, [example.source for _, example in asked], max_new_tokens=longest)
-    loss = held_out_loss(model, encoded)
+        return Scores(**vars(held_out_loss(model, encoded, on_progress=on_progress)))
+    asked = answerable(model, tokenizer, examples, task, max_new_tokens=max_new_tokens, items=items)
+    questions, longest = [example.question for _, example in asked], max_new_tokens or task.max_new_tokens
+    loss = held_out_loss(model, encoded, on_progress=on_progress)
     cut: set[int] = set()
-    texts = generate(model, tokenizer, questions, max_new_tokens=longest, on_batch=on_answers, on_cut=cut.add)
+    answered = 0
+
+    def count(more: int) -> None:
+        nonlocal answered
+        answered += more
+        on_progress("answers", answered, len(questions))
+
+    count(0)
+    texts = generate(model, tokenizer, questions, max_new_tokens=longest, on_batch=count, on_cut=cut.add)
     answers = tuple(
         _answer(task, place, example, text, number in cut)
         for number, ((place, example), text) in enumerate(zip(asked, texts, strict=True))
     )
     overall = task.overall(texts, [example.answer for _, example in asked])
     return Scores(**vars(loss), answers=answers, task=task, overall=overall)
+
+
+def answerable(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    task: AbstractTask,
+    *,
+    max_new_tokens: int | None,
+    items: int | None,
+) -> list[tuple[int, Example]]:
+    """What a task asks of the first examples: places of examples, and dialogues that end with the right answer.
+
+    Args: as for `score`; the model may be a skeleton. Raises: as `score`.
+    """
+    task.require_packages()
+    asked = [(place, one) for place, example in enumerate(examples[:items]) for one in task.asked(example)]
+    for _, example in asked:
+        if not example.question:
+            raise DataError(f"{example.source}: {task.name} answers questions, and this example has none.")
+        task.require(example)
+    questions, sources = [example.question for _, example in asked], [example.source for _, example in asked]
+    require_room(model, tokenizer, questions, sources, max_new_tokens=max_new_tokens or task.max_new_tokens)
+    return asked
 
 
 def _answer(task: AbstractTask, place: int, example: Example, text: str, cut: bool) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from qpeft.data import AnswerEnds, ends_note
 from qpeft.exporting.report import ExportReport, LayerReport
 
 LORA_USE = """```python
@@ -13,6 +14,9 @@ from transformers import AutoModelForCausalLM
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "path/to/this/folder")
 ```"""
 
+ENDS = """`generation_config.json` says where answers end, and PEFT does not read it by itself:
+`model.generation_config = transformers.GenerationConfig.from_pretrained("path/to/this/folder")`."""
+
 MERGED_USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -21,9 +25,11 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```"""
 
 
-def lora_card(report: ExportReport, *, base: str, notice: str | None) -> str:
-    """The card of a LoRA, in Markdown with the metadata that model hubs read."""
+def lora_card(report: ExportReport, *, base: str, ends: AnswerEnds | None, notice: str | None) -> str:
+    """The card of a LoRA, in Markdown with the metadata that model hubs read; `ends` of answers if they are known."""
     use = f"A plain PEFT LoRA: qpeft is not needed to load it.\n\n{LORA_USE.format(base=base)}"
+    if ends is not None:
+        use += f"\n\n{ENDS} {ends_note(ends)}".rstrip()
     if base.startswith("package:"):
         use += (
             f"\n\n`{base}` is no name that transformers knows: the base model is what `qpeft.models.load_model` makes "
@@ -33,9 +39,11 @@ def lora_card(report: ExportReport, *, base: str, notice: str | None) -> str:
     return _card(title, use, report, base=base, tags=["lora"], library="peft", notice=notice)
 
 
-def merged_card(report: ExportReport, *, base: str, notice: str | None) -> str:
+def merged_card(report: ExportReport, *, base: str, ends: AnswerEnds, notice: str | None) -> str:
     """The card of a merged model."""
     use = f"Full weights: neither peft nor qpeft is needed to load them.\n\n{MERGED_USE}"
+    if ends.texts:
+        use += f"\n\n{ends_note(ends)}"
     title = f"{base} with a {report.method.upper()} adapter merged into it"
     return _card(title, use, report, base=base, tags=["merge"], library="transformers", notice=notice)
 
@@ -53,12 +61,14 @@ def _card(
 
 def _worth(report: ExportReport) -> str:
     logits, rows = report.logits, ["| | base | adapter | export |", "| --- | --- | --- | --- |"]
+    kept = f"The export keeps {report.kept:.2%} of {report.criterion}."
+    if logits is None or report.base_logits is None:
+        return kept
     if (losses := report.losses) is not None:
         name = f"held-out loss, nats per token ({losses.tokens:,} tokens)"
         rows.append(f"| {name} | {losses.base:.4f} | {losses.adapter:.4f} | {losses.export:.4f} |")
     name = f"divergence from the adapter, nats per token ({logits.tokens:,} tokens)"
     rows.append(f"| {name} | {report.base_logits.divergence:.2e} | 0 | {logits.divergence:.2e} |")
-    kept = f"The export keeps {report.kept:.2%} of {report.criterion}."
     apart = f"Its logits differ from the adapter's by {logits.maximum:.2e} at most, {logits.mean:.2e} on average"
     if (reloaded := report.reloaded) is not None:
         apart += f"; read back from the files here, by {reloaded.maximum:.2e} at most, {reloaded.mean:.2e} on average"

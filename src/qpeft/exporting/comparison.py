@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded
-from qpeft.evaluation import held_out_loss
+from qpeft.evaluation import HeldOutLoss, held_out_loss
 from qpeft.exporting.updates import LinearUpdate
+from qpeft.runs.bars import OnProgress, to_nobody
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def standing_in(layers: Mapping[str, BaseTunerLayer], updates: Mapping[str, Line
                 layer = layers[name]
                 stack.callback(layer.enable_adapters, True)
                 layer.enable_adapters(False)
-                stack.callback(layer.register_forward_hook(_adding(update)).remove)
+                stack.enter_context(_adding(layer, update))
         yield
 
 
@@ -74,15 +75,19 @@ def compare_logits(
     layers: Mapping[str, BaseTunerLayer],
     updates: Mapping[str, LinearUpdate],
     probe: Sequence[Encoded],
+    *,
+    on_progress: OnProgress = to_nobody,
 ) -> tuple[LogitsDifference, LogitsDifference]:
     """What the base model and what the export differ in from the adapter, on every token of the probe."""
     of_base, of_export = _Differences(), _Differences()
-    for one in probe:
+    for done, one in enumerate(probe):
+        on_progress("logits", done, len(probe))
         adapter = logits_of(model, one)
         with model.disable_adapter():
             of_base.add(adapter, logits_of(model, one))
         with standing_in(layers, updates):
             of_export.add(adapter, logits_of(model, one))
+    on_progress("logits", len(probe), len(probe))
     return of_base.result(), of_export.result()
 
 
@@ -91,13 +96,22 @@ def compare_losses(
     layers: Mapping[str, BaseTunerLayer],
     updates: Mapping[str, LinearUpdate],
     held_out: Sequence[Encoded],
+    *,
+    on_progress: OnProgress = to_nobody,
 ) -> Losses:
     """Held-out loss of base, adapter and export."""
-    adapter = held_out_loss(model, held_out)
+
+    def measured(number: int) -> HeldOutLoss:
+        def tell(what: str, done: int, total: int) -> None:
+            on_progress(f"{what} of adapter, base and export", number * total + done, 3 * total)
+
+        return held_out_loss(model, held_out, on_progress=tell)
+
+    adapter = measured(0)
     with model.disable_adapter():
-        base = held_out_loss(model, held_out)
+        base = measured(1)
     with standing_in(layers, updates):
-        export = held_out_loss(model, held_out)
+        export = measured(2)
     return Losses(base.loss, adapter.loss, export.loss, adapter.tokens)
 
 
@@ -139,14 +153,27 @@ class _Differences:
         return LogitsDifference(self._maximum, mean, divergence, self._tokens)
 
 
-def _adding(update: LinearUpdate) -> Any:
-    def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+@contextmanager
+def _adding(layer: nn.Module, update: LinearUpdate) -> Iterator[None]:
+    """Inside, a layer gives what its update adds as well.
+
+    Not by a hook: where only what the head reads is wanted (`held_out_loss`), its forward is replaced, and hooks stay.
+    """
+    forward, own = layer.forward, layer.__dict__.get("forward")
+
+    def add(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         assert update.factors is not None
-        x = inputs[0]
-        down, up = (factor.to(x.device) for factor in (update.factors.down, update.factors.up))
-        change = nn.functional.linear(nn.functional.linear(x.to(down.dtype), down), up)
+        output: Tensor = forward(x, *args, **kwargs)
+        down, up = (factor.to(x.device).float() for factor in (update.factors.down, update.factors.up))
+        change = update.scaling * nn.functional.linear(nn.functional.linear(x.to(down.dtype), down), up)
         if update.constant is not None:
             change = change + update.constant.to(x.device)
         return output + change.to(output.dtype)
 
-    return add
+    layer.forward = add
+    try:
+        yield
+    finally:
+        del layer.forward
+        if own is not None:
+            layer.forward = own

@@ -6,17 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from qpeft.data import Encoded
+from qpeft.data import Encoded, answer_ends, save_ends
 from qpeft.exporting.card import lora_card
 from qpeft.exporting.fit import Constant
-from qpeft.exporting.plan import OnStage, Plan, finish_folder, make_plan, require_free
+from qpeft.exporting.plan import Plan, finish_folder, make_plan, require_free
 from qpeft.exporting.report import ExportReport
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers
+from qpeft.runs.bars import OnProgress, to_nobody
 from qpeft.runs.files import staged
 
 PREFIX = "base_model.model."
@@ -30,31 +33,35 @@ def export_lora(
     calibration: Sequence[Encoded] = (),
     held_out: Sequence[Encoded] = (),
     rank: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    recipe: Mapping[str, Any] | None = None,
     constant: Constant = "absorb",
     tolerance: float = 0.05,
     base_name: str | None = None,
     notice: str | None = None,
-    on_stage: OnStage = lambda _: None,
+    on_progress: OnProgress = to_nobody,
 ) -> ExportReport:
     """Write the active adapter as a LoRA that plain PEFT loads, with a card and export_report.json.
 
-    Updates that are matrices are exported exactly at their own rank or above, else cut off by singular values. Those
-    that depend on their input are replaced by least-squares linear maps, fitted on calibration text that goes through
-    the adapted model, its circuits evaluated where the model has them evaluated.
+    A plain LoRA is copied as it is. Updates that are matrices are exported exactly at their own rank or above, else cut
+    off by singular values. Those that depend on their input are replaced by least-squares linear maps, fitted on
+    calibration text that goes through the adapted model, its circuits evaluated where the model has them evaluated.
 
     Args:
         model: with its adapter active, in any mode; it is left as it was.
         output: a new or empty folder. It appears whole or not at all.
         calibration: examples to fit on; needed only where updates depend on their input.
         held_out: examples on which losses and logits are compared; without any, the last eighth of the calibration
-            examples is kept for logits.
+            examples is kept for logits. A plain LoRA needs neither.
         rank: most that a layer may have; None for its own, or 64 where that is higher.
+        tokenizer: of the model; with it, generation_config.json says where the chat template ends answers.
+        recipe: of the run, for export_report.json, from which `qpeft generate` and `eval` know how questions were put.
         constant: what becomes of the constants of fitted maps. `absorb`: fit without one. `keep`: in LoRA's biases
             (`lora_bias`), which PEFT reads and most servers refuse. `drop`: fit with one, then leave it out.
         tolerance: share of the adapter's improvement in held-out loss that may be lost.
         base_name: of the base model, for config and card; None for what the adapter's config says.
         notice: a warning that the card must carry.
-        on_stage: told what is done next.
+        on_progress: told what is being done, how much of it, and of how much.
 
     Raises:
         AdapterError: several active adapters, an untrained one, or layers that are not linear.
@@ -71,15 +78,19 @@ def export_lora(
         tolerance=tolerance,
         rank=rank,
         constants=dict.fromkeys(adapted_layers(model), constant),
-        on_stage=on_stage,
+        on_progress=on_progress,
     )
     adapter = active_adapter(model)
     base = base_name or model.peft_config[adapter].base_model_name_or_path or "the base model"
-    on_stage("writing")
+    on_progress("writing", 0, 0)
     with staged(output) as folder:
         save_file(_weights(model, plan), str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
         _write_config(_config(model, plan, base), folder)
-        finish_folder(folder, plan.report, lora_card(plan.report, base=base, notice=notice))
+        ends = None
+        if tokenizer is not None:
+            ends = answer_ends(tokenizer, model.generation_config)
+            save_ends(model.generation_config, ends, folder)
+        finish_folder(folder, plan.report, lora_card(plan.report, base=base, ends=ends, notice=notice), recipe)
     return plan.report
 
 
@@ -88,11 +99,12 @@ def _weights(model: PeftModel, plan: Plan) -> dict[str, Tensor]:
     ours = tuple(f"{PREFIX}{name}." for name in plan.layers)
     # Modules trained in full stay beside the LoRA.
     weights = {name: weight.contiguous() for name, weight in saved.items() if not name.startswith(ours)}
-    with_bias = _has_constants(plan.updates)
+    with_bias, folds = _has_constants(plan.updates), _folds_scaling(plan.updates)
     for name, update in plan.updates.items():
         assert update.factors is not None
-        weights[f"{PREFIX}{name}.lora_A.weight"] = update.factors.down
-        weights[f"{PREFIX}{name}.lora_B.weight"] = update.factors.up
+        up = update.factors.up
+        weights[f"{PREFIX}{name}.lora_A.weight"] = update.factors.down.contiguous()
+        weights[f"{PREFIX}{name}.lora_B.weight"] = (update.scaling * up.float() if folds else up).contiguous()
         if with_bias:
             bias = update.factors.up.new_zeros(len(update.factors.up)) if update.constant is None else update.constant
             weights[f"{PREFIX}{name}.lora_B.bias"] = bias
@@ -100,16 +112,18 @@ def _weights(model: PeftModel, plan: Plan) -> dict[str, Tensor]:
 
 
 def _config(model: PeftModel, plan: Plan, base: str) -> LoraConfig:
-    """Scaling 1 everywhere: it is in the weights. Ranks that are not the most common one stand in the patterns."""
+    """Ranks that are not the most common one, and alphas that are not its, stand in the patterns."""
     ranks = {name: update.factors.rank for name, update in plan.updates.items() if update.factors is not None}
-    usual = Counter(ranks.values()).most_common(1)[0][0]
-    unusual = {name: rank for name, rank in ranks.items() if rank != usual}
+    folds = _folds_scaling(plan.updates)
+    alphas = {name: rank if folds else round(plan.updates[name].scaling * rank) for name, rank in ranks.items()}
+    (usual, alpha), _ = Counter((ranks[name], alphas[name]) for name in ranks).most_common(1)[0]
     config = model.peft_config[active_adapter(model)]
     return LoraConfig(
         r=usual,
-        lora_alpha=usual,
-        rank_pattern=unusual,
-        alpha_pattern=dict(unusual),
+        lora_alpha=alpha,
+        rank_pattern={name: rank for name, rank in ranks.items() if rank != usual},
+        # A layer that stands in one pattern stands in the other too: readers differ in what they make of one alone.
+        alpha_pattern={name: alphas[name] for name, rank in ranks.items() if (rank, alphas[name]) != (usual, alpha)},
         lora_bias=_has_constants(plan.updates),
         target_modules=_targets(model, set(ranks)),
         modules_to_save=getattr(config, "modules_to_save", None),
@@ -117,6 +131,15 @@ def _config(model: PeftModel, plan: Plan, base: str) -> LoraConfig:
         base_model_name_or_path=base,
         inference_mode=True,
     )
+
+
+def _folds_scaling(updates: Mapping[str, LinearUpdate]) -> bool:
+    """Whether scalings go into the weights, since not all of them are a whole lora_alpha over the rank.
+
+    Those of rsLoRA are not, mostly, and readers of LoRAs are known to overlook `use_rslora` and to round lora_alpha.
+    """
+    alphas = [update.scaling * update.factors.rank for update in updates.values() if update.factors is not None]
+    return any(alpha != round(alpha) for alpha in alphas)
 
 
 def _has_constants(updates: Mapping[str, LinearUpdate]) -> bool:

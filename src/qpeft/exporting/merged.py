@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qpeft.adapters.base import require_linear
-from qpeft.data import Encoded
+from qpeft.data import Encoded, answer_ends, settle_ends
 from qpeft.errors import ModelError, NotMergeableError, OutputError
 from qpeft.exporting.card import merged_card
 from qpeft.exporting.comparison import (
@@ -22,12 +23,13 @@ from qpeft.exporting.comparison import (
     trainability_restored,
 )
 from qpeft.exporting.fit import Constant
-from qpeft.exporting.plan import OnStage, Plan, finish_folder, first_tokens, make_plan, require_free
+from qpeft.exporting.plan import Plan, finish_folder, first_tokens, make_plan, require_free
 from qpeft.exporting.report import ExportReport
-from qpeft.exporting.updates import active_adapter, adapted_layers, delta_weight
+from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, delta_weight
 from qpeft.models import load_model
 from qpeft.models.load import DTYPES
 from qpeft.models.vendor import forget_gguf, no_progress_bars
+from qpeft.runs.bars import OnProgress, to_nobody
 from qpeft.runs.files import staged
 
 READ_BACK_TOKENS = 256
@@ -44,12 +46,13 @@ def merge_adapter(
     *,
     calibration: Sequence[Encoded] = (),
     held_out: Sequence[Encoded] = (),
+    recipe: Mapping[str, Any] | None = None,
     constant: Constant = "keep",
     tolerance: float = 0.05,
     dtype: str = "auto",
     base_name: str | None = None,
     notice: str | None = None,
-    on_stage: OnStage = lambda _: None,
+    on_progress: OnProgress = to_nobody,
 ) -> ExportReport:
     """Write the base model with the active adapter in its weights, and check the files by reading them back.
 
@@ -59,11 +62,11 @@ def merge_adapter(
     Args:
         model: with its adapter active. Once everything is measured it is unloaded, as by PEFT's `merge_and_unload`;
             an error before that leaves it as it was.
-        tokenizer: saved beside the weights.
+        tokenizer: saved beside the weights. generation_config.json names where its chat template ends answers.
         output: a new or empty folder. It appears whole or not at all.
         constant: `keep` in biases where a layer has one, elsewhere as `absorb`; else as for `export_lora`.
         dtype: of the files: one of `models.load.DTYPES`, 'auto' for that of the base model.
-        calibration, held_out, tolerance, base_name, notice, on_stage: as for `export_lora`.
+        recipe, calibration, held_out, tolerance, base_name, notice, on_progress: as for `export_lora`.
 
     Raises: as `export_lora`; NotMergeableError also for a quantized base; OutputError also for files that do not give
         back what was written. Nothing is left in `output` then.
@@ -82,22 +85,24 @@ def merge_adapter(
         whole=True,
         written="merged model",
         constants={name: _constant(constant, has_bias) for name, has_bias in with_bias.items()},
-        on_stage=on_stage,
+        on_progress=on_progress,
     )
     base = base_name or model.peft_config[active_adapter(model)].base_model_name_or_path or "the base model"
     probe = first_tokens(plan.probe, READ_BACK_TOKENS)
     adapter = [logits_of(model, one).cpu() for one in probe]
     with trainability_restored(model), standing_in(plan.layers, plan.updates):
         stand_in = [logits_of(model, one).cpu() for one in probe]
-    on_stage("merging and writing")
+    on_progress("merging and writing", 0, 0)
     merged = _merge(model, plan, linears, dtype)
     with staged(output) as folder, no_progress_bars():
+        ends = answer_ends(tokenizer, merged.generation_config)
+        settle_ends(merged.generation_config, ends)
         _save(merged, tokenizer, folder)
-        on_stage("reading back")
+        on_progress("reading back", 0, 0)
         found = _read_back(merged, folder, probe)
         _require_like(logits_difference(zip(stand_in, found, strict=True)), plan.report, tolerance)
         report = plan.report.with_reloaded(logits_difference(zip(adapter, found, strict=True)))
-        finish_folder(folder, report, merged_card(report, base=base, notice=notice))
+        finish_folder(folder, report, merged_card(report, base=base, ends=ends, notice=notice), recipe)
     return report
 
 
@@ -120,11 +125,11 @@ def _merge(model: PeftModel, plan: Plan, linears: dict[str, nn.Linear], dtype: s
     adapter = active_adapter(model)
     for name, update in plan.updates.items():
         linear, layer = linears[name], plan.layers[name]
-        factors = update.factors
-        change = delta_weight(layer, name, adapter) if factors is None else factors.up @ factors.down
+        change = delta_weight(layer, name, adapter) if update.factors is None else _matrix(update)
         kind = linear.weight.dtype if dtype == "auto" else getattr(torch, dtype)
         # Rounded once, after the sum. A new parameter, since a tied one belongs to another layer as well.
-        linear.weight = nn.Parameter((linear.weight + change.to(linear.weight.device)).to(kind), requires_grad=False)
+        change = change.to(linear.weight.device, torch.promote_types(change.dtype, torch.float32))
+        linear.weight = nn.Parameter((linear.weight + change).to(kind), requires_grad=False)
         if update.constant is not None:
             assert linear.bias is not None
             bias = linear.bias + update.constant.to(linear.bias.device)
@@ -138,6 +143,11 @@ def _merge(model: PeftModel, plan: Plan, linears: dict[str, nn.Linear], dtype: s
     if merged.config.tie_word_embeddings and outputs is not None and inputs.weight is not outputs.weight:
         merged.config.tie_word_embeddings = False
     return merged
+
+
+def _matrix(update: LinearUpdate) -> Tensor:
+    assert update.factors is not None
+    return update.scaling * (update.factors.up.float() @ update.factors.down.float())
 
 
 def _save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -168,6 +178,7 @@ def _read_back(merged: PreTrainedModel, folder: Path, probe: Sequence[Encoded]) 
 
 def _require_like(merged: LogitsDifference, report: ExportReport, tolerance: float) -> None:
     """Raises: OutputError if the weights have lost more by rounding than the adapter's effect allows."""
+    assert report.base_logits is not None, "a merge is always measured"
     if merged.divergence > tolerance * report.base_logits.divergence:
         raise OutputError(
             f"In the merged weights next tokens diverge by {merged.divergence:.2e} nats from what was merged, and the "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qpeft.adapters.base import FactoredBranch
 from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded
+from qpeft.runs.bars import OnProgress, to_nobody
 
 
 class Moments:
@@ -46,7 +47,11 @@ class Moments:
 
 
 def collect_moments(
-    model: nn.Module, branches: Mapping[str, FactoredBranch], encoded: Sequence[Encoded]
+    model: nn.Module,
+    branches: Mapping[str, FactoredBranch],
+    encoded: Sequence[Encoded],
+    *,
+    on_progress: OnProgress = to_nobody,
 ) -> dict[str, Moments]:
     """Moments of every branch while the model reads the examples, adapters and all, in evaluation mode.
 
@@ -57,8 +62,10 @@ def collect_moments(
     with ExitStack() as counted, evaluating(model):
         for name, branch in branches.items():
             counted.enter_context(_gathering(branch, moments[name]))
-        for one in encoded:
+        for done, one in enumerate(encoded):
+            on_progress("calibration text", done, len(encoded))
             model(input_ids=torch.tensor([one.input_ids], device=device), use_cache=False)
+    on_progress("calibration text", len(encoded), len(encoded))
     return moments
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 
@@ -16,20 +17,14 @@ from qpeft.errors import AdapterError, DataError, OutputError
 from qpeft.exporting.comparison import compare_logits, compare_losses, trainability_restored
 from qpeft.exporting.fit import Constant
 from qpeft.exporting.report import ExportReport, layer_reports
-from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, linear_updates
+from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, copies_lora, linear_updates
 from qpeft.runs import environment
+from qpeft.runs.bars import OnProgress, to_nobody
+
+EXPORT_FILE = "export_report.json"
 
 PROBE_TOKENS = 1024
 """On which logits of adapter and export are compared."""
-
-OUT_OF_REACH = ("lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
-"""Options of PEFT's configs that change more than linear layers by matrices."""
-
-PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
-"""LoRA's ways to start that leave the base weights alone; others, such as PiSSA, take the start out of them."""
-
-OnStage = Callable[[str], None]
-"""Told what is done next, for progress lines."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +47,12 @@ def make_plan(
     whole: bool = False,
     constants: Mapping[str, Constant] | None = None,
     written: str = "export",
-    on_stage: OnStage = lambda _: None,
+    on_progress: OnProgress = to_nobody,
 ) -> Plan:
     """Linear updates of the active adapter and their measured worth.
 
-    Args are those of `export_lora` and `linear_updates`; `written` is what they are for, in words.
+    Args are those of `export_lora` and `linear_updates`; `written` is what they are for, in words. Without any text a
+    LoRA that is copied as it is is not measured: there is nothing that could have been lost.
 
     Raises: AdapterError, DataError, NotMergeableError as `linear_updates`; OutputError if more than `tolerance` is
         lost. The model is as it was.
@@ -65,18 +61,18 @@ def make_plan(
         raise OutputError(f"tolerance is the share that may be lost, 0 or more; got {tolerance}.")
     if rank is not None and rank < 1:
         raise AdapterError(f"rank must be a whole number of at least 1; got {rank}.")
-    _check_config(model)
     layers = adapted_layers(model)
-    calibration, probe = _calibration_and_probe(calibration, held_out)
-    on_stage("finding linear maps")
-    updates = linear_updates(model, layers, calibration, rank=rank, whole=whole, constants=constants)
-    losses = None
+    is_measured = whole or bool(calibration or held_out) or not copies_lora(model, rank)
+    calibration, probe = _calibration_and_probe(calibration, held_out) if is_measured else ((), ())
+    updates = linear_updates(
+        model, layers, calibration, rank=rank, whole=whole, constants=constants, on_progress=on_progress
+    )
+    base_logits = logits = losses = None
     with trainability_restored(model):
-        on_stage("comparing logits")
-        base_logits, logits = compare_logits(model, layers, updates, probe)
+        if is_measured:
+            base_logits, logits = compare_logits(model, layers, updates, probe, on_progress=on_progress)
         if held_out:
-            on_stage(f"measuring held-out loss of base, adapter and {written}")
-            losses = compare_losses(model, layers, updates, held_out)
+            losses = compare_losses(model, layers, updates, held_out, on_progress=on_progress)
     method = str(model.peft_config[active_adapter(model)].peft_type.value).lower()
     tokens = max(update.fit.tokens if update.fit else 0 for update in updates.values())
     report = ExportReport(method, layer_reports(updates), base_logits, logits, losses, tokens)
@@ -101,11 +97,11 @@ def require_free(output: Path) -> None:
         raise OutputError(f"The output folder {output} {what}. Name one that is new or empty; nothing was changed.")
 
 
-def finish_folder(folder: Path, report: ExportReport, card: str) -> None:
-    """Add the card and export_report.json."""
+def finish_folder(folder: Path, report: ExportReport, card: str, recipe: Mapping[str, Any] | None = None) -> None:
+    """Add the card, and export_report.json with the recipe of the run if it is known."""
     (folder / "README.md").write_text(card, encoding="utf-8")
-    record = report.to_dict() | {"environment": environment()}
-    (folder / "export_report.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record = report.to_dict() | {"environment": environment()} | ({"recipe": dict(recipe)} if recipe else {})
+    (folder / EXPORT_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _calibration_and_probe(
@@ -116,24 +112,8 @@ def _calibration_and_probe(
         return calibration, first_tokens(held_out, PROBE_TOKENS)
     if len(calibration) < 2:
         raise DataError(
-            "There is no text to compare the adapter with what is written on: give held-out examples, or at least two "
-            "examples of calibration text, of which the last eighth is kept for that."
+            "What is written is compared with the adapter on text, and there is none: give held-out examples, or at "
+            "least two examples of calibration text, of which the last eighth is kept for that."
         )
     kept = max(1, len(calibration) // 8)
     return calibration[:-kept], first_tokens(calibration[-kept:], PROBE_TOKENS)
-
-
-def _check_config(model: PeftModel) -> None:
-    config = model.peft_config[active_adapter(model)]
-    given = [name for name in OUT_OF_REACH if getattr(config, name, None)]
-    given += ["bias"] if getattr(config, "bias", "none") != "none" else []
-    if given:
-        raise AdapterError(
-            f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
-            "qpeft exports and merges only those."
-        )
-    if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
-        raise AdapterError(
-            f"The adapter started with init_lora_weights={init!r}, which changes the base weights: its matrices belong "
-            "to a base model that nobody else has. PEFT's own save_pretrained and merge_and_unload know how to undo it."
-        )

@@ -43,7 +43,8 @@ class ExportReport:
     Attributes:
         method: of the adapter, in lower case.
         layers: by name.
-        base_logits, logits: what the base model and what the export differ in from the adapter, on the probe text.
+        base_logits, logits: what the base model and what the export differ in from the adapter, on the probe text; None
+            for a LoRA that was copied as it is, where nothing was measured.
         losses: on held-out text; None without any.
         calibration_tokens: on which linear maps were fitted; 0 for none.
         reloaded: what a merged model, as read back from its files, differs in from the adapter; None for a LoRA.
@@ -51,8 +52,8 @@ class ExportReport:
 
     method: str
     layers: dict[str, LayerReport]
-    base_logits: LogitsDifference
-    logits: LogitsDifference
+    base_logits: LogitsDifference | None
+    logits: LogitsDifference | None
     losses: Losses | None
     calibration_tokens: int
     reloaded: LogitsDifference | None = None
@@ -71,13 +72,17 @@ class ExportReport:
         """
         if self.losses is not None and self.has_gain:
             return (self.losses.base - self.losses.export) / (self.losses.base - self.losses.adapter)
-        return 1 - self.logits.divergence / self.base_logits.divergence if self.base_logits.divergence > 0 else 1.0
+        if self.logits is None or self.base_logits is None or not self.base_logits.divergence > 0:
+            return 1.0
+        return 1 - self.logits.divergence / self.base_logits.divergence
 
     @property
     def criterion(self) -> str:
         """What `kept` is a share of, in words."""
         if self.has_gain:
             return "the adapter's improvement in held-out loss"
+        if self.logits is None:
+            return "the adapter's matrices, copied as they are"
         return "the adapter's divergence from the base model on the probe text"
 
     def with_reloaded(self, reloaded: LogitsDifference) -> ExportReport:
@@ -93,7 +98,8 @@ class ExportReport:
             )
 
     def _doubt(self) -> str:
-        tokens = self.logits.tokens if self.losses is None else self.losses.tokens
+        measured = self.losses or self.logits
+        tokens = measured.tokens if measured else 0
         if tokens >= ENOUGH_TOKENS:
             return ""
         return (

@@ -9,32 +9,42 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from peft import PeftModel
-from torch import Tensor
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
 
 from qpeft.adapters.base import AbstractAdapterLayer, FactoredBranch, require_linear
-from qpeft.adapters.bridge import BaseTunerLayer
+from qpeft.adapters.bridge import BaseTunerLayer, LoraLayer
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError, DataError, NotMergeableError
 from qpeft.exporting.fit import Constant, LinearFit, fit_bottleneck, linear_bottleneck
 from qpeft.exporting.low_rank import LowRank, cut_matrix, cut_product
 from qpeft.exporting.moments import collect_moments
+from qpeft.runs.bars import OnProgress, to_nobody
 
 DEFAULT_RANK = 64
 """Of an exported matrix without a small rank of its own, where the user names none."""
 
 
+OUT_OF_REACH = ("lora_bias", "trainable_token_indices", "target_parameters", "layer_replication")
+"""Options of PEFT's configs that change more than linear layers by matrices."""
+
+PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
+"""LoRA's ways to start that leave the base weights alone; others, such as PiSSA, take the start out of them."""
+
+
 @dataclass(frozen=True)
 class LinearUpdate:
-    """update = factors.up factors.down x + constant, scaling included.
+    """update = scaling factors.up factors.down x + constant.
 
     Attributes:
         factors: of the matrix; None for the layer's own matrix as it is.
+        scaling: 1 but for a LoRA's own factors, which stay as they are.
         constant: (out_features,), where the fit keeps one and the layer has a place for it; else None.
         fit: of the bottleneck on calibration text; None for an update that is a matrix.
     """
 
     factors: LowRank | None
+    scaling: float = 1.0
     constant: Float[Tensor, " out_features"] | None = None
     fit: LinearFit | None = None
 
@@ -42,10 +52,11 @@ class LinearUpdate:
 def adapted_layers(model: PeftModel) -> dict[str, BaseTunerLayer]:
     """Layers of the one active adapter, by their names in the base model.
 
-    Raises: AdapterError if several adapters are active or one is merged, and for layers that are not linear or hold
-        weights that are not finite.
+    Raises: AdapterError if several adapters are active or one is merged, for one that does more than add to linear
+        layers, and for layers that are not linear or hold weights that are not finite.
     """
     adapter = active_adapter(model)
+    _check_config(model.peft_config[adapter])
     modules = dict(model.get_base_model().named_modules())
     tuners = {name: module for name, module in modules.items() if isinstance(module, BaseTunerLayer)}
     inside = tuple(f"{name}." for name in tuners)
@@ -81,6 +92,7 @@ def linear_updates(
     rank: int | None = None,
     whole: bool = False,
     constants: Mapping[str, Constant] | None = None,
+    on_progress: OnProgress = to_nobody,
 ) -> dict[str, LinearUpdate]:
     """The update of each layer as a linear map.
 
@@ -91,6 +103,7 @@ def linear_updates(
         rank: most that each may have; None for its own, or `DEFAULT_RANK` where that is higher.
         whole: leave the matrices of methods that have one as they are, whatever their rank.
         constants: what becomes of the constants of fits, by layer; `absorb` for those not named.
+        on_progress: told how many examples have been read, then how many layers are done.
 
     Raises: AdapterError for an untrained adapter; DataError if calibration text is needed and there is too little;
         NotMergeableError for a method that is no matrix and has no bottleneck to fit.
@@ -104,18 +117,23 @@ def linear_updates(
             f"The updates of {len(curved)} layers depend on their input, and a linear map is fitted to them on text, "
             "but there is no calibration text. Give some, best what the adapter was trained on."
         )
-    moments = collect_moments(model, curved, calibration) if curved else {}
+    moments = collect_moments(model, curved, calibration, on_progress=on_progress) if curved else {}
     updates = {}
-    for name, layer in layers.items():
-        if (branch := branches.get(name)) is None:
+    for done, (name, layer) in enumerate(layers.items()):
+        on_progress("linear maps", done, len(layers))
+        if (own := _lora_factors(layer, adapter)) is not None:
+            cut = cut_product(own.down, own.up, rank)
+            updates[name] = LinearUpdate(cut if cut.rank == own.rank else _rounded(cut), layer.scaling[adapter])
+        elif (branch := branches.get(name)) is None:
             matrix = delta_weight(layer, name, adapter)
-            own = whole and bool(matrix.any())
-            factors = None if own else _rounded(cut_matrix(matrix, rank, at_most=DEFAULT_RANK))
+            as_it_is = whole and bool(matrix.any())
+            factors = None if as_it_is else _rounded(cut_matrix(matrix, rank, at_most=DEFAULT_RANK))
             updates[name] = LinearUpdate(factors)
         else:
             constant = (constants or {}).get(name, "absorb")
             fit = fits[name] or fit_bottleneck(moments[name], branch.effective_factors()[1], constant)
             updates[name] = _of_fit(branch, fit, rank)
+    on_progress("linear maps", len(layers), len(layers))
     if all(update.factors is not None and update.factors.is_zero for update in updates.values()):
         raise AdapterError("The adapter changes nothing: its update is exactly zero in every layer. Train it first.")
     return updates
@@ -123,7 +141,7 @@ def linear_updates(
 
 @torch.no_grad()
 def delta_weight(layer: Any, name: str, adapter: str) -> Float[Tensor, "out_features in_features"]:
-    """What an adapter adds to a layer's weight, on the CPU, in float32 at least.
+    """What an adapter adds to a layer's weight, on the CPU, in the type that its method computes it in.
 
     Raises: NotMergeableError for a method that does something else to its layers.
     """
@@ -131,7 +149,7 @@ def delta_weight(layer: Any, name: str, adapter: str) -> Float[Tensor, "out_feat
     if not layer.supports_lora_conversion(adapter) or adapter in getattr(layer, "lora_variant", ()):
         raise NotMergeableError(
             f"{type(layer).__name__} at {name!r} adds no matrix to its layer, so there is none to export or merge. "
-            "Keep the adapter beside the model: PeftModel.from_pretrained(model, folder)."
+            "Keep it beside the model: PEFT loads its folder as it is, PeftModel.from_pretrained(model, folder)."
         )
     if "orig_weight" in inspect.signature(layer.get_delta_weight).parameters:
         raise NotMergeableError(
@@ -139,7 +157,46 @@ def delta_weight(layer: Any, name: str, adapter: str) -> Float[Tensor, "out_feat
             "PEFT's save_as_lora(folder, model, rank) and model.merge_and_unload() do."
         )
     matrix: Tensor = layer.get_delta_weight(adapter).detach().cpu()
-    return matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    return matrix
+
+
+def copies_lora(model: PeftModel, rank: int | None = None) -> bool:
+    """Whether the active adapter is a LoRA that can be exported as it is, within this rank if one is given."""
+    adapter = active_adapter(model)
+    found = [_lora_factors(layer, adapter) for layer in adapted_layers(model).values()]
+    return all(own is not None and (rank is None or own.rank <= rank) for own in found)
+
+
+def _lora_factors(layer: Any, adapter: str) -> LowRank | None:
+    """A plain LoRA's own matrices; None for other methods, and for variants such as DoRA, which do more than these."""
+    if not isinstance(layer, LoraLayer) or adapter not in layer.lora_A:
+        return None
+    down, up = layer.lora_A[adapter], layer.lora_B[adapter]
+    is_plain = adapter not in layer.lora_variant and not layer.lora_bias.get(adapter)
+    if not is_plain or type(down) is not nn.Linear or type(up) is not nn.Linear:
+        return None
+    return LowRank(down.weight.detach().cpu(), up.weight.detach().cpu(), error=0.0)
+
+
+def _own_way(config: PeftConfig) -> str:
+    """What else to do with an adapter of PEFT's own methods."""
+    ours = type(config).__module__.startswith("qpeft.")
+    return "" if ours else " PEFT loads its folder as it is, and its merge_and_unload() merges what can be merged."
+
+
+def _check_config(config: PeftConfig) -> None:
+    given = [name for name in OUT_OF_REACH if getattr(config, name, None)]
+    given += ["bias"] if getattr(config, "bias", "none") != "none" else []
+    if given:
+        raise AdapterError(
+            f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
+            f"qpeft exports and merges only those.{_own_way(config)}"
+        )
+    if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
+        raise AdapterError(
+            f"The adapter started with init_lora_weights={init!r}, which changes the base weights: its matrices belong "
+            "to a base model that nobody else has. PEFT's own save_pretrained and merge_and_unload know how to undo it."
+        )
 
 
 def _has(layer: BaseTunerLayer, adapter: str) -> bool:
@@ -155,7 +212,7 @@ def _of_fit(branch: FactoredBranch, fit: LinearFit, rank: int | None) -> LinearU
     down, up = (factor.double().cpu() for factor in branch.effective_factors())
     factors = cut_product(down, branch.scaling * up.T @ fit.matrix, rank)
     constant = (branch.scaling * up.T @ fit.constant).float() if fit.constant.any() else None
-    return LinearUpdate(_rounded(factors), constant, fit if fit.tokens else None)
+    return LinearUpdate(_rounded(factors), constant=constant, fit=fit if fit.tokens else None)
 
 
 def _rounded(factors: LowRank) -> LowRank:

@@ -16,8 +16,11 @@ from qpeft.runs.record import FILE_NAME, no_run, read_record
 
 Fact = str | int | float | bool | None
 
-RESULTS = ("before", "after", "adapter", "steps", "seconds_per_step", "device")
-"""Parts of a record that say what came out; the others say what was asked for, and where."""
+RESULTS = (
+    "after", "before", "best", "steps", "stopped_early", "seconds_per_step", "peak_memory", "adapter", "device",
+    "health", "order",
+)  # fmt: skip
+"""Parts of a record that say what came out, in the order of interest; the others say what was asked for, and where."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,12 @@ class StoredRun:
         steps = [int(name) for name in names if name.isdecimal()]
         return f"unfinished, step {max(steps)}" if steps else "unfinished"
 
-    def facts(self) -> dict[str, Fact]:
-        """Every value of the record by 'part.key', such as 'recipe.training.steps'; without losses and answers."""
-        return dict(_flat("", self.record))
+    def facts(self, *, lists: bool = True) -> dict[str, Fact]:
+        """Every value of the record by 'part.key', such as 'recipe.training.steps'; without losses and answers.
+
+        `lists`: with those that hold a value for each item, layer or step, as JSON. A recipe's are always there.
+        """
+        return dict(_flat("", self.record, lists=lists))
 
 
 def find_runs(root: Path) -> list[StoredRun]:
@@ -65,12 +71,17 @@ def read_run(folder: Path) -> StoredRun:
         return StoredRun(folder, problem=str(error))
 
 
-def side_by_side(runs: Sequence[StoredRun]) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]]]:
-    """In what runs differ but for what is always new, and all their results: for each key a value per run."""
-    facts = [run.facts() for run in runs]
+def side_by_side(
+    runs: Sequence[StoredRun], *, lists: bool = True
+) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]]]:
+    """In what runs differ but for what is always new, and all their results: for each key a value per run.
+
+    `lists`: as for `StoredRun.facts`. Results come in the order of `RESULTS`.
+    """
+    facts = [run.facts(lists=lists) for run in runs]
     keys = dict.fromkeys(key for one in facts for key in one)
     values = {key: [one.get(key) for one in facts] for key in keys if key not in ALWAYS_NEW}
-    results = {key: row for key, row in values.items() if key.split(".")[0] in RESULTS}
+    results = {key: row for part in RESULTS for key, row in values.items() if key.split(".")[0] == part}
     others = {key: row for key, row in values.items() if key not in results}
     return {key: row for key, row in others.items() if any(value != row[0] for value in row)}, results
 
@@ -95,11 +106,11 @@ def to_json(runs: Iterable[StoredRun]) -> bytes:
     return (json.dumps(rows, indent=2, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
 
 
-def _flat(name: str, value: Any) -> Iterable[tuple[str, Fact]]:
+def _flat(name: str, value: Any, *, lists: bool) -> Iterable[tuple[str, Fact]]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(f"{name}.{key}" if name else str(key), inner)
+            yield from _flat(f"{name}.{key}" if name else str(key), inner, lists=lists)
     elif not isinstance(value, list):
         yield name, value
-    elif name.startswith("recipe.") or not any(isinstance(inner, dict) for inner in value):
+    elif name.startswith("recipe.") or (lists and not any(isinstance(inner, dict) for inner in value)):
         yield name, json.dumps(value, ensure_ascii=False)

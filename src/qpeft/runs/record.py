@@ -14,7 +14,7 @@ from qpeft.errors import OutputError
 from qpeft.runs.files import write_atomically
 
 FILE_NAME = "run.json"
-PACKAGES = ("qpeft", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "numpy", "safetensors")
+PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "safetensors")
 
 
 def environment() -> dict[str, Any]:

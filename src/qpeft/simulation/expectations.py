@@ -1,6 +1,6 @@
 """Expectation values of circuits: exact, batched, differentiable in inputs and weights.
 
-One autograd Function per circuit keeps inputs and weights only. Its backward pass recomputes the final state and walks
+The operation keeps inputs and weights only. Its backward pass recomputes the final state and walks
 back with the adjoint method, in blocks of tokens. Where it is computed follows from the tensors:
 
     float32 on the CPU, up to 16 qubits    the compiled kernel
@@ -11,19 +11,19 @@ back with the adjoint method, in blocks of tokens. Where it is computed follows 
 from __future__ import annotations
 
 import importlib.util
-import math
 import warnings
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.circuits import Circuit
-from qpeft.errors import GradientError, SimulationError
+from qpeft.errors import SimulationError
 from qpeft.simulation import torch_path
+from qpeft.simulation.autograd import AbstractOperation, row_values
 from qpeft.simulation.checks import check_shapes
 from qpeft.simulation.gpu.selection import gpu_path
 from qpeft.simulation.memory import check_memory
@@ -46,69 +46,52 @@ def expectations(
 
     Returns:
         Values in [-1, 1] in the order of `circuit.observables`, in the type of `inputs`, differentiable once in both
-        `inputs` and `weights`. Computed in float32, or in float64 if both are float64. Angles that are not finite
-        raise on the CPU; elsewhere, where looking would stall the device, they make the values NaN.
+        `inputs` and `weights`, in reverse mode, and under torch.func (vmap, grad, vjp, jacrev). Computed in float32, or
+        in float64 if both are float64. Angles that are not finite raise on the CPU; elsewhere, where looking would
+        stall the device, they make the values NaN.
 
     Raises:
         SimulationError: a shape does not fit the circuit, an angle is NaN or infinite, inputs and weights are on
             different devices or no real floating type, or the state does not fit into memory.
-        GradientError: the second derivative is asked for.
+        GradientError: the second derivative is asked for, or one in forward mode.
     """
     check_shapes(circuit, inputs, weights)
     check_memory(circuit, inputs.device, inputs.dtype)
     double = inputs.dtype == weights.dtype == torch.float64
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
-    flat, angles = (tensor.to(torch.float64 if double else torch.float32).contiguous() for tensor in (flat, weights))
-    flat = _within_range(flat, "input")
-    _within_range(angles, "weight")
-    values: Tensor = _Expectations.apply(circuit, flat, angles)
+    flat, angles = (tensor.to(torch.float64 if double else torch.float32) for tensor in (flat, weights))
+    values = row_values(_Exact(circuit), flat, angles)
     return values.reshape(*inputs.shape[:-1], circuit.num_observables).to(inputs.dtype)
 
 
-class _Expectations(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
-        ctx.circuit = circuit
-        ctx.save_for_backward(inputs, weights)
-        values: Tensor = _path(circuit, inputs).values(circuit, inputs, weights)
+@dataclass(frozen=True)
+class _Exact(AbstractOperation):
+    circuit: Circuit
+
+    @property
+    def num_values(self) -> int:
+        return self.circuit.num_observables
+
+    def values(self, rows: Tensor, weights: Tensor) -> Tensor:
+        rows, weights = _within_range(rows, "input"), _within_range(weights, "weight")
+        values: Tensor = _path(self.circuit, rows).values(self.circuit, rows, weights)
         return values
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
-        inputs, weights = ctx.saved_tensors
-        # Only a backward pass that is itself differentiated needs the Function that refuses to be.
-        compute = _Gradients.apply if torch.is_grad_enabled() else _gradients
-        return None, *compute(ctx.circuit, inputs, weights, grad)
-
-
-class _Gradients(torch.autograd.Function):
-    """The backward pass as a Function of its own, whose only use is to say that it has no backward pass."""
-
-    @staticmethod
-    def forward(_: Any, circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return _gradients(circuit, inputs, weights, grad)
-
-    @staticmethod
-    def backward(_: Any, *__: Tensor) -> None:
-        raise GradientError(
-            "expectations() has first derivatives only. For second ones, difference its gradients, or evaluate it at "
-            "angles shifted by pi/2 (parameter-shift rule) and differentiate that."
-        )
-
-
-def _gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    gradients: tuple[Tensor, Tensor] = _path(circuit, inputs).gradients(circuit, inputs, weights, grad)
-    return gradients
+    def gradients(self, kept: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        rows, weights = _within_range(kept, "input"), _within_range(weights, "weight")
+        gradients: tuple[Tensor, Tensor] = _path(self.circuit, rows).gradients(self.circuit, rows, weights, grad)
+        return gradients
 
 
 def _within_range(angles: Tensor, name: str) -> Tensor:
-    """Angles as they are, or modulo 4 pi if some are large.
+    """Contiguous angles as they are, or modulo 4 pi if some are large.
 
     Raises: SimulationError if one is NaN or infinite.
     """
+    angles = angles.contiguous()
     if angles.device.type != "cpu" or not angles.numel():
         return angles
-    low, high = (bound.item() for bound in torch.aminmax(angles.detach()))
+    low, high = (bound.item() for bound in torch.aminmax(angles))
     if low >= -LARGE_ANGLE and high <= LARGE_ANGLE:  # false for NaN
         return angles
     if bad := int((~angles.isfinite()).sum()):
@@ -116,7 +99,7 @@ def _within_range(angles: Tensor, name: str) -> Tensor:
             f"{bad} of {angles.numel()} {name} angles are NaN or infinite, so there is no value to compute. They come "
             "from an earlier layer or a diverged update: lower the learning rate or clip gradients."
         )
-    return angles.double().remainder(4 * math.pi).to(angles.dtype)
+    return torch_path.principal(angles.double()).to(angles.dtype)
 
 
 def _path(circuit: Circuit, inputs: Tensor) -> ModuleType:

@@ -7,6 +7,7 @@ number of threads, then moves an outcome with a probability of about 1e-16 per p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qpeft.circuits import Circuit
-from qpeft.errors import GradientError, ShotsError
-from qpeft.simulation.checks import check_angles
+from qpeft.errors import GradientError
+from qpeft.simulation.autograd import FirstOrder
+from qpeft.simulation.checks import check_angles, check_shots
 from qpeft.simulation.expectations import expectations
 from qpeft.simulation.noise.counter import SampleKey, Stream
 from qpeft.simulation.noise.density import noisy_expectations
@@ -64,7 +66,7 @@ def sampled_expectations(
             exact values (with the same noise) at the same angles, of which the samples are unbiased estimates.
 
     Raises:
-        ShotsError: shots below 1.
+        ShotsError: shots that are no whole number of at least 1.
         GradientError: in the backward pass, if `gradient` is None and shots are finite.
         SimulationError: too many qubits, a shape that does not fit the circuit, NaN or infinite angles.
         NoiseError: the noise model lacks a qubit or an edge.
@@ -75,11 +77,14 @@ def sampled_expectations(
     if shots is None:
         exact = _exact(circuit, inputs, weights, noise)
         return SampledValues(exact, torch.zeros_like(exact))
+    shots = check_shots(shots, "These values are samples", "For exact values pass shots=None.")
     mean = torch.zeros(*inputs.shape[:-1], circuit.num_observables, dtype=torch.float64, device=inputs.device)
     for stream, (basis, columns) in enumerate(measurement_bases(circuit.observables).items()):
-        counts = _counts(circuit, inputs, weights, shots, Stream(key, stream), basis, noise)
         signs = torch.stack([_signs(circuit.observables[column], inputs.device) for column in columns], dim=1)
-        mean[..., columns] = counts.double() @ signs / shots
+        # Block by block: counts of all rows at once would be as large as all their states.
+        counts = _counts(circuit, inputs, weights, shots, Stream(key, stream), basis, noise)
+        sums = torch.cat([block.double() @ signs for block in counts])
+        mean[..., columns] = sums.reshape(*inputs.shape[:-1], len(columns)) / shots
     errors = ((1 - mean.square()) / (shots - 1)).sqrt() if shots > 1 else torch.ones_like(mean)
     values = mean.to(inputs.dtype)
     if gradient == "straight-through":
@@ -108,7 +113,31 @@ def sampled_counts(
     Raises: as `sampled_expectations`; counts never have a gradient.
     """
     check_angles(circuit, inputs, weights)
-    return _counts(circuit, inputs, weights, shots, Stream(key), "Z" * circuit.num_qubits, noise)
+    shots = check_shots(shots, "Counts are samples", "Exact values are those of expectations().")
+    counts = _counts(circuit, inputs, weights, shots, Stream(key), "Z" * circuit.num_qubits, noise)
+    return torch.cat(list(counts)).reshape(*inputs.shape[:-1], 2**circuit.num_qubits)
+
+
+def sampled(probabilities: Float[Tensor, "rows outcomes"], stream: Stream, shots: int) -> Int[Tensor, "rows outcomes"]:
+    """How often each outcome comes out, row after row, from as many numbers of the stream as there are shots.
+
+    Numbers are drawn in blocks, so that memory does not grow with the shots; how large they are changes no sample.
+
+    Args:
+        probabilities: float64, rows of sum 1 up to rounding.
+        stream: of the random numbers, which is used up by rows * shots.
+        shots: per row, at least 1.
+    """
+    cumulative = probabilities.cumsum(1)
+    counts = torch.zeros(cumulative.shape, dtype=torch.int64, device=cumulative.device)
+    rows = max(1, NUMBERS_PER_BLOCK // shots)
+    for own, own_counts in zip(cumulative.split(rows), counts.split(rows), strict=True):
+        for first in range(0, shots, NUMBERS_PER_BLOCK):
+            numbers = stream.uniforms(len(own), min(NUMBERS_PER_BLOCK, shots - first)).to(own.device)
+            # right=True: the first outcome whose cumulative probability exceeds the draw, never one of probability 0.
+            outcomes = torch.searchsorted(own, numbers * own[:, -1:], right=True).clamp(max=own.shape[1] - 1)
+            own_counts.scatter_add_(1, outcomes, torch.ones_like(outcomes))
+    return counts
 
 
 def measurement_bases(observables: tuple[str, ...]) -> dict[str, list[int]]:
@@ -144,20 +173,12 @@ def _counts(
     stream: Stream,
     basis: str,
     noise: NoiseModel | None,
-) -> Tensor:
-    if shots < 1:
-        raise ShotsError(f"shots must be at least 1; got {shots}. For exact values pass shots=None.")
+) -> Iterator[Tensor]:
+    """Of one block of rows after another, (rows, 2**num_qubits)."""
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs).double()
     numbers = 2 * 2**circuit.num_qubits if noise is None else 4**circuit.num_qubits
-    blocks = []
-    for block in flat.split(max(1, NUMBERS_PER_BLOCK // max(numbers, shots))):
-        cumulative = outcome_probabilities(circuit, block, weights.double(), basis, noise).cumsum(1)
-        draws = stream.uniforms(len(block), shots).to(flat.device) * cumulative[:, -1:]
-        # right=True: the first outcome whose cumulative probability exceeds the draw, never one of probability 0.
-        outcomes = torch.searchsorted(cumulative, draws, right=True).clamp(max=cumulative.shape[1] - 1)
-        counts = torch.zeros(cumulative.shape, dtype=torch.int64, device=flat.device)
-        blocks.append(counts.scatter_add_(1, outcomes, torch.ones_like(outcomes)))
-    return torch.cat(blocks).reshape(*inputs.shape[:-1], 2**circuit.num_qubits)
+    for block in flat.split(max(1, NUMBERS_PER_BLOCK // numbers)):
+        yield sampled(outcome_probabilities(circuit, block, weights.double(), basis, noise), stream, shots)
 
 
 def _signs(observable: str, device: torch.device) -> Tensor:
@@ -169,10 +190,14 @@ def _signs(observable: str, device: torch.device) -> Tensor:
     return signs
 
 
-class _NoGradient(torch.autograd.Function):
+class _NoGradient(FirstOrder):
     @staticmethod
-    def forward(_ctx: Any, values: Tensor, *_angles: Tensor) -> Tensor:
+    def forward(values: Tensor, *_angles: Tensor) -> Tensor:
         return values.view_as(values)
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Any, ...], _output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(_ctx: Any, *_grads: Tensor) -> Tensor:
@@ -182,10 +207,14 @@ class _NoGradient(torch.autograd.Function):
         )
 
 
-class _StraightThrough(torch.autograd.Function):
+class _StraightThrough(FirstOrder):
     @staticmethod
-    def forward(_ctx: Any, values: Tensor, _exact_values: Tensor) -> Tensor:
+    def forward(values: Tensor, _exact_values: Tensor) -> Tensor:
         return values.view_as(values)
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Any, ...], _output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(_ctx: Any, grad: Tensor) -> tuple[None, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.simulation.tables import PhaseTable, PlanTables, RotationTable, StringTable, plan_tables
+from qpeft.simulation.threads import threads_for
 
 AMPLITUDES_PER_BLOCK = {"cpu": 2**17}
 """Tokens are handled in blocks of this many amplitudes: enough to keep the device busy, few enough for its cache."""
@@ -25,20 +26,30 @@ MIN_TOKENS = 64
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
     """Expectations (tokens, num_observables) for inputs (tokens, num_inputs) and weights of one floating type."""
-    with full_precision(inputs.device):
-        uniform = _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
+    with full_precision(inputs.device), threads_for(len(inputs) << circuit.num_qubits, inputs.device):
+        inputs, uniform = principal(inputs), _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
         return torch.cat([_Block(uniform, block).values() for block in _blocks(circuit, inputs)])
 
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
-    with full_precision(inputs.device):
-        uniform = _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
+    with full_precision(inputs.device), threads_for(len(inputs) << circuit.num_qubits, inputs.device):
+        inputs, uniform = principal(inputs), _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
         input_grads, slopes = [], torch.zeros_like(uniform.angles)
         for block, block_grad in zip(_blocks(circuit, inputs), _blocks(circuit, grad), strict=True):
             input_grads.append(_Block(uniform, block).gradients(block_grad.T, slopes))
         uniform.add_rotation_slopes(slopes)
         return torch.cat(input_grads), slopes @ uniform.tables.from_weights
+
+
+def principal(angles: Tensor) -> Tensor:
+    """Angles modulo 4 pi, between -2 pi and 2 pi, in their own precision however large they are.
+
+    Sums of a large and a small angle would round the small one away. No remainder, for which 4 pi itself is rounded:
+    sin and cos know pi to as many digits as the largest number needs. NaN and infinite angles become NaN.
+    """
+    half = 0.5 * angles
+    return 2 * torch.atan2(half.sin(), half.cos())
 
 
 @contextmanager
@@ -80,7 +91,7 @@ class _Uniform:
 
     def __init__(self, tables: PlanTables, weights: Tensor) -> None:
         self.tables = tables
-        self.angles = tables.constants + tables.from_weights @ weights
+        self.angles = tables.constants + tables.from_weights @ principal(weights)
         self.matrices: list[list[Tensor]] = []
         self.phases: list[tuple[Tensor, Tensor] | None] = []
         for step in tables.steps:

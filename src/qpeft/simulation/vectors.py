@@ -9,16 +9,18 @@ walks back from it (the adjoint method).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from qpeft.circuits import Circuit
 from qpeft.errors import SimulationError
+from qpeft.simulation.autograd import AbstractOperation, row_values
+from qpeft.simulation.checks import check_kinds
 from qpeft.simulation.fusion import Program, Rotation, fused
+from qpeft.simulation.threads import threads_for
 from qpeft.simulation.torch_path import full_precision
 
 
@@ -36,40 +38,48 @@ def apply_circuit(
         Vectors of the same shape, type and norms, differentiable once in `vectors` and `weights`. Computed in float32,
         or in float64 if both are float64. torch.compile leaves the call out of its graphs.
 
-    Raises: SimulationError if a shape does not fit the circuit, or a gate or an angle is of another kind.
+    Raises: SimulationError if a shape does not fit the circuit, a gate or an angle is of another kind, or tensors are
+        on different devices or hold other than real floating-point numbers.
     """
     if vectors.shape[-1:] != (2**circuit.num_qubits,) or weights.shape != (circuit.num_weights,):
         raise SimulationError(
             f"The circuit takes vectors of {2**circuit.num_qubits} amplitudes and {circuit.num_weights} weight(s); "
             f"got shapes {tuple(vectors.shape)} and {tuple(weights.shape)}."
         )
+    check_kinds(vectors=vectors, weights=weights)
     double = vectors.dtype == weights.dtype == torch.float64
     rows, angles = (tensor.to(torch.float64 if double else torch.float32) for tensor in (vectors, weights))
-    result = _apply(circuit, rows.reshape(-1, vectors.shape[-1]), angles)
+    result = _row_values(_Applied(circuit), rows.reshape(vectors.shape[:-1].numel(), vectors.shape[-1]), angles)
     return result.reshape(vectors.shape).to(vectors.dtype)
 
 
-class _Apply(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, circuit: Circuit, vectors: Tensor, weights: Tensor) -> Tensor:
-        program = ctx.program = fused(circuit, weights.device, weights.dtype)
-        with full_precision(weights.device):
+@dataclass(frozen=True)
+class _Applied(AbstractOperation):
+    """A circuit on vectors. Steps are undone from the result, so that is what is kept."""
+
+    name, keeps_values = "apply_circuit()", True
+    circuit: Circuit
+
+    @property
+    def num_values(self) -> int:
+        return 1 << self.circuit.num_qubits
+
+    def values(self, rows: Tensor, weights: Tensor) -> Tensor:
+        program = fused(self.circuit, weights.device, weights.dtype)
+        vectors = rows.view_as(rows)  # torch.func takes no Function that returns what it was given
+        with full_precision(weights.device), threads_for(rows.numel(), weights.device):
             matrices = _matrices(program, weights)
             for step in program.steps:
                 if isinstance(step, Rotation):
                     vectors = step.apply(matrices[step.table][step.row], vectors)
                 else:
                     vectors = step.apply(vectors)
-        ctx.save_for_backward(vectors, weights)
         return vectors
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
-        vectors, weights = ctx.saved_tensors
-        program: Program = ctx.program
-        both = torch.stack([grad, vectors])
-        with full_precision(weights.device):
+    def gradients(self, kept: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        program = fused(self.circuit, weights.device, weights.dtype)
+        both = torch.stack([grad, kept])
+        with full_precision(weights.device), threads_for(kept.numel(), weights.device):
             matrices = _matrices(program, weights)
             correlations = [torch.empty_like(table) for table in matrices]
             for step in reversed(program.steps):
@@ -81,10 +91,10 @@ class _Apply(torch.autograd.Function):
             slopes = weights.new_zeros(len(weights) + len(program.fixed))
             for table, correlation in zip(program.tables, correlations, strict=True):
                 slopes.index_add_(0, table.slots.flatten(), table.slopes(correlation).flatten())
-        return None, both[0], slopes[: len(weights)]
+        return both[0], slopes[: len(weights)]
 
 
-_apply: Callable[[Circuit, Tensor, Tensor], Tensor] = torch.compiler.disable(_Apply.apply)
+_row_values: Callable[[AbstractOperation, Tensor, Tensor], Tensor] = torch.compiler.disable(row_values)
 
 
 def _matrices(program: Program, weights: Tensor) -> list[Tensor]:

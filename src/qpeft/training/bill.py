@@ -13,6 +13,7 @@ from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
 from qpeft.devices import Capabilities, ReadoutInversion, backward_circuits, backward_shots, forward_circuits
 from qpeft.devices.gradients import GradientChoice
+from qpeft.devices.markers import CIRCUITS_PER_MARKER
 from qpeft.training.quantum import build_gradient, build_mitigation
 from qpeft.training.sections import DeviceSection, Recipe
 
@@ -36,6 +37,8 @@ class Price:
 class Bill:
     """Prices of parts of the work, by name. Equal circuits of one call are sent once, which no price counts on.
 
+    Circuits of known outcome, which show the order of results (`devices.markers`), are counted with the others.
+
     Attributes:
         capabilities: of the device.
         prices: what is named.
@@ -52,6 +55,10 @@ class Bill:
     def table(self) -> Table:
         """For printing."""
         table = Table(f"on {self.capabilities.name}", "circuits", "shots", "jobs", "about")
+        if self.capabilities.answers_by_place:
+            table.caption = (
+                f"1 circuit to {CIRCUITS_PER_MARKER} others has a known outcome: it shows the order of results"
+            )
         for name, price in self.prices.items():
             shots = f"{price.shots:,}" if price.shots else "exact"
             table.add_row(name, f"{price.circuits:,}", shots, f"{price.jobs:,}", _duration(self.seconds(price)))
@@ -70,7 +77,7 @@ class PriceList:
     """
 
     def __init__(self, section: DeviceSection, capabilities: Capabilities, model: nn.Module) -> None:
-        self._shots, self._max_circuits = section.shots, capabilities.max_circuits
+        self._shots, self._capabilities = section.shots, capabilities
         self._middles = device_circuits(model, section.layers).values()
         self._mitigation = build_mitigation(section)
 
@@ -93,8 +100,12 @@ class PriceList:
         return self._call(circuits, circuits * ReadoutInversion.shots) * len(widths)
 
     def _call(self, circuits: int, shots: int) -> Price:
-        jobs = -(-circuits // self._max_circuits) if self._max_circuits else min(circuits, 1)
-        return Price(circuits, shots if self._shots else 0, jobs)
+        size = self._capabilities.circuits_per_job
+        jobs = -(-circuits // size) if size else min(circuits, 1)
+        # Full jobs together have no fewer than the calls and jobs that these circuits may be spread over.
+        markers = self._capabilities.num_markers(circuits)
+        each = -(-shots // circuits) if circuits else 0
+        return Price(circuits + markers, shots + markers * each if self._shots else 0, jobs)
 
 
 def training_bill(recipe: Recipe, capabilities: Capabilities, model: nn.Module, encoded: Sequence[Encoded]) -> Bill:

@@ -9,12 +9,19 @@ import yaml
 
 from qpeft.adapters import ADAPTERS
 from qpeft.adapters.base import AbstractMatrixModel
+from qpeft.data import AnswerEnds, ends_note
 from qpeft.evaluation import find_task
 from qpeft.training.sections import Recipe
 
 
-def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
-    """README.md of the adapter folder, in Markdown with the metadata block that model hubs read."""
+def model_card(recipe: Recipe, record: Mapping[str, Any], ends: AnswerEnds) -> str:
+    """README.md of the adapter folder, in Markdown with the metadata block that model hubs read.
+
+    Args:
+        recipe: of the run.
+        record: of the run.
+        ends: of answers.
+    """
     method = recipe.adapter.type
     metadata = {"base_model": recipe.model.name, "library_name": "peft", "tags": ["qpeft", method, "text-generation"]}
     parts = [
@@ -23,11 +30,11 @@ def model_card(recipe: Recipe, record: Mapping[str, Any]) -> str:
     ]
     if recipe.output.notice:
         parts.append(f"> **{recipe.output.notice.strip()}**")
-    parts += [_loading(recipe), _results(record), _making(recipe, record)]
+    parts += [_loading(recipe, ends), _results(record), _making(recipe, record)]
     return "\n\n".join(parts) + "\n"
 
 
-def _loading(recipe: Recipe) -> str:
+def _loading(recipe: Recipe, ends: AnswerEnds) -> str:
     first = note = ""
     if (method := recipe.adapter.type) in ADAPTERS:
         first = "import qpeft  # first: it makes the adapter type known to PEFT\n"
@@ -36,9 +43,13 @@ def _loading(recipe: Recipe) -> str:
     how = f', quantization="{bits}"' if bits else ""
     return (
         f"## Use\n\n{note}```python\n{first}from peft import PeftModel\nfrom qpeft.models import load_model, "
-        f'load_tokenizer\n\ntokenizer = load_tokenizer("{recipe.model.name}")\n'
-        f'model = PeftModel.from_pretrained(load_model("{recipe.model.name}"{how}), "path/to/this/folder")\n```'
-    )
+        "load_tokenizer\nfrom transformers import GenerationConfig\n\n"
+        f'tokenizer = load_tokenizer("{recipe.model.name}")\n'
+        f'model = PeftModel.from_pretrained(load_model("{recipe.model.name}"{how}), "path/to/this/folder")\n'
+        'model.generation_config = GenerationConfig.from_pretrained("path/to/this/folder")\n```\n\n'
+        "The last line makes answers end where training ended them: PEFT reads no `generation_config.json` by itself. "
+        f"{ends_note(ends)}"
+    ).rstrip()
 
 
 def _merging(recipe: Recipe) -> str:

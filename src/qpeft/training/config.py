@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_values(path: Path, overrides: Iterable[str], *, sections: type[BaseMode
     values = _read_yaml(text, str(path)) or {}
     if not isinstance(values, dict):
         raise RecipeError(
-            f"{path} must hold sections ({', '.join(sections.model_fields)}), not a {type(values).__name__}."
+            f"{path} must hold keys ({', '.join(sections.model_fields)}) with their values, and holds {_shown(values)}."
         )
     for key, value in _read_overrides(overrides):
         _set(values, key, value)
@@ -62,8 +63,7 @@ def parse(sections: type[Sections], values: Mapping[str, Any], *, source: str) -
     try:
         return sections.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(details, sections) for details in error.errors()]
-        raise RecipeError(f"{source}: " + " ".join(problems)) from error
+        raise RecipeError(f"{source}: " + " ".join(_explain(error.errors(), sections))) from error
 
 
 def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
@@ -110,27 +110,85 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
         # A section that is left out, as run folders write it, is null.
         inner = values[name] = {} if values.get(name) is None else values[name]
         if not isinstance(inner, dict):
-            raise RecipeError(f"--{key}: {name!r} holds {inner!r} and no keys.")
+            raise RecipeError(f"--{key}: {name!r} is {_shown(inner)} here, and has no keys; set --{name} as a whole.")
         values = inner
     values[last] = value
 
 
-def _explain(details: ErrorDetails, root: type[BaseModel]) -> str:
-    # Where a value may be of several kinds, pydantic names them as "literal['auto','none']".
-    path = [str(part) for part in details["loc"] if part not in SOURCE_KINDS and "[" not in str(part)]
-    message = details["msg"].removeprefix("Value error, ")
-    if not path:
-        return f"{message}."
-    name = ".".join(path)
-    if details["type"] == "extra_forbidden":
-        known = _keys(path[:-1], root)
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(known)}."
-        return f"Unknown key {name!r}; {hint}"
-    if details["type"] == "missing":
-        return f"{name!r} is missing."
-    got = repr(details["input"])
-    return f"{name!r}: {message[0].lower()}{message[1:]}; got {got if len(got) < 80 else got[:77] + '...'}."
+NEEDED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    "finite_number": "must be a finite number",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "dict_type": "must hold keys with values",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have {max_length} entries at most",
+}
+"""What a value of a key must be, by pydantic's types of errors, whose own words are those of a programmer."""
+
+
+def _explain(errors: Iterable[ErrorDetails], root: type[BaseModel]) -> list[str]:
+    """A sentence for every key that is wrong."""
+    needed: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    found = []
+    for details in errors:
+        # Where a value may be of several kinds, pydantic names them as "literal['auto','none']".
+        path = [str(part) for part in details["loc"] if part not in SOURCE_KINDS and "[" not in str(part)]
+        name = ".".join(path)
+        if details["type"] == "extra_forbidden":
+            found.append(_unknown(path, root))
+        elif details["type"] == "missing":
+            found.append(f"{name!r} is missing.")
+        elif details["type"] == "value_error":
+            # What sections say of themselves names the keys that are at odds; all their others are no news.
+            reason = details["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(details["input"], dict) else f"; got {_shown(details['input'])}"
+            found.append(f"{name!r}: {reason}{got}." if name else f"{reason}.")
+        else:
+            needed.setdefault(name, []).append(_needed(details, path, root))
+            given[name] = _shown(details["input"])
+    for name, kinds in needed.items():
+        first, *others = dict.fromkeys(kinds)
+        either = "".join(f", or {other.removeprefix('must ')}" for other in others)
+        found.append(f"{name!r} {first}{either}; got {given[name]}." if name else f"It {first}; got {given[name]}.")
+    return found
+
+
+def _unknown(path: list[str], root: type[BaseModel]) -> str:
+    known = _keys(path[:-1], root)
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(known)}."
+    return f"Unknown key {'.'.join(path)!r}; {hint}"
+
+
+def _needed(details: ErrorDetails, path: list[str], root: type[BaseModel]) -> str:
+    kind, got = details["type"], details["input"]
+    if kind in ("model_type", "model_attributes_type"):
+        return f"must be a section with keys of its own, such as {', '.join(_keys(path, root)[:3])}"
+    if kind == "list_type" and SOURCE_KINDS[2] in details["loc"]:
+        hint = "; one entry with options is a list of one, [{path: ...}]" if isinstance(got, dict) else ""
+        return f"must be a name or a list{hint}"
+    if kind == "too_short" and not got:
+        return "must not be empty"
+    if kind in NEEDED:
+        limits = details.get("ctx", {}).items()
+        return NEEDED[kind].format(**{name: f"{limit:g}" if type(limit) is float else limit for name, limit in limits})
+    message = details["msg"]
+    return f"is not right: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML would have it, in 80 characters at most."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _keys(path: list[str], root: type[BaseModel]) -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpeft.runs import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CURVES = {"loss": ("training", "-"), "eval_loss": ("held out", "--"), "learning_rate": ("learning rate", "-")}
+"""Keys of a history with their label and their line."""
 HEALTH = {
     "angle_spread": "spread of input angles (radians)",
     "wrapped": "share of angles wrapped around",
@@ -20,49 +23,98 @@ HEALTH = {
 }
 
 
-def save_loss_curve(history: Sequence[Mapping[str, float]], path: Path, *, title: str) -> None:
+FEW = 30
+"""Points of a line up to which each of them is marked: a single one would else not be seen at all."""
+
+
+def save_loss_curve(
+    history: Sequence[Mapping[str, float]], path: Path, *, title: str, ends: Mapping[int, float] | None = None
+) -> None:
     """Draw losses and, below, the learning rate over steps as a PNG file. Raises: OutputError.
 
     Args:
         history: entries with `step` and `loss` (and `learning_rate`) or `eval_loss`, in nats per token.
         path: the file.
         title: heading of the figure.
+        ends: held-out losses before and after training, by step, where they were measured.
     """
-    figure = _figure(7, 5)
-    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for axes, key, label, style in (
-        (losses, "loss", "training", "-"),
-        (losses, "eval_loss", "held out", "o--"),
-        (rates, "learning_rate", "learning rate", "-"),
-    ):
-        points = [(entry["step"], entry[key]) for entry in history if key in entry]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label)
-    losses.set(ylabel="loss (nats per token)", title=title)
-    losses.legend()
-    rates.set(xlabel="step", ylabel="learning rate")
-    for axes in (losses, rates):
-        axes.grid(alpha=0.3)
+    curves = {key: {entry["step"]: entry[key] for entry in history if key in entry} for key in CURVES}
+    held_out = curves["eval_loss"] | {float(step): loss for step, loss in (ends or {}).items()}
+    curves["eval_loss"] = dict(sorted(held_out.items()))
+    has_rates = bool(curves["learning_rate"])
+    figure = _figure(7, 5 if has_rates else 4)
+    panels = list(
+        figure.subplots(1 + has_rates, 1, sharex=True, squeeze=False, height_ratios=(3, 1)[: 1 + has_rates]).flat
+    )
+    for key, (label, style) in CURVES.items():
+        if curves[key]:
+            _draw(
+                panels[-1 if key == "learning_rate" else 0],
+                curves[key].items(),
+                label=label,
+                linestyle=style,
+                held=key == "eval_loss",
+            )
+    panels[0].set(ylabel="loss (nats per token)", title=title)
+    if curves["loss"] or curves["eval_loss"]:
+        panels[0].legend()
+    else:
+        panels[0].text(0.5, 0.5, "no losses were logged", ha="center", transform=panels[0].transAxes)
+    if has_rates:
+        panels[1].set(ylabel="learning rate")
+    panels[-1].set(xlabel="step")
+    _whole_steps(panels)
     _write(figure, path)
 
 
 def save_health(layers: Mapping[str, Mapping[str, Sequence[float | None]]], path: Path, *, title: str) -> None:
-    """Draw the health of every layer's circuits over steps as a PNG file, a line each. Raises: OutputError."""
-    figure = _figure(9, 6)
+    """Draw the health of every layer's circuits over steps as a PNG file, a line each. Raises: OutputError.
+
+    What was never measured has no panel: a short run may end before gradients can be compared.
+    """
+    curves = {
+        key: [
+            _points(columns, _ratios(columns) if key == "gradient_ratio" else columns[key])
+            for columns in layers.values()
+        ]
+        for key in HEALTH
+    }
+    shown = [key for key in HEALTH if any(curves[key])] or list(HEALTH)[:1]
+    rows, columns = -(-len(shown) // 2), min(2, len(shown))
+    figure = _figure(4.5 * columns, 3 * rows)
     figure.suptitle(title)
-    grid = figure.subplots(2, 2, sharex=True).flat
-    for axes, (key, label) in zip(grid, HEALTH.items(), strict=True):
-        for columns in layers.values():
-            values = _ratios(columns) if key == "gradient_ratio" else columns[key]
-            points = [point for point in zip(columns["step"], values, strict=True) if point[1] is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), linewidth=0.8, alpha=0.7)
+    grid = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
+    for axes in grid[len(shown) :]:
+        axes.remove()
+    for axes, key in zip(grid, shown, strict=False):
+        for points in filter(None, curves[key]):
+            _draw(axes, points, linewidth=0.8, alpha=0.7)
         if key in ("variance", "gradient_ratio"):
             axes.set_yscale("symlog", linthresh=1e-7)
-        axes.set_title(label, fontsize="medium")
-        axes.grid(alpha=0.3)
+        axes.set_title(HEALTH[key], fontsize="medium")
+    _whole_steps(figure.axes)
     figure.supxlabel(f"step; a line for each of {len(layers)} layers")
     _write(figure, path)
+
+
+def _draw(axes: Axes, points: Iterable[tuple[float, float]], *, held: bool = False, **look: Any) -> None:
+    """A line, with a mark at every point if these are few, or held-out losses."""
+    points = list(points)
+    marked = held or len(points) <= FEW
+    axes.plot(*zip(*points, strict=True), marker="o" if marked else "", markersize=6 if held else 4, **look)
+
+
+def _points(columns: Mapping[str, Sequence[float | None]], values: Sequence[float | None]) -> list[tuple[float, float]]:
+    pairs = zip(columns["step"], values, strict=True)
+    return [(step, value) for step, value in pairs if step is not None and value is not None]
+
+
+def _whole_steps(panels: Iterable[Axes]) -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _ratios(columns: Mapping[str, Sequence[float | None]]) -> list[float | None]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from qpeft.evaluation import Scores, find_task, score
+from qpeft.runs.bars import Bars
 from qpeft.training.memory import evaluation_memory
 from qpeft.training.sections import Recipe
 from qpeft.training.splits import Split
@@ -29,7 +30,7 @@ def measure(
     if held_out is None:
         return None
     options = recipe.evaluation
-    with console.status(f"measuring {when} training"), evaluation_memory(recipe):
+    with Bars(console) as bars, evaluation_memory(recipe):
         scores = score(
             model,
             tokenizer,
@@ -38,6 +39,7 @@ def measure(
             task=find_task(options.task_name) if options.task_name else None,
             max_new_tokens=options.max_new_tokens,
             items=options.items,
+            on_progress=bars.of(when),
         )
     console.print(f"{when}: {describe(scores)}")
     return scores.to_dict() | {"samples": [vars(answer) for answer in scores.answers[:SAMPLES]]}

@@ -5,17 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 
 from qpeft.data import Encoded, lengths
 from qpeft.errors import MemoryLimitError
-from qpeft.evaluation.held_out import TOKENS_PER_BATCH, held_out_loss, largest_batch
+from qpeft.evaluation.held_out import TOKENS_PER_BATCH
 from qpeft.training.sections import Recipe
-
-if TYPE_CHECKING:
-    from qpeft.training.trainer import CheckpointingTrainer
 
 _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
 """How torch words a failed allocation on the CPU, which is a RuntimeError like many others."""
@@ -38,28 +34,6 @@ def peak_memory(device: torch.device) -> int:
 def tokens_per_evaluation(recipe: Recipe, training: Sequence[Encoded]) -> int:
     """Padded tokens of one evaluation batch: no more than the largest training batch has."""
     return min(TOKENS_PER_BATCH, recipe.training.batch_size * max(lengths(training)))
-
-
-def try_memory(
-    recipe: Recipe,
-    trainer: CheckpointingTrainer,
-    training: Sequence[Encoded],
-    held_out: Sequence[Encoded],
-) -> None:
-    """Try the largest evaluation batch and, on a GPU, the largest training batch, before time is spent on others.
-
-    On a CPU no training step is tried: it would take as long as any other, and a system that runs out of memory ends
-    the process rather than say so. Raises: MemoryLimitError if one of them does not fit.
-    """
-    if trainer.model.device.type != "cpu":
-        tokens = lengths(training)
-        longest = sorted(range(len(tokens)), key=tokens.__getitem__)[-recipe.training.batch_size :]
-        with training_memory(recipe):
-            trainer.try_step(longest)
-    if held_out:
-        limit = tokens_per_evaluation(recipe, training)
-        with evaluation_memory(recipe):
-            held_out_loss(trainer.model, largest_batch(held_out, tokens_per_batch=limit), tokens_per_batch=limit)
 
 
 def training_memory(recipe: Recipe) -> AbstractContextManager[None]:

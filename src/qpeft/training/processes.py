@@ -44,6 +44,23 @@ def is_main_process() -> bool:
     return bool(PartialState().is_main_process)
 
 
+def busy_cores(device: torch.device) -> str | None:
+    """A sentence if torch's threads would wait for one another, since others use the cores they were to share.
+
+    None where the machine does not tell its load, where one thread computes, and on a GPU.
+    """
+    threads, cores = torch.get_num_threads(), os.cpu_count()
+    if device.type != "cpu" or threads == 1 or not cores or not hasattr(os, "getloadavg"):
+        return None
+    load = os.getloadavg()[0]
+    if load <= cores:
+        return None
+    return (
+        f"warning: this machine is busy, with a load of {load:.1f} on {cores} cores. Torch's {threads} threads wait "
+        "for one another then, which can take many times as long: set OMP_NUM_THREADS=1, or end what else runs."
+    )
+
+
 def wait_for_all() -> None:
     """Go on when all processes are here."""
     PartialState().wait_for_everyone()

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from qpeft.runs.bars import Bars
 from qpeft.training.memory import peak_memory
 
 
 class ProgressReport(TrainerCallback):
-    """A bar on a terminal; at every log step and the last a line with loss, learning rate, speed, time left and memory.
+    """At every log step and the last a line with loss, learning rate, speed, time left and memory; bars between them.
 
     Args:
         console: where they go.
@@ -23,28 +23,19 @@ class ProgressReport(TrainerCallback):
 
     Attributes:
         step_seconds: wall time of every step of this process, for the record.
+        bars: of steps, and of what is told them meanwhile. They stand inside of `with progress.bars`.
     """
 
     def __init__(self, console: Console, device: torch.device) -> None:
         self.step_seconds: list[float] = []
         self._console, self._device = console, device
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("training")
+        self.bars = Bars(console)
         self._step_start = 0.0
         self._begin = (0.0, 0)
         self._last_log = (0.0, 0.0)
 
     def on_train_begin(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
-        self._progress.update(self._task, total=state.max_steps, completed=state.global_step)
-        self._progress.start()
+        self._tell_bars(state)
         self._begin = (time.perf_counter(), state.global_step)
         tokens = next((entry["num_tokens"] for entry in reversed(state.log_history) if "num_tokens" in entry), 0.0)
         self._last_log = (self._begin[0], tokens)
@@ -55,7 +46,7 @@ class ProgressReport(TrainerCallback):
     def on_step_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any) -> None:
         control.should_log |= state.global_step >= state.max_steps  # whatever log_every is
         self.step_seconds.append(time.perf_counter() - self._step_start)
-        self._progress.update(self._task, completed=state.global_step)
+        self._tell_bars(state)
 
     def on_log(
         self,
@@ -79,8 +70,10 @@ class ProgressReport(TrainerCallback):
                 f"peak memory {peak_memory(self._device) / 1e9:.2f} GB"
             )
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        self._progress.stop()
+    def _tell_bars(self, state: TrainerState) -> None:
+        # Elsewhere the lines of log steps are the progress.
+        if self._console.is_terminal:
+            self.bars("training", state.global_step, state.max_steps)
 
     def _left(self, now: float, state: TrainerState) -> timedelta:
         """At the pace of this process so far, evaluations and checkpoints included."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from qpeft.adapters.build import build_config, check_targets
-from qpeft.data import Encoded, PackedExamples
+from qpeft.data import AnswerEnds, Encoded, PackedExamples, answer_ends, settle_ends
 from qpeft.errors import MemoryLimitError, OutputError, RecipeError
 from qpeft.evaluation import find_task
 from qpeft.models import Precision, choose_precision, default_device, device_name, load_skeleton, load_tokenizer
@@ -26,12 +26,13 @@ from qpeft.training.bill import Bill, training_bill
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
 from qpeft.training.continuing import continue_folder
 from qpeft.training.measuring import measure
-from qpeft.training.memory import peak_memory, training_memory, try_memory
+from qpeft.training.memory import peak_memory, training_memory
 from qpeft.training.packing import require_separate_examples
-from qpeft.training.processes import from_main, is_main_process, join_processes, number_of_processes
+from qpeft.training.processes import busy_cores, from_main, is_main_process, join_processes, number_of_processes
 from qpeft.training.progress import ProgressReport
 from qpeft.training.quality import expected_quality
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
+from qpeft.training.readable import require_readable
 from qpeft.training.reports import report_names
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
@@ -90,10 +91,13 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
         find_task(recipe.evaluation.task_name).require_packages()
     started = from_main(lambda: _find_started(folder, recipe, resume=resume))
     options = recipe.model
-    check_targets(load_skeleton(options.name, trust_remote_code=options.trust_remote_code), config)
+    skeleton = load_skeleton(options.name, trust_remote_code=options.trust_remote_code)
+    check_targets(skeleton, config)
     session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
 
     tokenizer, training, held_out = _load_data(recipe, console)
+    for note in require_readable(recipe, skeleton, tokenizer, training, held_out):
+        console.print(f"note: {note}")
     splits = split_record(training, held_out)
     if started is not None and started.get("splits", splits) != splits:
         raise OutputError(
@@ -104,6 +108,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     set_seed(recipe.seed)
     model = adapted_model(recipe, config, dtype=precision.dtype)
     _show_model(recipe, model, console)
+    ends = _settle_ends(model, tokenizer, console)
     fit_frozen_factors(model, training.encoded, console)
     coefficient = recipe.training.router_aux_loss_coef
     # The other processes have the same model and data, but a launcher may have left their weights to the first.
@@ -118,19 +123,20 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
     trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
     if "before" not in started:
-        _try_memory(recipe, trainer, rows, held_out)
+        _try_memory(recipe, trainer, rows)
         before = recipe.evaluation.before
         started["before"] = measure(recipe, model, tokenizer, held_out, console, "before") if before else None
         if is_main_process():
             write_record(folder, started)
-    _run_steps(recipe, trainer, console)
+    with progress.bars:
+        _run_steps(recipe, trainer, console)
     if device_steps is not None:
         console.print(f"sent to the device in all: {device_steps.spent()}")
     after = measure(recipe, model, tokenizer, held_out, console, "after")
     record = started | {"state": "finished"} | _results(trainer, progress, device_steps, started) | {"after": after}
     weights = whole_weights(model)
     if is_main_process():
-        save_run(recipe, model, weights, record, folder)
+        save_run(recipe, model, ends, weights, record, folder)
     console.print(f"saved to {folder}")
     return TrainedRun(record, model, tokenizer)
 
@@ -154,8 +160,8 @@ def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBas
     training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed)
     if held_out is None and (recipe.training.keep_best or recipe.training.early_stopping):
         raise RecipeError(
-            "'training.keep_best' and 'training.early_stopping' go by held-out losses, and nothing is held out: set "
-            "data.eval or data.hold_out."
+            "'training.keep_best' and 'training.early_stopping' need held-out examples to measure, and the recipe has "
+            "none: set data.eval or data.hold_out."
         )
     for name, split in (("training", training), ("held-out", held_out)):
         if split is not None:
@@ -183,8 +189,19 @@ def _show_model(recipe: Recipe, model: PeftModel, console: Console) -> None:
         f"{size['layers']} layers, on {device_name(model.device)}"
     )
     console.print(f"learning rate {learning_rate(recipe)}")
+    if (busy := busy_cores(model.device)) is not None:
+        console.print(busy)
     if (processes := number_of_processes()) > 1:
         console.print(f"{processes} processes, each with batches of {recipe.training.batch_size} of its own")
+
+
+def _settle_ends(model: PeftModel, tokenizer: PreTrainedTokenizerBase, console: Console) -> AnswerEnds:
+    """Make the model stop where training will teach it to end its answers."""
+    ends = answer_ends(tokenizer, model.generation_config)
+    settle_ends(model.generation_config, ends)
+    if ends.news:
+        console.print(f"{ends.news}; generation stops at all of them")
+    return ends
 
 
 def _rows(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> Sequence[Encoded]:
@@ -257,12 +274,12 @@ def _journal_of(started: dict[str, Any] | None) -> Path | None:
     return Path(device["journal"]) if device else None
 
 
-def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded], held_out: Split | None) -> None:
+def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded]) -> None:
     """Raises: MemoryLimitError; the run has then left nothing, so that another recipe can have its folder."""
     if not recipe.training.try_memory:
         return
     try:
-        try_memory(recipe, trainer, rows, held_out.encoded if held_out else ())
+        trainer.try_memory(recipe, rows)
     except MemoryLimitError:
         if is_main_process():
             shutil.rmtree(recipe.output.folder)

@@ -10,6 +10,7 @@ from typing import Any
 from peft import PeftConfig, PeftModel
 from torch import Tensor
 
+from qpeft.data import AnswerEnds, save_ends
 from qpeft.runs import write_atomically, write_record
 from qpeft.runs.files import disk_errors, follow_folder
 from qpeft.training.card import model_card
@@ -18,29 +19,43 @@ from qpeft.training.sections import Recipe
 
 
 def save_run(
-    recipe: Recipe, model: PeftModel, weights: dict[str, Tensor], record: dict[str, Any], folder: Path
+    recipe: Recipe,
+    model: PeftModel,
+    ends: AnswerEnds,
+    weights: dict[str, Tensor],
+    record: dict[str, Any],
+    folder: Path,
 ) -> None:
     """Write everything; the record last, since it says that the run is finished. Raises: OutputError.
 
-    `weights`: those of the model, whole also where it is sharded (`whole_weights`).
+    `ends`: of answers. `weights`: those of the model, whole also where it is sharded (`whole_weights`).
     """
-    _save_adapter(recipe, model, weights, folder)
+    _save_adapter(recipe, model, ends, weights, folder)
     title = f"{recipe.adapter.type} on {recipe.model.name}"
-    save_loss_curve(record["history"], folder / "loss.png", title=title)
+    save_loss_curve(record["history"], folder / "loss.png", title=title, ends=_ends(record))
     if record["health"] is not None:
         save_health(record["health"]["layers"], folder / "health.png", title=title)
-    write_atomically(folder / "README.md", model_card(recipe, record))
+    write_atomically(folder / "README.md", model_card(recipe, record, ends))
     write_record(folder, record)
 
 
-def _save_adapter(recipe: Recipe, model: PeftModel, weights: dict[str, Tensor], folder: Path) -> None:
+def _ends(record: dict[str, Any]) -> dict[int, float]:
+    """Held-out losses before and after training by the step that they belong to."""
+    best = record.get("best")
+    last = best["step"] if best and best["kept"] else record["steps"]
+    measured = ((0, record.get("before")), (last, record.get("after")))
+    return {step: scores["loss"] for step, scores in measured if scores}
+
+
+def _save_adapter(recipe: Recipe, model: PeftModel, ends: AnswerEnds, weights: dict[str, Tensor], folder: Path) -> None:
     with disk_errors(folder):
         temporary = folder / ".adapter"
         shutil.rmtree(temporary, ignore_errors=True)
         model.save_pretrained(str(temporary), state_dict=weights)
         _settle_config(temporary / "adapter_config.json", model.active_peft_config, recipe.model.name)
+        save_ends(model.generation_config, ends, temporary)
         follow_folder(temporary)
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
+        for name in ("generation_config.json", "adapter_config.json", "adapter_model.safetensors"):
             (temporary / name).replace(folder / name)
         shutil.rmtree(temporary)
 

@@ -34,7 +34,7 @@ class Section(BaseModel):
         assert field.field_name is not None, "a field is validated"
         types = _types(cls.model_fields[field.field_name].annotation)
         if isinstance(value, bool) and types & {int, float} and bool not in types:
-            raise ValueError("a number is needed")
+            raise ValueError("a number is needed, and true or false (also written yes or no) is none")
         return value
 
 
@@ -62,7 +62,7 @@ class ModelSection(Section):
         "auto", description="Type of the base weights. 'auto': bfloat16 on a GPU that computes in it, else float32."
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
-        None, description="Base weights in so many bits, by bitsandbytes; computed with in dtype."
+        None, description="Base weights kept in 4 or 8 bits by bitsandbytes, and computed with in dtype."
     )
     chat_template: Name | None = Field(None, description="File with a Jinja chat template, where the model has none.")
     trust_remote_code: bool = Field(False, description="Whether code from the model's repository may be executed.")
@@ -78,7 +78,7 @@ class SourceSection(Section):
 
     path: Name = Field(description="File or Hub name.")
     weight: PositiveFloat = Field(1.0, description="Passes over it in one of all: 2 takes each row twice, 0.5 a half.")
-    limit: Count | None = Field(None, description="Its first so many rows only.")
+    limit: Count | None = Field(None, description="Read only this many rows, from its start.")
     format: FormatName | None = Field(None, description="As data.format.")
     prompt: str | None = Field(None, description="As data.prompt.")
     response: str | None = Field(None, description="As data.response.")
@@ -132,8 +132,8 @@ class DataSection(Section):
     )
     split: str = Field("train", description="Split to train on, for a Hub name.")
     eval_split: str = Field("test", description="Split to hold out, for a Hub name.")
-    limit: Count | None = Field(None, description="Train on the first so many rows only.")
-    eval_limit: Count | None = Field(None, description="Hold out the first so many rows only.")
+    limit: Count | None = Field(None, description="Train on this many rows, from the start.")
+    eval_limit: Count | None = Field(None, description="Hold out this many of the rows that are kept, from the start.")
     max_length: Count = Field(512, description="Tokens of one example; what exceeds them is cut off.")
     drop_longer: bool = Field(False, description="Leave examples of more than max_length tokens out instead.")
     streaming: bool = Field(False, description="Keep tokens in files instead of memory, for sets larger than that.")
@@ -141,9 +141,14 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _one_source_of_held_out_examples(self) -> DataSection:
         if self.eval is not None and self.hold_out is not None:
-            raise ValueError("eval names held-out examples and hold_out takes them from train; give one of the two")
+            raise ValueError(
+                "eval and hold_out are both set. eval names a file of held-out examples, hold_out keeps some of train "
+                "out instead: give one of the two, and set the other to null"
+            )
         if self.hold_out is not None and self.hold_out > 1 and self.hold_out % 1:
-            raise ValueError("hold_out is a share below 1 or a whole number of dialogues")
+            raise ValueError(
+                f"hold_out is a share below 1, such as 0.05, or a whole number of dialogues; got {self.hold_out:g}"
+            )
         return self
 
     @property
@@ -226,7 +231,7 @@ class TrainingSection(Section):
     )
     eval_every: Count | None = Field(None, description="Steps between held-out losses; None for the ends only.")
     early_stopping: Count | None = Field(
-        None, description="Stop after so many evaluations without a lower held-out loss; needs eval_every."
+        None, description="Stop after this many evaluations without a lower held-out loss; needs eval_every."
     )
     keep_best: bool = Field(
         False, description="Save the adapter of the lowest held-out loss, not the last one; needs eval_every."
@@ -240,7 +245,9 @@ class TrainingSection(Section):
     def _evaluations_to_decide_by(self) -> TrainingSection:
         if self.eval_every is None and (self.keep_best or self.early_stopping is not None):
             name = "keep_best" if self.keep_best else "early_stopping"
-            raise ValueError(f"{name} goes by held-out losses during training: set training.eval_every too")
+            raise ValueError(
+                f"{name} needs held-out losses during training, to compare them: set training.eval_every too"
+            )
         return self
 
     def num_steps(self, num_examples: int, *, num_processes: int = 1) -> int:
@@ -270,7 +277,10 @@ class EvaluationSection(Section):
     @model_validator(mode="after")
     def _one_task(self) -> EvaluationSection:
         if self.exact_match and self.task not in (None, EXACT_MATCH):
-            raise ValueError(f"exact_match: true means task: {EXACT_MATCH}, and task is {self.task}; give one of them")
+            raise ValueError(
+                f"exact_match: true is another way to write task: {EXACT_MATCH}, and task is {self.task}; give one of "
+                "them"
+            )
         return self
 
     @property
@@ -293,9 +303,13 @@ class DeviceSection(Section):
     mitigation: list[Literal["readout", "zero_noise"]] = Field(
         default_factory=list, description="Errors taken out of values: of readout, of gates, or of both."
     )
-    max_circuits: NonNegativeInt | None = Field(None, description="The most that the run may send.")
-    max_shots: NonNegativeInt | None = Field(None, description="The most that the run may send, over all circuits.")
-    max_seconds: NonNegativeFloat | None = Field(None, description="Time with the device after which nothing is sent.")
+    max_circuits: NonNegativeInt | None = Field(None, description="The most circuits that the run may send.")
+    max_shots: NonNegativeInt | None = Field(
+        None, description="The most shots that the run may send, over all circuits."
+    )
+    max_seconds: NonNegativeFloat | None = Field(
+        None, description="Seconds of device time after which the run sends no more."
+    )
     journal: Name | None = Field(None, description="File that keeps jobs and results; None for the user's own.")
     cache: bool = Field(False, description="Take results of equal circuits from other runs of the same calibration.")
 

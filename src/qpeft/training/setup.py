@@ -131,6 +131,7 @@ def make_trainer(
         watch=watch,
         health=health,
         run=fingerprint(recipe),
+        on_progress=progress.bars,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -139,7 +140,7 @@ def make_trainer(
 
 def _health(recipe: Recipe, model: PeftModel, arguments: TrainingArguments, console: Console) -> HealthMonitor:
     options = recipe.training
-    every = options.health_every or max(options.log_every, arguments.max_steps // HEALTH_LOOKS)
+    every = options.health_every or max(int(arguments.logging_steps), arguments.max_steps // HEALTH_LOOKS)
     return HealthMonitor(model, every=every, warmup=arguments.warmup_steps, console=console)
 
 
@@ -165,7 +166,8 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
         max_grad_norm=options.max_grad_norm,
         use_cpu=computes_on_cpu(),
         ddp_find_unused_parameters=False,
-        logging_steps=options.log_every,
+        # A run that ends before the second line shows every step.
+        logging_steps=options.log_every if steps > options.log_every else 1,
         logging_first_step=True,
         eval_strategy="steps" if evaluates and options.eval_every else "no",
         eval_steps=options.eval_every,

@@ -21,11 +21,14 @@ from qpeft.data import (
     encode_all,
     encode_each,
     hold_out_line,
+    lengths,
     mix,
     split_digest,
     store_examples,
     summarize,
 )
+from qpeft.data.encode import lost_answers
+from qpeft.data.split import EVERYTHING
 from qpeft.data.store import FORMAT
 from qpeft.errors import DataError
 from qpeft.runs import hash_file
@@ -59,11 +62,11 @@ class RecipeExamples:
     Raises: DataError if a source cannot be read or the held-out part leaves nothing to train on.
     """
 
-    def __init__(self, data: DataSection, *, seed: int) -> None:
-        self._data, self._seed = data, seed
+    def __init__(self, data: DataSection, *, seed: int, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._data, self._seed, self._tokenizer = data, seed, tokenizer
         self._training = [Reader(source) for source in data.training_sources]
         self._held_out = [Reader(source) for source in data.held_out_sources]
-        self._line = "" if data.hold_out is None else hold_out_line(chain(*self._training), data.hold_out)
+        self._line = "" if data.hold_out is None else self._find_line(data.hold_out)
 
     def training(self, *, once: bool = False) -> Iterator[Example]:
         """What is trained on, in an order that the seed decides if there are several sources; `once`: by no weight."""
@@ -71,12 +74,22 @@ class RecipeExamples:
         return self._choose((one for one in mixed if one.digest > self._line), self._data.limit)
 
     def held_out(self) -> list[Example]:
-        """What is held out; nothing if the recipe names nothing."""
+        """What is held out, up to the last example that counts; nothing if the recipe names nothing.
+
+        An example that is left out as too long is none of the first `eval_limit`.
+        """
+        limit = self._data.eval_limit
         if self._held_out:
             examples: Iterator[Example] = chain(*self._held_out)
         else:
             examples = (one for one in chain(*self._training) if one.digest <= self._line) if self._line else iter(())
-        return list(self._choose(examples, self._data.eval_limit))
+        if limit is None or not self._data.drop_longer:
+            return list(self._choose(examples, limit))
+        taken, kept = list[Example](), 0
+        while kept < limit and (part := list(islice(examples, limit - kept))):
+            taken += part
+            kept += self._count_kept(part)
+        return list(self._choose(iter(taken), None))
 
     def describe(self, *, held_out: bool = False) -> str:
         """The sources and how they are read: "data.jsonl, read as alpaca"."""
@@ -87,29 +100,74 @@ class RecipeExamples:
             for reader in readers
         )
 
+    def _find_line(self, amount: float) -> str:
+        """The digest up to which examples are held out; a number of them is counted without those left out."""
+        line = hold_out_line(chain(*self._training), amount)
+        if amount < 1 or not self._data.drop_longer:
+            return line
+        taken = int(amount)
+        while line != EVERYTHING:
+            missing = int(amount) - self._count_kept([one for one in chain(*self._training) if one.digest <= line])
+            if missing <= 0:
+                break
+            taken += missing
+            line = hold_out_line(chain(*self._training), taken)
+        return line
+
+    def _count_kept(self, dialogues: Sequence[Example]) -> int:
+        """How many of them have an example that is not left out as too long."""
+        places, chosen = [], []
+        for place, dialogue in enumerate(dialogues):
+            for example in choose_answers(dialogue, self._data.answers):
+                places.append(place)
+                chosen.append(example)
+        tokens = lengths(list(encode_each(self._tokenizer, chosen)))
+        return len({place for place, count in zip(places, tokens, strict=True) if count <= self._data.max_length})
+
     def _choose(self, examples: Iterator[Example], limit: int | None) -> Iterator[Example]:
         for example in islice(examples, limit):
             yield from choose_answers(example, self._data.answers)
 
 
-def load_splits(data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) -> tuple[Split, Split | None]:
+def load_splits(
+    data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0, keep_lost: bool = False
+) -> tuple[Split, Split | None]:
     """Training and held-out examples; None for the latter if the recipe names none.
 
     Args:
         data: section of a recipe.
         tokenizer: of its model.
         seed: of the order of several sources.
+        keep_lost: whether answers may be wholly cut off, so that they can be counted. Nothing may train on these.
 
     Raises: DataError.
     """
-    examples = RecipeExamples(data, seed=seed)
+    examples = RecipeExamples(data, seed=seed, tokenizer=tokenizer)
     held_out = _held_out(data, tokenizer, examples)
-    return (_stream if data.streaming else _load)(data, tokenizer, examples, seed), held_out
+    training = (_stream if data.streaming else _load)(data, tokenizer, examples, seed)
+    for split in filter(None, (held_out, training)):
+        if not keep_lost:
+            _require_answers(split)
+    return training, held_out
 
 
 def load_held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> Split | None:
     """The held-out examples alone; None if the recipe names none. Raises: DataError."""
-    return _held_out(data, tokenizer, RecipeExamples(data, seed=0))
+    held_out = _held_out(data, tokenizer, RecipeExamples(data, seed=0, tokenizer=tokenizer))
+    if held_out is not None:
+        _require_answers(held_out)
+    return held_out
+
+
+def _require_answers(split: Split) -> None:
+    if (fault := lost_in(split)) is not None:
+        raise DataError(fault)
+
+
+def lost_in(split: Split) -> str | None:
+    """What is wrong with examples whose answers are wholly cut off, a sentence; None if there are none."""
+    lost = [one for one in split.encoded if one.lost is not None] if split.summary.lost else []
+    return lost_answers(lost, len(split.encoded)) if lost else None
 
 
 def load_calibration(data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: int, tokens: int) -> list[Encoded]:
@@ -117,15 +175,20 @@ def load_calibration(data: DataSection, tokenizer: PreTrainedTokenizerBase, *, s
 
     Args: as for `load_splits`.
     """
-    examples = RecipeExamples(data, seed=seed)
+    examples = RecipeExamples(data, seed=seed, tokenizer=tokenizer)
     training, found, total = examples.training(), list[Encoded](), 0
     while total < tokens and (part := list(islice(training, ENCODED_AT_ONCE))):
         for _, encoded in _encode(data, tokenizer, part):
+            if encoded.lost is not None:
+                raise DataError(lost_answers([encoded], len(part)))
             if total < tokens:
                 found.append(encoded)
                 total += len(encoded.input_ids)
     if not found:
-        raise DataError(f"{examples.describe()}: there is no example to calibrate on, or all are too long.")
+        raise DataError(
+            f"{examples.describe()}: there is no example to calibrate on, or all are too long for "
+            f"max_length = {data.max_length}: raise data.max_length or set data.drop_longer: false."
+        )
     return found
 
 
@@ -160,8 +223,8 @@ def _split(data: DataSection, tokenizer: PreTrainedTokenizerBase, source: str, e
         shortest = min(len(encoded.input_ids) for encoded in encode_all(tokenizer, examples))
         raise DataError(
             f"{source}: each of the {len(examples):,} examples read is longer than max_length = {data.max_length} "
-            f"tokens; the shortest has {shortest}. Raise max_length or the limit, or cut them off with drop_longer: "
-            "false."
+            f"tokens; the shortest has {shortest}. Raise data.max_length or the limit, or cut them off with "
+            "data.drop_longer: false."
         )
     kept, encoded = [one for one, _ in pairs], [one for _, one in pairs]
     summary = summarize(encoded, left_out=len(examples) - len(pairs))
@@ -171,9 +234,9 @@ def _split(data: DataSection, tokenizer: PreTrainedTokenizerBase, source: str, e
 def _encode(
     data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> list[tuple[Example, Encoded]]:
-    """Each example that is kept with its tokens."""
+    """Each example that is kept with its tokens; those whose answers are wholly cut off are still among them."""
     cut = None if data.drop_longer else data.max_length
-    pairs = zip(examples, encode_each(tokenizer, examples, max_length=cut), strict=True)
+    pairs = zip(examples, encode_each(tokenizer, examples, max_length=cut, keep_lost=True), strict=True)
     return [pair for pair in pairs if len(pair[1].input_ids) <= data.max_length]
 
 

@@ -16,17 +16,20 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from qpeft.data import Encoded
+from qpeft.data import Encoded, lengths
 from qpeft.errors import AdapterError, DeviceError
 from qpeft.evaluation import held_out_loss
 from qpeft.evaluation.causal_loss import CausalLoss
+from qpeft.evaluation.held_out import largest_batch
+from qpeft.runs.bars import OnProgress, to_nobody
 from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
 from qpeft.training.health import HealthMonitor
-from qpeft.training.memory import memory_errors
+from qpeft.training.memory import evaluation_memory, memory_errors, training_memory
 from qpeft.training.order import OrderRecord
 from qpeft.training.processes import from_main, is_main_process, staged_together, wait_for_all
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.sampling import LengthGroupedSampler
+from qpeft.training.sections import Recipe
 from qpeft.training.watch import HeldOutWatch
 
 
@@ -57,6 +60,7 @@ class CheckpointingTrainer(Trainer):
         watch: HeldOutWatch,
         health: HealthMonitor,
         run: str,
+        on_progress: OnProgress = to_nobody,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -67,6 +71,7 @@ class CheckpointingTrainer(Trainer):
         # Tokens of the whole run; labels since the last log line, and how many of them were the likeliest token.
         self._counted = {"tokens": 0, "labels": 0, "hits": 0}
         self._uncounted: list[torch.Tensor] = []  # the same of each batch of this process that is not counted in yet
+        self._on_progress = on_progress
         self.watch, self.health = watch, health
         self._lengths, self._device_steps, self._run = lengths, device_steps, run
         self._held_out, self._keep_checkpoints = held_out, keep_checkpoints
@@ -142,6 +147,22 @@ class CheckpointingTrainer(Trainer):
             for name, count in zip(self._counted, counts, strict=True):
                 self._counted[name] += count
 
+    def try_memory(self, recipe: Recipe, training: Sequence[Encoded]) -> None:
+        """Try the largest evaluation batch and, on a GPU, the largest training batch, before time is spent on others.
+
+        On a CPU no training step is tried: it would take as long as any other, and a system that runs out of memory
+        ends the process rather than say so. Raises: MemoryLimitError if one of them does not fit.
+        """
+        if self.model.device.type != "cpu":
+            tokens = lengths(training)
+            longest = sorted(range(len(tokens)), key=tokens.__getitem__)[-recipe.training.batch_size :]
+            with training_memory(recipe):
+                self.try_step(longest)
+        if self._held_out:
+            limit = self._tokens_per_evaluation
+            with evaluation_memory(recipe):
+                held_out_loss(self.model, largest_batch(self._held_out, tokens_per_batch=limit), tokens_per_batch=limit)
+
     def try_step(self, examples: Sequence[int]) -> None:
         """Forward and backward pass of one batch, of which nothing stays. Raises: what torch raises."""
         assert self.train_dataset is not None
@@ -187,7 +208,12 @@ class CheckpointingTrainer(Trainer):
         if self._device_steps is not None:
             self._device_steps.pause()
         with memory_errors("An evaluation", "Lower data.max_length, or leave long examples out (data.drop_longer)."):
-            loss = held_out_loss(self.model, self._held_out, tokens_per_batch=self._tokens_per_evaluation).loss
+            loss = held_out_loss(
+                self.model,
+                self._held_out,
+                tokens_per_batch=self._tokens_per_evaluation,
+                on_progress=self._on_progress,
+            ).loss
         # One for all, to the last bit: what is decided by it must not differ between processes.
         metrics = {"eval_loss": from_main(lambda: loss)}
         self.log(dict(metrics))

@@ -62,6 +62,21 @@ def test_results_come_short_or_reordered_once_and_whole_the_next_time(emulator):
     assert tables(emulator.detail(job_id)) == whole
 
 
+def test_results_come_in_any_order_that_is_asked_for_and_at_first_as_they_are(emulator):
+    flips = [FLIP.replace("X q[1]\n", "X q[1]\n" * turns) for turns in range(5)]
+    job_id = emulator.submit([*flips, BELL])
+    emulator.fault(kind="reorder", order="rotate", replies="later", times=2)
+    whole = tables(emulator.wait(job_id)[0])
+    assert tables(emulator.detail(job_id)) == tables(emulator.detail(job_id)) == [*whole[1:], whole[0]]
+    for order, places in (("halves", [3, 4, 5, 0, 1, 2]), ("interleave", [0, 3, 1, 4, 2, 5])):
+        emulator.fault(kind="reorder", order=order)
+        assert tables(emulator.detail(job_id)) == [whole[place] for place in places]
+    emulator.fault(kind="reorder", order="shuffle", times=2)
+    shuffled = [tables(emulator.detail(job_id)) for _ in "ab"]
+    assert shuffled[0] == shuffled[1] != whole
+    assert tables(emulator.detail(job_id)) == whole
+
+
 def test_a_job_fails_when_asked_to_with_the_message_asked_for(emulator):
     emulator.fault(kind="fail_job", message="cryostat is warm")
     detail, _ = emulator.wait(emulator.submit([BELL]))

@@ -10,16 +10,16 @@ import torch
 from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
 from qpeft.circuits.native import to_native
 from qpeft.circuits.origin_ir import to_origin_ir
-from qpeft.devices.emulator import chip as chips
-from qpeft.devices.emulator import parse_origin_ir
-from qpeft.devices.emulator.blocks import best_blocks
-from qpeft.devices.emulator.density import outcome_probabilities
-from qpeft.devices.emulator.machine import HiddenEffects, Machine
-from qpeft.devices.emulator.outcomes import RunOptions, run_program
-from qpeft.devices.emulator.start import open_machine
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import Damping, NoiseModel, SampleKey
 from qpeft.simulation.noise.outcomes import outcome_probabilities as with_noise_model
+from qpeft_emulator import chip as chips
+from qpeft_emulator import parse_origin_ir
+from qpeft_emulator.blocks import best_blocks
+from qpeft_emulator.density import outcome_probabilities
+from qpeft_emulator.machine import HiddenEffects, Machine
+from qpeft_emulator.outcomes import RunOptions, run_program
+from qpeft_emulator.start import open_machine
 
 RING = (0, 1, 2, 3, 9, 8, 7, 6)
 """Eight qubits round two squares of the grid."""

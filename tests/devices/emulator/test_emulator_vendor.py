@@ -14,8 +14,8 @@ from emulator_process import BELL
 
 from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
 from qpeft.circuits.origin_ir import to_origin_ir
-from qpeft.devices.emulator import parse_origin_ir
-from qpeft.devices.emulator.chip import wukong
+from qpeft_emulator import parse_origin_ir
+from qpeft_emulator.chip import wukong
 
 # Looked up, not imported: its native modules stay out of this process.
 pytestmark = pytest.mark.skipif(

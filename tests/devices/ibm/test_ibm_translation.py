@@ -8,8 +8,9 @@ from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
 from qpeft.devices import load_device, run
 from qpeft.devices.ibm import translation
 from qpeft.devices.ibm.backends import local_backend
+from qpeft.devices.ibm.sampling import start
 from qpeft.devices.ibm.translation import METHODS, Translator, distributions, to_qiskit
-from qpeft.errors import DeviceError, RefusedError
+from qpeft.errors import DeviceError, OrderError, RefusedError
 
 TILTED = (Operation("RY", (0,), 0.4), Operation("RY", (1,), 1.1), Operation("RX", (2,), 2.3))
 """Three qubits, none like another and none in a basis state."""
@@ -92,6 +93,44 @@ def test_results_are_in_order_although_structures_alternate():
     circuits = [kinds[place](turn) for place in (0, 0, 1, 2, 2, 2, 0, 1, 1) for turn in (np.pi, 0.0)]
     results = run(device, circuits, 50)
     assert results == [{format(int(np.argmax(dense(circuit))), f"0{circuit.num_qubits}b"): 1.0} for circuit in circuits]
+
+
+@pytest.fixture
+def sampled():
+    """Results of four blocs of two structures, and what they are as distributions."""
+    kinds = [Circuit(1, (Operation("RX", (0,), np.pi),)), Circuit(2, (Operation("RY", (1,), np.pi),))]
+    device = load_device("ibm", backend="aer", seed=3)
+    pubs = device._translator.pubs([kinds[place] for place in (0, 1, 1, 0, 1)])
+    assert len(pubs) == 4
+    return start(device._backend, pubs, 20, {}).result(), [
+        {"1": 1.0},
+        {"01": 1.0},
+        {"01": 1.0},
+        {"1": 1.0},
+        {"01": 1.0},
+    ]
+
+
+@pytest.mark.parametrize("order", [[3, 2, 1, 0], [1, 2, 3, 0], [2, 3, 0, 1], [2, 0, 3, 1]])
+def test_results_are_matched_by_the_number_of_their_bloc_in_whatever_order_they_come(sampled, order):
+    from qiskit.primitives import PrimitiveResult
+
+    result, expected = sampled
+    assert distributions(result) == expected
+    assert distributions(PrimitiveResult([result[place] for place in order])) == expected
+
+
+def test_results_without_numbers_are_taken_as_they_come_and_missing_or_double_ones_are_refused(sampled):
+    from qiskit.primitives import PrimitiveResult, PubResult
+
+    result, expected = sampled
+    older = [PubResult(bloc.data, {"circuit_metadata": {}}) for bloc in result]
+    assert distributions(PrimitiveResult(older)) == expected
+    for wrong in ([0, 1, 2, 2], [0, 1, 3]):
+        with pytest.raises(OrderError, match="number of its circuits"):
+            distributions(PrimitiveResult([result[place] for place in wrong]))
+    with pytest.raises(OrderError, match="number of its circuits"):
+        distributions(PrimitiveResult([*older[:2], *list(result)[2:]]))
 
 
 def test_angles_stay_with_their_gates_when_an_earlier_gate_is_dropped():

@@ -12,6 +12,7 @@ from pathlib import Path
 from qpeft.circuits import GATES, Circuit, Operation
 from qpeft.devices import AbstractDevice, Capabilities, JobState, JobStatus
 from qpeft.errors import JobError
+from qpeft_emulator.faults import places
 
 SHOTS = 1000
 
@@ -27,6 +28,8 @@ class FakeDevice(AbstractDevice):
         fail: numbers of jobs that fail.
         keeps_tickets: whether it can say what became of a submission.
         is_remote: whether somebody may be paid for what it runs.
+        answers_by_place: whether jobs hold circuits of known outcome as well.
+        order: which result of a job stands where, as `places` of the emulator's faults has it; None for the right one.
     """
 
     def __init__(
@@ -43,11 +46,14 @@ class FakeDevice(AbstractDevice):
         noise=None,
         keeps_tickets=False,
         is_remote=True,
+        answers_by_place=False,
+        order=None,
     ):
         self.pause = pause
         self.store, self.die_at, self.polls, self.fail = Path(store), die_at, polls, fail
         self.max_circuits, self.name, self.keeps_jobs, self.noise = max_circuits, name, keeps_jobs, noise
         self.keeps_tickets, self.is_remote = keeps_tickets, is_remote
+        self.answers_by_place, self.order = answers_by_place, order
         self.asked = {}
         self.passed = {}
         self.store.touch()
@@ -62,6 +68,7 @@ class FakeDevice(AbstractDevice):
             can_be_exact=False,
             is_remote=self.is_remote,
             keeps_jobs=self.keeps_jobs,
+            answers_by_place=self.answers_by_place,
         )
 
     def submit(self, circuits, shots, *, ticket=None):
@@ -69,7 +76,10 @@ class FakeDevice(AbstractDevice):
         with self.locked() as file:
             number = len(file.readlines())
             texts = [str(circuit) for circuit in circuits]
-            results = [outcome(text, number, circuit.num_qubits) for text, circuit in zip(texts, circuits, strict=True)]
+            results = [
+                flipped(circuit) or outcome(text, number, circuit.num_qubits)
+                for text, circuit in zip(texts, circuits, strict=True)
+            ]
             file.write(json.dumps({"circuits": texts, "shots": shots, "ticket": ticket, "results": results}) + "\n")
         self.reach("after acceptance")
         return f"job-{number}"
@@ -90,7 +100,8 @@ class FakeDevice(AbstractDevice):
 
     def fetch(self, job_id):
         self.reach("fetch")
-        return self.jobs()[self.number(job_id)]["results"]
+        results = self.jobs()[self.number(job_id)]["results"]
+        return results if self.order is None else [results[k] for k in places(self.order, job_id, len(results))]
 
     def cancel(self, job_id):
         self.fail = (*self.fail, self.number(job_id))
@@ -129,6 +140,14 @@ def outcome(text, number, num_qubits):
     """A made-up distribution of SHOTS shots over two bit strings."""
     draw = int.from_bytes(hashlib.sha256(f"{number} {text}".encode()).digest()[:4], "big") % (SHOTS + 1)
     return {"0" * num_qubits: draw / SHOTS, "1" * num_qubits: 1 - draw / SHOTS}
+
+
+def flipped(circuit):
+    """The result of a circuit that only flips qubits; None for others."""
+    if not circuit.operations or any(operation.gate_name != "X" for operation in circuit.operations):
+        return None
+    ones = {qubit for operation in circuit.operations for qubit in operation.qubits}
+    return {"".join(str(int(qubit in ones)) for qubit in range(circuit.num_qubits)): 1.0}
 
 
 def rotation(angle, num_qubits=2):

@@ -4,12 +4,12 @@ import json
 import sys
 
 import pytest
-from fake_device import FakeDevice
+from fake_device import FakeDevice, rotation
 
 from qpeft.devices import JobState, JobStatus, registry
 from qpeft.devices.journal import BatchState, Journal
 from qpeft.devices.runner import JournalledRunner
-from qpeft.errors import DeviceError, JournalError
+from qpeft.errors import DeviceError, JournalError, OrderError
 from qpeft_cli.main import main
 
 
@@ -56,7 +56,8 @@ def started(path, stored, circuits, key, tmp_path):
 
     def start(method=None):
         journal = Journal(path)
-        runner = JournalledRunner(journal, "my run", options={"store": str(tmp_path / "store")})
+        options = {"store": str(tmp_path / "store")}
+        runner = JournalledRunner(journal, "my run", options=options, seconds_between_polls=0.001)
         if method is not None:
             setattr(stored, method, stop)
         try:
@@ -170,3 +171,23 @@ def test_a_missing_journal_is_an_error_and_makes_no_file(jobs, path):
     assert code == 2
     assert "no journal at" in err
     assert not path.exists()
+
+
+def test_what_came_in_another_order_is_shown_and_exported_apart(jobs, path, tmp_path, key):
+    device = FakeDevice(tmp_path / "store", max_circuits=200, answers_by_place=True, order="reverse")
+    journal = Journal(path)
+    runner = JournalledRunner(journal, "my run", seconds_between_polls=0.001)
+    with pytest.raises(OrderError):
+        runner(device, [rotation(0.01 * number) for number in range(49)], 1000, key=key)
+    [place] = journal.markers(journal.batch(1))
+    journal.close()
+    _, out, err = jobs("show", 1)
+    assert err == ""
+    assert f"1 of the circuits have a known outcome, which shows the order: at places {place}" in out
+    assert "not used, see `qpeft jobs export --rejected`" in out
+    [kept] = map(json.loads, jobs("export", "--rejected")[1].splitlines())
+    assert (kept["run"], kept["batch"], kept["job_id"]) == ("my run", 1, "job-0")
+    assert kept["replies"] == [device.fetch("job-0")]
+    assert len(jobs("export")[1].splitlines()) == 49
+    assert jobs("list")[1].count(" 50 ") == 1
+    assert "50,000" in jobs("sum")[1]

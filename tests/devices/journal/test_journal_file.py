@@ -15,9 +15,10 @@ from fake_device import FakeDevice, rotation
 from killed import PROCESSES
 
 from qpeft.devices import CallKey
-from qpeft.devices.journal import BatchState, Journal, Request, default_path
+from qpeft.devices.journal import BatchState, Journal, Request, database, default_path
 from qpeft.devices.journal.hashing import hash_batch, hash_circuit
-from qpeft.devices.journal.owner import is_alive, this_process
+from qpeft.devices.journal.owner import is_alive, is_sending, sending, this_process
+from qpeft.devices.journal.schema import create_tables
 from qpeft.devices.runner import JournalledRunner
 from qpeft.errors import JournalError
 
@@ -42,7 +43,7 @@ def refused(path, words):
 def test_a_newer_version_is_refused(filled):
     with closing(sqlite3.connect(filled)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    refused(filled, "has version 99, and this qpeft knows versions up to 2")
+    refused(filled, "has version 99, and this qpeft knows versions up to 3")
 
 
 def test_the_database_of_another_program_is_refused(tmp_path):
@@ -293,14 +294,45 @@ def test_a_journal_where_earlier_versions_had_it_goes_on_there(monkeypatch, tmp_
     assert default_path().resolve() == tmp_path / former
 
 
-def test_a_journal_of_version_1_goes_on_as_one_of_version_2(journal, runner, device, key):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_journal_of_an_older_version_goes_on_as_one_of_this(journal, runner, device, key, version):
     runner(device, [rotation(0.0)], 1000, key=key)
     journal.close()
     with closing(sqlite3.connect(journal.path)) as connection:
-        connection.execute("ALTER TABLE batches DROP COLUMN ticket")
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("DROP TABLE rejected")
+        connection.execute("ALTER TABLE circuits DROP COLUMN marker")
+        if version == 1:
+            connection.execute("ALTER TABLE batches DROP COLUMN ticket")
+        connection.execute(f"PRAGMA user_version = {version}")
         connection.commit()
     again = JournalledRunner(Journal(journal.path), "run")
     again(device, [rotation(0.0)], 1000, key=key)
     again(device, [rotation(1.0)], 1000, key=replace(key, step=1))
     assert [len(job["circuits"]) for job in device.jobs()] == [1, 1]
+
+
+def test_a_thread_that_comes_second_does_not_make_the_first_look_dead(journal):
+    with sending(journal.path, 7):
+        with sending(journal.path, 7):
+            pass
+        assert is_sending(this_process(), journal.path, 7)
+    assert not is_sending(this_process(), journal.path, 7)
+
+
+def test_a_journal_is_never_found_half_made(tmp_path, monkeypatch):
+    path, seen = tmp_path / "folder" / "journal.sqlite", []
+
+    def killed(connection):
+        create_tables(connection)
+        seen.append(path.exists())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "create_tables", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Journal(path)
+    assert seen == [False]
+    assert list(path.parent.iterdir()) == []
+    Journal(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [one.name for one in path.parent.iterdir()] == ["journal.sqlite"]

@@ -214,8 +214,10 @@ def test_errors_for_another_number_of_qubits_are_refused():
 
 
 def test_too_few_shots_or_steps_are_refused():
-    with pytest.raises(ShotsError, match="at least 2 shots; got 1"):
+    with pytest.raises(ShotsError, match="at least 2; got 1"):
         ReadoutInversion(shots=1)
+    with pytest.raises(ShotsError, match="whole number; got '10'"):
+        ReadoutInversion(shots="10")
     with pytest.raises(DeviceError, match="steps_between is at least 1"):
         ReadoutInversion(steps_between=0)
 

@@ -18,7 +18,7 @@ def test_chips_are_shown_with_what_lives_on_them(start_cloud, monkeypatch, capsy
     assert chips(monkeypatch, "--url", start_cloud(chip="wukong", online=True).url) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "72" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells[:3] == ["72", "yes", "66 of 72"]
+    assert cells[:3] == ["72 (or origin_wukong)", "yes", "66 of 72"]
     assert 95 < int(cells[3]) < 115
     assert all(0.9 < float(fidelity) < 1 for fidelity in cells[4:])
 

@@ -1,7 +1,6 @@
 """The device against an emulator: everything that Origin's cloud and its client do that must not reach a user."""
 
 import ast
-import itertools
 import json
 import math
 import os
@@ -15,11 +14,11 @@ from emulator_process import EmulatorThread
 
 from qpeft.circuits import Circuit, Operation, ansatz, bind
 from qpeft.devices import JobState, run
-from qpeft.devices.emulator import parse_origin_ir, replies
-from qpeft.devices.emulator.cloud import Timing
 from qpeft.devices.origin import list_chips, worker
 from qpeft.devices.origin.cloud import Cloud
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
+from qpeft_emulator import parse_origin_ir, replies
+from qpeft_emulator.cloud import Timing
 
 FLIPS = [Circuit(size, (Operation("RX", (size - 1,), math.pi),)) for size in (2, 1, 3)]
 FLIPPED = [{"01": pytest.approx(1)}, {"1": pytest.approx(1)}, {"001": pytest.approx(1)}]
@@ -45,44 +44,44 @@ def stored_body(cloud, job_id):
 
 def test_other_threads_go_on_while_the_cloud_takes_its_time(origin_device, origin_cloud):
     job_id = origin_device.submit(FLIPS, 20)
-    origin_cloud.fault(kind="delay", endpoint="detail", seconds=0.6)
+    origin_cloud.fault(kind="delay", endpoint="detail", seconds=0.3)
     ticks, is_over = [], threading.Event()
 
     def tick():
-        while not is_over.wait(0.01):
-            ticks.append(time.monotonic())
+        while not is_over.wait(0.005):
+            ticks.append(None)
 
     ticking = threading.Thread(target=tick)
     ticking.start()
-    start = time.monotonic()
+    before = len(ticks)
     origin_device.poll(job_id)
-    waited = time.monotonic() - start
+    while_waiting = len(ticks) - before
     is_over.set()
     ticking.join()
-    assert waited >= 0.6
-    assert max(after - before for before, after in itertools.pairwise(ticks)) < 0.3
+    assert while_waiting >= 10  # of 60; a client that held the lock of the interpreter would leave none
 
 
 def test_polling_returns_at_once_however_long_a_job_takes(origin_device, origin_cloud, monkeypatch):
     monkeypatch.setattr(origin_cloud.server.cloud, "_timing", Timing(60, 60, 60))
     job_id = origin_device.submit(FLIPS, 20)
-    start = time.monotonic()
-    assert origin_device.poll(job_id).state is JobState.WAITING
-    assert time.monotonic() - start < 5
+    assert origin_device.poll(job_id).state is JobState.WAITING  # whoever waits for the job sees it running or over
     called = {node.attr for node in ast.walk(ast.parse(Path(worker.__file__).read_text())) if hasattr(node, "attr")}
     assert "query" in called
     assert "result" not in called
 
 
-def test_an_answer_that_does_not_come_is_an_error_and_the_next_call_has_another_worker(start_cloud, make_device):
+def test_an_answer_that_never_comes_is_an_error_and_the_next_call_has_another_worker(
+    start_cloud, make_device, no_pauses
+):
     cloud = start_cloud()
     device = make_device(cloud, seconds_per_answer=20)
     job_id = finished(device, FLIPS)
     first = worker_of(device).pid
     device._cloud.seconds_per_answer = 0.3
-    cloud.fault(kind="delay", endpoint="detail", seconds=1.5)
+    cloud.fault(kind="delay", endpoint="detail", seconds=1.5, times=None)
     with pytest.raises(DeviceError, match=r"gave no answer to 'detail' in 0\.3 seconds"):
         device.poll(job_id)
+    cloud.server.faults.clear()
     device._cloud.seconds_per_answer = 20
     assert device.fetch(job_id) == FLIPPED
     assert worker_of(device).pid != first
@@ -304,9 +303,10 @@ def test_an_interrupt_before_a_worker_has_the_job_is_certain(start_cloud, make_d
         patch.setattr(Cloud, "_running", interrupt)
         with pytest.raises(KeyboardInterrupt):
             device.submit(FLIPS, 10, ticket="interrupted")
-    start = time.monotonic()
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     assert device.find_job("interrupted") is None
-    assert time.monotonic() - start < 10
+    assert pauses == []  # as for a worker that may still send it
 
 
 def test_a_refusal_is_certain(origin_device, origin_cloud):
@@ -339,19 +339,19 @@ def test_a_cloud_that_goes_away_just_before_a_submission_has_no_job(start_cloud,
 # A worker that dies
 
 
-def test_a_worker_that_is_killed_is_an_error_and_the_next_call_has_another(start_cloud, make_device):
+def test_a_worker_that_is_killed_over_a_submission_is_an_error_and_the_next_call_has_another(start_cloud, make_device):
     cloud = start_cloud()
     device = make_device(cloud)
     job_id = finished(device, FLIPS)
-    cloud.fault(kind="delay", endpoint="detail", seconds=1)
+    cloud.fault(kind="delay", endpoint="submit", seconds=1)
     threading.Timer(0.3, os.kill, (worker_of(device).pid, signal.SIGKILL)).start()
-    with pytest.raises(DeviceError, match=r"died during 'detail' \(exit code -9\)"):
-        device.poll(job_id)
+    with pytest.raises(DeviceError, match=r"died during 'submit' \(exit code -9\)"):
+        device.submit(FLIPS, 10)
     assert device.fetch(job_id) == FLIPPED
 
 
 def test_a_calibration_that_crashes_the_client_is_an_error_and_does_not_reach_this_process(
-    start_cloud, make_device, monkeypatch
+    start_cloud, make_device, monkeypatch, no_pauses
 ):
     cloud = start_cloud()
     device = make_device(cloud)

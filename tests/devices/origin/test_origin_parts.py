@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from qpeft.devices import JobState
-from qpeft.devices.emulator.chip import wukong
-from qpeft.devices.emulator.replies import chip_info
 from qpeft.devices.origin import DEFAULT_URL, OriginDevice
 from qpeft.devices.origin.chip import chip_from, noise_model_of
 from qpeft.devices.origin.credentials import find_key
@@ -19,6 +17,8 @@ from qpeft.devices.origin.replies import distributions_of, status_of, task_of
 from qpeft.devices.origin.worker import kind_of
 from qpeft.errors import CredentialsError, DeviceError, JobError
 from qpeft.simulation.noise.channels import gate_noise
+from qpeft_emulator.chip import wukong
+from qpeft_emulator.replies import chip_info
 
 
 @pytest.mark.parametrize("url", ["http://cloud.example", "http://10.0.0.1:80", "http://127.0.0.1.example:8080"])

@@ -1,6 +1,6 @@
 import itertools
 import math
-import time
+import sys
 
 import networkx as nx
 import pytest
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from networkx.algorithms.isomorphism import GraphMatcher
 
 from qpeft.circuits import Circuit, Operation, ansatz
-from qpeft.devices.emulator import chip as chips
 from qpeft.devices.placement import block_calibration, find_blocks
 from qpeft.devices.placement.embeddings import embeddings
 from qpeft.errors import DeviceError, NoiseError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError
+from qpeft_emulator import chip as chips
 
 
 def living(chip):
@@ -45,9 +45,18 @@ def test_rings_cover_a_whole_clean_chip(name, num_qubits, count):
 @pytest.mark.parametrize("seed", range(8))
 def test_five_rings_of_eight_fit_on_wukong_soon(seed):
     circuit, chip = ansatz.ring_cz(8), chips.wukong(seed)
-    calibration, start = calibration_of(chip), time.process_time()
-    blocks = find_blocks(circuit, calibration)
-    assert time.process_time() - start < 2
+    calibration, calls = calibration_of(chip), 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        blocks = find_blocks(circuit, calibration)
+    finally:
+        sys.setprofile(None)
+    assert calls < 500_000  # of Python functions: 130,000 to 230,000, in a tenth of a second
     assert len(blocks) >= 5
     assert_proper(blocks, circuit, chip.qubits, living(chip))
     assert blocks == find_blocks(circuit, calibration)
@@ -156,11 +165,12 @@ def brute_force(circuit, chip):
     return most(list(fits))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(circuits_and_chips())
-def test_as_many_blocks_as_brute_force_finds(case):
+def test_as_many_blocks_as_brute_force_finds(accepted, case):
     circuit, chip = case
     expected = brute_force(circuit, chip)
+    accepted(expected, at_least=0.4)
     if not expected:
         with pytest.raises(DeviceError, match="No place was found"):
             find_blocks(circuit, chip)

@@ -12,13 +12,13 @@ from calibrations import calibration_of
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz, bind
 from qpeft.circuits.native import to_native
-from qpeft.devices.emulator import chip as chips
-from qpeft.devices.emulator.density import outcome_probabilities
-from qpeft.devices.emulator.machine import Machine
 from qpeft.devices.preflight import Verdict, depolarising_only, preflight
 from qpeft.errors import DeviceError, NoiseError, ShotsError, SimulationError
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import Damping, EdgeNoise, NoiseModel, QubitNoise, ReadoutError
+from qpeft_emulator import chip as chips
+from qpeft_emulator.density import outcome_probabilities
+from qpeft_emulator.machine import Machine
 
 PAULIS = [np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])]
 CHIP = NoiseModel.from_mappings(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from peft import PeftConfig
 
-from qpeft.adapters.bridge import get_pattern_key
+from qpeft.adapters.bridge import get_pattern_key, peft_type
 from qpeft.errors import AdapterError, UnknownOptionError
 
 FORMAT_VERSION = 1
@@ -49,6 +50,14 @@ def check_numbers(numbers: Mapping[str, Any]) -> None:
             raise AdapterError(f"{name} must be a finite number; got {value!r}.")
 
 
+def check_pattern(name: str, pattern: Any) -> None:
+    """Raises: AdapterError for a string that is no regular expression, by the option's name."""
+    try:
+        re.compile(pattern if isinstance(pattern, str) else "")
+    except re.error as error:
+        raise AdapterError(f"{name} {pattern!r} is no regular expression: {error}.") from error
+
+
 def nearest_option(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown option: the one that was meant, or all that there are."""
     names = sorted(known)
@@ -59,6 +68,8 @@ def nearest_option(name: str, known: Iterable[str]) -> str:
 @dataclass
 class AdapterConfig(PeftConfig):
     """Where an adapter stands and how it starts; each method adds its own options.
+
+    `class TheirConfig(AdapterConfig, method="theirs")` is what PEFT stores as peft_type THEIRS.
 
     Raises: UnknownOptionError for an option that the method lacks, naming the nearest; AdapterError for a value out of
     range or at odds with another, and for a format this qpeft does not know.
@@ -75,6 +86,13 @@ class AdapterConfig(PeftConfig):
     init_seed: int | None = option(None, "Seed of the initial weights; None takes them from torch's global generator.")
     format_version: int = option(FORMAT_VERSION, "Format of the saved adapter; qpeft sets it.", added=True)
 
+    _method: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, *, method: str | None = None) -> None:
+        super().__init_subclass__()
+        if method is not None:
+            cls._method = method
+
     def __new__(cls, *_: Any, **options: Any) -> AdapterConfig:
         """Options are looked at before the dataclass's own `__init__`, whose error names nothing near."""
         known = list(inspect.signature(cls.__init__).parameters)[1:]
@@ -88,11 +106,15 @@ class AdapterConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self._method is not None:
+            self.peft_type = peft_type(self._method.upper())
         if self.format_version != FORMAT_VERSION:
             raise AdapterError(
                 f"This adapter is of format {self.format_version!r}; this qpeft knows {FORMAT_VERSION}. "
                 "Load it with the qpeft that saved it, or a newer one."
             )
+        for name in ("target_modules", "exclude_modules"):
+            check_pattern(name, getattr(self, name))
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]
         if isinstance(self.exclude_modules, list):
@@ -128,6 +150,8 @@ class RankedConfig(AdapterConfig):
         for name in ("rank_pattern", "alpha_pattern"):
             if not isinstance(getattr(self, name), dict):
                 raise AdapterError(f"{name} goes from names of modules to numbers; got {getattr(self, name)!r}.")
+            for pattern in getattr(self, name):
+                check_pattern(name, pattern)
         check_counts({"rank": self.rank, **_named("rank_pattern", self.rank_pattern)})
         check_numbers({"alpha": self.alpha, **_named("alpha_pattern", self.alpha_pattern)})
 

@@ -23,13 +23,19 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         y = base(x) + sum over active adapters of branch(x)
 
     Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
-    A method names its dictionary of branches in `adapter_layer_names` ("<method>_branch",) and makes them. Within
+    A method makes its branches; `class TheirLayer(AbstractAdapterLayer, method="theirs")` keeps them in a dictionary
+    called theirs_branch. Within
     `mixed`, every row of x meets the adapter that is named for it, in place of the active ones.
     Raises: AdapterError if the base layer is not linear, for saved weights of another size, and for a mixed batch whose
     rows are not those that the names are for.
     """
 
     adapter_layer_names: ClassVar[tuple[str]]
+
+    def __init_subclass__(cls, *, method: str | None = None) -> None:
+        super().__init_subclass__()
+        if method is not None:
+            cls.adapter_layer_names = (f"{method}_branch",)
 
     # Inherited from BaseTunerLayer, which has no type information.
     active_adapters: list[str]
@@ -39,7 +45,6 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
     get_base_layer: Callable[[], Any]
     get_base_weight: Callable[[], Tensor]
     set_base_weight: Callable[[Tensor], None]
-    set_adapter: Callable[..., None]
     _cast_input_dtype: Callable[[Tensor, torch.dtype], Tensor]
     _move_adapter_to_device_of_base_layer: Callable[[str], None]
 
@@ -50,9 +55,11 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
         self.name = name
         self.in_features: int = layer.in_features
         self.out_features: int = layer.out_features
-        self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
+        self.add_module(self.adapter_layer_names[0], nn.ModuleDict().train(base_layer.training))
         self._active_adapter: str | list[str] = adapter_name
         self._disable_adapters = False
+        self._were_trainable: dict[str, bool] = {}
+        self.training = base_layer.training
         self.merged_adapters: list[str] = []
         self.quantization_backend = quantization_backend(layer, **quantization)
         self._adapter_of_row: Sequence[str] | None = None
@@ -76,9 +83,25 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: AdapterConfig) -> None:
         """Add an adapter, initialised so that it changes nothing yet."""
-        self.branches[adapter_name] = self.make_branch(config)
+        # New modules are in training mode, also on a model in evaluation mode, where they would drop inputs.
+        self.branches[adapter_name] = self.make_branch(config).train(self.base_layer.training)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """As PEFT's: the named adapters become the active ones, and trainable unless in inference mode."""
+        super().set_adapter(adapter_names, inference_mode=inference_mode)
+        self._were_trainable.clear()
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """As PEFT's, but weights that were frozen when adapters were switched off stay so when they are on again."""
+        if not enabled and not self.disable_adapters:
+            self._were_trainable = {name: weight.requires_grad for name, weight in self.branches.named_parameters()}
+            self.branches.requires_grad_(False)
+        elif enabled and self.disable_adapters:
+            for name, weight in self.branches.named_parameters():
+                weight.requires_grad_(weight.requires_grad or self._were_trainable.get(name, False))
+        self._disable_adapters = not enabled
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The base layer's output plus the active updates, or those of each row of a mixed batch."""
@@ -151,9 +174,11 @@ def require_linear(module: nn.Module, name: str) -> Any:
     """
     layer: nn.Module = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     if not isinstance(layer, nn.Linear) and getattr(quantization_backend(layer), "layer_type", None) != "linear":
+        inside = [f"{name}.{inner}" for inner, child in layer.named_modules() if isinstance(child, nn.Linear)]
+        hint = f" Inside it {inside[0]!r} is a linear layer." if inside else ""
         raise AdapterError(
             f"qpeft adapts linear layers (torch.nn.Linear); {name!r} is a {type(layer).__name__}. "
-            "Leave it out of target_modules, or name it in exclude_modules."
+            f"Leave it out of target_modules, or name it in exclude_modules.{hint}"
         )
     return layer
 

@@ -14,7 +14,7 @@ from qpeft.adapters.base.branch import AbstractMatrixBranch
 from qpeft.adapters.base.layer import AbstractAdapterLayer
 from qpeft.adapters.base.model import AbstractAdapterModel
 from qpeft.adapters.base.requantization import Requantization, log_requantization
-from qpeft.adapters.bridge import check_adapters_to_merge, unpack
+from qpeft.adapters.bridge import AuxiliaryTrainingWrapper, check_adapters_to_merge, unpack
 from qpeft.errors import AdapterError, NotMergeableError
 
 
@@ -67,9 +67,10 @@ class AbstractMatrixLayer(AbstractAdapterLayer):
         update = self._sum(names)
         merged = self._plus(update)
         if safe_merge and not merged.isfinite().all():
+            # In PEFT's own words first, which programs look for.
             raise AdapterError(
-                f"Merging {', '.join(names)} into {self.name!r} gives a weight that is not finite; it was not merged. "
-                "The adapter's weights have overflowed or hold NaN: take an earlier checkpoint."
+                f"NaNs detected in the merged weights. The adapter {', '.join(names)} seems to be broken: its weights "
+                f"have overflowed or hold NaN. Nothing was merged into {self.name!r}. Take an earlier checkpoint."
             )
         self._store(merged, update)
         self.merged_adapters.extend(names)
@@ -118,11 +119,13 @@ class AbstractMatrixModel(AbstractAdapterModel):
     """A tuner of such layers. What merging into quantized weights costs is logged, once for all layers.
 
     `merge_adapter` and `merge_and_unload` add the adapters that are active, all of them, or those named.
-    Raises: AdapterError for mixed batches that cannot be; NotMergeableError before any layer is merged if one cannot.
+    Raises: AdapterError for mixed batches that cannot be; NotMergeableError before any layer is merged if one cannot,
+    also since another module has the same weight.
     """
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """As PEFT's: the base weights then hold the updates, which are kept beside them."""
+        self._check_not_shared(adapter_names)
         with self._saying("Merged into"):
             super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
 
@@ -135,6 +138,7 @@ class AbstractMatrixModel(AbstractAdapterModel):
         self, progressbar: bool = False, safe_merge: bool = False, adapter_names: list[str] | None = None
     ) -> nn.Module:
         """As PEFT's: the base model, with the updates in its weights and no adapter."""
+        self._check_not_shared(adapter_names)
         with self._saying("Merged into"):
             merged: nn.Module = super().merge_and_unload(progressbar, safe_merge, adapter_names)
         return merged
@@ -151,6 +155,28 @@ class AbstractMatrixModel(AbstractAdapterModel):
         super()._check_merge_allowed()
         for layer in self._layers():
             layer.check_mergeable()
+
+    def _check_not_shared(self, adapter_names: list[str] | None) -> None:
+        holders: dict[int, list[str]] = {}
+        for parent_name, parent in self.model.named_modules():
+            for child_name, child in parent._modules.items():
+                # The original of a module that is trained in full is not used.
+                if child is not None and not (
+                    isinstance(parent, AuxiliaryTrainingWrapper) and "original" in child_name
+                ):
+                    for weight in child._parameters.values():
+                        holders.setdefault(id(weight), []).append(f"{parent_name}.{child_name}".lstrip("."))
+        for layer in self._layers():
+            names = holders[id(layer.get_base_layer().weight)]
+            merging = {*(adapter_names or layer.active_adapters)} & {*layer.branches} - {*layer.merged_adapters}
+            if merging and (others := [name for name in names if not name.startswith(f"{layer.name}.")]):
+                raise NotMergeableError(
+                    f"The base weight of {layer.name!r} is also that of {others[0].removesuffix('.base_layer')!r}, "
+                    "which a merge would change too. `qpeft merge` writes a model in which each has its own. Or give "
+                    f"the base model such weights before its adapter is loaded: base.{layer.name}.weight = "
+                    f"torch.nn.Parameter(base.{layer.name}.weight.detach().clone()), and for embeddings also "
+                    "base.config.tie_word_embeddings = False."
+                )
 
     def _layers(self) -> list[AbstractMatrixLayer]:
         return [module for module in self.modules() if isinstance(module, AbstractMatrixLayer)]

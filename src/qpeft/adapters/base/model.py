@@ -10,11 +10,12 @@ from torch import nn
 from qpeft.adapters.base.config import AdapterConfig
 from qpeft.adapters.base.layer import AbstractAdapterLayer, require_linear
 from qpeft.adapters.base.mixed import mixed_batch
+from qpeft.adapters.base.targets import check_targets, warn_of_unfit
 from qpeft.adapters.bridge import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     BaseTuner,
-    BaseTunerLayer,
     get_quantization_kwargs,
+    targeted_modules,
 )
 from qpeft.errors import AdapterError
 
@@ -22,25 +23,34 @@ from qpeft.errors import AdapterError
 class AbstractAdapterModel(BaseTuner):
     """Made by `get_peft_model`; without target_modules, PEFT's usual ones for LoRA are taken.
 
-    A method names its `prefix` ("<method>_") and its layer class. `model(tokens, adapter_names=[...])` sends each row
-    of a batch through its own adapter.
-    Raises: AdapterError for a target that is not linear, and for mixed batches that cannot be; see `mixed_batch`.
+    A method names its layers, `class TheirModel(AbstractAdapterModel, layer=TheirLayer)`. `model(tokens,
+    adapter_names=[...])` sends each row of a batch through its own adapter.
+    Raises: AdapterError for a target that is not linear or on which an adapter would not act, for options that name
+    what the model does not have, and for mixed batches that cannot be; see `check_targets` and `mixed_batch`.
     """
 
     prefix: str
     tuner_layer_cls: ClassVar[type[AbstractAdapterLayer]]
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
+    def __init_subclass__(cls, *, layer: type[AbstractAdapterLayer] | None = None) -> None:
+        super().__init_subclass__()
+        if layer is not None:
+            # transformers takes the prefix for the method's name and an underscore.
+            cls.tuner_layer_cls, cls.prefix = layer, layer.adapter_layer_names[0].removesuffix("branch")
+
     def _prepare_model(self, peft_config: AdapterConfig, model: nn.Module) -> None:
         # Before the first layer is replaced, so that a refused target leaves the model as it was.
-        modules = dict(model.named_modules())
-        inside = tuple(f"{name}." for name, module in modules.items() if isinstance(module, BaseTunerLayer))
-        for name, module in modules.items():
-            if name and not name.startswith(inside) and self._check_target_module_exists(peft_config, name):
-                require_linear(module, name)
+        if peft_config.inference_mode:
+            warn_of_unfit(model, peft_config)
+        else:
+            check_targets(model, peft_config, strict=False)
+        for name in targeted_modules(model, peft_config):
+            require_linear(model.get_submodule(name), name)
 
     def _post_injection_hook(self, model: nn.Module, config: AdapterConfig, adapter_name: str) -> None:
         super()._post_injection_hook(model, config, adapter_name)
+        self.training = model.training
         # PEFT's models take adapter_names out before they call this one; transformers' own would drop it unread.
         if _refuse_adapter_names not in model._forward_pre_hooks.values():
             model.register_forward_pre_hook(_refuse_adapter_names, with_kwargs=True)
@@ -78,6 +88,13 @@ class AbstractAdapterModel(BaseTuner):
             return nullcontext()
         self._check_mixed()
         return mixed_batch(self, adapter_names, kwargs.get("num_beams"))
+
+    def add_weighted_adapter(self, *_: Any, **__: Any) -> None:
+        """Refuse what PEFT has for LoRA and IA3 alone; it looks for the method here."""
+        raise AdapterError(
+            "add_weighted_adapter would sum weights, but no sum of two qpeft adapters' weights gives the sum of their "
+            "updates. To add the updates, activate both adapters: model.base_model.set_adapter([...])."
+        )
 
     def _check_mixed(self) -> None:
         """Raises: AdapterError where the method cannot mix adapters within a batch."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from qpeft.adapters.base import RankedConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
-from qpeft.adapters.bridge import peft_type
 from qpeft.adapters.qtha.compositions import COMPOSITIONS
 from qpeft.adapters.qtha.named_middles import MIDDLES
 from qpeft.circuits.ansatz import ANSATZE
@@ -37,7 +37,7 @@ CHOICES = {
 
 
 @dataclass
-class QthaConfig(RankedConfig):
+class QthaConfig(RankedConfig, method="qtha"):
     """Configuration of a QTHA adapter.
 
         h = down(dropout(x));   z = fusion(middle(h), classical(h));   y = base(x) + alpha / rank * up(z)
@@ -79,7 +79,11 @@ class QthaConfig(RankedConfig):
     )
     mlp_layers: int = option(2, "Matrices of middle='mlp', a SiLU between each two.", added=True)
     ansatz: str = option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
-    num_qubits: int | None = option(None, "Qubits of one circuit; None for rank. rank / num_qubits run side by side.")
+    num_qubits: int | None = option(
+        None,
+        "Qubits of one circuit; rank / num_qubits run side by side. None for rank, or above 12 for its largest divisor "
+        "up to 12: 8 at rank 16, 32 and 64.",
+    )
     depth: int = option(1, "Layers of the circuit.")
     reupload: bool = option(True, "Whether data enter in every layer of the circuit or only in the first.")
     input_scaling: str = option("none", "Angles from h: 'none' (h itself) or 'tanh' (pi/2 tanh h).")
@@ -95,7 +99,6 @@ class QthaConfig(RankedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = peft_type("QTHA")
         self._check_choices()
         self._check_numbers()
         self._check_combinations()
@@ -174,12 +177,21 @@ class QthaConfig(RankedConfig):
     def qubits_per_circuit(self, rank: int) -> int:
         """Qubits of each of the circuits that a layer of this rank runs side by side.
 
-        Raises: AdapterError if rank is no multiple of num_qubits, or the circuit would have more than 12 qubits.
+        Raises: AdapterError if rank is no multiple of num_qubits, or the circuit would have more than 12 qubits, or,
+        without num_qubits, if rank has no divisor from 2 to 12: single qubits cannot be entangled.
         """
-        num_qubits = rank if self.num_qubits is None else self.num_qubits
         if not MIDDLES[self.middle].has_circuits_size:
-            return num_qubits
-        valid = [n for n in range(1, min(rank, MAX_QUBITS) + 1) if rank % n == 0]
+            return rank if self.num_qubits is None else self.num_qubits
+        valid = _circuit_sizes(rank)
+        if self.num_qubits is None:
+            if rank == 1 or valid[-1] > 1:
+                return valid[-1]
+            near = [next(n for n in itertools.count(rank, step) if _circuit_sizes(n)[-1] > 1) for step in (-1, 1)]
+            raise AdapterError(
+                f"rank {rank} cannot be split into circuits of 2 to {MAX_QUBITS} qubits: it has no such divisor. "
+                f"Nearest ranks that can: {near[0]} or {near[1]}. num_qubits=1 is {rank} circuits of one qubit each."
+            )
+        num_qubits = self.num_qubits
         if num_qubits in valid:
             return num_qubits
         near = sorted(sorted(valid, key=lambda n: abs(n - num_qubits))[:2])
@@ -237,3 +249,8 @@ class QthaConfig(RankedConfig):
                 "middle='classical_form' is written out for ansatz='ring_cz' of depth=1 alone; got "
                 f"{self.ansatz!r} of depth {self.depth}. Choose those, or middle='circuit'."
             )
+
+
+def _circuit_sizes(rank: int) -> list[int]:
+    """Qubits that circuits side by side may have at a rank, from 1 up."""
+    return [n for n in range(1, min(rank, MAX_QUBITS) + 1) if rank % n == 0]

@@ -8,7 +8,7 @@ from qpeft.adapters.qtha.config import QthaConfig
 from qpeft.errors import NotMergeableError
 
 
-class QthaLayer(AbstractAdapterLayer):
+class QthaLayer(AbstractAdapterLayer, method="qtha"):
     """A linear layer plus the updates of its active QTHA adapters.
 
         y = base(x) + sum over active adapters of branch(x)
@@ -16,8 +16,6 @@ class QthaLayer(AbstractAdapterLayer):
     Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
     Raises: AdapterError if the base layer is not linear; NotMergeableError from `merge`: a circuit is not linear in x.
     """
-
-    adapter_layer_names = ("qtha_branch",)
 
     def make_branch(self, config: QthaConfig) -> QthaBranch:
         """A branch of the rank and alpha that the config's patterns give this layer."""

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from qpeft.adapters.base import AbstractAdapterModel
+import logging
+
+from torch import nn
+
+from qpeft.adapters.base import AbstractAdapterModel, AdapterConfig
+from qpeft.adapters.qtha.config import MAX_QUBITS, QthaConfig
 from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.qtha.middle import CircuitMiddle
+from qpeft.adapters.qtha.named_middles import MIDDLES
 from qpeft.errors import AdapterError, NotMergeableError
 
+logger = logging.getLogger(__name__)
 
-class QthaModel(AbstractAdapterModel):
+
+class QthaModel(AbstractAdapterModel, layer=QthaLayer):
     """Made by `get_peft_model(model, QthaConfig(...))`; without target_modules, PEFT's usual ones for LoRA are taken.
 
     Raises: AdapterError for a target that is not linear, and for mixed batches that cannot be, such as while circuits
     run on a quantum device or with a machine's noise; NotMergeableError for a merge.
     """
 
-    prefix = "qtha_"
-    tuner_layer_cls = QthaLayer
+    def _prepare_model(self, peft_config: AdapterConfig, model: nn.Module) -> None:
+        super()._prepare_model(peft_config, model)
+        assert isinstance(peft_config, QthaConfig)
+        is_left_to_us = peft_config.num_qubits is None and MIDDLES[peft_config.middle].has_circuits_size
+        if is_left_to_us and not peft_config.inference_mode:
+            for rank in sorted({rank for rank in peft_config.ranks if rank > MAX_QUBITS}):
+                size = peft_config.qubits_per_circuit(rank)
+                logger.warning(
+                    "rank %d: %d circuits of %d qubits side by side in each layer, since one circuit has at most %d; "
+                    "num_qubits sets another number.",
+                    rank,
+                    rank // size,
+                    size,
+                    MAX_QUBITS,
+                )
 
     def _check_merge_allowed(self) -> None:
         raise NotMergeableError(

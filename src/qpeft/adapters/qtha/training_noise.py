@@ -12,8 +12,9 @@ from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
 from qpeft.adapters.qtha.selection import circuits_of, matching, put_elsewhere, qtha_layers
 from qpeft.circuits import Circuit
-from qpeft.errors import AdapterError, ShotsError
+from qpeft.errors import AdapterError
 from qpeft.simulation import expectations
+from qpeft.simulation.checks import check_shots
 from qpeft.simulation.noise import LinearNoise, SampleKey
 
 
@@ -85,8 +86,8 @@ def set_training_noise(
     if noise is None:
         put_elsewhere({}, found.values())
         return None
-    if shots is not None and shots < 1:
-        raise ShotsError(f"Shot noise needs shots of at least 1; got {shots}. For none pass shots=None.")
+    if shots is not None:
+        shots = check_shots(shots, "Shot noise is that of single samples", "For none pass shots=None.")
     source = TrainingNoise(shots, SampleKey(seed).seed)
     chosen = {
         middle: _evaluate_as(name, middle, layer_noise, source, in_evaluation)

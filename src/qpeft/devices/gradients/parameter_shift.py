@@ -16,6 +16,7 @@ from qpeft.devices.gradients.row_sample import RowSample, draw_rows
 from qpeft.devices.gradients.terms import Terms, shifts
 from qpeft.devices.rows import Rows
 from qpeft.errors import GradientError
+from qpeft.simulation.checks import whole_number
 from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
 
@@ -49,10 +50,14 @@ class ParameterShift(AbstractGradient):
     def __post_init__(self) -> None:
         if self.allocate not in (None, "variance"):
             raise GradientError(f"allocate is None or 'variance'; got {self.allocate!r}.")
-        if not 0 < self.pilot < 1:
-            raise GradientError(f"pilot is a share of the shots, between 0 and 1; got {self.pilot}.")
-        if self.weight_rows is not None and self.weight_rows < 1:
-            raise GradientError(f"weight_rows is at least 1, or None for all rows; got {self.weight_rows}.")
+        if not (isinstance(self.pilot, float) and 0 < self.pilot < 1):
+            raise GradientError(f"pilot is a share of the shots, between 0 and 1; got {self.pilot!r}.")
+        rows = None if self.weight_rows is None else whole_number(self.weight_rows) or 0
+        if rows is not None and rows < 1:
+            raise GradientError(
+                f"weight_rows is a whole number of at least 1, or None for all rows; got {self.weight_rows!r}."
+            )
+        SampleKey(self.seed)
 
     def circuits(self, circuit: Circuit, wanted: Wanted, num_rows: int) -> int:
         """Two for a rotation, four for a controlled one, times the measurement bases; twice that if allocated."""

@@ -13,6 +13,7 @@ from qpeft.devices.calls import DeviceCall, num_bases
 from qpeft.devices.gradients.base import AbstractGradient, Products, Wanted
 from qpeft.devices.rows import Rows
 from qpeft.errors import GradientError
+from qpeft.simulation.checks import whole_number
 from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
 
@@ -39,10 +40,14 @@ class Spsa(AbstractGradient):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_directions < 1 or not self.step > 0:
+        directions = whole_number(self.num_directions)
+        is_positive = whole_number(self.step) or (isinstance(self.step, float) and math.isfinite(self.step))
+        if not directions or directions < 1 or not (is_positive and self.step > 0):
             raise GradientError(
-                f"SPSA needs at least one direction and a positive step; got {self.num_directions} and {self.step}."
+                "SPSA needs a whole number of directions, at least one, and a positive step; got "
+                f"{self.num_directions!r} and {self.step!r}."
             )
+        SampleKey(self.seed)
 
     def circuits(self, circuit: Circuit, wanted: Wanted, num_rows: int) -> int:
         """Two per row and direction, times the measurement bases; none if there is no angle to move."""

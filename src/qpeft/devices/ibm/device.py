@@ -91,7 +91,7 @@ class IbmDevice(AbstractDevice):
 
         Raises: as `check_request`; RefusedError if they cannot be prepared or are too many samples; as the service.
         """
-        check_request(self.capabilities(), circuits, shots)
+        shots = check_request(self.capabilities(), circuits, shots)
         assert shots is not None  # `check_request` has refused exact values
         if len(circuits) * shots > MAX_EXECUTIONS:
             raise RefusedError(

@@ -11,11 +11,11 @@ import numpy as np
 
 from qpeft.circuits import Circuit, Input, unbind
 from qpeft.devices.protocol import Distribution
-from qpeft.errors import DeviceError, RefusedError
+from qpeft.errors import DeviceError, OrderError, RefusedError
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
-    from qiskit.primitives import BitArray
+    from qiskit.primitives import BitArray, PubResult
     from qiskit.providers import BackendV2
 
 METHODS: dict[str, str] = {
@@ -35,6 +35,8 @@ METHODS: dict[str, str] = {
 """Our name of a gate to the method of Qiskit's circuits that adds it."""
 BITS = "bits"
 """Name of the register that everything is measured into."""
+NUMBER = "qpeft_number"
+"""Of a bloc in its job, in the metadata of its circuit."""
 KEPT_STRUCTURES = 256
 
 
@@ -77,20 +79,28 @@ class Translator:
         """Qiskit's "primitive unified blocs": a prepared circuit, and a row of values for each that has its structure.
 
         Neighbours with one structure share a bloc, so results in order of blocs and rows are in order of circuits,
-        and a process that knows nothing but the job's id can read them.
+        and a process that knows nothing but the job's id can read them. Each bloc has its number in its circuit's
+        metadata, which comes back with its result.
         Raises: RefusedError if a circuit cannot be prepared.
         """
         blocs: list[tuple[Any, ...]] = []
         for structure, members in itertools.groupby(map(unbind, circuits), key=lambda pair: pair[0]):
             prepared = self._prepared(structure)
+            numbered = self._numbered(prepared, len(blocs))
             angles = np.array([row for _, row in members])
             # The transpiler drops gates that no measurement sees, and their parameters with them.
             left = [parameter.index for parameter in prepared.parameters]
             if left:
-                blocs.append((prepared, {tuple(prepared.parameters): angles[:, left]}))
+                blocs.append((numbered, {tuple(numbered.parameters): angles[:, left]}))
             else:
-                blocs += [(prepared,)] * len(angles)
+                blocs += [(self._numbered(prepared, len(blocs) + row),) for row in range(len(angles))]
         return blocs
+
+    @staticmethod
+    def _numbered(prepared: QuantumCircuit, number: int) -> QuantumCircuit:
+        copy = prepared.copy()
+        copy.metadata = {**(prepared.metadata or {}), NUMBER: number}
+        return copy
 
     def forget(self) -> None:
         """Prepare everything anew from now on, since the backend has changed."""
@@ -117,20 +127,31 @@ class Translator:
 def distributions(result: object) -> list[Distribution]:
     """One per circuit, from the results of a sampler, in the order of `Translator.pubs`.
 
-    Raises: DeviceError if they are not what a job of ours returns.
+    By the numbers of the blocs, whatever their order; by their order where none has a number, as in jobs of an older
+    qpeft. Raises: DeviceError if they are not what a job of ours returns; OrderError if numbers are missing or double.
     """
     from qiskit.primitives import PrimitiveResult  # noqa: PLC0415
 
     if not isinstance(result, PrimitiveResult):  # the vendor's client passes on what it cannot decode
         raise DeviceError(f"The results of a sampler were expected; got {str(result)[:80]!r}.")
     found: list[Distribution] = []
-    for bloc in result:
+    for bloc in _in_order(list(result)):
         if BITS not in bloc.data:
             raise DeviceError(f"A result has no register {BITS!r} but {list(bloc.data)}; was the job sent by qpeft?")
         bits = bloc.data[BITS]
         flat = bits.reshape(bits.size)
         found += [_distribution(flat, place) for place in range(bits.size)]
     return found
+
+
+def _in_order(blocs: list[PubResult]) -> list[PubResult]:
+    numbers = [(bloc.metadata.get("circuit_metadata") or {}).get(NUMBER) for bloc in blocs]
+    if all(number is None for number in numbers):
+        return blocs
+    by_number = dict(zip(numbers, blocs, strict=True))
+    if by_number.keys() != set(range(len(blocs))):
+        raise OrderError(f"Each result should have the number of its circuits, 0 to {len(blocs) - 1}; got {numbers}.")
+    return [by_number[number] for number in range(len(blocs))]
 
 
 def _distribution(bits: BitArray, place: int) -> Distribution:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from qpeft.devices.journal.schema import APPLICATION, VERSION, create_tables
@@ -118,8 +119,21 @@ def _make_file(path: Path, *, create: bool) -> None:
     if not create:
         raise JournalError(f"There is no journal at {path}. Put it back, or say which one with --journal.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Results are derived from the user's data, so nobody else may read them.
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    # Made whole under another name: what a kill leaves of a file that is being made could not be looked at without the
+    # right to change it. Readable by the user alone, as mkstemp makes it: results are derived from the user's data.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(handle)
+    new = Path(name)
+    try:
+        with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            create_tables(connection)
+            connection.commit()
+            connection.execute("PRAGMA journal_mode = WAL")
+        with suppress(FileExistsError):  # another process was faster, and its file may be in use
+            os.link(new, path)
+    finally:
+        new.unlink()
 
 
 def _check_file(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -48,8 +48,19 @@ class Journal:
         """Let the file go."""
         self.database.close()
 
-    def plan(self, run: str, key: CallKey, request: Request, size: int, calibration: str | None) -> int:
+    def plan(
+        self,
+        run: str,
+        key: CallKey,
+        request: Request,
+        size: int,
+        calibration: str | None,
+        *,
+        marked: bool = False,
+    ) -> int:
         """Id of the call, made if need be: batches of at most `size` circuits, each different circuit once.
+
+        With `marked`, a batch also holds circuits of known outcome (`devices.markers`) beside those.
 
         With a `calibration`, results that the journal has for the same circuit, device, options, shots and calibration
         take the place of circuits to be sent.
@@ -57,7 +68,9 @@ class Journal:
         """
         with self.database.transaction(outlives_power_cut=False) as connection:
             known = plans.find_call(connection, run, key, request)
-            return plans.make_call(connection, run, key, request, size, calibration) if known is None else known
+            if known is not None:
+                return known
+            return plans.make_call(connection, run, key, request, size, calibration, marked=marked)
 
     def find(self, run: str, key: CallKey, request: Request) -> int | None:
         """Id of the call if it was planned before. Raises: JournalError if it was so with another request."""
@@ -91,6 +104,12 @@ class Journal:
         with self.database.reading() as connection:
             query = "SELECT hash, num_qubits FROM circuits WHERE batch = ? ORDER BY position"
             return list(connection.execute(query, (batch.number,)))
+
+    def markers(self, batch: Batch) -> dict[int, str]:
+        """Position to bit string of every circuit of known outcome in a batch; an older qpeft planned none."""
+        with self.database.reading() as connection:
+            query = "SELECT position, marker FROM circuits WHERE batch = ? AND marker IS NOT NULL ORDER BY position"
+            return dict(connection.execute(query, (batch.number,)))
 
     def spent(self, run: str) -> Cost:
         """What a run has spent, on all devices."""
@@ -147,6 +166,11 @@ class Journal:
         with self.database.transaction(outlives_power_cut=False) as connection:
             if _move(connection, batch, {BatchState.SUBMITTED}, BatchState.FINISHED, message=""):
                 results.store(connection, batch, distributions)
+
+    def reject(self, batch: Batch, reason: str, replies: Sequence[Sequence[Mapping[str, float]]]) -> None:
+        """Keep what came for a batch and is not used; its state stays. The same once, however often it comes."""
+        with self.database.transaction() as connection:
+            results.store_rejected(connection, batch, reason, replies)
 
     def move(
         self,

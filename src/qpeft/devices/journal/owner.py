@@ -12,8 +12,8 @@ import psutil  # type: ignore[import-untyped]
 
 SAME_START = 5.0
 """Seconds within which two start times are one: psutil derives them from a clock that may be set meanwhile."""
-_in_flight: set[tuple[Path, int]] = set()
-"""Batches that threads of this process are sending."""
+_in_flight: list[tuple[Path, int]] = []
+"""Batches that threads of this process are sending; twice what two of them try to send, of which one will not."""
 
 
 def this_process() -> str:
@@ -46,11 +46,11 @@ def is_this_process(owner: str | None) -> bool:
 @contextmanager
 def sending(journal: Path, number: int) -> Iterator[None]:
     """While this process is in the call that sends the batch, `is_sending` says so."""
-    _in_flight.add((journal, number))
+    _in_flight.append((journal, number))
     try:
         yield
     finally:
-        _in_flight.discard((journal, number))
+        _in_flight.remove((journal, number))
 
 
 def is_sending(owner: str | None, journal: Path, number: int) -> bool:

@@ -7,8 +7,9 @@ import time
 from itertools import islice
 from typing import TypeAlias
 
+from qpeft.devices import markers
 from qpeft.devices.calls import CallKey
-from qpeft.devices.journal.hashing import hash_batch
+from qpeft.devices.journal.hashing import hash_batch, hash_circuit
 from qpeft.devices.journal.records import BatchState, Request, describe
 from qpeft.errors import JournalError
 
@@ -33,9 +34,24 @@ def find_call(connection: sqlite3.Connection, run: str, key: CallKey, request: R
 
 
 def make_call(
-    connection: sqlite3.Connection, run: str, key: CallKey, request: Request, size: int, calibration: str | None
+    connection: sqlite3.Connection,
+    run: str,
+    key: CallKey,
+    request: Request,
+    size: int,
+    calibration: str | None,
+    *,
+    marked: bool,
 ) -> int:
-    """Write a call with its batches and entries, within the caller's transaction, and return its id."""
+    """Write a call with its batches and entries, within the caller's transaction, and return its id.
+
+    Args:
+        connection: in a transaction.
+        run, key, request: of the call.
+        size: of a batch at most, without markers.
+        calibration: under which results of other calls may answer; None for none of them.
+        marked: whether batches get markers, as their sizes allow.
+    """
     call = connection.execute(
         "INSERT INTO calls (run, step, module, call, part, hash) VALUES (?, ?, ?, ?, ?, ?)",
         (run, *_columns(key), request.hash),
@@ -44,8 +60,8 @@ def make_call(
     places = _known_places(connection, request, calibration) if calibration is not None else {}
     missing = iter([one for one in request.circuits if one not in places])
     while batch := list(islice(missing, size)):
-        number = _make_batch(connection, call, request, batch, calibration)
-        places |= {one: (number, position) for position, one in enumerate(batch)}
+        number, positions = _make_batch(connection, call, request, batch, calibration, marked=marked)
+        places |= {one: (number, position) for one, position in zip(batch, positions, strict=True)}
     entries = [(call, index, *places[one]) for index, one in enumerate(request.hashes)]
     connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", entries)
     return call
@@ -56,19 +72,38 @@ def _columns(key: CallKey) -> tuple[int, str, int, str]:
 
 
 def _make_batch(
-    connection: sqlite3.Connection, call: int, request: Request, hashes: list[str], calibration: str | None
-) -> int:
-    content = hash_batch(hashes, request.shots, request.device, request.options)
-    values = (call, content, request.device, request.options, calibration, request.shots, len(hashes))
+    connection: sqlite3.Connection,
+    call: int,
+    request: Request,
+    hashes: list[str],
+    calibration: str | None,
+    *,
+    marked: bool,
+) -> tuple[int, list[int]]:
+    """Its number, and at which position of it each of these circuits stands."""
+    circuits, known = [request.circuits[one] for one in hashes], {}
+    if marked:
+        # Of what is asked alone: whoever plans the same again, in this run or another, sends the very same job.
+        identity = hash_batch(hashes, request.shots, request.device, request.options)
+        known = markers.draw_markers(identity, len(hashes), max(circuit.num_qubits for circuit in circuits))
+    sent = markers.with_markers(circuits, known)
+    all_hashes = [hash_circuit(circuit) for circuit in sent] if known else hashes
+    content = hash_batch(all_hashes, request.shots, request.device, request.options)
+    values = (call, content, request.device, request.options, calibration, request.shots, len(sent))
     number = connection.execute(
         """INSERT INTO batches (call_id, hash, device, options, calibration, shots, num_circuits, state, changed_at)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (*values, BatchState.PLANNED.value, time.time()),
     ).lastrowid
     assert number is not None
-    rows = [(number, position, one, request.circuits[one].num_qubits) for position, one in enumerate(hashes)]
-    connection.executemany("INSERT INTO circuits (batch, position, hash, num_qubits) VALUES (?, ?, ?, ?)", rows)
-    return number
+    connection.executemany(
+        "INSERT INTO circuits (batch, position, hash, num_qubits, marker) VALUES (?, ?, ?, ?, ?)",
+        [
+            (number, position, one, circuit.num_qubits, known.get(position))
+            for position, (one, circuit) in enumerate(zip(all_hashes, sent, strict=True))
+        ],
+    )
+    return number, [position for position in range(len(sent)) if position not in known]
 
 
 def _known_places(connection: sqlite3.Connection, request: Request, calibration: str) -> dict[str, Place]:

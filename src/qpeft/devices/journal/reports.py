@@ -42,6 +42,20 @@ def history(journal: Journal, batch: Batch) -> list[Change]:
         return [Change(*row) for row in connection.execute(query, (batch.number,))]
 
 
+def rejected(journal: Journal, *, run: str | None = None, batch: Batch | None = None) -> Iterator[dict[str, Any]]:
+    """What came back and is not used, since its order cannot be trusted; oldest first.
+
+    Raises: JournalError if one is damaged.
+    """
+    query = """SELECT run, batch, rejected.at AS at, rejected.job_id AS job_id, reason, replies, rejected.checksum
+        FROM rejected JOIN batches ON batches.number = batch JOIN calls ON calls.id = call_id
+        WHERE (?1 IS NULL OR run = ?1) AND (?2 IS NULL OR batch = ?2) ORDER BY rejected.at"""
+    with journal.database.reading() as connection:
+        for *facts, text, checksum in connection.execute(query, (run, None if batch is None else batch.number)):
+            replies = results.read(journal.path, text, checksum)
+            yield {**dict(zip(("run", "batch", "at", "job_id", "reason"), facts, strict=True)), "replies": replies}
+
+
 def rows(journal: Journal, *, run: str | None = None) -> Iterator[dict[str, Any]]:
     """One row per circuit of every call, in order; `distribution` is None where no result is here.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from qpeft.devices.journal.database import damaged
 from qpeft.devices.journal.records import Batch
@@ -26,6 +28,17 @@ def store(connection: sqlite3.Connection, batch: Batch, distributions: Sequence[
     )
 
 
+def store_rejected(
+    connection: sqlite3.Connection, batch: Batch, reason: str, replies: Sequence[Sequence[Mapping[str, float]]]
+) -> None:
+    """Write what came for a batch and is not used, within the caller's transaction; nothing if it is there."""
+    text = json.dumps([[dict(one) for one in reply] for reply in replies], separators=(",", ":"))
+    connection.execute(
+        "INSERT OR IGNORE INTO rejected VALUES (?, ?, ?, ?, ?, ?)",
+        (batch.number, zlib.crc32(text.encode()), time.time(), batch.job_id, reason, text),
+    )
+
+
 def of_call(connection: sqlite3.Connection, path: Path, call_id: int) -> list[Distribution]:
     """Results of a call, in its order. Raises: JournalError if one is missing or damaged."""
     query = """SELECT number, distribution, checksum FROM entries JOIN circuits USING (batch, position)
@@ -41,9 +54,8 @@ def of_call(connection: sqlite3.Connection, path: Path, call_id: int) -> list[Di
     return [dict(known[text, checksum]) for _, text, checksum in rows]
 
 
-def read(path: Path, text: str, checksum: int) -> Distribution:
-    """A stored distribution. Raises: JournalError if it is not what was written."""
+def read(path: Path, text: str, checksum: int) -> Any:
+    """A stored distribution, or list of replies. Raises: JournalError if it is not what was written."""
     if zlib.crc32(text.encode()) != checksum:
         raise damaged(path, "a result differs from its checksum")
-    distribution: Distribution = json.loads(text)
-    return distribution
+    return json.loads(text)

@@ -12,7 +12,8 @@ from qpeft.circuits import Circuit, Operation
 from qpeft.devices.mitigation.abstract import AbstractMitigation
 from qpeft.devices.mitigation.reading import Readout, signs
 from qpeft.devices.protocol import AbstractDevice, Capabilities
-from qpeft.errors import DeviceError, ShotsError
+from qpeft.errors import DeviceError
+from qpeft.simulation.checks import check_shots
 from qpeft.simulation.noise import NoiseModel, ReadoutError
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class ReadoutInversion(AbstractMitigation):
     def __post_init__(self) -> None:
         if self.errors is not None:
             object.__setattr__(self, "errors", tuple(self.errors))
-        if self.shots < 2:
-            raise ShotsError(f"Readout errors are measured with at least 2 shots; got {self.shots}.")
+        shots = check_shots(self.shots, "Readout errors are measured", "Two have a spread.", at_least=2)
+        object.__setattr__(self, "shots", shots)
         if self.steps_between is not None and self.steps_between < 1:
             raise DeviceError(f"steps_between is at least 1, or None to measure once; got {self.steps_between}.")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qpeft.devices.origin.credentials import WAYS, find_key
-from qpeft.devices.origin.process import WorkerProcess
+from qpeft.devices.origin.process import WorkerError, WorkerProcess
 from qpeft.errors import CredentialsError, DeviceError, RefusedError
 
 PAUSES = (1.0, 2.0, 4.0)
@@ -82,13 +82,19 @@ class Cloud:
             self._worker = None
 
     def _read(self, action: str, arguments: Mapping[str, Any]) -> Any:
+        """The answer to a question that may be asked again: it costs nothing, whatever became of it the first time."""
         for pause in (*PAUSES, None):
-            with self._lock, self._given_up_on_errors():
-                answer = self._running().ask(action, arguments, self.seconds_per_answer)
-            if pause is None or answer.get("error") not in ("unclear", "unreachable"):
-                break
+            try:
+                with self._lock, self._given_up_on_errors():
+                    answer = self._running().ask(action, arguments, self.seconds_per_answer)
+            except WorkerError:
+                if pause is None:
+                    raise
+            else:
+                if pause is None or answer.get("error") not in ("unclear", "unreachable"):
+                    return self._value(answer)
             time.sleep(pause)
-        return self._value(answer)
+        raise AssertionError("the last round returns or raises")
 
     @contextmanager
     def _given_up_on_errors(self) -> Iterator[None]:
@@ -100,8 +106,14 @@ class Cloud:
             raise
 
     def _running(self) -> WorkerProcess:
+        """Raises: CredentialsError if there is no key; WorkerError if no process can be started."""
+        if self._worker is not None and self._pid == os.getpid() and self._worker.has_ended:
+            self.close()  # killed while nobody asked it; a submission must not be handed to it
         if self._worker is None or self._pid != os.getpid():
-            self._worker, self._pid = WorkerProcess(find_key(self.url), self.url), os.getpid()
+            try:
+                self._worker, self._pid = WorkerProcess(find_key(self.url), self.url), os.getpid()
+            except OSError as error:
+                raise WorkerError(f"The process that talks to Origin's cloud cannot be started: {error}.") from error
         return self._worker
 
     def _value(self, answer: dict[str, Any]) -> Any:
@@ -111,20 +123,21 @@ class Cloud:
 
     def _error(self, kind: str, message: str, *, is_submission: bool) -> DeviceError:
         said = message.rstrip(" .") or "nothing"
+        # A RefusedError says that there is no job; an error of a question says nothing of the jobs that there are.
+        certain = RefusedError if is_submission else DeviceError
         match kind:
             case "missing":
-                return RefusedError(
-                    f"Origin's client cannot be used, `pip install 'qpeft[origin]'` installs it: {said}"
-                )
+                return certain(f"Origin's client cannot be used, `pip install 'qpeft[origin]'` installs it: {said}")
             case "credentials":
                 return CredentialsError(f"Origin's cloud at {self.url} refuses the key: {said}. {WAYS}")
             case "refused":
-                return RefusedError(f"Origin's cloud refuses: {said}")
+                return certain(f"Origin's cloud refuses: {said}.")
             case "unreachable":
-                return RefusedError(f"Origin's cloud cannot be reached at {self.url}, so nothing was sent: {said}")
+                so = ", so nothing was sent" if is_submission else ""
+                return certain(f"Origin's cloud cannot be reached at {self.url}{so}: {said}.")
         if is_submission:
             return DeviceError(
                 f"Whether Origin's cloud at {self.url} took the job is not known; its answer, as the client words it: "
-                f"{said}"
+                f"{said}."
             )
-        return DeviceError(f"Origin's cloud at {self.url} does not answer as it should: {said}")
+        return DeviceError(f"Origin's cloud at {self.url} does not answer as it should: {said}.")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qpeft.circuits import GATES, Circuit
 from qpeft.devices.origin.address import DEFAULT_URL, checked_url, is_loopback
 from qpeft.devices.origin.chip import Chip, chip_from, noise_model_of
 from qpeft.devices.origin.cloud import Cloud
 from qpeft.devices.origin.layout import split_id, suffix_of
-from qpeft.devices.origin.listing import SECONDS_PER_ANSWER, chips_of
+from qpeft.devices.origin.listing import SECONDS_PER_ANSWER, chips_of, listed_as, written
 from qpeft.devices.origin.outbox import Outbox, default_folder
 from qpeft.devices.origin.programs import Program, Structure, check_places, one_each, side_by_side, structure_of
-from qpeft.devices.origin.replies import distributions_of, status_of, task_of
+from qpeft.devices.origin.replies import check_same, distributions_of, status_of, task_of
 from qpeft.devices.placement import find_blocks
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, check_request
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
@@ -28,15 +29,13 @@ SECONDS_ONLINE = 30.0
 """For how long the word of the cloud is taken that a chip is online."""
 SECONDS_PER_JOB, SECONDS_PER_SHOT = 2.8, 1.6e-4
 """From an example that the vendor printed: 3.4 s with its queue for a job of 1,000 shots, 0.16 s of it measuring."""
-ALIASES = {"origin_wukong": "72"}
-"""Names that the client replaces by others, under which the chip is listed."""
 
 
 class OriginDevice(AbstractDevice):
     """A chip of Origin's cloud. The key comes from the environment (QPEFT_ORIGIN_KEY) or the keyring, never from here.
 
     Args:
-        chip: name as `qpeft devices chips` lists it.
+        chip: name as `qpeft devices chips` lists it, or the other one that it shows, as origin_wukong for 72.
         url: of the cloud; https, or http on this machine.
         amend: let the cloud correct readout errors of the shares.
         mapping: let the cloud choose qubits and insert SWAPs; without, qubit k of a circuit is qubit k of the chip.
@@ -68,6 +67,7 @@ class OriginDevice(AbstractDevice):
         outbox: str | None = None,
         seconds_per_answer: float = SECONDS_PER_ANSWER,
     ) -> None:
+        chip = str(chip)  # the number that Python code may give, as YAML does
         self._url, self._chip_name = checked_url(url), chip
         _check_options(chip, amend, mapping, block, qubits, side_by_side)
         self._side_by_side, self._qubits = side_by_side, tuple(qubits)
@@ -78,6 +78,7 @@ class OriginDevice(AbstractDevice):
         self._chip: Chip | None = None
         self._seen_online = -SECONDS_ONLINE
         self._cancelled: set[str] = set()
+        self._polled: dict[str, dict[str, Any]] = {}
         self._blocks: dict[Structure, list[tuple[int, ...]]] = {}
         self._num_blocks: int | None = None
         self._is_tidy = False
@@ -102,6 +103,7 @@ class OriginDevice(AbstractDevice):
             corrects_readout=bool(self._options["amend"]),
             simplifies_circuits=bool(self._options["optimization"]),
             chooses_qubits=bool(self._options["mapping"] or self._side_by_side),
+            answers_by_place=True,
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
@@ -141,18 +143,32 @@ class OriginDevice(AbstractDevice):
 
     def poll(self, job_id: str) -> JobStatus:
         """The state of a job. Raises: JobError if the cloud does not know it, DeviceError if it does not answer."""
-        task, _ = split_id(job_id)
-        reply = task_of(self._cloud.detail(task), job_id)
-        return status_of(reply, job_id, was_cancelled=job_id in self._cancelled)
+        reply = self._reply(job_id)
+        status = status_of(reply, job_id, was_cancelled=job_id in self._cancelled)
+        if status.state is JobState.FINISHED and reply.get("taskResult"):
+            self._polled[job_id] = reply
+        return status
 
     def fetch(self, job_id: str) -> list[Distribution]:
-        """Results of a finished job. Raises: as the base class."""
-        task, programs = split_id(job_id)
-        reply = task_of(self._cloud.detail(task), job_id)
+        """Results of a finished job, as two answers of the cloud have them, one of which may be that of `poll`.
+
+        Raises: as the base class; OrderError if the two have them in different orders, or are different otherwise.
+        """
+        _, programs = split_id(job_id)
+        reply = self._reply(job_id)
         status = status_of(reply, job_id, was_cancelled=job_id in self._cancelled)
         if status.state is not JobState.FINISHED:
             raise JobError(f"Job {job_id} is {status.state.value}, so it has no results. {status.message}".rstrip())
-        return distributions_of(reply, job_id, programs)
+        found = distributions_of(reply, job_id, programs)
+        # Nothing in a reply says which circuit a result is of, so at least it must always be the same.
+        polled = self._polled.pop(job_id) if job_id in self._polled else self._reply(job_id)
+        earlier = distributions_of(polled, job_id, programs)
+        check_same(earlier, found, job_id)
+        return found
+
+    def _reply(self, job_id: str) -> dict[str, Any]:
+        task, _ = split_id(job_id)
+        return task_of(self._cloud.detail(task), task)
 
     def cancel(self, job_id: str) -> None:
         """Stop a job. Raises: DeviceError if the cloud does not, although the job is not over."""
@@ -185,7 +201,7 @@ class OriginDevice(AbstractDevice):
     def _arguments(self, circuits: Sequence[Circuit], shots: int | None) -> dict[str, object]:
         """Of the question that sends a job, after every check that can be made before."""
         try:
-            check_request(self.capabilities(), circuits, shots)
+            shots = check_request(self.capabilities(), circuits, shots)
             if not circuits:
                 raise DeviceError("A job holds at least one circuit; got none.")
             self._check_listed(must_be_online=True)
@@ -207,10 +223,10 @@ class OriginDevice(AbstractDevice):
             if not self._options["mapping"]:
                 check_places(circuits, self._qubits, self._known_chip())
             return one_each(circuits, self._qubits)
-        structure = structure_of(circuits)
+        structure, example = structure_of(circuits)
         if structure not in self._blocks:
             most = None if self._side_by_side is True else self._side_by_side
-            self._blocks[structure] = find_blocks(circuits[0], noise_model_of(self._known_chip()), most=most)
+            self._blocks[structure] = find_blocks(example, noise_model_of(self._known_chip()), most=most)
         blocks = self._blocks[structure]
         if self._side_by_side is not True and len(blocks) < self._side_by_side:
             raise DeviceError(
@@ -235,14 +251,14 @@ class OriginDevice(AbstractDevice):
         if time.monotonic() - self._seen_online < SECONDS_ONLINE:
             return
         chips = chips_of(self._cloud)
-        name = self._chip_name if self._chip_name in chips else ALIASES.get(self._chip_name)
-        if name not in chips:
-            known = ", ".join(sorted(chips)) or "none"
+        name = listed_as(self._chip_name, chips)
+        if name is None:
+            known = ", ".join(map(written, sorted(chips))) or "none"
             raise DeviceError(f"Origin's cloud at {self._url} has no chip {self._chip_name!r}; it has {known}.")
         if chips[name]:
             self._seen_online = time.monotonic()
         elif must_be_online:
-            raise DeviceError(f"Chip {self._chip_name!r} is offline, so nothing was sent; try again later.")
+            raise DeviceError(f"Chip {written(name)} is offline, so nothing was sent; try again later.")
 
 
 def _check_options(

@@ -28,6 +28,10 @@ _left_alone: list[subprocess.Popen[str]] = []
 """Workers that nobody waits for any more; kept until they have ended."""
 
 
+class WorkerError(DeviceError):
+    """A worker that died, could not be started or gave no answer; whether its question had an effect is not known."""
+
+
 class WorkerProcess:
     """One worker with one key. It ends after what it was told last when it is closed, forgotten or its parent dies.
 
@@ -63,7 +67,7 @@ class WorkerProcess:
     def ask(self, action: str, arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """What the worker answers: under "answer", or under "error" and "message".
 
-        Raises: DeviceError if it dies or gives no answer in time; it is of no use afterwards.
+        Raises: WorkerError if it dies or gives no answer in time; it is of no use afterwards.
         """
         self._number += 1
         self._questions.put(json.dumps({"number": self._number, "do": action, "with": dict(arguments)}) + "\n")
@@ -73,13 +77,18 @@ class WorkerProcess:
                 if answer["number"] == self._number:
                     return answer
         except queue.Empty:
-            raise DeviceError(
+            raise WorkerError(
                 f"The worker process that talks to Origin's cloud gave no answer to {action!r} in {seconds:g} seconds. "
                 "Whether it had an effect is not known; the next call starts another worker."
             ) from None
-        raise DeviceError(
+        raise WorkerError(
             f"The worker process that talks to Origin's cloud died during {action!r}{self._last_words()}."
         )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it died since it was last asked."""
+        return self._process.poll() is not None
 
     def _last_words(self) -> str:
         try:

@@ -50,22 +50,25 @@ def check_places(circuits: Sequence[Circuit], qubits: Sequence[int], chip: Chip)
                 )
 
 
-def structure_of(circuits: Sequence[Circuit]) -> Structure:
-    """Gates and qubits that all of them share; only angles may differ.
+def structure_of(circuits: Sequence[Circuit]) -> tuple[Structure, Circuit]:
+    """Gates and qubits that all of them share, and the first that has them; only angles may differ.
 
+    Circuits that only flip qubits, as those of known outcome do, need no couplers: they fit wherever the others do.
     Raises: DeviceError if they do not.
     """
     found = [
         (circuit.num_qubits, tuple((operation.gate_name, operation.qubits) for operation in circuit.operations))
         for circuit in circuits
     ]
-    different = next((number for number, one in enumerate(found) if one != found[0]), None)
-    if different is not None:
-        raise DeviceError(
-            f"Side by side go circuits that differ in nothing but angles; circuit {different} of the job has other "
-            "gates than the first. Send them in jobs of their own, or without side_by_side."
-        )
-    return found[0]
+    first = next((number for number, (_, gates) in enumerate(found) if any(name != "X" for name, _ in gates)), 0)
+    size, whole = found[first]
+    for number, (own_size, gates) in enumerate(found):
+        if own_size != size or (gates != whole and any(name != "X" for name, _ in gates)):
+            raise DeviceError(
+                f"Side by side go circuits that differ in nothing but angles; circuit {number} of the job has other "
+                f"gates than circuit {first}. Send them in jobs of their own, or without side_by_side."
+            )
+    return found[first], circuits[first]
 
 
 def side_by_side(circuits: Sequence[Circuit], blocks: Sequence[tuple[int, ...]]) -> list[Program]:

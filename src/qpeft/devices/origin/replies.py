@@ -14,7 +14,7 @@ from typing import Any
 from qpeft.devices.origin.layout import Contents
 from qpeft.devices.origin.worker import ABOUT_KEYS
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
-from qpeft.errors import CredentialsError, DeviceError, JobError
+from qpeft.errors import CredentialsError, DeviceError, JobError, OrderError
 
 STATES = {
     "1": JobState.WAITING,
@@ -29,13 +29,16 @@ STATES = {
     "8": JobState.FAILED,
 }
 CANCELLED_WORDS = re.compile(r"cancel|取消", re.IGNORECASE)
+ROUNDING = 1e-6
+"""By which one share may differ between two answers."""
 _KEY = re.compile(r"0x[0-9a-fA-F]+|[01]+")
 
 
 def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
-    """What the reply says of the task.
+    """What the reply says of the task of this id, the cloud's own.
 
-    Raises: CredentialsError if the cloud refuses the key; JobError if it tells nothing of the job.
+    Raises: CredentialsError if the cloud refuses the key; JobError if it tells nothing of the job; DeviceError if it
+        answers about another.
     """
     if reply.get("success") is not True:
         said = reply.get("message") or "no reason"
@@ -45,6 +48,8 @@ def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
     task = reply.get("obj")
     if not isinstance(task, dict):
         raise JobError(f"Origin's cloud answered about job {job_id} without saying anything of it.")
+    if str(task.get("taskId") or job_id).lower() != job_id.lower():
+        raise DeviceError(f"Origin's cloud was asked about job {job_id} and answered about {task['taskId']!r}.")
     return task
 
 
@@ -84,13 +89,32 @@ def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Co
         raise DeviceError(
             f"Job {job_id}: {len(programs)} programs were sent and {len(tables)} results came back; none is used."
         )
-    # A list that was reordered shows itself where sizes differ; between equal sizes nothing in the reply tells.
+    # A list that was reordered shows itself where sizes differ; between equal sizes markers have to tell.
     if sizes and [int(size) for size in sizes] != [contents.num_bits for contents in programs]:
         raise DeviceError(f"Job {job_id}: results are of {sizes} bits, not of those that were sent; none is used.")
     found: list[Distribution] = []
     for number, (table, contents) in enumerate(zip(tables, programs, strict=True)):
         found += _split(_shares(table, contents.num_bits, f"Result {number} of job {job_id}"), contents)
     return found
+
+
+def check_same(first: Sequence[Distribution], second: Sequence[Distribution], job_id: str) -> None:
+    """Raises: OrderError if two answers about one job do not say the same, with both in it."""
+    different = [place for place, pair in enumerate(zip(first, second, strict=True)) if not _are_equal(*pair)]
+    if not different:
+        return
+    moved = sum(any(_are_equal(first[place], other) for other in second) for place in different)
+    what = "the same results in another order" if moved == len(different) else "different results"
+    raise OrderError(
+        f"The cloud was asked twice about job {job_id} and gave {what}: {len(different)} of {len(first)} differ, the "
+        f"first of them at place {different[0]}, and nothing says which answer is right.",
+        [list(first), list(second)],
+    )
+
+
+def _are_equal(first: Distribution, second: Distribution) -> bool:
+    # Shares that the cloud corrects may be computed anew for each answer, in another order of sums.
+    return all(abs(first.get(bits, 0.0) - second.get(bits, 0.0)) <= ROUNDING for bits in {*first, *second})
 
 
 def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:

@@ -14,9 +14,9 @@ from qpeft.circuits import Circuit
 from qpeft.circuits.native_batch import FREE_GATES, native_circuit
 from qpeft.devices.placement import block_calibration, find_blocks
 from qpeft.devices.preflight.signal import Signal, Verdict
-from qpeft.errors import DeviceError, ShotsError, SimulationError
+from qpeft.errors import DeviceError, SimulationError
 from qpeft.simulation import expectations
-from qpeft.simulation.checks import check_angles
+from qpeft.simulation.checks import check_angles, check_shots
 from qpeft.simulation.noise import NoiseModel, noisy_expectations
 from qpeft.simulation.noise.density import MAX_QUBITS
 
@@ -145,8 +145,7 @@ def _evenly_spaced(rows: Tensor, max_rows: int) -> Tensor:
 
 
 def _check(circuit: Circuit, shots: int, max_rows: int) -> None:
-    if shots < 1:
-        raise ShotsError(f"A chip samples, so shots must be at least 1; got {shots}.")
+    check_shots(shots, "A chip samples", "For exact values use qpeft.simulation.expectations.")
     if max_rows < 2:
         raise DeviceError(
             f"A prediction needs at least two rows of inputs, to see values vary; got max_rows={max_rows}."

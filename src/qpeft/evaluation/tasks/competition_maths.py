@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from qpeft.data import Example
 from qpeft.errors import DataError, TaskError
+from qpeft.evaluation.answers import plain_numbers
 from qpeft.evaluation.tasks.task import AbstractTask
 
 _BOXES = (r"\boxed", r"\fbox")
@@ -53,7 +54,9 @@ class Math(AbstractTask):
         """The same text is the same value, also where math-verify cannot read it."""
         from math_verify import parse, verify  # noqa: PLC0415
 
-        right, found = boxed(expected), boxed(text)
+        # math-verify reads neither full-width digits nor every minus.
+        text = plain_numbers(text)
+        right, found = boxed(plain_numbers(expected)), boxed(text)
         assert right is not None, "asked for before"
         strict = found is not None and normal_form(found) == normal_form(right)
         same = strict or verify(parse(rf"\boxed{{{right}}}"), parse(text))
@@ -86,7 +89,7 @@ def normal_form(latex: str) -> str:
     thousands, a full stop, a variable before a single equals sign. Written one way: fractions, roots, .5 and 0.5.
     """
     text = re.sub(r"\\?\$", "", latex).strip().rstrip(".")
-    text = _UNIT.sub("", text).strip() or text
+    text = (_UNIT.sub("", text).strip() or text).replace("{,}", ",")
     text = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
     text = _WORDS.sub(r"\1", text)
     text = _DROPPED.sub("", text.replace(r"\tfrac", r"\frac").replace(r"\dfrac", r"\frac"))

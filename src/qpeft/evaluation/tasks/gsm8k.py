@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from qpeft.data import Example
 from qpeft.errors import DataError
+from qpeft.evaluation.answers import plain_numbers
 from qpeft.evaluation.tasks.task import AbstractTask
 
 MARK = "#### "
@@ -18,7 +19,8 @@ _ANY = re.compile(r"-?[$\d.,]{2,}|-?\d+", re.ASCII)
 class Gsm8k(AbstractTask):
     """Equality of numbers as text, without commas, dollar signs and a full stop at the end: 12.0 is not 12.
 
-    The rules are those of lm-eval's task, so that figures compare with it where prompts are the same.
+    The rules are those of lm-eval's task, so that figures compare with it where prompts are the same. One departure:
+    numbers in typographic signs are read, where lm-eval overlooks a minus that is no hyphen.
     """
 
     name: ClassVar = "gsm8k"
@@ -32,20 +34,20 @@ class Gsm8k(AbstractTask):
 
     def grade(self, text: str, expected: str) -> dict[str, float]:
         """`strict`: the first number after '#### ' is right, so the form was learned too. `flexible`: the last is."""
-        right = _bare(expected.rpartition(MARK)[2])
+        right = _bare(plain_numbers(expected).rpartition(MARK)[2])
         found = {"strict": strict_number(text), "flexible": flexible_number(text)}
         return {name: float(number == right) for name, number in found.items()}
 
 
 def strict_number(text: str) -> str | None:
     """The number after the first '#### ' that one follows; None without one."""
-    match = _MARKED.search(text)
+    match = _MARKED.search(plain_numbers(text))
     return None if match is None else _bare(match[1])
 
 
 def flexible_number(text: str) -> str | None:
     """The last number; None without one."""
-    found = _ANY.findall(text)
+    found = _ANY.findall(plain_numbers(text))
     return _bare(found[-1]) if found else None
 
 

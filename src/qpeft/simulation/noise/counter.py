@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qpeft.errors import SimulationError
+from qpeft.simulation.checks import whole_number
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class SampleKey:
         module: number or name of the module that samples.
         call: how many times this module has sampled before in this step.
 
-    Raises: SimulationError if a number is not from 0 to 2**64 - 1.
+    Raises: SimulationError if one is no whole number from 0 to 2**64 - 1.
     """
 
     seed: int
@@ -39,8 +40,12 @@ class SampleKey:
     def __post_init__(self) -> None:
         for name in ("seed", "step", "module", "call"):
             value = getattr(self, name)
-            if isinstance(value, int) and not 0 <= value < 2**64:
-                raise SimulationError(f"SampleKey.{name} must be from 0 to 2**64 - 1; got {value}.")
+            if name == "module" and isinstance(value, str):
+                continue
+            number = whole_number(value)
+            if number is None or not 0 <= number < 2**64:
+                raise SimulationError(f"SampleKey.{name} must be a whole number from 0 to 2**64 - 1; got {value!r}.")
+            object.__setattr__(self, name, number)
 
 
 class Stream:

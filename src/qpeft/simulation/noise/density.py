@@ -13,20 +13,20 @@ import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from qpeft.circuits import Angle, Circuit, Input, Operation, Weight
 from qpeft.errors import SimulationError
-from qpeft.simulation.checks import check_angles
+from qpeft.simulation.autograd import AbstractOperation, row_values
+from qpeft.simulation.checks import check_angles, check_shapes
 from qpeft.simulation.noise import gates
 from qpeft.simulation.noise.channels import gate_noise, readout_row
 from qpeft.simulation.noise.model import NoiseModel
+from qpeft.simulation.threads import threads_for
 
 MAX_QUBITS = 8
 NUMBERS_PER_BLOCK = 2**18
@@ -60,10 +60,10 @@ def noisy_expectations(
         NoiseError: the model lacks a qubit or an edge.
     """
     check_size(circuit)
-    check_angles(circuit, inputs, weights)
+    check_shapes(circuit, inputs, weights)
     noise.check_covers(circuit)
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
-    values: Tensor = _NoisyExpectations.apply(circuit, noise, flat.float(), weights.float())
+    values = row_values(_Noisy(circuit, noise), flat.float(), weights.float())
     return values.reshape(*inputs.shape[:-1], circuit.num_observables).to(inputs.dtype)
 
 
@@ -117,37 +117,45 @@ class _Step:
         return (slopes * (products * after).sum((1, 2))).sum(0)
 
 
-class _NoisyExpectations(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, circuit: Circuit, noise: NoiseModel, inputs: Tensor, weights: Tensor) -> Tensor:
-        ctx.circuit, ctx.noise = circuit, noise
-        ctx.save_for_backward(inputs, weights)
-        readout = _Readout(circuit, noise, inputs)
-        blocks = inputs.split(_tokens_per_block(circuit))
-        # Autocast would multiply the matrices in bfloat16.
-        with torch.autocast(inputs.device.type, enabled=False):
-            return torch.cat([readout.values(pauli_coefficients(circuit, block, weights, noise)) for block in blocks])
+@dataclass(frozen=True)
+class _Noisy(AbstractOperation):
+    name = "noisy_expectations()"
+    circuit: Circuit
+    noise: NoiseModel
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor, Tensor]:
-        inputs, weights = ctx.saved_tensors
-        readout, steps = _Readout(ctx.circuit, ctx.noise, inputs), _steps(ctx.circuit, ctx.noise)
-        tokens = _tokens_per_block(ctx.circuit, states_kept=1 + sum(step.has_gradient for step in steps))
-        input_grad, weight_grad = torch.zeros_like(inputs), torch.zeros_like(weights)
-        rows = zip(inputs.split(tokens), grad.split(tokens), input_grad.split(tokens), strict=True)
-        for block, block_grad, block_input_grad in rows:
-            kept = _states_before_angles(ctx.circuit, steps, block, weights)
-            costate = readout.costate(block_grad)
-            for step in reversed(steps):
-                angle = gates.angle_values(step.angle, block, weights)
-                match step.angle:
-                    case Input(index):
-                        block_input_grad[:, index] += step.slope(kept.pop(), costate, angle)
-                    case Weight(index):
-                        weight_grad[index] += step.slope(kept.pop(), costate, angle)
-                costate = step.backward(costate, angle)
-        return None, None, input_grad, weight_grad
+    @property
+    def num_values(self) -> int:
+        return self.circuit.num_observables
+
+    def values(self, rows: Tensor, weights: Tensor) -> Tensor:
+        check_angles(self.circuit, rows, weights)
+        readout, blocks = _Readout(self.circuit, self.noise, rows), rows.split(_tokens_per_block(self.circuit))
+        # Autocast would multiply the matrices in bfloat16.
+        small = threads_for(len(rows) << 2 * self.circuit.num_qubits, rows.device)
+        with torch.autocast(rows.device.type, enabled=False), small:
+            return torch.cat(
+                [readout.values(pauli_coefficients(self.circuit, block, weights, self.noise)) for block in blocks]
+            )
+
+    def gradients(self, kept: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        readout, steps = _Readout(self.circuit, self.noise, kept), _steps(self.circuit, self.noise)
+        tokens = _tokens_per_block(self.circuit, states_kept=1 + sum(step.has_gradient for step in steps))
+        input_grad, weight_grad = torch.zeros_like(kept), torch.zeros_like(weights)
+        rows = zip(kept.split(tokens), grad.split(tokens), input_grad.split(tokens), strict=True)
+        small = threads_for(len(kept) << 2 * self.circuit.num_qubits, kept.device)
+        with torch.autocast(kept.device.type, enabled=False), small:
+            for block, block_grad, block_input_grad in rows:
+                states = _states_before_angles(self.circuit, steps, block, weights)
+                costate = readout.costate(block_grad)
+                for step in reversed(steps):
+                    angle = gates.angle_values(step.angle, block, weights)
+                    match step.angle:
+                        case Input(index):
+                            block_input_grad[:, index] += step.slope(states.pop(), costate, angle)
+                        case Weight(index):
+                            weight_grad[index] += step.slope(states.pop(), costate, angle)
+                    costate = step.backward(costate, angle)
+        return input_grad, weight_grad
 
 
 class _Readout:

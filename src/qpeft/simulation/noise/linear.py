@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.errors import NoiseError, ShotsError
+from qpeft.simulation.checks import check_shots
 from qpeft.simulation.noise.counter import SampleKey, Stream
 
 
@@ -81,11 +82,10 @@ class LinearNoise:
         values = exact * exact.new_tensor(self.slopes) + exact.new_tensor(self.offsets)
         if shots is None:
             return values
-        if shots < 1 or key is None:
-            raise ShotsError(
-                f"Shot noise needs shots of at least 1 and a SampleKey; got shots={shots}, key={key}. "
-                f"For infinitely many shots pass shots=None."
-            )
+        remedy = "For infinitely many shots pass shots=None."
+        shots = check_shots(shots, "Shot noise is that of single samples", remedy)
+        if key is None:
+            raise ShotsError(f"Shot noise needs a SampleKey, which names its random numbers; got None. {remedy}")
         mean = values.detach().double()
         deviation = ((1 - mean.square()).clamp(min=0) / shots).sqrt()
         return values + (deviation * Stream(key).normals(*exact.shape).to(mean.device)).to(values.dtype)

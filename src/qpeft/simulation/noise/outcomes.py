@@ -12,6 +12,7 @@ from qpeft.circuits import Circuit, Operation
 from qpeft.simulation.noise.density import check_size, pauli_coefficients
 from qpeft.simulation.noise.model import NoiseModel, ReadoutError
 from qpeft.simulation.states import final_states
+from qpeft.simulation.threads import threads_for
 
 TO_Z_BASIS = {"X": ("H",), "Y": ("SDG", "H"), "Z": ()}
 """Gates after which a Z measurement reads each letter."""
@@ -38,10 +39,16 @@ def outcome_probabilities(
         SimulationError: more than `MAX_QUBITS` qubits, or with noise more than density matrices allow.
         NoiseError: the model lacks a qubit or an edge.
     """
-    if noise is None:
-        return _perfect(circuit, inputs, weights, basis)
-    check_size(circuit)
-    noise.check_covers(circuit)
+    numbers = len(inputs) << circuit.num_qubits * (1 if noise is None else 2)
+    with threads_for(numbers, inputs.device):
+        if noise is None:
+            return _perfect(circuit, inputs, weights, basis)
+        check_size(circuit)
+        noise.check_covers(circuit)
+        return _noisy(circuit, inputs, weights, basis, noise)
+
+
+def _noisy(circuit: Circuit, inputs: Tensor, weights: Tensor, basis: str, noise: NoiseModel) -> Tensor:
     state = pauli_coefficients(circuit, inputs, weights, noise)
     for qubit, letter in enumerate(basis):
         matrix = state.new_zeros(2, 4)

@@ -1,0 +1,153 @@
+"""What one program gives on the machine: counts of bit strings, and shares with the readout errors taken out.
+
+Qubits that no gate joins are simulated apart, so a program may fill the chip; only the groups are limited. Random
+numbers are a function of seed, number of the job, text of the program and how many equal programs stand before it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qpeft.circuits.native import NativeGate, Turn, to_native
+from qpeft.errors import DeviceError
+from qpeft.simulation.noise import SampleKey
+from qpeft.simulation.noise.counter import Stream
+from qpeft_emulator import density, placement
+from qpeft_emulator.machine import Machine
+from qpeft_emulator.parser import Program
+
+MAX_AMENDED_BITS = 12
+BitArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the cloud is asked to run programs.
+
+    Attributes:
+        shots: per program, at least 1.
+        amend: whether readout errors are taken out of the shares.
+        mapping: whether the cloud chooses the qubits.
+        optimise: whether gates in a row on one qubit become one.
+        block: qubits that mapping may use; empty for all.
+    """
+
+    shots: int
+    amend: bool = False
+    mapping: bool = False
+    optimise: bool = False
+    block: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one program; keys are integers whose bit k is classical bit k.
+
+    Attributes:
+        counts: how often each bit string came out, most frequent first; sums to the shots.
+        shares: of each of these keys; counts by shots, or amended. Sum 1.
+        num_measured: measured qubits.
+        places: chip qubit of every qubit of the program.
+    """
+
+    counts: dict[int, int]
+    shares: dict[int, float]
+    num_measured: int
+    places: dict[int, int]
+
+
+def run_program(machine: Machine, program: Program, options: RunOptions, job_number: int, key: SampleKey) -> Outcome:
+    """One program on the machine.
+
+    Raises: DeviceError if it does not fit on the chip, a group of coupled qubits is too large to be simulated, nothing
+        is measured, or readout is to be amended on too many bits.
+    """
+    if not program.measurements:
+        raise DeviceError("The program measures nothing; end it with MEASURE statements.")
+    if options.amend and len(program.measurements) > MAX_AMENDED_BITS:
+        raise DeviceError(
+            f"The emulator amends readout of at most {MAX_AMENDED_BITS} bits; the program measures "
+            f"{len(program.measurements)}. Switch it off (amend flag 0) and correct marginals."
+        )
+    placed = _placed(machine, program, options)
+    bits = {placed.places[qubit]: bit for qubit, bit in program.measurements}
+    table = _sampled(machine, placed, bits, options, job_number, key)
+    counts = _counted(table, sorted(bits.values()))
+    shares = {value: count / options.shots for value, count in counts.items()}
+    if options.amend:
+        shares = _amended(machine, shares, bits)
+    return Outcome(counts, shares, len(bits), dict(placed.places))
+
+
+def _placed(machine: Machine, program: Program, options: RunOptions) -> placement.Placed:
+    if not options.mapping:
+        return placement.as_written(program, machine.chip)
+    return placement.mapped(program, machine.chip, options.block or tuple(machine.chip.qubits))
+
+
+def _sampled(
+    machine: Machine,
+    placed: placement.Placed,
+    bits: dict[int, int],
+    options: RunOptions,
+    job_number: int,
+    key: SampleKey,
+) -> BitArray:
+    """(shots, measured): outcomes of every shot, columns by ascending classical bit."""
+    columns = {bit: column for column, bit in enumerate(sorted(bits.values()))}
+    table = np.zeros((options.shots, len(bits)), np.uint8)
+    used = {qubit for operation in placed.operations for qubit in operation.qubits} | set(placed.places.values())
+    native = to_native(placed.operations, optimise=options.optimise)
+    for group in placement.coupled_groups(used, placed.operations):
+        measured = [qubit for qubit in group if qubit in bits]
+        if not measured:
+            continue
+        _check_size(group)
+        own = [gate for gate in native if _first_qubit(gate) in group]
+        probabilities = density.outcome_probabilities(machine, own, group, measured, job_number)
+        uniforms = Stream(key, group[0]).uniforms(options.shots).numpy()
+        drawn = np.searchsorted(np.cumsum(probabilities), uniforms, side="right").clip(max=len(probabilities) - 1)
+        for place, qubit in enumerate(measured):
+            table[:, columns[bits[qubit]]] = drawn >> (len(measured) - 1 - place) & 1
+    return table
+
+
+def _check_size(group: Sequence[int]) -> None:
+    if len(group) > density.MAX_QUBITS:
+        raise DeviceError(
+            f"Gates join {len(group)} qubits of the program, {group[0]} and others; the emulator simulates at most "
+            f"{density.MAX_QUBITS} that are joined. A program may have many such groups."
+        )
+
+
+def _first_qubit(gate: NativeGate) -> int:
+    return gate.qubit if isinstance(gate, Turn) else gate.qubits[0]
+
+
+def _counted(table: BitArray, bits: Sequence[int]) -> dict[int, int]:
+    packed = Counter(row.tobytes() for row in table)
+    values = {raw: sum(1 << bit for bit, one in zip(bits, raw, strict=True) if one) for raw in packed}
+    ordered = sorted(packed.items(), key=lambda item: (-item[1], values[item[0]]))
+    return {values[raw]: count for raw, count in ordered}
+
+
+def _amended(machine: Machine, shares: dict[int, float], bits: dict[int, int]) -> dict[int, float]:
+    """Shares after the inverse of the readout errors as the cloud knows them; negative ones set to 0."""
+    ordered = sorted(bits, key=lambda qubit: bits[qubit])
+    whole = np.zeros([2] * len(ordered))
+    for value, share in shares.items():
+        whole[tuple(value >> bits[qubit] & 1 for qubit in ordered)] = share
+    for axis, qubit in enumerate(ordered):
+        errors = machine.known_readout(qubit)
+        confusion = [[1 - errors.p1_given_0, errors.p0_given_1], [errors.p1_given_0, 1 - errors.p0_given_1]]
+        whole = np.moveaxis(np.tensordot(np.linalg.inv(confusion), whole, (1, axis)), 0, axis)
+    positive = whole.clip(min=0) / whole.clip(min=0).sum()
+    return {
+        sum(int(bit) << bits[qubit] for bit, qubit in zip(where, ordered, strict=True)): float(positive[tuple(where)])
+        for where in np.argwhere(positive > 0)
+    }

@@ -1,0 +1,136 @@
+"""Where on the chip a program runs: as it says, or on living qubits that the emulator chooses.
+
+With mapping, a program whose couplings fit into the grid is laid into it; another one gets a block of connected qubits
+and SWAPs along the shortest way. The cloud's own mapping is better at it; this one is only right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import networkx as nx
+
+from qpeft.circuits import Operation
+from qpeft.errors import DeviceError
+from qpeft_emulator.blocks import grown_block
+from qpeft_emulator.chip import Chip
+from qpeft_emulator.parser import Program
+
+MAX_TRIES = 20_000
+"""Placements of a qubit that the search for an embedding tries before SWAPs are used."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A program on the chip's own qubits.
+
+    Attributes:
+        operations: on qubits of the chip, couplings on living couplers only.
+        places: where each qubit of the program is at the end.
+    """
+
+    operations: tuple[Operation, ...]
+    places: Mapping[int, int]
+
+
+def as_written(program: Program, chip: Chip) -> Placed:
+    """The program on the qubits that it names.
+
+    Raises: DeviceError if one of them is dead, or a gate has no living coupler.
+    """
+    for qubit in program.used_qubits:
+        if qubit not in chip.qubits:
+            raise DeviceError(
+                f"Qubit {qubit} is dead or not on chip {chip.chip_id}. Use its AvailableQubits, or mapping."
+            )
+    for operation in program.circuit.operations:
+        if len(operation.qubits) == 2 and not chip.has_edge(*operation.qubits):
+            raise DeviceError(
+                f"{operation.gate_name} on qubits {operation.qubits} has no living coupler on chip {chip.chip_id}. "
+                f"Use couplers whose fidelity in adjMatrix is above 0, or mapping."
+            )
+    return Placed(program.circuit.operations, {qubit: qubit for qubit in program.used_qubits})
+
+
+def mapped(program: Program, chip: Chip, allowed: Collection[int]) -> Placed:
+    """The program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
+
+    Raises: DeviceError if there are too few of them in one piece.
+    """
+    free = set(allowed) & set(chip.qubits)
+    operations: list[Operation] = []
+    places: dict[int, int] = {}
+    for group in sorted(coupled_groups(program.used_qubits, program.circuit.operations), key=len, reverse=True):
+        own = [operation for operation in program.circuit.operations if operation.qubits[0] in group]
+        placed = _place_group(group, own, chip, free)
+        operations += placed.operations
+        places |= placed.places
+        free -= set(placed.places.values())
+    return Placed(tuple(operations), places)
+
+
+def coupled_groups(qubits: Collection[int], operations: Collection[Operation]) -> list[list[int]]:
+    """Qubits that gates join, directly or through others; each group ascending, the groups by their first qubit."""
+    return sorted(map(sorted, nx.connected_components(_couplings(qubits, operations))))
+
+
+def _couplings(qubits: Collection[int], operations: Collection[Operation]) -> nx.Graph:
+    graph = nx.Graph()
+    graph.add_nodes_from(sorted(qubits))
+    graph.add_edges_from(operation.qubits for operation in operations if len(operation.qubits) == 2)
+    return graph
+
+
+def _place_group(group: list[int], operations: list[Operation], chip: Chip, free: set[int]) -> Placed:
+    partners = _couplings(group, operations)
+    # From the qubit with most partners outwards, so that each but the first has a partner before it.
+    order = list(nx.bfs_tree(partners, max(partners, key=partners.degree), sort_neighbors=sorted))
+    found = _embedding(order, partners, chip, free)
+    if found is not None:
+        moved = [Operation(op.gate_name, tuple(found[q] for q in op.qubits), op.angle) for op in operations]
+        return Placed(tuple(moved), found)
+    block = grown_block(chip, len(group), free)
+    if block is None:
+        raise DeviceError(f"No block of {len(group)} connected living qubits is left on chip {chip.chip_id}.")
+    return _routed(operations, dict(zip(order, block, strict=True)), chip)
+
+
+def _embedding(order: list[int], partners: nx.Graph, chip: Chip, free: set[int]) -> dict[int, int] | None:
+    """Places that keep partners side by side, by depth-first search along good couplers; None if none is found."""
+    tries = iter(range(MAX_TRIES))
+
+    def search(places: dict[int, int]) -> dict[int, int] | None:
+        if len(places) == len(order):
+            return places
+        qubit = order[len(places)]
+        for place in _candidates(qubit, places, partners, chip, free):
+            if next(tries, None) is None:
+                return None
+            if found := search({**places, qubit: place}):
+                return found
+        return None
+
+    return search({})
+
+
+def _candidates(qubit: int, places: Mapping[int, int], partners: nx.Graph, chip: Chip, free: set[int]) -> Iterator[int]:
+    settled = [places[partner] for partner in partners[qubit] if partner in places]
+    nearby = chip.neighbours(settled[0]) if settled else sorted(free, key=lambda q: -chip.qubits[q].gate_fidelity)
+    for place in nearby:
+        if place in free and place not in places.values() and all(chip.has_edge(place, other) for other in settled):
+            yield place
+
+
+def _routed(operations: list[Operation], places: dict[int, int], chip: Chip) -> Placed:
+    """Operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
+    places, inside, routed = dict(places), chip.graph.subgraph(places.values()), []
+    for operation in operations:
+        if len(operation.qubits) == 2:
+            first, second = (places[qubit] for qubit in operation.qubits)
+            for here, there in zip(path := nx.shortest_path(inside, first, second), path[1:-1], strict=False):
+                routed.append(Operation("SWAP", (here, there)))
+                exchange = {here: there, there: here}
+                places = {qubit: exchange.get(place, place) for qubit, place in places.items()}
+        routed.append(Operation(operation.gate_name, tuple(places[q] for q in operation.qubits), operation.angle))
+    return Placed(tuple(routed), places)

@@ -1,0 +1,85 @@
+"""benchmarks/house.py counts what its docstring says, worked out by hand on a folder of two files."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks/house.py"
+
+# 16 lines: 4 blank, 2 of comment, 10 of code.
+ROOMS = '''"""Rooms."""
+
+# A comment; the next one shares its line with code.
+LIMIT = 3  # not a line of its own
+
+
+def area(width, depth, height):
+    """Return the area.
+
+    Args:
+        width: in metres.
+    """
+    return _product(width, depth)  # _product, in a comment, is no use of it
+def _product(a, b): return a * b
+def _unused(): pass
+    # indented
+'''
+
+# 13 lines, all of code. `_late` is read twice; `Hidden` and functions inside functions are not public.
+DOORS = '''class Door:
+    def open(self, by, until, fast=True): return self._late(by) or self._late(until)
+    def _late(self, by): return by
+    @staticmethod
+    def describe(a, b, c, d):
+        """:param a: first."""
+        def inner(a, b, c): return a
+        return inner(a, b, c)
+    def close(self, by, until): "No third argument."
+class _Hidden:
+    def open(self, a, b, c): pass
+if True:
+    async def knock(times, *, loud, text): "Knock."
+'''
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "rooms.py").write_text(ROOMS, encoding="utf-8")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/doors.py").write_text(DOORS, encoding="utf-8")
+    for left_out in ("__pycache__", ".venv"):
+        (tmp_path / left_out).mkdir()
+        (tmp_path / left_out / "other.py").write_text("def f(a, b, c): pass\n", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("def f(): pass\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_every_figure_is_the_one_counted_by_hand(folder):
+    rows = runpy.run_path(str(SCRIPT))["measure"](folder).rows()
+    assert list(rows.values()) == [
+        "2",
+        "29",
+        "344.8",  # 10 functions
+        "8.7",  # 2 comments on 23 lines of code
+        "10.0",  # _product
+        "50.0",  # of area, open, describe and knock: open and knock
+    ]
+
+
+def test_the_command_prints_a_column_a_folder_and_the_names_behind_the_shares(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["house.py", "--names", str(folder), str(folder / "inner")])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "| files | 2 | 1 |" in printed
+    assert f"used once: {folder}/rooms.py:14 _product\n" in printed
+    assert f"without Args: {folder}/inner/doors.py:2 open\n" in printed
+    assert "area" not in printed.partition("without Args")[2]
+
+
+def test_a_folder_that_is_not_there_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["house.py", "nowhere"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "no folder nowhere" in capsys.readouterr().err
