@@ -64,19 +64,27 @@ def _changed(model: nn.Module, change: Change) -> Iterator[None]:
     middles = [module for module in model.modules() if isinstance(module, AbstractMiddle)]
     if not middles:
         raise StudyError("The adapter has no middle to ablate; only QTHA with a middle other than none has.")
-    is_token: Tensor
+    is_token: Tensor | None = None
 
     def remember(_: nn.Module, __: Any, inputs: dict[str, Any]) -> None:
         nonlocal is_token
         is_token = inputs["attention_mask"].bool()
 
+    def forget(*_: Any) -> None:
+        nonlocal is_token
+        is_token = None
+
     def replace(middle: AbstractMiddle, _: Any, output: Tensor) -> Tensor:
+        # Before the first batch, measuring a loss tries the model on tokens of its own, which are none of the examples'.
+        if is_token is None:
+            return output
         changed = output.clone()
         changed[is_token] = change(middle, output[is_token])
         return changed
 
     with ExitStack() as hooks:
         hooks.callback(model.register_forward_pre_hook(remember, with_kwargs=True).remove)
+        hooks.callback(model.register_forward_hook(forget, always_call=True).remove)
         for middle in middles:
             hooks.callback(middle.register_forward_hook(replace).remove)
         yield
