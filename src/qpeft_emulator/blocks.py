@@ -27,21 +27,6 @@ def grown_block(chip: Chip, size: int, free: Collection[int]) -> list[int] | Non
     return max(grown, key=lambda block: _quality(chip, block), default=None)
 
 
-def shortest_path(chip: Chip, first: int, last: int, within: Collection[int]) -> list[int]:
-    """Qubits from `first` to `last` along living couplers; `within` is connected and has both."""
-    came_from = {first: first}
-    queue = [first]
-    for qubit in queue:
-        for neighbour in chip.neighbours(qubit):
-            if neighbour in within and neighbour not in came_from:
-                came_from[neighbour] = qubit
-                queue.append(neighbour)
-    path = [last]
-    while path[-1] != first:
-        path.append(came_from[path[-1]])
-    return path[::-1]
-
-
 def _grown_from(chip: Chip, start: int, size: int, free: Collection[int]) -> list[int] | None:
     block = [start]
     while len(block) < size:

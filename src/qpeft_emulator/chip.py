@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import networkx as nx
+
 from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
 
@@ -50,19 +52,20 @@ class Chip:
 
     def has_edge(self, first: int, second: int) -> bool:
         """Whether a living coupler joins the two."""
-        return self.edges.get((min(first, second), max(first, second)), 0.0) > 0
+        return bool(self.graph.has_edge(first, second))
 
     def neighbours(self, qubit: int) -> list[int]:
         """Qubits that living couplers join to this one, the best coupler first."""
-        return self._neighbours.get(qubit, [])
+        return list(self.graph[qubit]) if qubit in self.graph else []
 
     @cached_property
-    def _neighbours(self) -> dict[int, list[int]]:
-        found: dict[int, list[int]] = {}
-        for edge in sorted(self.edges, key=lambda edge: self.edges[edge], reverse=True):
-            for qubit in edge if self.edges[edge] > 0 else ():
-                found.setdefault(qubit, []).append(sum(edge) - qubit)
-        return found
+    def graph(self) -> nx.Graph:
+        """Living qubits and couplers, the best of both first."""
+        graph = nx.Graph()
+        graph.add_nodes_from(sorted(self.qubits, key=lambda qubit: -self.qubits[qubit].gate_fidelity))
+        living = [edge for edge, fidelity in self.edges.items() if fidelity > 0]
+        graph.add_edges_from(sorted(living, key=lambda edge: -self.edges[edge]))
+        return graph
 
 
 def grid_edges() -> list[Edge]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+import networkx as nx
+
 from qpeft.circuits import Operation
 from qpeft.errors import DeviceError
-from qpeft_emulator.blocks import grown_block, shortest_path
+from qpeft_emulator.blocks import grown_block
 from qpeft_emulator.chip import Chip
 from qpeft_emulator.parser import Program
 
@@ -70,39 +72,31 @@ def mapped(program: Program, chip: Chip, allowed: Collection[int]) -> Placed:
 
 def coupled_groups(qubits: Collection[int], operations: Collection[Operation]) -> list[list[int]]:
     """Qubits that gates join, directly or through others; each group ascending, the groups by their first qubit."""
-    group_of = {qubit: [qubit] for qubit in qubits}
-    for operation in operations:
-        first, last = group_of[operation.qubits[0]], group_of[operation.qubits[-1]]
-        if first is not last:
-            first += last
-            group_of |= dict.fromkeys(last, first)
-    return sorted({id(group): sorted(group) for group in group_of.values()}.values())
+    return sorted(map(sorted, nx.connected_components(_couplings(qubits, operations))))
+
+
+def _couplings(qubits: Collection[int], operations: Collection[Operation]) -> nx.Graph:
+    graph = nx.Graph()
+    graph.add_nodes_from(sorted(qubits))
+    graph.add_edges_from(operation.qubits for operation in operations if len(operation.qubits) == 2)
+    return graph
 
 
 def _place_group(group: list[int], operations: list[Operation], chip: Chip, free: set[int]) -> Placed:
-    partners: dict[int, set[int]] = {qubit: set() for qubit in group}
-    for operation in operations:
-        for qubit in operation.qubits:
-            partners[qubit] |= set(operation.qubits) - {qubit}
-    found = _embedding(_by_distance(partners), partners, chip, free)
+    partners = _couplings(group, operations)
+    # From the qubit with most partners outwards, so that each but the first has a partner before it.
+    order = list(nx.bfs_tree(partners, max(partners, key=partners.degree), sort_neighbors=sorted))
+    found = _embedding(order, partners, chip, free)
     if found is not None:
         moved = [Operation(op.gate_name, tuple(found[q] for q in op.qubits), op.angle) for op in operations]
         return Placed(tuple(moved), found)
     block = grown_block(chip, len(group), free)
     if block is None:
         raise DeviceError(f"No block of {len(group)} connected living qubits is left on chip {chip.chip_id}.")
-    return _routed(operations, dict(zip(_by_distance(partners), block, strict=True)), chip)
+    return _routed(operations, dict(zip(order, block, strict=True)), chip)
 
 
-def _by_distance(partners: Mapping[int, set[int]]) -> list[int]:
-    """Qubits of one group so that each but the first has a partner before it."""
-    order = [max(partners, key=lambda qubit: len(partners[qubit]))]
-    for qubit in order:
-        order += sorted(partners[qubit] - set(order))
-    return order
-
-
-def _embedding(order: list[int], partners: Mapping[int, set[int]], chip: Chip, free: set[int]) -> dict[int, int] | None:
+def _embedding(order: list[int], partners: nx.Graph, chip: Chip, free: set[int]) -> dict[int, int] | None:
     """Places that keep partners side by side, by depth-first search along good couplers; None if none is found."""
     tries = iter(range(MAX_TRIES))
 
@@ -120,9 +114,7 @@ def _embedding(order: list[int], partners: Mapping[int, set[int]], chip: Chip, f
     return search({})
 
 
-def _candidates(
-    qubit: int, places: Mapping[int, int], partners: Mapping[int, set[int]], chip: Chip, free: set[int]
-) -> Iterator[int]:
+def _candidates(qubit: int, places: Mapping[int, int], partners: nx.Graph, chip: Chip, free: set[int]) -> Iterator[int]:
     settled = [places[partner] for partner in partners[qubit] if partner in places]
     nearby = chip.neighbours(settled[0]) if settled else sorted(free, key=lambda q: -chip.qubits[q].gate_fidelity)
     for place in nearby:
@@ -132,11 +124,11 @@ def _candidates(
 
 def _routed(operations: list[Operation], places: dict[int, int], chip: Chip) -> Placed:
     """Operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
-    places, block, routed = dict(places), set(places.values()), []
+    places, inside, routed = dict(places), chip.graph.subgraph(places.values()), []
     for operation in operations:
         if len(operation.qubits) == 2:
             first, second = (places[qubit] for qubit in operation.qubits)
-            for here, there in zip(path := shortest_path(chip, first, second, block), path[1:-1], strict=False):
+            for here, there in zip(path := nx.shortest_path(inside, first, second), path[1:-1], strict=False):
                 routed.append(Operation("SWAP", (here, there)))
                 exchange = {here: there, there: here}
                 places = {qubit: exchange.get(place, place) for qubit, place in places.items()}

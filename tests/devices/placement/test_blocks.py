@@ -2,13 +2,16 @@ import itertools
 import math
 import sys
 
+import networkx as nx
 import pytest
 from calibrations import calibration_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networkx.algorithms.isomorphism import GraphMatcher
 
 from qpeft.circuits import Circuit, Operation, ansatz
 from qpeft.devices.placement import block_calibration, find_blocks
+from qpeft.devices.placement.embeddings import embeddings
 from qpeft.errors import DeviceError, NoiseError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError
 from qpeft_emulator import chip as chips
@@ -130,6 +133,22 @@ def circuits_and_chips(draw):
     num_qubits = draw(st.integers(1, min(3, size)))
     couplings = [pair for pair in itertools.combinations(range(num_qubits), 2) if draw(st.booleans())]
     return Circuit(num_qubits, tuple(Operation("CZ", pair) for pair in couplings)), chip
+
+
+@settings(max_examples=60, deadline=None)
+@given(circuits_and_chips())
+def test_the_ways_to_lie_on_a_chip_are_those_of_networkx(case):
+    circuit, chip = case
+    wanted, given_one = nx.Graph(), nx.Graph()
+    wanted.add_nodes_from(range(circuit.num_qubits))
+    wanted.add_edges_from(operation.qubits for operation in circuit.operations)
+    given_one.add_nodes_from(qubit for qubit, _ in chip.qubits)
+    given_one.add_edges_from(edge for edge, _ in chip.edges)
+    maps = list(embeddings(wanted, given_one))
+    expected = GraphMatcher(given_one, wanted).subgraph_monomorphisms_iter()
+    found = {frozenset(places.items()) for places in maps}
+    assert len(found) == len(maps)
+    assert found == {frozenset((small, large) for large, small in places.items()) for places in expected}
 
 
 def brute_force(circuit, chip):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+
+import networkx as nx
 
 from qpeft.circuits import Circuit
 from qpeft.circuits.native import gate_counts
-from qpeft.devices.placement.embeddings import Graph, embeddings, graph
+from qpeft.devices.placement.embeddings import embeddings
 from qpeft.devices.placement.packing import pack
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel, QubitNoise
@@ -42,12 +44,12 @@ def find_blocks(circuit: Circuit, calibration: NoiseModel, *, most: int | None =
             f"At least 1 block must be asked for; got most={most}. For as many as there are, leave it out."
         )
     pulses, flips = gate_counts(circuit)
-    wanted = graph(range(circuit.num_qubits), flips)
+    wanted = _graph(range(circuit.num_qubits), flips)
     score = _Score(calibration, pulses, flips)
     free = {qubit for qubit, _ in calibration.qubits}
     blocks: list[tuple[int, ...]] = []
     while most is None or len(blocks) < most:
-        given = graph(free, (edge for edge, _ in calibration.edges))
+        given = _graph(free, (edge for edge, _ in calibration.edges))
         # What a search that was cut short has overlooked is found in what is left.
         if not (found := pack(_best_by_place(wanted, given, score), None if most is None else most - len(blocks))):
             break
@@ -87,7 +89,19 @@ class _Score:
         return alone + sum(count * self._flip[min(edge), max(edge)] for edge, count in edges.items())
 
 
-def _best_by_place(wanted: Graph, given: Graph, score: _Score) -> dict[tuple[int, ...], float]:
+def _graph(nodes: Iterable[int], edges: Iterable[tuple[int, int]]) -> nx.Graph:
+    """The edges between `nodes`. Nodes and the neighbours of each ascend, so that blocks are found in one order."""
+    graph = nx.Graph()
+    graph.add_nodes_from(sorted(nodes))
+    graph.add_edges_from(
+        edge
+        for edge in sorted(tuple(sorted(edge)) for edge in edges)
+        if graph.has_node(edge[0]) and graph.has_node(edge[1])
+    )
+    return graph
+
+
+def _best_by_place(wanted: nx.Graph, given: nx.Graph, score: _Score) -> dict[tuple[int, ...], float]:
     """For every set of qubits on which the circuit fits, its best way to lie there, and the score."""
     best: dict[frozenset[int], tuple[float, tuple[int, ...]]] = {}
     for places in embeddings(wanted, given):
@@ -102,7 +116,7 @@ def _readout_fidelity(noise: QubitNoise) -> float:
     return max(LEAST_FIDELITY, 1 - (noise.readout.p1_given_0 + noise.readout.p0_given_1) / 2)
 
 
-def _nothing_fits(wanted: Graph, calibration: NoiseModel) -> str:
+def _nothing_fits(wanted: nx.Graph, calibration: NoiseModel) -> str:
     couplings = ", ".join(f"{a}-{b}" for a in wanted for b in sorted(wanted[a]) if a < b) or "none"
     return (
         f"No place was found for the circuit: it needs {len(wanted)} qubits with the couplings {couplings}; of the "
