@@ -75,7 +75,7 @@ def _changed(model: nn.Module, change: Change) -> Iterator[None]:
         is_token = None
 
     def replace(middle: AbstractMiddle, _: Any, output: Tensor) -> Tensor:
-        # Before the first batch, measuring a loss tries the model on tokens of its own, which are none of the examples'.
+        # Before the first batch, measuring a loss tries what is inside `model` on tokens of its own.
         if is_token is None:
             return output
         changed = output.clone()
