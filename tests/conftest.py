@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import os
+from pathlib import Path
 
 # Before torch is imported. Products in tests are so small that a second thread only waits for the first, and where
 # another process has the core, for as long as that one keeps it. Processes that tests start inherit it.
@@ -23,10 +24,36 @@ UNTIMED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.functio
 settings.register_profile("qpeft", derandomize=True, deadline=None, suppress_health_check=UNTIMED)
 settings.load_profile("qpeft")
 
+# Files that take more than four seconds of a processor: they train, start processes or repeat measurements.
+# `make check` leaves them out, and what is marked slow in other files; every folder has quick ones too.
+SLOW_FILES = {
+    "adapters": "qtha_compiled qtha_ddp qtha_device plugins",
+    "cli": "bad_input chat compare_command device_commands eval_tasks export_commands generate_files start",
+    "comparison": "compare graded",
+    "contracts": "adapter_bad_files adapter_processes adapter_trl",
+    "devices": "gradient_statistics",
+    "devices/emulator": "emulator_faults emulator_server emulator_vendor",
+    "devices/ibm": "ibm_service",
+    "devices/origin": "origin_device origin_mitigation origin_outbox origin_qubits origin_side_by_side",
+    "exporting": "export_lora merge plain_peft",
+    "integrations": "lm_eval trainers",
+    "models": "package_model",
+    "simulation": "gpu",
+    "training": "best billion device_training launch own_loss resume sharding train",
+}
+SLOW = {f"{folder}/test_{name}.py" for folder, names in SLOW_FILES.items() for name in names.split()}
+TESTS = Path(__file__).parent
 
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at marks for -m
 def pytest_collection_modifyitems(config, items):
-    """Tests marked `quantized` run where the packages are, and must run where QPEFT_QUANTIZED asks for them."""
+    """All tests of a slow file are marked so.
+
+    Tests marked `quantized` run where the packages are, and must run where QPEFT_QUANTIZED asks for them.
+    """
     for item in items:
+        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).as_posix() in SLOW:
+            item.add_marker("slow")
         if item.get_closest_marker("quantized") and item.path.parent.name not in ("contracts", "models"):
             raise pytest.UsageError(f"{item.nodeid} is marked quantized: `make quantized` must look there too.")
     if os.environ.get("QPEFT_QUANTIZED") or all(map(importlib.util.find_spec, ("bitsandbytes", "torchao"))):

@@ -1,4 +1,4 @@
-"""benchmarks/house.py counts what its docstring says, worked out by hand on a folder of two files."""
+"""benchmarks/house.py counts what its docstring says, by hand on a folder of two files; and files called slow exist."""
 
 import runpy
 import sys
@@ -83,3 +83,11 @@ def test_a_folder_that_is_not_there_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert "no folder nowhere" in capsys.readouterr().err
+
+
+def test_every_slow_file_is_there_and_every_folder_has_quick_ones(request):
+    tests = Path(__file__).parent
+    slow = request.config.pluginmanager.get_plugin(str(tests / "conftest.py")).SLOW
+    files = {path.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")}
+    assert slow <= files
+    assert {path.rpartition("/")[0] for path in files} == {path.rpartition("/")[0] for path in files - slow}

@@ -36,16 +36,13 @@ def adapted(tiny_model, **options):
 def outputs(model, encoded):
     """What the first middle gives at every token of single examples, as the rest of the layer sees it."""
     middle = next(module for module in model.modules() if isinstance(module, AbstractMiddle))
-    found, batches = [], []
-
-    def keep(_, __, output):
-        if batches:  # before the first, measuring a loss tries the model inside on tokens of its own
-            found.append(output.detach().flatten(0, -2))
-
-    hooks = model.register_forward_pre_hook(lambda *_: batches.append(1)), middle.register_forward_hook(keep)
+    found = []
+    hook = middle.register_forward_hook(lambda _, __, output: found.append(output.detach().flatten(0, -2)))
+    # What the middle gave before, while the loss was looked at, is no token of an example.
+    start = model.register_forward_pre_hook(lambda *_: found.clear())
     held_out_loss(model, encoded)
-    for hook in hooks:
-        hook.remove()
+    start.remove()
+    hook.remove()
     return found
 
 

@@ -11,6 +11,7 @@ from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
 from qpeft.devices import JobState, load_device, run
 from qpeft.devices.pennylane import ADJOINTS, LOCAL_SIMULATORS, NAMES
 from qpeft.errors import DeviceError, JobError, OrderError, ShotsError
+from qpeft_emulator.faults import places
 
 KEY = "k3y-0f-t3sts"
 TILTED = (Operation("RY", (0,), 0.4), Operation("RY", (1,), 1.1), Operation("RX", (2,), 2.3))

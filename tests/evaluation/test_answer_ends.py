@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qpeft.data import Example, Message, answer_ends, encode, save_ends
+from qpeft.data import Example, Message, answer_ends, encode, save_ends, settle_ends
 from qpeft.evaluation import TASKS, generate, score
 from qpeft.evaluation.dialogue import Sampling, ShownText, stream_answer
 from qpeft.evaluation.harness import evaluate_with_harness
@@ -163,4 +163,17 @@ def test_the_rest_of_a_generation_config_is_kept_even_at_odds_with_itself(tmp_pa
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     found = json.loads((tmp_path / "generation_config.json").read_text())
     assert (found["temperature"], found["repetition_penalty"]) == (0.3, 1.2)
+    assert tokenizer.convert_ids_to_tokens(found["eos_token_id"]) == ["<|im_end|>", END_OF_TEXT]
+
+
+def test_a_model_without_a_generation_config_or_with_a_wrong_end_of_text_is_no_trouble(tmp_path):
+    """Such as custom code that cannot generate by itself, and a config's default number that the tokenizer lacks."""
+    model, tokenizer = load(make_scripted_model(tmp_path / "model", "ab3<|im_end|>"))
+    model.generation_config.eos_token_id = [99_999, tokenizer.convert_tokens_to_ids("q")]
+    ends = answer_ends(tokenizer, model.generation_config)
+    assert ends.news.endswith("the model by itself stops at 99999, q")
+    assert generate(model, tokenizer, QUESTIONS, max_new_tokens=20) == ["ab3", "ab3"]
+    settle_ends(None, ends)
+    save_ends(None, answer_ends(tokenizer, None), tmp_path)
+    found = json.loads((tmp_path / "generation_config.json").read_text())
     assert tokenizer.convert_ids_to_tokens(found["eos_token_id"]) == ["<|im_end|>", END_OF_TEXT]

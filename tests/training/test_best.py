@@ -119,5 +119,5 @@ def test_a_run_killed_after_it_stopped_early_takes_no_further_step(recipe, tmp_p
 def test_what_goes_by_held_out_losses_needs_them(recipe, option):
     with pytest.raises(RecipeError, match=r"set training\.eval_every"):
         recipe(training={**option, "eval_every": None})
-    with pytest.raises(RecipeError, match="nothing is held out"):
+    with pytest.raises(RecipeError, match="need held-out examples to measure, and the recipe has none"):
         train(recipe(training={**option, "eval_every": 1}, data={"hold_out": None}))

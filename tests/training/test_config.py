@@ -94,6 +94,11 @@ WRONG = {
         {"training": {"keep_best": True}},
         "keep_best needs held-out losses during training, to compare them: set training.eval_every too.",
     ),
+    "stray key in one source of several": (
+        {"data": {"train": ["a.jsonl", {"path": "b.jsonl", "stray": 1}]}},
+        "Unknown key 'data.train.1.stray'; known: path, weight,",
+    ),
+    "brackets": ({"[": {}, "data": {"train": "t", "a[0]": 1}}, "Unknown key '[';"),
     "no list": ({"data": {"train": []}}, "'data.train' must not be empty; got []."),
     "a list": ([1], "It must be a section with keys of its own, such as seed, model, data; got [1]."),
 }

@@ -64,18 +64,18 @@ def _changed(model: nn.Module, change: Change) -> Iterator[None]:
     middles = [module for module in model.modules() if isinstance(module, AbstractMiddle)]
     if not middles:
         raise StudyError("The adapter has no middle to ablate; only QTHA with a middle other than none has.")
+    # None outside of a batch: the loss tries parts of the model before, and what they return is not measured.
     is_token: Tensor | None = None
 
     def remember(_: nn.Module, __: Any, inputs: dict[str, Any]) -> None:
         nonlocal is_token
         is_token = inputs["attention_mask"].bool()
 
-    def forget(*_: Any) -> None:
+    def forget(_: nn.Module, __: Any, ___: Any) -> None:
         nonlocal is_token
         is_token = None
 
     def replace(middle: AbstractMiddle, _: Any, output: Tensor) -> Tensor:
-        # Before the first batch, measuring a loss tries what is inside `model` on tokens of its own.
         if is_token is None:
             return output
         changed = output.clone()

@@ -65,14 +65,20 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
     return AnswerEnds(tokens, tuple(dict.fromkeys(texts)), _news(dict.fromkeys([*new, *texts]), tokenizer, own))
 
 
-def settle_ends(generation: GenerationConfig, ends: AnswerEnds) -> None:
-    """Make a model stop at these tokens by itself. Texts it cannot: `stop_strings` needs the tokenizer in each call."""
-    generation.eos_token_id = list(ends.tokens) or None
+def settle_ends(generation: GenerationConfig | None, ends: AnswerEnds) -> None:
+    """Make a model stop at these tokens by itself, if it has a generation config.
+
+    At texts it cannot: `stop_strings` needs the tokenizer in each call.
+    """
+    if generation is not None:
+        generation.eos_token_id = list(ends.tokens) or None
 
 
-def save_ends(generation: GenerationConfig, ends: AnswerEnds, folder: Path) -> None:
+def save_ends(generation: GenerationConfig | None, ends: AnswerEnds, folder: Path) -> None:
     """Write generation_config.json: the model's own, but for where answers end. Raises: OSError."""
-    settled = copy.deepcopy(generation)
+    from transformers import GenerationConfig  # noqa: PLC0415  (takes seconds to import)
+
+    settled = GenerationConfig() if generation is None else copy.deepcopy(generation)
     settle_ends(settled, ends)
     # Not `save_pretrained`, which refuses what it would load: a config at odds with itself is the base model's own.
     (folder / "generation_config.json").write_text(settled.to_json_string(), encoding="utf-8")
@@ -123,6 +129,9 @@ def _dialogues() -> Iterator[tuple[Message, ...]]:
 def _news(new: dict[str, None], tokenizer: PreTrainedTokenizerBase, own: list[int]) -> str:
     if not new:
         return ""
-    theirs = ", ".join(map(str, tokenizer.convert_ids_to_tokens(own)))
+    # A model may name a number that its tokenizer does not have.
+    theirs = ", ".join(
+        str(token or number) for token, number in zip(tokenizer.convert_ids_to_tokens(own), own, strict=True)
+    )
     other = f"the model by itself stops at {theirs}" if own else "the model by itself stops nowhere"
     return f"answers end at {', '.join(map(repr, new))}, as the chat template ends them and training teaches; {other}"

@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from qpeft.adapters.modes import evaluating
 from qpeft.data import answer_ends
+from qpeft.data.turns import added_tokens
 from qpeft.errors import DataError, QpeftError, TaskError
 
 MAX_REASON = 600
@@ -107,7 +108,8 @@ def _harness_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, b
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
     ends = answer_ends(tokenizer, model.generation_config)
-    marks = [*ends.texts, *map(str, tokenizer.convert_ids_to_tokens(list(ends.tokens)))]
+    # Not of ordinary tokens, which a model with a wrong end of text may name.
+    marks = [*ends.texts, *({*tokenizer.convert_ids_to_tokens(list(ends.tokens))} & added_tokens(tokenizer))]
 
     class Stopping(HFLM):
         def _model_generate(self, *args: Any, stop: list[str], **options: Any) -> Any:

@@ -121,6 +121,7 @@ NEEDED = {
     **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
     "finite_number": "must be a finite number",
     "string_type": "must be a text",
+    "invalid_key": "must be a text, as every key is",
     "list_type": "must be a list",
     "dict_type": "must hold keys with values",
     "literal_error": "must be {expected}",
@@ -144,7 +145,7 @@ def _explain(errors: Iterable[ErrorDetails], root: type[BaseModel]) -> list[str]
         path = [str(part) for part in details["loc"] if part not in SOURCE_KINDS and "[" not in str(part)]
         name = ".".join(path)
         if details["type"] == "extra_forbidden":
-            found.append(_unknown(path, root))
+            found.append(_unknown([*path, str(details["loc"][-1])] if "[" in str(details["loc"][-1]) else path, root))
         elif details["type"] == "missing":
             found.append(f"{name!r} is missing.")
         elif details["type"] == "value_error":
@@ -187,7 +188,10 @@ def _needed(details: ErrorDetails, path: list[str], root: type[BaseModel]) -> st
 
 def _shown(value: Any) -> str:
     """A value as YAML would have it, in 80 characters at most."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)  # such as a date for a key, or a list that holds itself
     return text if len(text) <= 80 else text[:77] + "..."
 
 

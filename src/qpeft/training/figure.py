@@ -39,8 +39,7 @@ def save_loss_curve(
         ends: held-out losses before and after training, by step, where they were measured.
     """
     curves = {key: {entry["step"]: entry[key] for entry in history if key in entry} for key in CURVES}
-    held_out = curves["eval_loss"] | {float(step): loss for step, loss in (ends or {}).items()}
-    curves["eval_loss"] = dict(sorted(held_out.items()))
+    curves["eval_loss"] = dict(sorted([*curves["eval_loss"].items(), *(ends or {}).items()]))
     has_rates = bool(curves["learning_rate"])
     figure = _figure(7, 5 if has_rates else 4)
     panels = list(

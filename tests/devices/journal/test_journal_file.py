@@ -319,7 +319,12 @@ def test_a_thread_that_comes_second_does_not_make_the_first_look_dead(journal):
     assert not is_sending(this_process(), journal.path, 7)
 
 
-def test_a_journal_is_never_found_half_made(tmp_path, monkeypatch):
+def no_links(*_):
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_journal_is_never_found_half_made(tmp_path, monkeypatch, has_links):
     path, seen = tmp_path / "folder" / "journal.sqlite", []
 
     def killed(connection):
@@ -333,6 +338,8 @@ def test_a_journal_is_never_found_half_made(tmp_path, monkeypatch):
             Journal(path)
     assert seen == [False]
     assert list(path.parent.iterdir()) == []
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
     Journal(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [one.name for one in path.parent.iterdir()] == ["journal.sqlite"]

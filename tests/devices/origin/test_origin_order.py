@@ -91,6 +91,8 @@ def test_two_answers_may_differ_by_rounding_and_by_nothing_else():
     check_same(shares, [{"1": 0.75 + 1e-9, "0": 0.25}, {"0": 1.0, "1": 0.0}], "job")
     with pytest.raises(OrderError, match="different results: 1 of 2 differ, the first of them at place 1"):
         check_same(shares, [shares[0], {"0": 0.9, "1": 0.1}], "job")
+    with pytest.raises(OrderError, match="gave 2 and 1 results"):
+        check_same(shares, shares[:1], "job")
     with pytest.raises(OrderError, match="the same results in another order: 2 of 2"):
         check_same(shares, shares[::-1], "job")
 

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from qpeft.devices.journal.schema import APPLICATION, VERSION, create_tables
@@ -130,10 +130,14 @@ def _make_file(path: Path, *, create: bool) -> None:
             create_tables(connection)
             connection.commit()
             connection.execute("PRAGMA journal_mode = WAL")
-        with suppress(FileExistsError):  # another process was faster, and its file may be in use
+        try:
             os.link(new, path)
+        except FileExistsError:
+            return  # another process was faster, and its file may be in use
+        except OSError:  # a file system without links
+            new.replace(path)
     finally:
-        new.unlink()
+        new.unlink(missing_ok=True)
 
 
 def _check_file(path: Path) -> None:

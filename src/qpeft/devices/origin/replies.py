@@ -100,6 +100,11 @@ def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Co
 
 def check_same(first: Sequence[Distribution], second: Sequence[Distribution], job_id: str) -> None:
     """Raises: OrderError if two answers about one job do not say the same, with both in it."""
+    if len(first) != len(second):  # without a layout, a reply alone says how many there are
+        raise OrderError(
+            f"The cloud was asked twice about job {job_id} and gave {len(first)} and {len(second)} results.",
+            [list(first), list(second)],
+        )
     different = [place for place, pair in enumerate(zip(first, second, strict=True)) if not _are_equal(*pair)]
     if not different:
         return
