@@ -84,7 +84,9 @@ def test_layers_of_torchs_encoder_are_refused_where_its_fast_path_skips_them(con
         add_adapter(encoder(), config(target_modules=[target]))
 
 
-@pytest.mark.parametrize("slow", [{"batch_first": False}, {"bias": False}, {"activation": nn.functional.silu}], ids=str)
+@pytest.mark.parametrize(
+    "slow", [{"batch_first": False}, {"bias": False}, {"activation": nn.functional.silu}], ids=" ".join
+)
 def test_layers_of_an_encoder_without_fast_path_act_in_evaluation_mode(config, slow):
     base, x = encoder(**slow).eval(), torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
