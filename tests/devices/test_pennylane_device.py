@@ -5,7 +5,6 @@ import pennylane
 import pytest
 from dense_oracle import final_states
 from pennylane.devices import Device
-from qpeft.devices.emulator.faults import places
 
 from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
 from qpeft.devices import JobState, load_device, run
