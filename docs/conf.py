@@ -5,7 +5,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_generated"]  # the second is what earlier versions wrote
 autodoc_typehints = "description"
 
 suppress_warnings = ["myst.header"]

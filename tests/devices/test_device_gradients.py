@@ -11,7 +11,7 @@ from qpeft.devices import LocalDevice, ParameterShift, Spsa, device_expectations
 from qpeft.errors import GradientError
 
 CIRCUIT = ansatz.ring_crz(2)
-GRADIENTS = ["parameter-shift", ParameterShift(allocate="variance", weight_rows=4), Spsa(num_directions=3), "simulated"]
+GRADIENTS = ["parameter-shift", ParameterShift(), Spsa(num_directions=3), "simulated"]
 
 
 def problem():

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from z_scores import assert_standard_normal, assert_unbiased
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
-from qpeft.devices import CallKey, LocalDevice, ParameterShift, Spsa, device_gradients
+from qpeft.devices import LocalDevice, Spsa, device_gradients
 from qpeft.simulation import expectations
 
 TWO_TERMS = Circuit(
@@ -55,89 +55,12 @@ def exact_gradients(circuit, inputs, weights, grad):
     return torch.autograd.grad(values, leaves, grad)
 
 
-@pytest.mark.parametrize("allocate", [None, "variance"])
 @pytest.mark.parametrize("circuit", [TWO_TERMS, FOUR_TERMS], ids=["two terms", "four terms"])
-def test_parameter_shift_is_unbiased_with_honest_standard_errors(circuit, allocate):
+def test_parameter_shift_is_unbiased_with_honest_standard_errors(circuit):
     *angles_and_grad, by_inputs, by_weights = problem(circuit, num_circuits=100, rows=2)
-    shift = ParameterShift(allocate=allocate)
-    found = device_gradients(circuit, *angles_and_grad, LocalDevice(seed=3), 2000, gradient=shift)
+    found = device_gradients(circuit, *angles_and_grad, LocalDevice(seed=3), 2000, gradient="parameter-shift")
     assert_standard_normal(found.inputs, by_inputs, found.input_errors)
     assert_standard_normal(found.weights, by_weights, found.weight_errors)
-
-
-def test_allocation_is_unbiased_at_few_shots_too():
-    # With so few, a mean over all shots of a circuit would be 2 % of itself too far out: pilots that happen to agree
-    # would get few more shots, and so count for more.
-    repeats = 2000
-    circuit = Circuit(1, (Operation("RY", (0,), Input(0)),))
-    inputs = torch.full((repeats, 1), 1.0, dtype=torch.float64) + 1e-9 * torch.arange(repeats)[:, None]
-    grad, weights = torch.ones(repeats, 1, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
-    shift = ParameterShift(allocate="variance", pilot=0.5)
-    found = device_gradients(circuit, inputs, weights, grad, LocalDevice(seed=1), 20, gradient=shift)
-    assert_unbiased(found.inputs, torch.tensor([-math.sin(1.0)]).double())
-
-
-@pytest.mark.parametrize("allocate", [None, "variance"])
-def test_a_sample_of_rows_is_unbiased_and_its_errors_contain_the_shots(allocate):
-    inputs, weights, grad, _, exact = problem(TWO_TERMS, num_circuits=100, rows=6)
-    shift = ParameterShift(weight_rows=4, allocate=allocate)
-    found, exactly = (
-        device_gradients(TWO_TERMS, inputs, weights, grad, LocalDevice(seed=8), shots, gradient=shift, by_inputs=False)
-        for shots in (40, None)
-    )
-    off = (found.weights - exact).flatten()
-    # Not by the single errors: estimated from four rows, they are themselves far off.
-    assert off.mean().abs() < 4 * off.std() / len(off) ** 0.5
-    ratio = off.square().mean() / found.weight_errors.square().mean()
-    assert (ratio - 1).abs() < 4 * (2 / len(off)) ** 0.5
-    assert exactly.weight_errors.square().mean() < 0.8 * found.weight_errors.square().mean()
-
-
-def test_a_sample_of_rows_is_unbiased_over_its_draws_with_honest_standard_errors():
-    inputs, weights, grad, _, exact = problem(TWO_TERMS, num_circuits=3, rows=8)
-    found = [
-        device_gradients(
-            TWO_TERMS, inputs, weights, grad, LocalDevice(), None,
-            gradient=ParameterShift(weight_rows=4), by_inputs=False, key=CallKey(step=step),
-        )
-        for step in range(150)
-    ]  # fmt: skip
-    estimates = torch.stack([one.weights.flatten() for one in found])
-    assert_unbiased(estimates, exact.flatten())
-    variances = torch.stack([one.weight_errors.square().flatten() for one in found]).mean(0)
-    assert (estimates.std(0) > 0.05).all()
-    # The variance of 150 is off by 12 %, and the formula is an approximation.
-    assert_close(variances, estimates.var(0), rtol=0.5, atol=0)
-    assert_close(variances.sum(), estimates.var(0).sum(), rtol=0.2, atol=0)
-
-
-def test_the_variance_of_allocated_shots_is_that_of_a_fixed_mix_of_two_parts(runner):
-    circuit = Circuit(1, (Operation("RY", (0,), Input(0)),))
-    inputs, weights = torch.tensor([[0.4], [0.5]]).double(), torch.zeros(0, dtype=torch.float64)
-    grad = torch.tensor([[1.0], [0.05]]).double()
-    shift = ParameterShift(allocate="variance", pilot=0.3)
-    found = device_gradients(circuit, inputs, weights, grad, LocalDevice(), 8000, gradient=shift, runner=runner)
-    pilot = runner.shots[0]
-    later = dict(zip(itertools.chain(*runner.batches[1:]), runner.shots[4:], strict=True))
-    shots = torch.tensor([later[circuit] for circuit in runner.batches[0]]).reshape(2, 2)
-    assert shots[0].min() > shots[1].max()
-    # Either circuit of a row has a value of -+ sin(angle), so a sign of variance cos(angle)^2, and coefficient 1/2.
-    share = pilot / 8000
-    parts = share**2 / pilot + (1 - share) ** 2 / shots
-    expected = (grad * inputs.cos()).square() / 4 * parts.sum(1, keepdim=True)
-    assert_close(found.input_errors.square(), expected, rtol=0.05, atol=0)
-
-
-def test_the_variance_of_a_sample_of_equal_rows_is_that_of_their_shots():
-    circuit = Circuit(1, (Operation("RY", (0,), Input(0)), Operation("RY", (0,), Weight(0))))
-    # Told apart by 1e-9, because equal circuits would be sent once.
-    inputs = 0.4 + 1e-9 * torch.arange(8 * 80, dtype=torch.float64).reshape(8, 80, 1)
-    weights, grad = torch.full((80, 1), 0.3, dtype=torch.float64), torch.ones(8, 80, 1, dtype=torch.float64)
-    shift = ParameterShift(weight_rows=4)
-    found = device_gradients(circuit, inputs, weights, grad, LocalDevice(), 50, gradient=shift, by_inputs=False)
-    # Four rows that count twice, each of two circuits with coefficient 1/2.
-    expected = 4 * 2**2 * math.cos(0.7) ** 2 / (2 * 50)
-    assert found.weight_errors.square().mean().item() == pytest.approx(expected, rel=0.15)
 
 
 def enumerated(circuit, row, weights, grad, step):
@@ -181,35 +104,6 @@ def test_standard_errors_of_spsa_are_honest():
     # A row's directions are its own, but its angles share them: one z per row.
     assert_standard_normal(found.inputs[..., 0], by_inputs[..., 0], found.input_errors[..., 0])
     assert_standard_normal(found.weights[:, 1], by_weights[:, 1], found.weight_errors[:, 1])
-
-
-def test_variance_falls_with_allocation_at_equal_shots(runner):
-    circuit = ansatz.ring_cz(2)
-    generator = torch.Generator().manual_seed(0)
-    inputs = 0.3 * torch.randn(12, 2, generator=generator, dtype=torch.float64)
-    weights = 0.3 * torch.randn(circuit.num_weights, generator=generator, dtype=torch.float64)
-    # As in training: few tokens that the model gets wrong, many that hardly matter.
-    grad = torch.ones(12, 2, dtype=torch.float64) * torch.logspace(0, -3, 12, dtype=torch.float64)[:, None]
-    exact = exact_gradients(circuit, inputs[:, None], weights[None], grad[:, None])[0][:, 0]
-    shots, repeats, spent, errors = 200, 40, {}, {}
-    for allocate in (None, "variance"):
-        runner.shots.clear()
-        device, shift = LocalDevice(seed=4), ParameterShift(allocate=allocate)
-        found = torch.stack(
-            [
-                device_gradients(
-                    circuit, inputs, weights, grad, device, shots, gradient=shift, by_weights=False, runner=runner
-                ).inputs
-                for _ in range(repeats)
-            ]
-        )
-        assert_unbiased(found.flatten(1), exact.flatten())
-        errors[allocate] = (found - exact).square().sum((1, 2)).mean()
-        spent[allocate] = sum(runner.shots)
-    assert spent[None] == repeats * shots * 12 * 2 * 2
-    assert 0.99 * spent[None] < spent["variance"] <= spent[None]
-    # For shots in proportion to the standard deviations, without a pilot, the ratio would be 0.28.
-    assert errors["variance"] < 0.6 * errors[None]
 
 
 def test_errors_of_observables_of_one_circuit_are_correlated_and_counted_so():

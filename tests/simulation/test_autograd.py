@@ -17,6 +17,8 @@ from qpeft.simulation.noise import Damping, EdgeNoise, NoiseModel, QubitNoise, R
 from qpeft.simulation.noise.density import noisy_expectations
 from qpeft.simulation.shots import sampled_expectations
 
+# torch's own, when it first loads its rules for forward mode.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 RING = ansatz.ring_crz(3)
 CLOSED = ansatz.ring_cz(3)
 CHAIN = cnot_chain(2, 1)

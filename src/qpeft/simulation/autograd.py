@@ -85,7 +85,10 @@ class _Values(FirstOrder):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         _, by_rows, by_weights = ctx.needs_input_grad
-        rows_grad, weights_grad = _Gradients.apply(ctx.operation, by_weights, *ctx.saved_tensors, grad)
+        # Only a backward pass that may itself be differentiated or mapped, as those of torch.func, needs the Function.
+        compute = _Gradients.apply if torch.is_grad_enabled() else _gradients
+        kept, weights = ctx.saved_tensors
+        rows_grad, weights_grad = compute(ctx.operation, by_weights, kept, weights, grad)
         return None, rows_grad if by_rows else None, weights_grad if by_weights else None
 
     @staticmethod
@@ -103,20 +106,9 @@ class _Values(FirstOrder):
 class _Gradients(FirstOrder):
     @staticmethod
     def forward(
-        operation: AbstractOperation, _by_weights: bool, kept: Tensor, weights: Tensor, grad: Tensor
+        operation: AbstractOperation, by_weights: bool, kept: Tensor, weights: Tensor, grad: Tensor
     ) -> tuple[Tensor, Tensor]:
-        if kept.is_meta or not len(kept):
-            return torch.zeros_like(kept), torch.zeros_like(weights)
-        try:
-            return operation.gradients(kept, weights, grad)
-        except RuntimeError as error:
-            # The older vmap of torch.autograd asks no Function how it is mapped.
-            if "vmap" in str(error) or "Batching rule" in str(error):
-                raise GradientError(
-                    f"Gradients of {operation.name} come in no batch from torch.autograd (vectorize=True, "
-                    "is_grads_batched, check_batched_grad). Use torch.func.jacrev, or leave that option off."
-                ) from error
-            raise
+        return _gradients(operation, by_weights, kept, weights, grad)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], _: tuple[Tensor, Tensor]) -> None:
@@ -148,6 +140,23 @@ class _Gradients(FirstOrder):
         parts = zip(kept, each, grad, strict=True)
         of_rows, of_weights = zip(*(_Gradients.apply(operation, by_weights, *part) for part in parts), strict=True)
         return (torch.stack(of_rows), torch.stack(of_weights)), (0, 0)
+
+
+def _gradients(
+    operation: AbstractOperation, _by_weights: bool, kept: Tensor, weights: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    if kept.is_meta or not len(kept):
+        return torch.zeros_like(kept), torch.zeros_like(weights)
+    try:
+        return operation.gradients(kept, weights, grad)
+    except RuntimeError as error:
+        # The older vmap of torch.autograd asks no Function how it is mapped.
+        if "vmap" in str(error) or "Batching rule" in str(error):
+            raise GradientError(
+                f"Gradients of {operation.name} come in no batch from torch.autograd (vectorize=True, "
+                "is_grads_batched, check_batched_grad). Use torch.func.jacrev, or leave that option off."
+            ) from error
+        raise
 
 
 def _mapped(tensor: Tensor, dim: int | None, size: int) -> Tensor:

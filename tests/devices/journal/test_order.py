@@ -17,7 +17,7 @@ from qpeft.devices.journal.reports import history, rejected, rows
 from qpeft.devices.runner import JournalledRunner
 from qpeft.errors import BudgetError, CredentialsError, DeviceError, JobError, OrderError, RefusedError
 
-CIRCUITS = [rotation(0.01 * number) for number in range(60)]
+CIRCUITS = [rotation(0.01 * number, 4) for number in range(60)]  # wide enough that none looks like a marker
 
 
 @pytest.fixture

@@ -13,14 +13,12 @@ from qpeft.devices import (
     Journal,
     JournalledRunner,
     LocalDevice,
-    ParameterShift,
     ReadoutInversion,
     ZeroNoise,
     backward_circuits,
     device_expectations,
     forward_circuits,
 )
-from qpeft.devices.differentiation import device_gradients
 from qpeft.devices.mitigation.zero_noise import extrapolation_weights, folded
 from qpeft.errors import DeviceError, GradientError
 from qpeft.simulation import expectations
@@ -184,25 +182,6 @@ def test_as_many_circuits_are_sent_as_were_announced(runner, gradient, readout_i
     announced = backward_circuits(CIRCUIT, gradient, 2, mitigation=method)
     assert announced == 2 * backward_circuits(CIRCUIT, gradient, 2)
     assert runner.num_circuits - sent == announced
-
-
-def test_shots_are_allocated_by_variance_with_one_calibration_for_all_parts(runner):
-    noise = NoiseModel.uniform(3, qubit=QubitNoise(readout=ReadoutError(0.03, 0.08)), edge=EdgeNoise(0.01))
-    inputs, weights = angles(CIRCUIT, 2)
-    method = ZeroNoise((1, 3), readout_inversion=ReadoutInversion())
-    gradient = ParameterShift(allocate="variance")
-    found = device_gradients(
-        CIRCUIT, inputs, weights, torch.ones(2, 3, dtype=torch.float64), LocalDevice(seed=1, noise=noise), 2000,
-        gradient=gradient, by_inputs=True, by_weights=False, runner=runner, mitigation=method,
-    )  # fmt: skip
-    assert [key.part for key in runner.keys].count("readout") == 1
-    announced = backward_circuits(CIRCUIT, gradient, 2, weights=False, mitigation=method)
-    assert runner.num_circuits == announced + 2
-    exact = inputs.clone().requires_grad_()
-    (slopes,) = torch.autograd.grad(expectations(CIRCUIT, exact, weights).sum(), exact)
-    # Noise of 1 % an edge leaves less than 0.05 after extrapolation.
-    assert ((found.inputs - slopes).abs() < 5 * found.input_errors + 0.05).all()
-    assert (found.input_errors < 0.5).all()
 
 
 def test_parameter_shift_gives_the_gradient_of_the_extrapolated_values():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit, Input, Weight
 from qpeft.devices.calls import Operations
+from qpeft.devices.gradients.base import Wanted
 from qpeft.devices.rows import Rows
 from qpeft.devices.shift_rules import shift_rule
 
@@ -53,14 +54,20 @@ class Terms:
     of: Rows
 
     @classmethod
-    def by_shifts(cls, circuit: Circuit, rows: Rows, grad: Tensor, by_inputs: Tensor, by_weights: Tensor) -> Terms:
-        """Terms of the rows that are set in the masks, (rows,), for derivatives by inputs and by weights."""
-        of_inputs, of_weights = list(shifts(circuit, Input)), list(shifts(circuit, Weight))
+    def by_shifts(cls, circuit: Circuit, rows: Rows, grad: Tensor, wanted: Wanted) -> Terms:
+        """Return the terms of all rows.
+
+        Args:
+            circuit: whose angles are shifted, by the rules of their gates.
+            rows: its angles.
+            grad: from above, (rows, num_observables).
+            wanted: of what derivatives are asked.
+        """
+        moves = [*shifts(circuit, Input)] * wanted.inputs + [*shifts(circuit, Weight)] * wanted.weights
         places: dict[Operations, int] = {}
         terms = []
-        wanted = zip(rows.bind(circuit), by_inputs.tolist(), by_weights.tolist(), strict=True)
-        for row, (operations, inputs, weights) in enumerate(wanted):
-            for shift in of_inputs * inputs + of_weights * weights:
+        for row, operations in enumerate(rows.bind(circuit)):
+            for shift in moves:
                 place = places.setdefault(_shifted(operations, shift), len(places))
                 column = shift.angle.index + circuit.num_inputs * isinstance(shift.angle, Weight)
                 terms.append((place, row, column, shift.coefficient))
@@ -75,54 +82,29 @@ class Terms:
         slopes = products.new_zeros(len(self.of), self.of.inputs.shape[1] + self.of.weights.shape[1])
         return slopes.index_put_((self.rows, self.columns), products, accumulate=True)
 
-    def variances(self, covariances: Tensor, weight_scales: Tensor) -> Variances:
-        """Variances of the derivatives by inputs and of sums over rows by weights, also where sums share a circuit.
+    def variances(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the variances of the derivatives by inputs, and of the sums over rows of those by weights.
+
+        Circuits are independent; derivatives that share one add its values up before they are squared.
 
         Args:
             covariances: of the values of each circuit, (circuits, num_observables, num_observables).
-            weight_scales: of the rows' derivatives by weights in the sums, (rows,).
         """
-        num_rows, num_inputs = self.of.inputs.shape
-        num_circuits, num_weights = self.of.weights.shape
-        is_input = self.columns < num_inputs
+        inputs, weights = self.of.inputs, self.of.weights
+        num_inputs, num_weights = inputs.shape[1], weights.shape[1]
         of_inputs = self.rows * num_inputs + self.columns
-        of_weights = num_rows * num_inputs + self.of.owners[self.rows] * num_weights + self.columns - num_inputs
-        targets = of_inputs.where(is_input, of_weights)
-        scales = weight_scales[self.rows].where(~is_input, 1.0)
+        of_weights = inputs.numel() + self.of.owners[self.rows] * num_weights + self.columns - num_inputs
+        targets = of_inputs.where(self.columns < num_inputs, of_weights)
 
         pairs, pair_of = torch.unique(targets * len(self.circuits) + self.places, return_inverse=True)
-        factors = self.factors.new_zeros(len(pairs), self.factors.shape[1])
-        factors.index_add_(0, pair_of, self.factors * scales[:, None])
+        factors = self.factors.new_zeros(len(pairs), self.factors.shape[1]).index_add_(0, pair_of, self.factors)
         # Not with no circuits at all: nothing can be divided by zero.
         targets, places = (pairs // len(self.circuits), pairs % len(self.circuits)) if len(pairs) else (pairs, pairs)
         quadratic = (factors[:, None] @ covariances[places] @ factors[:, :, None]).flatten()
         # A device that corrects readout returns values slightly beyond 1, whose variance would be negative.
-        counts = num_rows * num_inputs + num_circuits * num_weights, len(self.circuits)
-        return Variances(targets, places, quadratic.clamp(min=0), *counts)
-
-    def split(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers of all targets in the shapes of the inputs and of the weights."""
-        inputs, weights = self.of.inputs, self.of.weights
-        of_inputs, of_weights = numbers.split([inputs.numel(), weights.numel()])
-        return of_inputs.reshape(inputs.shape), of_weights.reshape(weights.shape)
-
-
-class Variances(NamedTuple):
-    """What circuits add to the variances of derivatives, (pairs,): derivative, circuit, variance; and their numbers."""
-
-    targets: Tensor
-    places: Tensor
-    variances: Tensor
-    num_targets: int
-    num_circuits: int
-
-    def by_target(self) -> Tensor:
-        """Variances of the derivatives, (num_targets,)."""
-        return self.variances.new_zeros(self.num_targets).index_add_(0, self.targets, self.variances)
-
-    def by_circuit(self) -> Tensor:
-        """What each circuit adds to all of them together, (num_circuits,)."""
-        return self.variances.new_zeros(self.num_circuits).index_add_(0, self.places, self.variances)
+        variances = quadratic.new_zeros(inputs.numel() + weights.numel()).index_add_(0, targets, quadratic.clamp(min=0))
+        by_inputs, by_weights = variances.split([inputs.numel(), weights.numel()])
+        return by_inputs.reshape(inputs.shape), by_weights.reshape(weights.shape)
 
 
 def _shifted(operations: Operations, shift: AngleShift) -> Operations:
