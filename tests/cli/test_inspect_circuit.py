@@ -70,11 +70,11 @@ def test_the_figure_is_written_and_repeats(qpeft, tmp_path, ending):
         (["--circuit", "--samples", "99"], "Invalid value for '--samples'"),
         (["--circuit", "--figure", "x.jpg"], "A figure is written as .svg or .png; got 'x.jpg'."),
         (["--circuit", "--figure", "missing/x.png", *QUICK, "ring_cz"], "Cannot write to missing"),
-        (["--circuit", "--data"], "goes without --device and --data"),
+        (["--circuit", "--data"], "cannot be combined with --device or --data"),
         (["--circuit", "nothing.yaml"], "nothing.yaml"),
-        (["recipe.yaml", "--json"], "go with --circuit"),
-        (["recipe.yaml", "--qubits", "4"], "go with --circuit"),
-        ([], "needs a YAML file, or --circuit"),
+        (["recipe.yaml", "--json"], "is needed for --qubits"),
+        (["recipe.yaml", "--qubits", "4"], "is needed for --qubits"),
+        ([], "is missing: name a YAML file, or give --circuit"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(qpeft, arguments, message, tmp_path, monkeypatch):

@@ -198,7 +198,7 @@ def test_full_weights_from_elsewhere_answer_and_are_measured_on_data_that_are_na
     assert qpeft("generate", folder, "Hi")[:2] == (0, "ab3\n")
     code, _, err = qpeft("eval", folder)
     assert code == 2
-    assert "name some with --data" in err
+    assert "name a file of them with --data" in err
     assert qpeft("eval", folder, "--data", sums)[0] == 0
 
 

@@ -153,7 +153,7 @@ def test_the_command_prints_base_and_adapter_with_standard_errors(here, recipe, 
     monkeypatch.setattr(sys, "argv", [*command, "--exact-match"])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "--tasks is measured by itself" in capsys.readouterr().err
+    assert "--task cannot be combined with --tasks" in capsys.readouterr().err
 
 
 def main_without_exit():

@@ -14,7 +14,7 @@ from qpeft.adapters.load import load_adapter
 from qpeft.errors import AdapterError, DataError, MemoryLimitError, OutputError
 from qpeft.evaluation import held_out_loss
 from qpeft.models import load_model, load_tokenizer
-from qpeft.training import memory, train
+from qpeft.training import memory, train, trainer
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints, seal
 from qpeft.training.splits import load_held_out
 from qpeft.training.trainer import CheckpointingTrainer
@@ -171,7 +171,7 @@ def out_of_memory(*_, **__):
 
 
 def test_out_of_memory_at_the_first_evaluation_is_found_before_any_step(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "held_out_loss", out_of_memory)
+    monkeypatch.setattr(trainer, "held_out_loss", out_of_memory)
     monkeypatch.setattr(CheckpointingTrainer, "train", lambda *_, **__: pytest.fail("a step was taken"))
     with pytest.raises(MemoryLimitError, match=r"Measuring held-out.*Lower data.max_length \(512\).*9.00 GiB"):
         train(recipe())
@@ -203,12 +203,12 @@ def test_a_step_that_is_only_tried_leaves_no_trace(recipe, tmp_path, monkeypatch
     plain = train(into(recipe, tmp_path, "plain", training={"log_every": 1})).record
     tried = []
 
-    def with_a_step(_recipe, trainer, training, _held_out):
+    def with_a_step(self, _recipe, training):
         lengths = [len(one.input_ids) for one in training]
-        trainer.try_step(sorted(range(len(lengths)), key=lengths.__getitem__)[-4:])
-        tried.append(trainer)
+        self.try_step(sorted(range(len(lengths)), key=lengths.__getitem__)[-4:])
+        tried.append(self)
 
-    monkeypatch.setattr("qpeft.training.recipe.try_memory", with_a_step)
+    monkeypatch.setattr(CheckpointingTrainer, "try_memory", with_a_step)
     with_trial = train(into(recipe, tmp_path, "tried", training={"log_every": 1})).record
     assert len(tried) == 1
     assert with_trial["history"] == plain["history"]

@@ -165,7 +165,9 @@ def answerable(
     asked = [(place, one) for place, example in enumerate(examples[:items]) for one in task.asked(example)]
     for _, example in asked:
         if not example.question:
-            raise DataError(f"{example.source}: {task.name} answers questions, and this example has none.")
+            raise DataError(
+                f"{example.source}: {task.name} asks for answers to questions, and this example has no question."
+            )
         task.require(example)
     questions, sources = [example.question for _, example in asked], [example.source for _, example in asked]
     require_room(model, tokenizer, questions, sources, max_new_tokens=max_new_tokens or task.max_new_tokens)
