@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from qpeft.simulation.explanation import costs
 from timing import machine
 from torch import Tensor
 
 from qpeft.circuits import Circuit, Input, Weight, ansatz
 from qpeft.simulation import compile_plan, torch_path
-from qpeft.simulation.explanation import costs
 from qpeft.simulation.gpu import runner
 from qpeft.simulation.gpu.inspection import resources
 

@@ -9,9 +9,8 @@ import torch
 from qpeft.circuits import Circuit, Input, Operation, ansatz, bind
 from qpeft.devices import Capabilities, LocalDevice, device_expectations, load_device, memory_jobs, run
 from qpeft.devices import local as local_module
-from qpeft.devices.calls import CallKey
 from qpeft.devices.journal import Journal
-from qpeft.devices.protocol import check_request
+from qpeft.devices.protocol import CallKey, check_request
 from qpeft.devices.runner import JournalledRunner
 from qpeft.errors import DeviceError, JobError, NoiseError, ShotsError, SimulationError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError, noisy_expectations

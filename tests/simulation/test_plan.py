@@ -11,9 +11,8 @@ from qpeft.circuits import GATES, Circuit, Gate, Input, Operation, Weight, ansat
 from qpeft.circuits.gates import PAULI_MATRICES
 from qpeft.errors import CircuitError
 from qpeft.simulation import compile_plan, dead_weights, torch_path
-from qpeft.simulation.explanation import costs
 from qpeft.simulation.lowering import Permutation, Phase, decompose, lower_gate
-from qpeft.simulation.plan import PhaseLayer, RotationLayer
+from qpeft.simulation.plan import PhaseLayer, RotationLayer, costs
 
 
 def rows_of(kind, qubits, num_weights=0):

@@ -1,7 +1,6 @@
 """Where circuits run that are not simulated here: quantum computers, and what stands in for one."""
 
 from qpeft.devices.budget import Budget, Cost
-from qpeft.devices.calls import CallKey, Runner, run_now
 from qpeft.devices.differentiation import DeviceGradients, device_gradients
 from qpeft.devices.evaluation import (
     DeviceValues,
@@ -16,7 +15,17 @@ from qpeft.devices.local import LocalDevice
 from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise
 from qpeft.devices.placement import find_blocks
 from qpeft.devices.preflight import Comparison, Preflight, compare, preflight, suggest
-from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, run
+from qpeft.devices.protocol import (
+    AbstractDevice,
+    CallKey,
+    Capabilities,
+    Distribution,
+    JobState,
+    JobStatus,
+    Runner,
+    run,
+    run_now,
+)
 from qpeft.devices.registry import DEVICES, load_device
 from qpeft.devices.runner import JournalledRunner
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,62 +12,13 @@ import numpy.typing as npt
 from qpeft.circuits import Circuit, Operation
 from qpeft.devices.mitigation import AbstractMitigation, check_suits
 from qpeft.devices.mitigation.reading import read
-from qpeft.devices.protocol import AbstractDevice, Distribution, device_shots, run
+from qpeft.devices.protocol import ONLY_CALL, AbstractDevice, CallKey, Distribution, Runner, device_shots, run_now
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise.outcomes import TO_Z_BASIS
 from qpeft.simulation.shots import measurement_bases
 
 Values: TypeAlias = npt.NDArray[np.float64]
 Operations: TypeAlias = tuple[Operation, ...]
-
-
-@dataclass(frozen=True)
-class CallKey:
-    """What a batch of circuits is for, so that whoever stores results finds them again.
-
-    Attributes:
-        module: name of the module whose circuit it is; empty outside a model.
-        step: of the training.
-        call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
-        part: "values" of a forward pass, "gradient" of its backward pass, longer for a part of either, or "readout",
-            which is measured for both.
-    """
-
-    module: str = ""
-    step: int = 0
-    call: int = 0
-    part: str = "values"
-
-
-ONLY_CALL = CallKey()
-"""Outside a model, where nothing needs to be told apart."""
-
-
-@runtime_checkable
-class Runner(Protocol):
-    """Gets distributions for circuits from a device, one per circuit, checked by `check_results`.
-
-    Everything that this package sends goes through one of these, so a journal or a budget is put here. Circuits are
-    bound and all different. A call that is repeated, as gradient checkpointing does, comes under the same key with the
-    same circuits: who stores results returns those, and `run_now` samples anew.
-    """
-
-    def __call__(
-        self, device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, key: CallKey
-    ) -> list[Distribution]:
-        """Distributions of these circuits, in their order."""
-        ...
-
-
-def run_now(
-    device: AbstractDevice,
-    circuits: Sequence[Circuit],
-    shots: int | None,
-    *,
-    key: CallKey,  # noqa: ARG001
-) -> list[Distribution]:
-    """The runner that stores nothing: submit, wait and fetch. Raises: as `protocol.run`."""
-    return run(device, circuits, shots)
 
 
 @dataclass(frozen=True)
@@ -140,7 +91,13 @@ class DeviceCall:
         if not bound:
             return values, covariances
         weights = (1.0,) if self.mitigation is None else self.mitigation.weights
-        readout = None if self.mitigation is None else self.mitigation.readout(self)
+        readout = (
+            None
+            if self.mitigation is None
+            else self.mitigation.readout(
+                self.device, self.runner, self.key, num_qubits=self.circuit.num_qubits, shots=self.shots
+            )
+        )
         bases = measurement_bases(self.circuit.observables)
         wanted = [[self._versions(operations + _basis_change(basis)) for operations in bound] for basis in bases]
         results = self._results(circuit for rows in wanted for versions in rows for circuit in versions)

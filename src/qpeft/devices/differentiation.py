@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.circuits import Circuit
-from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, run_now
+from qpeft.devices.calls import DeviceCall
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, Wanted, find_gradient
 from qpeft.devices.mitigation import AbstractMitigation
-from qpeft.devices.protocol import AbstractDevice
+from qpeft.devices.protocol import ONLY_CALL, AbstractDevice, CallKey, Runner, run_now
 from qpeft.devices.rows import Rows, check_rows
 from qpeft.errors import GradientError
 

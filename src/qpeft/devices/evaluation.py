@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.circuits import Circuit
-from qpeft.devices.calls import ONLY_CALL, CallKey, DeviceCall, Runner, num_bases, num_versions, run_now
+from qpeft.devices.calls import DeviceCall, num_bases, num_versions
 from qpeft.devices.differentiation import OnGradients, flat_gradients
 from qpeft.devices.gradients import GRADIENTS, AbstractGradient, GradientChoice, Wanted, find_gradient
 from qpeft.devices.mitigation import AbstractMitigation
-from qpeft.devices.protocol import AbstractDevice
+from qpeft.devices.protocol import ONLY_CALL, AbstractDevice, CallKey, Runner, run_now
 from qpeft.devices.rows import Rows, check_rows
 from qpeft.errors import GradientError
 from qpeft.simulation.autograd import FirstOrder

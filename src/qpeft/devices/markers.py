@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,9 +16,6 @@ from qpeft.circuits import Circuit, Operation
 from qpeft.errors import OrderError
 from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
-
-if TYPE_CHECKING:
-    from qpeft.devices.protocol import Distribution
 
 CIRCUITS_PER_MARKER = 49
 """A marker to so many circuits, 2 in 100 of what is sent; a job of fewer has none."""
@@ -71,7 +67,7 @@ def with_markers(circuits: Sequence[Circuit], markers: Mapping[int, str]) -> lis
     return [marker_circuit(markers[place]) if place in markers else next(rest) for place in range(total)]
 
 
-def check_order(markers: Mapping[int, str], results: Sequence[Distribution], shots: int | None) -> None:
+def check_order(markers: Mapping[int, str], results: Sequence[dict[str, float]], shots: int | None) -> None:
     """Raises: OrderError if a marker's place holds something else, saying where its outcome stands if that is plain."""
     moved = [place for place, outcome in markers.items() if not _fits(results[place], outcome, shots)]
     if not moved:
@@ -99,7 +95,7 @@ def _outcomes(stream: Stream, num_qubits: int, count: int) -> list[str]:
     return [f"{deck[number % len(deck)]:0{num_qubits}b}" for number in range(count)]
 
 
-def _fits(result: Distribution, outcome: str, shots: int | None) -> bool:
+def _fits(result: dict[str, float], outcome: str, shots: int | None) -> bool:
     """Whether each bit alone, and all of them together, are read as they were set about as often as on a chip."""
     if any(len(bits) != len(outcome) for bits in result):
         return False

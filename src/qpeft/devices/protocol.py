@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from qpeft.circuits import Circuit
 from qpeft.devices import markers
@@ -239,3 +239,51 @@ def run(
         markers.check_order(known, found, shots)
         results += [result for place, result in enumerate(found) if place not in known]
     return results
+
+
+@dataclass(frozen=True)
+class CallKey:
+    """What a batch of circuits is for, so that whoever stores results finds them again.
+
+    Attributes:
+        module: name of the module whose circuit it is; empty outside a model.
+        step: of the training.
+        call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
+        part: "values" of a forward pass, "gradient" of its backward pass, longer for a part of either, or "readout",
+            which is measured for both.
+    """
+
+    module: str = ""
+    step: int = 0
+    call: int = 0
+    part: str = "values"
+
+
+ONLY_CALL = CallKey()
+"""Outside a model, where nothing needs to be told apart."""
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """Gets distributions for circuits from a device, one per circuit, checked by `check_results`.
+
+    Everything that this package sends goes through one of these, so a journal or a budget is put here. Circuits are
+    bound and all different. A call that is repeated, as gradient checkpointing does, comes under the same key with the
+    same circuits: who stores results returns those, and `run_now` samples anew.
+    """
+
+    def __call__(
+        self, device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, key: CallKey
+    ) -> list[Distribution]:
+        """Distributions of these circuits, in their order."""
+
+
+def run_now(
+    device: AbstractDevice,
+    circuits: Sequence[Circuit],
+    shots: int | None,
+    *,
+    key: CallKey,  # noqa: ARG001
+) -> list[Distribution]:
+    """The runner that stores nothing: submit, wait and fetch. Raises: as `run`."""
+    return run(device, circuits, shots)

@@ -8,11 +8,10 @@ from dataclasses import replace
 
 from qpeft.circuits import Circuit
 from qpeft.devices.budget import Budget
-from qpeft.devices.calls import CallKey
 from qpeft.devices.completion import Completion
 from qpeft.devices.journal import Journal, Request
 from qpeft.devices.journal.hashing import hash_calibration
-from qpeft.devices.protocol import AbstractDevice, Distribution, check_request, device_shots
+from qpeft.devices.protocol import AbstractDevice, CallKey, Distribution, check_request, device_shots
 from qpeft.errors import DeviceError, JournalError
 
 NO_LIMITS = Budget()

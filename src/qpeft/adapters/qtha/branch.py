@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,7 +12,11 @@ from torch import Tensor, nn
 
 from qpeft.adapters.base import Factor, FactoredBranch, build_factor
 from qpeft.adapters.qtha.config import QthaConfig
-from qpeft.adapters.qtha.named_middles import MIDDLES
+from qpeft.adapters.qtha.controls import ClassicalFormMiddle, ConstantMiddle, HilbertMiddle, MlpMiddle, UnitMiddle
+from qpeft.adapters.qtha.middle import AbstractMiddle, CircuitMiddle
+from qpeft.circuits import Circuit
+from qpeft.circuits.ansatz import ANSATZE
+from qpeft.errors import AdapterError
 
 
 class QthaBranch(FactoredBranch):
@@ -31,7 +37,7 @@ class QthaBranch(FactoredBranch):
         down, up = _factor(config, config.down, rank, in_features), _factor(config, config.up, rank, out_features)
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features, self.fusion = rank, in_features, config.fusion
-        self.middle = MIDDLES[config.middle].make(config, rank)
+        self.middle = make_middle(config, rank)
         features = None if self.middle is None else self.middle.num_features
         self.middle_weight = None if features is None else nn.Parameter(torch.empty(rank, features))
         self.classical_weight = nn.Parameter(torch.empty(rank, rank)) if config.classical_path else None
@@ -87,3 +93,56 @@ def _factor(config: QthaConfig, kind: str, rank: int, width: int) -> Factor:
         bond_dimension=config.bond_dimension,
         parameter_share=config.parameter_share,
     )
+
+
+def make_middle(config: QthaConfig, rank: int) -> AbstractMiddle | None:
+    """What the config puts between factors of this rank; None for nothing.
+
+    Raises: AdapterError if units cannot share the parameters of the config's circuit among them.
+    """
+    return MAKERS[config.middle](config, rank)
+
+
+def _circuit(config: QthaConfig, rank: int) -> tuple[Circuit, int]:
+    """The circuit of a config, and how many of it run side by side."""
+    num_qubits = config.qubits_per_circuit(rank)
+    return ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload), rank // num_qubits
+
+
+def _trained(
+    middle_class: type[CircuitMiddle] | type[ClassicalFormMiddle], config: QthaConfig, rank: int
+) -> AbstractMiddle:
+    scaling, offset = config.input_scaling, config.encoding_offset
+    return middle_class(
+        *_circuit(config, rank), trained=True, input_scaling=scaling, offset=offset, init=config.angle_init
+    )
+
+
+def _frozen(config: QthaConfig, rank: int) -> AbstractMiddle:
+    scaling, offset = config.input_scaling, config.encoding_offset
+    return CircuitMiddle(*_circuit(config, rank), trained=False, input_scaling=scaling, offset=offset, init="uniform")
+
+
+def _units(function: Callable[[Tensor], Tensor], config: QthaConfig, rank: int) -> AbstractMiddle:
+    circuit, _ = _circuit(config, rank)
+    per_channel, left_over = divmod(circuit.num_weights, circuit.num_qubits)
+    if left_over:
+        raise AdapterError(
+            f"middle={config.middle!r} shares the circuit's parameters among its channels, but {config.ansatz!r} has "
+            f"{circuit.num_weights} for {circuit.num_qubits} qubits. Choose another ansatz or num_qubits."
+        )
+    return UnitMiddle(rank, per_channel, function)
+
+
+MAKERS: dict[str, Callable[[QthaConfig, int], AbstractMiddle | None]] = {
+    "circuit": partial(_trained, CircuitMiddle),
+    "frozen_circuit": _frozen,
+    "classical_form": partial(_trained, ClassicalFormMiddle),
+    "sinusoid": partial(_units, torch.sin),
+    "tanh": partial(_units, torch.tanh),
+    "hilbert": lambda _, rank: HilbertMiddle(rank),
+    "mlp": lambda config, rank: MlpMiddle(rank, config.mlp_layers),
+    "constant": lambda _, rank: ConstantMiddle(rank),
+    "none": lambda _config, _rank: None,
+}
+"""One for each of `config.MIDDLES`."""

@@ -11,12 +11,17 @@ from typing import Any
 from qpeft.adapters.base import RankedConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
 from qpeft.adapters.qtha.compositions import COMPOSITIONS
-from qpeft.adapters.qtha.named_middles import MIDDLES
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import AdapterError
 
 MAX_QUBITS = 12
 """Beyond this many qubits per circuit a simulated layer costs tens of times what LoRA costs."""
+
+CIRCUIT_SIZED = ("circuit", "frozen_circuit", "classical_form", "sinusoid", "tanh")
+"""Middles of the size of the circuit that the config describes."""
+
+MIDDLES = (*CIRCUIT_SIZED, "hilbert", "mlp", "constant", "none")
+"""What may stand between the factors; `branch` makes it."""
 
 FORMS = ("paper", "fitted", "compact")
 """Whole forms of QTHA, each a class method of `QthaConfig` with its own rank and modules."""
@@ -27,7 +32,7 @@ PRESETS = (*FORMS, *COMPOSITIONS)
 CHOICES = {
     "down": ("mpo", "bare_mpo", "dense", "frozen"),
     "up": ("mpo", "bare_mpo", "dense"),
-    "middle": tuple(MIDDLES),
+    "middle": MIDDLES,
     "fusion": ("linear", "hadamard"),
     "input_scaling": ("none", "tanh"),
     "angle_init": ("near_zero", "uniform"),
@@ -180,7 +185,7 @@ class QthaConfig(RankedConfig, method="qtha"):
         Raises: AdapterError if rank is no multiple of num_qubits, or the circuit would have more than 12 qubits, or,
         without num_qubits, if rank has no divisor from 2 to 12: single qubits cannot be entangled.
         """
-        if not MIDDLES[self.middle].has_circuits_size:
+        if self.middle not in CIRCUIT_SIZED:
             return rank if self.num_qubits is None else self.num_qubits
         valid = _circuit_sizes(rank)
         if self.num_qubits is None:

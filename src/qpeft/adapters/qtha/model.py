@@ -7,10 +7,9 @@ import logging
 from torch import nn
 
 from qpeft.adapters.base import AbstractAdapterModel, AdapterConfig
-from qpeft.adapters.qtha.config import MAX_QUBITS, QthaConfig
+from qpeft.adapters.qtha.config import CIRCUIT_SIZED, MAX_QUBITS, QthaConfig
 from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.qtha.middle import CircuitMiddle
-from qpeft.adapters.qtha.named_middles import MIDDLES
 from qpeft.errors import AdapterError, NotMergeableError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ class QthaModel(AbstractAdapterModel, layer=QthaLayer):
     def _prepare_model(self, peft_config: AdapterConfig, model: nn.Module) -> None:
         super()._prepare_model(peft_config, model)
         assert isinstance(peft_config, QthaConfig)
-        is_left_to_us = peft_config.num_qubits is None and MIDDLES[peft_config.middle].has_circuits_size
+        is_left_to_us = peft_config.num_qubits is None and peft_config.middle in CIRCUIT_SIZED
         if is_left_to_us and not peft_config.inference_mode:
             for rank in sorted({rank for rank in peft_config.ranks if rank > MAX_QUBITS}):
                 size = peft_config.qubits_per_circuit(rank)

@@ -9,12 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from qpeft.devices.budget import Budget, Cost
-from qpeft.devices.calls import CallKey
 from qpeft.devices.journal import plans, results
 from qpeft.devices.journal.database import Database
 from qpeft.devices.journal.owner import is_sending, this_process
 from qpeft.devices.journal.records import Batch, BatchState, Request
-from qpeft.devices.protocol import Distribution
+from qpeft.devices.protocol import CallKey, Distribution
 from qpeft.errors import JournalError
 
 UNSENT = frozenset({BatchState.PLANNED})

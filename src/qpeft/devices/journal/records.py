@@ -9,8 +9,8 @@ from functools import cached_property
 
 from qpeft.circuits import Circuit
 from qpeft.devices.budget import Cost
-from qpeft.devices.calls import CallKey
 from qpeft.devices.journal.hashing import canonical_options, hash_batch, hash_circuit
+from qpeft.devices.protocol import CallKey
 
 
 def describe(key: CallKey) -> str:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 from qpeft.circuits import Operation
 from qpeft.devices.mitigation.reading import Readout
-from qpeft.devices.protocol import Capabilities
+from qpeft.devices.protocol import AbstractDevice, CallKey, Capabilities, Runner
 from qpeft.errors import DeviceError
-
-if TYPE_CHECKING:
-    from qpeft.devices.calls import DeviceCall
 
 
 class AbstractMitigation(ABC):
@@ -41,10 +37,19 @@ class AbstractMitigation(ABC):
         """What is sent in place of a bound circuit, in the order of `weights`."""
 
     @abstractmethod
-    def readout(self, call: DeviceCall) -> Readout | None:
-        """How signs are read from the qubits of the call's circuit; None for as they come.
+    def readout(
+        self, device: AbstractDevice, runner: Runner, key: CallKey, *, num_qubits: int, shots: int | None
+    ) -> Readout | None:
+        """How signs are read from the qubits of a circuit; None for as they come.
 
-        Raises: what the call's runner raises, if it has to be measured.
+        Args:
+            device: that the circuit runs on.
+            runner: by which it is sent, and whatever has to be measured for this.
+            key: of the call that wants to know.
+            num_qubits: of the circuit.
+            shots: of the call; None for exact values.
+
+        Raises: what the runner raises.
         """
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qpeft.circuits import Circuit, Operation
 from qpeft.devices.mitigation.abstract import AbstractMitigation
 from qpeft.devices.mitigation.reading import Readout, signs
-from qpeft.devices.protocol import AbstractDevice, Capabilities
+from qpeft.devices.protocol import AbstractDevice, CallKey, Capabilities, Runner
 from qpeft.errors import DeviceError
 from qpeft.simulation.checks import check_shots
 from qpeft.simulation.noise import NoiseModel, ReadoutError
-
-if TYPE_CHECKING:
-    from qpeft.devices.calls import DeviceCall, Runner
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,29 +91,28 @@ class ReadoutInversion(AbstractMitigation):
         """The circuit as it is."""
         return (operations,)
 
-    def readout(self, call: DeviceCall) -> Readout:
-        """Of the circuit's qubits, from the errors given or measured.
+    def readout(
+        self, device: AbstractDevice, runner: Runner, key: CallKey, *, num_qubits: int, shots: int | None
+    ) -> Readout:
+        """Of the circuit's qubits, from the errors given or measured. Args: as of every mitigation.
 
         Raises: DeviceError if errors are given for another number of qubits, or a qubit hardly tells 0 from 1; when
             measuring, what the runner raises.
         """
-        if self.errors is None:
-            return self._measure_or_recall(call)
-        if len(self.errors) != call.circuit.num_qubits:
-            raise DeviceError(
-                f"ReadoutInversion has the errors of {len(self.errors)} qubit(s); the circuit has "
-                f"{call.circuit.num_qubits}. Give one per qubit of the circuit, in its order."
-            )
-        return Readout.of(self.errors)
-
-    def _measure_or_recall(self, call: DeviceCall) -> Readout:
-        step = 0 if self.steps_between is None else call.key.step // self.steps_between * self.steps_between
-        shots = None if call.shots is None else self.shots
-        place = (id(call.device), id(call.runner), call.circuit.num_qubits, shots or 0)
+        if self.errors is not None:
+            if len(self.errors) != num_qubits:
+                raise DeviceError(
+                    f"ReadoutInversion has the errors of {len(self.errors)} qubit(s); the circuit has {num_qubits}. "
+                    "Give one per qubit of the circuit, in its order."
+                )
+            return Readout.of(self.errors)
+        step = 0 if self.steps_between is None else key.step // self.steps_between * self.steps_between
+        wanted = None if shots is None else self.shots
+        place = (id(device), id(runner), num_qubits, wanted or 0)
         known = self._measured.get(place)
         if known is None or known.step != step:
-            known = _Measured(step, measured_readout(call, shots, step), call.device, call.runner)
-            self._measured[place] = known
+            readout = measured_readout(device, runner, replace(key, step=step), num_qubits=num_qubits, shots=wanted)
+            known = self._measured[place] = _Measured(step, readout, device, runner)
         return known.readout
 
 
@@ -131,18 +126,28 @@ class _Measured:
     runner: Runner
 
 
-def measured_readout(call: DeviceCall, shots: int | None, step: int) -> Readout:
-    """Readout of as many qubits as the call's circuit has, from two circuits sent with its device and runner.
+def measured_readout(
+    device: AbstractDevice, runner: Runner, key: CallKey, *, num_qubits: int, shots: int | None
+) -> Readout:
+    """Readout of some qubits, from two circuits that are sent for it.
 
     Their key is a function of device, width, shots and step, so that a resumed run finds them again.
+
+    Args:
+        device: whose readout it is.
+        runner: that sends them.
+        key: of the call that wants to know; its step stays.
+        num_qubits: the first so many, as the call's circuit has.
+        shots: of each of the two; None for exact probabilities.
+
     Raises: what the runner raises; DeviceError if it does not return two results.
     """
-    num_qubits, name = call.circuit.num_qubits, call.device.capabilities().name
+    name = device.capabilities().name
     flips = tuple(Operation("X", (qubit,)) for qubit in range(num_qubits))
     module = f"{num_qubits} qubit(s) of {name}, {shots} shots"
-    key = replace(call.key, module=module, step=step, call=0, part="readout")
+    key = replace(key, module=module, call=0, part="readout")
     circuits = [Circuit(num_qubits, ()), Circuit(num_qubits, flips)]
-    results = call.runner(call.device, circuits, shots, key=key)
+    results = runner(device, circuits, shots, key=key)
     if len(results) != len(circuits):
         raise DeviceError(f"The runner was given {len(circuits)} circuits and returned {len(results)} results.")
     means = np.stack([np.fromiter(result.values(), float, len(result)) @ signs(result) for result in results])

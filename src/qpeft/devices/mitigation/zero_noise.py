@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,11 +13,8 @@ from qpeft.circuits.inversion import inverted
 from qpeft.devices.mitigation.abstract import AbstractMitigation
 from qpeft.devices.mitigation.reading import Readout
 from qpeft.devices.mitigation.readout_inversion import ReadoutInversion
-from qpeft.devices.protocol import Capabilities
+from qpeft.devices.protocol import AbstractDevice, CallKey, Capabilities, Runner
 from qpeft.errors import DeviceError
-
-if TYPE_CHECKING:
-    from qpeft.devices.calls import DeviceCall
 
 
 @dataclass(frozen=True)
@@ -82,9 +78,13 @@ class ZeroNoise(AbstractMitigation):
         """The circuit folded to each scale."""
         return tuple(folded(operations, scale) for scale in self.scales)
 
-    def readout(self, call: DeviceCall) -> Readout | None:
-        """That of the readout inversion, if there is one."""
-        return self.readout_inversion.readout(call) if self.readout_inversion else None
+    def readout(
+        self, device: AbstractDevice, runner: Runner, key: CallKey, *, num_qubits: int, shots: int | None
+    ) -> Readout | None:
+        """That of the readout inversion, if there is one; Args and Raises as there."""
+        if self.readout_inversion is None:
+            return None
+        return self.readout_inversion.readout(device, runner, key, num_qubits=num_qubits, shots=shots)
 
     @cached_property
     def _weights(self) -> tuple[float, ...]:
