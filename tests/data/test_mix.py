@@ -60,7 +60,8 @@ def test_a_count_holds_so_many_out_and_all_copies():
 
 
 @pytest.mark.parametrize(
-    ("amount", "message"), [(300, "with any left to train on"), (400, "with any left"), (1e-9, "1e-09 is no number of examples")]
+    ("amount", "message"),
+    [(300, "with any left to train on"), (400, "with any left"), (1e-9, "1e-09 is no number of examples")],
 )
 def test_amounts_that_leave_nothing_are_refused(amount, message):
     with pytest.raises(DataError, match=message):
