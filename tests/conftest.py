@@ -34,7 +34,8 @@ SLOW_FILES = {
     "devices": "gradient_statistics markers",
     "devices/emulator": "emulator_faults emulator_server emulator_vendor",
     "devices/ibm": "ibm_service",
-    "devices/origin": "origin_device origin_mitigation origin_order origin_outbox origin_qubits origin_questions origin_side_by_side",
+    "devices/origin": "origin_device origin_mitigation origin_order origin_outbox origin_qubits origin_questions "
+    "origin_side_by_side",
     "exporting": "export_lora merge plain_peft",
     "integrations": "lm_eval trainers",
     "models": "package_model",
