@@ -27,19 +27,20 @@ settings.load_profile("qpeft")
 # Files that take more than four seconds of a processor: they train, start processes or repeat measurements.
 # `make check` leaves them out, and what is marked slow in other files; every folder has quick ones too.
 SLOW_FILES = {
-    "adapters": "qtha_compiled qtha_ddp qtha_device plugins",
+    "adapters": "qtha_compiled qtha_ddp qtha_device plugins targets",
     "cli": "bad_input chat compare_command device_commands eval_tasks export_commands generate_files start",
-    "comparison": "compare graded",
+    "comparison": "compare graded mending report study",
     "contracts": "adapter_bad_files adapter_processes adapter_trl",
-    "devices": "gradient_statistics",
+    "devices": "gradient_statistics markers",
     "devices/emulator": "emulator_faults emulator_server emulator_vendor",
     "devices/ibm": "ibm_service",
-    "devices/origin": "origin_device origin_mitigation origin_outbox origin_qubits origin_side_by_side",
+    "devices/origin": "origin_device origin_mitigation origin_order origin_outbox origin_qubits origin_questions "
+    "origin_side_by_side",
     "exporting": "export_lora merge plain_peft",
     "integrations": "lm_eval trainers",
     "models": "package_model",
-    "simulation": "gpu",
-    "training": "best billion device_training launch own_loss resume sharding train",
+    "simulation": "gpu noise_pennylane",
+    "training": "best billion device_training launch own_loss resume sharding train training_complaints",
 }
 SLOW = {f"{folder}/test_{name}.py" for folder, names in SLOW_FILES.items() for name in names.split()}
 TESTS = Path(__file__).parent
