@@ -82,6 +82,13 @@ def floor(part):
     return next(number for number, names in enumerate(FLOORS) if part in names)
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_the_order_of_parts_is_the_one_that_the_pages_tell(page):
+    told = " > ".join(["`qpeft_cli`", *(", ".join(f"`{name}`" for name in sorted(names)) for names in FLOORS)])
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    assert told in " ".join(text.split())
+
+
 def test_every_part_has_its_place():
     assert set(parts()) <= set.union(SERVES_ALL, *FLOORS)
 
