@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from qpeft.simulation.explanation import costs
+from qpeft.simulation.plan import costs
 from timing import machine
 from torch import Tensor
 
