@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from qpeft.simulation.plan import costs
 from timing import machine
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from qpeft.circuits import Circuit, Input, Weight, ansatz
 from qpeft.simulation import compile_plan, torch_path
 from qpeft.simulation.gpu import runner
 from qpeft.simulation.gpu.inspection import resources
+from qpeft.simulation.plan import costs
 
 Evaluation = Callable[[Tensor, Tensor], Tensor]
 FLOAT32_LANES = {(7, 0): 64, (7, 5): 64, (8, 0): 64}
