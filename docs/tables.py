@@ -66,8 +66,10 @@ def methods_table() -> str:
         with torch.device("meta"):
             layer = nn.ModuleDict({"layer": nn.Linear(576, 576)})
         (kind,) = count_layers(layer, config_class(target_modules=["layer"]))
-        package = inspect.getmodule(config_class).__package__
-        what = sys.modules[package].__doc__.partition("\n")[0].rstrip(".")
+        module = inspect.getmodule(config_class)
+        # A method is a file, or a folder whose config.py says what options are, and not what the method is.
+        page = sys.modules[module.__package__] if module.__name__.endswith(".config") else module
+        what = page.__doc__.partition("\n")[0].rstrip(".")
         formula = next(line.strip() for line in config_class.__doc__.splitlines() if " = " in line).replace("|", "\\|")
         title = f"[{name}]({name}.md)" if (HERE / f"{name}.md").exists() else name
         merges = "yes" if issubclass(model_class, AbstractMatrixModel) else "no"

@@ -30,6 +30,13 @@ def test_tables_of_a_page_are_those_of_the_code(page, with_tables):
     assert with_tables(text) == text, f"docs/{page} is not current; run: python docs/tables.py"
 
 
+def test_no_two_methods_are_described_alike():
+    """A method may be a file or a folder, and neither is described by what it stands in."""
+    table = (DOCS / "methods.md").read_text(encoding="utf-8").partition("<!-- table: methods -->")[2].partition("<!--")[0]
+    described = [row.split("|")[2] for row in table.strip().splitlines()[2:]]
+    assert len(set(described)) == len(described) > 5
+
+
 def test_a_page_can_be_read_without_building_it():
     """Every key of a recipe with its default and its meaning stands in the repository."""
     from qpeft_cli.keys import recipe_keys
