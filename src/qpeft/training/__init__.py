@@ -12,7 +12,7 @@ __all__ = ["Recipe", "TrainedRun", "load_recipe", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    # Who only reads recipes need not wait for TRL and all that it imports.
+    # Who only reads recipes need not wait for transformers' Trainer and all that it imports.
     if name in ("TrainedRun", "train"):
         from qpeft.training import recipe  # noqa: PLC0415
 
