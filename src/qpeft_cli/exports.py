@@ -61,7 +61,7 @@ def load(
     adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
     recipe = adapted.recipe
     _check_base(folder, recipe.model.name)
-    if calibration is None and data is None and not needs_text(adapted.model):
+    if calibration is None and data is None and not needs_text(adapted.adapter):
         return Loaded(adapted, (), ())
     on_progress("reading the text", 0, 0)
     options = recipe.data
