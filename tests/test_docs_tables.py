@@ -32,7 +32,8 @@ def test_tables_of_a_page_are_those_of_the_code(page, with_tables):
 
 def test_no_two_methods_are_described_alike():
     """A method may be a file or a folder, and neither is described by what it stands in."""
-    table = (DOCS / "methods.md").read_text(encoding="utf-8").partition("<!-- table: methods -->")[2].partition("<!--")[0]
+    page = (DOCS / "methods.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- table: methods -->")[2].partition("<!--")[0]
     described = [row.split("|")[2] for row in table.strip().splitlines()[2:]]
     assert len(set(described)) == len(described) > 5
 
