@@ -25,9 +25,9 @@ class DeviceGradients(NamedTuple):
     Attributes:
         inputs: in the shape of the inputs.
         weights: in the shape of the weights.
-        input_errors, weight_errors: standard errors of both, in the same shapes: from the shots of this pass, and for a
-            sample of rows or directions from its spread. NaN for a single direction of SPSA, which has no spread. The
-            noise of `grad` itself is not in them, nor is a bias of the gradient's method.
+        input_errors, weight_errors: standard errors of both, in the same shapes: from the shots of this pass, and for
+            random directions from their spread. NaN for a single direction of SPSA, which has no spread. The noise of
+            `grad` itself is not in them, nor is a bias of the gradient's method.
     """
 
     inputs: Tensor

@@ -123,11 +123,9 @@ def backward_shots(
     weights: bool = True,
     mitigation: AbstractMitigation | None = None,
 ) -> int:
-    """Shots of all `backward_circuits` together, at most, if the call has so many `shots` per circuit."""
-    found = find_gradient(gradient)
-    if found is None:
-        return 0
-    return found.shots(circuit, Wanted(inputs, weights), num_rows, shots) * num_versions(mitigation)
+    """Shots of all `backward_circuits` together, if the call has so many `shots` per circuit."""
+    circuits = backward_circuits(circuit, gradient, num_rows, inputs=inputs, weights=weights, mitigation=mitigation)
+    return circuits * shots
 
 
 class _DeviceExpectations(FirstOrder):

@@ -249,8 +249,7 @@ class CallKey:
         module: name of the module whose circuit it is; empty outside a model.
         step: of the training.
         call: number of the evaluation within module and step; a repetition with equal angles keeps its number.
-        part: "values" of a forward pass, "gradient" of its backward pass, longer for a part of either, or "readout",
-            which is measured for both.
+        part: "values" of a forward pass, "gradient" of its backward pass, or "readout", which is measured for both.
     """
 
     module: str = ""

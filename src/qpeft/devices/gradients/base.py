@@ -41,10 +41,6 @@ class AbstractGradient(ABC):
     def circuits(self, circuit: Circuit, wanted: Wanted, num_rows: int) -> int:
         """Circuits that a backward pass sends for so many rows of inputs, if none of them are equal."""
 
-    def shots(self, circuit: Circuit, wanted: Wanted, num_rows: int, shots: int) -> int:
-        """Shots of all these circuits together, if the call has `shots` per circuit; never more than that."""
-        return self.circuits(circuit, wanted, num_rows) * shots
-
     @abstractmethod
     def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: Wanted) -> Products:
         """Gradients of sum(values * grad) by inputs and weights.
