@@ -18,7 +18,6 @@ from peft.tuners.tuners_utils import (
     _maybe_include_all_linear_layers,
     check_adapters_to_merge,
     check_target_module_exists,
-    get_device_map,
 )
 from peft.utils import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
@@ -45,7 +44,7 @@ __all__ = [
     "changes_layers",
     "check_adapters_to_merge",
     "check_target_module_exists",
-    "get_device_map",
+    "config_classes",
     "get_pattern_key",
     "get_quantization_kwargs",
     "outside_adapters",
@@ -114,11 +113,8 @@ def targeted_modules(model: nn.Module, config: PeftConfig) -> list[str]:
         settled.target_modules = usual.get(BaseTuner.get_model_config(model).get("model_type"))
         if settled.target_modules is None:
             return []
-    names, is_all_linear = (
-        outside_adapters(model),
-        str(settled.target_modules).lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND,
-    )
-    if is_all_linear:
+    names = outside_adapters(model)
+    if str(settled.target_modules).lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
         settled = _maybe_include_all_linear_layers(settled, model)
         # PEFT compares every name with the end of every other, which takes minutes where experts are layers each.
         names = [name for name in names if name in settled.target_modules]

@@ -24,8 +24,8 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
 
     Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
     A method makes its branches; `class TheirLayer(AbstractAdapterLayer, method="theirs")` keeps them in a dictionary
-    called theirs_branch. Within
-    `mixed`, every row of x meets the adapter that is named for it, in place of the active ones.
+    called theirs_branch. Within `mixed`, every row of x meets the adapter that is named for it, in place of the active
+    ones.
     Raises: AdapterError if the base layer is not linear, for saved weights of another size, and for a mixed batch whose
     rows are not those that the names are for.
     """
