@@ -17,6 +17,7 @@ from qpeft.comparison.selection import Choice, chosen, loss_of
 from qpeft.comparison.statistics import LEVEL, Array, Difference, holm, mean_interval, paired_difference, sign_test
 from qpeft.comparison.study import Study
 from qpeft.runs import read_record
+from qpeft.runs.record import held_out_ends
 
 BETTER, NO_WORSE, WORSE, UNDECIDED = "better", "no worse", "worse", "undecided"
 CURVE = ("step", "loss")
@@ -199,8 +200,7 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
 
 def _history(record: Mapping[str, Any]) -> list[dict[str, float]]:
     """What curves are drawn of: training losses, and those on the held-out tenth before and after."""
-    ends = ((0, record.get("before")), (record["steps"], record.get("after")))
-    measured = [{"step": step, "held_out": scores["loss"]} for step, scores in ends if scores]
+    measured = [{"step": step, "held_out": loss} for step, loss in held_out_ends(record).items()]
     return [{name: entry[name] for name in CURVE if name in entry} for entry in record["history"]] + measured
 
 

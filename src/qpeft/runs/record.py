@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     if lacking := [name for name, kind in parts if not isinstance(record.get(name), kind)]:
         raise OutputError(f"{path} has no {' and no '.join(lacking)}, so it is damaged.")
     return record
+
+
+def held_out_ends(record: Mapping[str, Any]) -> dict[int, float]:
+    """Held-out losses before and after training, as far as they were measured, by the step that they belong to."""
+    best = record.get("best")
+    last = best["step"] if best and best["kept"] else record["steps"]
+    measured = ((0, record.get("before")), (last, record.get("after")))
+    return {step: scores["loss"] for step, scores in measured if scores}
 
 
 def _version(package: str) -> str | None:

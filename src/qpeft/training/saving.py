@@ -13,6 +13,7 @@ from torch import Tensor
 from qpeft.data import AnswerEnds, save_ends
 from qpeft.runs import write_atomically, write_record
 from qpeft.runs.files import disk_errors, follow_folder
+from qpeft.runs.record import held_out_ends
 from qpeft.training.card import model_card
 from qpeft.training.figure import save_health, save_loss_curve
 from qpeft.training.sections import Recipe
@@ -32,19 +33,11 @@ def save_run(
     """
     _save_adapter(recipe, model, ends, weights, folder)
     title = f"{recipe.adapter.type} on {recipe.model.name}"
-    save_loss_curve(record["history"], folder / "loss.png", title=title, ends=_ends(record))
+    save_loss_curve(record["history"], folder / "loss.png", title=title, ends=held_out_ends(record))
     if record["health"] is not None:
         save_health(record["health"]["layers"], folder / "health.png", title=title)
     write_atomically(folder / "README.md", model_card(recipe, record, ends))
     write_record(folder, record)
-
-
-def _ends(record: dict[str, Any]) -> dict[int, float]:
-    """Held-out losses before and after training by the step that they belong to."""
-    best = record.get("best")
-    last = best["step"] if best and best["kept"] else record["steps"]
-    measured = ((0, record.get("before")), (last, record.get("after")))
-    return {step: scores["loss"] for step, scores in measured if scores}
 
 
 def _save_adapter(recipe: Recipe, model: PeftModel, ends: AnswerEnds, weights: dict[str, Tensor], folder: Path) -> None:
