@@ -89,12 +89,12 @@ class CausalLoss:
             decoded = None if self.way == "head" else decoder_outputs[0]
             rows = hidden if decoded is None else decoded.last_hidden_state
             here = wanted.to(rows.device)
-            with _replaced(self._head, own):
+            with replaced(self._head, own):
                 found.append(self._in_blocks(rows[:, :-1][here], targets.to(rows.device)[here], decoded))
             # In the graph, since whatever shards the model waits for gradients of what its forward pass returns.
             return found[0][0].expand(*hidden.shape[:2], 1)
 
-        with _replaced(self._head, in_place_of_logits), _outputs_of(self._decoder) as decoder_outputs:
+        with replaced(self._head, in_place_of_logits), _outputs_of(self._decoder) as decoder_outputs:
             outputs = model(**inputs, use_cache=False)
         return LossParts(*found[0], outputs)
 
@@ -123,7 +123,7 @@ class CausalLoss:
             return logits
         stand_in = dataclasses.replace(decoded, last_hidden_state=rows[None])
         ids = torch.zeros(1, len(rows), dtype=torch.long, device=rows.device)
-        with _replaced(self._decoder, lambda *_, **__: stand_in):
+        with replaced(self._decoder, lambda *_, **__: stand_in):
             return self._causal.forward(input_ids=ids, use_cache=False).logits[0]  # type: ignore[no-any-return]
 
     def _find_way(self, input_ids: Tensor) -> None:
@@ -135,7 +135,7 @@ class CausalLoss:
 
         logits = self._causal(input_ids=input_ids, use_cache=False).logits
         try:
-            with _replaced(self._head, keep), _outputs_of(self._decoder) as decoder_outputs:
+            with replaced(self._head, keep), _outputs_of(self._decoder) as decoder_outputs:
                 returned = self._causal(input_ids=input_ids, use_cache=False).logits
             (hidden,), decoded = read, None
             if returned.shape == hidden.shape and torch.equal(returned.to(hidden.dtype), hidden):
@@ -195,7 +195,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @contextmanager
-def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Inside, the module computes by this function."""
     own = module.__dict__.get("forward")  # a library's, such as accelerate's
     module.forward = forward

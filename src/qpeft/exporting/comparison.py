@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.adapters.modes import evaluating
 from qpeft.data import Encoded
 from qpeft.evaluation import HeldOutLoss, held_out_loss
+from qpeft.evaluation.causal_loss import replaced
 from qpeft.exporting.updates import LinearUpdate
 from qpeft.runs.bars import OnProgress, to_nobody
 
@@ -153,13 +154,12 @@ class _Differences:
         return LogitsDifference(self._maximum, mean, divergence, self._tokens)
 
 
-@contextmanager
-def _adding(layer: nn.Module, update: LinearUpdate) -> Iterator[None]:
+def _adding(layer: nn.Module, update: LinearUpdate) -> AbstractContextManager[None]:
     """Inside, a layer gives what its update adds as well.
 
     Not by a hook: where only what the head reads is wanted (`held_out_loss`), its forward is replaced, and hooks stay.
     """
-    forward, own = layer.forward, layer.__dict__.get("forward")
+    forward = layer.forward
 
     def add(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         assert update.factors is not None
@@ -170,10 +170,4 @@ def _adding(layer: nn.Module, update: LinearUpdate) -> Iterator[None]:
             change = change + update.constant.to(x.device)
         return output + change.to(output.dtype)
 
-    layer.forward = add
-    try:
-        yield
-    finally:
-        del layer.forward
-        if own is not None:
-            layer.forward = own
+    return replaced(layer, add)
