@@ -110,7 +110,7 @@ def reload(folder: Path, run: TrainedRun) -> None:
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
     try:
         main(sys.argv[1:])
     except QpeftError as error:

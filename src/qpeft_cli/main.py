@@ -105,8 +105,8 @@ def main() -> None:
     """Run the command line."""
     # Set before tokenizers starts threads: forked data workers would otherwise print a warning each.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Deprecations among transformers, peft and trl: nothing that a user of ours can act on.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
+    # Deprecations among transformers and peft: nothing that a user of ours can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # answers may hold what a terminal cannot show
