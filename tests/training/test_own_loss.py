@@ -1,17 +1,20 @@
 """What is trained on is the model's own loss, and every adapted layer acts; else nothing is begun."""
 
 import copy
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
+import yaml
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from qpeft import QthaConfig
+from qpeft.adapters.build import add_adapter
 from qpeft.data import Encoded, pad_batch
 from qpeft.errors import AdapterError, RecipeError
 from qpeft.evaluation import causal_loss
@@ -268,6 +271,18 @@ def test_an_adapted_layer_that_does_not_act_is_named(layer, what, batch):
     model = adapted(UnreadLayers(LlamaConfig(**SIZES)), "q_proj", layer)
     with pytest.raises(AdapterError, match=rf"1 of 4 adapted layers {what} .*: {layer}\."):
         try_out(model, rows(batch), Console(quiet=True))
+
+
+@pytest.mark.parametrize(("name", "value"), [("q_proj", r"'tower\..*'"), ("wk", r"'tower\..*'"), ("idle", "[idle]")])
+def test_the_refusal_says_what_leaves_the_layers_out(name, value, batch):
+    torch.manual_seed(0)
+    model = UnreadLayers(LlamaConfig(**SIZES))
+    model.tower = nn.ModuleList(nn.ModuleDict({name: nn.Linear(32, 32)}) for _ in range(2 if name != "idle" else 0))
+    options = {"r": 2, "target_modules": ["q_proj", name]}
+    with pytest.raises(AdapterError, match=re.escape(f"adapter.exclude_modules: {value}.")):
+        try_out(add_adapter(copy.deepcopy(model), LoraConfig(**options)), rows(batch), Console(quiet=True))
+    followed = add_adapter(model, LoraConfig(**options, exclude_modules=yaml.safe_load(value)))
+    try_out(followed, rows(batch), Console(quiet=True))
 
 
 def test_a_loss_that_no_adapted_layer_reaches_is_an_error_of_ours(batch):

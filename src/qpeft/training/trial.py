@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -182,8 +183,18 @@ def _refuse(idle: Sequence[str], layers: Mapping[str, nn.Module], console: Conso
         shown = ", ".join(dead[:3]) + (", ..." if len(dead) > 3 else "")
         raise AdapterError(
             f"{len(dead)} of {len(layers)} adapted layers {what}: {shown}. Leave them out, by "
-            "adapter.target_modules or adapter.exclude_modules."
+            f"adapter.target_modules or adapter.exclude_modules{_pattern(dead, layers.keys() - set(dead))}."
         )
+
+
+def _pattern(dead: Sequence[str], others: Iterable[str]) -> str:
+    """A value of PEFT's `exclude_modules` that fits these and no others, as ": value"; empty if none is simple."""
+    folder = posixpath.commonpath(name.rpartition(".")[0].replace(".", "/") for name in dead).replace("/", ".")
+    # An image or audio tower has layers of the same names as the decoder, so that only its own name tells them apart.
+    if len(dead) > 1 and folder and not any(name.startswith(f"{folder}.") for name in others):
+        return rf": '{folder}\..*'"
+    names = {name.rpartition(".")[2] for name in dead}
+    return f": [{', '.join(sorted(names))}]" if names.isdisjoint(name.rpartition(".")[2] for name in others) else ""
 
 
 def _family(name: str) -> str:
