@@ -1,19 +1,26 @@
 """What is trained on is the model's own loss, and every adapted layer acts; else nothing is begun."""
 
+import copy
+import re
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
+import yaml
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from qpeft import QthaConfig
+from qpeft.adapters.build import add_adapter
 from qpeft.data import Encoded, pad_batch
 from qpeft.errors import AdapterError, RecipeError
 from qpeft.evaluation import causal_loss
 from qpeft.evaluation.causal_loss import CausalLoss
 from qpeft.training import train
+from qpeft.training.continuing import fingerprint
 from qpeft.training.sections import AdapterSection
 from qpeft.training.trial import try_out
 
@@ -137,6 +144,32 @@ class OddHead(LlamaForCausalLM):
         return transformers.modeling_outputs.CausalLMOutput(loss=loss, logits=logits)
 
 
+class Halves(nn.DataParallel):
+    """Two copies with half of the batch each, as on two GPUs."""
+
+    def forward(self, **inputs):
+        assert inputs.pop("use_cache") is False
+        parts = zip(*(part.tensor_split(2) for part in inputs.values()), strict=True)
+        copies = [copy.deepcopy(self.module)(**dict(zip(inputs, one, strict=True))) for one in parts]
+        return transformers.modeling_outputs.CausalLMOutput(logits=torch.cat([one.logits for one in copies]))
+
+
+def test_copies_on_several_gpus_give_the_loss_of_one(batch):
+    model = made("Llama")
+    inputs, loss_of = {name: part for name, part in batch.items() if name != "labels"}, CausalLoss(model)
+    alone, shared = (loss_of(one, inputs, batch["labels"]) for one in (model, Halves(model)))
+    torch.testing.assert_close(shared.losses, alone.losses)
+    assert torch.equal(shared.correct, alone.correct)
+
+
+def test_a_model_that_shows_no_decoder_gives_its_logits_in_blocks(batch):
+    torch.manual_seed(0)
+    options = {"intermediate_size_mlp": 48, "num_local_experts": 2, "head_dim": 8}
+    model = transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**SIZES | options)).eval()
+    assert model.get_decoder() is model
+    assert compare(model, batch) == "head"
+
+
 class OddLoss(LlamaForCausalLM):
     """Adds something to the cross-entropy."""
 
@@ -170,6 +203,50 @@ def test_a_loss_that_is_not_the_cross_entropy_of_the_logits_is_refused(batch):
         try_out(model, rows(batch), Console(quiet=True))
 
 
+class Hashed(LlamaForCausalLM):
+    """Draws in evaluation too."""
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None, **_):
+        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        logits = self.lm_head(hidden + torch.randn_like(hidden))
+        loss = None if labels is None else self.loss_function(logits, labels, self.vocab_size)
+        return transformers.modeling_outputs.CausalLMOutput(loss=loss, logits=logits)
+
+
+def test_a_model_that_draws_is_compared_by_the_same_draws(batch):
+    torch.manual_seed(0)
+    try_out(adapted(Hashed(LlamaConfig(**SIZES)), "q_proj"), rows(batch), Console(quiet=True))
+
+
+class RoundedLoss(LlamaForCausalLM):
+    """Its loss is off by as much as the rounding of large logits."""
+
+    def forward(self, *args, labels=None, **kwargs):
+        outputs = super().forward(*args, labels=labels, **kwargs)
+        if labels is not None:
+            outputs.loss = outputs.loss + 1e-5
+        return outputs
+
+
+def test_the_rounding_of_a_loss_near_zero_is_no_other_loss(batch):
+    torch.manual_seed(0)
+    model = RoundedLoss(LlamaConfig(**SIZES))
+    ids = batch["input_ids"][0].tolist()
+    likeliest = model(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item()
+    model.lm_head.weight.data.mul_(30)
+    ids, labels = [*ids, likeliest], [-100] * len(ids) + [likeliest]
+    assert 0 < model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss < 0.05
+    try_out(adapted(model, "q_proj"), [Encoded(ids, labels, 0, (), "")], Console(quiet=True))
+
+
+def test_layers_that_are_skipped_at_random_are_tried_again_with_other_draws(batch):
+    config = transformers.OPTConfig(**SIZES | MODELS["OPT"], layerdrop=0.2)
+    for seed in range(8):
+        model = adapted(transformers.OPTForCausalLM(config), "q_proj")
+        torch.manual_seed(seed)
+        try_out(model, rows(batch)[:1], Console(quiet=True))
+
+
 class UnreadLayers(LlamaForCausalLM):
     """Has a layer that is never called, one whose weight is read, and one whose result is thrown away."""
 
@@ -193,6 +270,25 @@ def test_an_adapted_layer_that_does_not_act_is_named(layer, what, batch):
     torch.manual_seed(0)
     model = adapted(UnreadLayers(LlamaConfig(**SIZES)), "q_proj", layer)
     with pytest.raises(AdapterError, match=rf"1 of 4 adapted layers {what} .*: {layer}\."):
+        try_out(model, rows(batch), Console(quiet=True))
+
+
+@pytest.mark.parametrize(("name", "value"), [("q_proj", r"'tower\..*'"), ("wk", r"'tower\..*'"), ("idle", "[idle]")])
+def test_the_refusal_says_what_leaves_the_layers_out(name, value, batch):
+    torch.manual_seed(0)
+    model = UnreadLayers(LlamaConfig(**SIZES))
+    model.tower = nn.ModuleList(nn.ModuleDict({name: nn.Linear(32, 32)}) for _ in range(2 if name != "idle" else 0))
+    options = {"r": 2, "target_modules": ["q_proj", name]}
+    with pytest.raises(AdapterError, match=re.escape(f"adapter.exclude_modules: {value}.")):
+        try_out(add_adapter(copy.deepcopy(model), LoraConfig(**options)), rows(batch), Console(quiet=True))
+    followed = add_adapter(model, LoraConfig(**options, exclude_modules=yaml.safe_load(value)))
+    try_out(followed, rows(batch), Console(quiet=True))
+
+
+def test_a_loss_that_no_adapted_layer_reaches_is_an_error_of_ours(batch):
+    torch.manual_seed(0)
+    model = adapted(UnreadLayers(LlamaConfig(**SIZES)), "lost")
+    with pytest.raises(AdapterError, match=r"1 of 1 adapted layers get no gradient .*: lost\."):
         try_out(model, rows(batch), Console(quiet=True))
 
 
@@ -238,6 +334,25 @@ def test_experts_that_met_no_token_are_a_note_unless_none_of_them_did(used, batc
             try_out(model, rows(batch), Console(quiet=True))
 
 
+class RoutedOnce(nn.Module):
+    def __init__(self, used):
+        super().__init__()
+        self.used, self.shared_experts = used, nn.Linear(32, 32)
+
+    def forward(self, hidden):
+        return self.shared_experts(hidden) if self.used else hidden
+
+
+def test_what_all_experts_share_must_act_in_every_layer(batch):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    for number, layer in enumerate(model.model.layers):
+        layer.mlp = RoutedOnce(number > 0)
+    model = get_peft_model(model, LoraConfig(target_modules=["shared_experts"], r=2))
+    with pytest.raises(AdapterError, match=r"1 of 3 .*: model\.layers\.0\.mlp\.shared_experts\."):
+        try_out(model, rows(batch), Console(quiet=True))
+
+
 def test_gradient_checkpointing_leaves_no_layer_untrained(recipe):
     training = {"gradient_checkpointing": True, "steps": 2, "learning_rate": 0.01}
     adapter = AdapterSection(type="lora", r=2, target_modules=["q_proj", "down_proj"])
@@ -270,3 +385,11 @@ def test_a_router_loss_that_the_model_lacks_is_refused_before_a_folder_is_made(r
     with pytest.raises(RecipeError, match=r"'training.router_aux_loss_coef' is 0.1, and LlamaForCausalLM has no"):
         train(one)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_before_the_option_is_the_same_run_without_it(recipe):
+    one, other = recipe(), recipe(training={"router_aux_loss_coef": 0.1})
+    written = one.model_dump(mode="json")
+    del written["training"]["router_aux_loss_coef"]
+    before = SimpleNamespace(model_dump=lambda **_: written, data=one.data)
+    assert fingerprint(one) == fingerprint(before) != fingerprint(other)

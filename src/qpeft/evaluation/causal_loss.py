@@ -61,7 +61,7 @@ class CausalLoss:
         self._head, self._decoder = self._causal.get_output_embeddings(), self._causal.get_decoder()
         self.way: Literal["head", "tail", "logits"] = "logits"
         self._trains_behind = False
-        if self._head is not None and self._decoder is not self._causal:
+        if self._head is not None:
             with evaluating(model):
                 self._find_way(torch.tensor([[1, 2, 3, 1, 2, 3]], device=model.device))
 
@@ -69,12 +69,13 @@ class CausalLoss:
         """Return the loss of a batch.
 
         Args:
-            model: the one given before, or what wraps it for several processes.
+            model: the one given before, or what wraps it for several processes or GPUs.
             inputs: of its forward pass: `input_ids` (batch, sequence) and others, no labels.
             labels: (batch, sequence), each at its token's own position; -100 where nothing is trained.
         """
         wanted, targets = labels[:, 1:] != IGNORED, labels[:, 1:]
-        if self.way == "logits":
+        # Copies on several GPUs have heads of their own, which nothing here would stand in for.
+        if self.way == "logits" or isinstance(model, nn.DataParallel):
             outputs = model(**inputs, use_cache=False)
             wanted = wanted.to(outputs.logits.device)
             logits, targets = outputs.logits[:, :-1][wanted], targets.to(wanted.device)[wanted]

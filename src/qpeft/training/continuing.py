@@ -15,6 +15,8 @@ from qpeft.training.splits import data_hashes
 
 MAY_DIFFER = {"device.max_circuits", "device.max_shots", "device.max_seconds", "training.report_to"}
 """Limits that a run may have reached, and goes on with higher ones; and what changes no number."""
+ADDED = {"training.router_aux_loss_coef"}
+"""Options that came after the first checkpoints. Left at None they are as if they were not there."""
 
 
 def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -44,7 +46,11 @@ def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 def fingerprint(recipe: Recipe) -> str:
     """The same for runs whose results are the same: of recipe and data, wherever they are written to."""
-    values = {name: value for name, value in _flat(recipe.model_dump(mode="json")).items() if _decides(name)}
+    values = {
+        name: value
+        for name, value in _flat(recipe.model_dump(mode="json")).items()
+        if _decides(name) and not (name in ADDED and value is None)
+    }
     text = json.dumps([values, data_hashes(recipe.data)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 

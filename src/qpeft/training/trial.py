@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ EXAMPLES = 4
 BEFORE, AFTER = 192, 64
 """Tokens of an example on both sides of the first that is trained on: a look costs less than a step."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""Relative, of losses that should be equal; `ROUNDED` for shorter numbers."""
+"""Of losses that should be equal, relative but below one nat, where logits round; `ROUNDED` for shorter numbers."""
 ROUNDED = 5e-3
 
 
@@ -43,8 +44,8 @@ def try_out(
         RecipeError: the loss trained on would not be the model's, or a router loss is asked for and it has none.
         AdapterError: an adapted layer is not called, or nothing trained in it gets a gradient.
     """
-    places = dict.fromkeys(number * len(examples) // EXAMPLES for number in range(EXAMPLES))
-    batches = [_cut(examples[place]) for place in places]
+    # Of fewer examples some come again.
+    batches = [_cut(examples[number * len(examples) // EXAMPLES]) for number in range(EXAMPLES)]
     loss_of = CausalLoss(model)
     layers = _adapted_layers(model)
     with evaluating(model):
@@ -82,10 +83,13 @@ def _loss(model: PeftModel, loss_of: CausalLoss, batch: Mapping[str, Tensor]) ->
 def _require_own_loss(
     model: PeftModel, loss_of: CausalLoss, batch: Mapping[str, Tensor], router_aux_loss_coef: float | None
 ) -> None:
-    ours = _loss(model, loss_of, batch).item()
+    # Both passes draw the same, if they draw at all, as attention by random hashes does.
+    with torch.random.fork_rng():
+        ours = _loss(model, loss_of, batch).item()
     # The base model with the adapter's layers in it: what a method adds to the loss (AdaLoRA does) is not the model's.
     causal, on_device = model.get_base_model(), {name: part.to(model.device) for name, part in batch.items()}
-    own = causal(**on_device, use_cache=False).loss
+    with torch.random.fork_rng():
+        own = causal(**on_device, use_cache=False).loss
     if router_aux_loss_coef is not None:
         moe = hasattr(causal.config.get_text_config(), "output_router_logits")
         outputs = causal(**on_device, use_cache=False, output_router_logits=True) if moe else None
@@ -98,7 +102,7 @@ def _require_own_loss(
         return
     own = own.item()
     tolerance = TOLERANCE.get(next(model.parameters()).dtype, ROUNDED)
-    if not abs(ours - own) <= tolerance * abs(own):
+    if not abs(ours - own) <= tolerance * max(1.0, abs(own)):
         raise RecipeError(
             f"The model's own loss is not the cross-entropy of its next token: {type(causal).__name__} says {own:.6f} "
             f"for the first example, and its logits give {ours:.6f}. qpeft trains on and measures nothing else; train "
@@ -144,12 +148,13 @@ def _require_gradients(
     idle = list(layers)
     try:
         model.train()
-        for batch in batches:
-            with torch.random.fork_rng():  # dropout draws
-                _loss(model, loss_of, batch).backward()
-            idle = [name for name in idle if not _has_gradient(layers[name])]
-            if not idle:
-                return
+        with torch.random.fork_rng():  # dropout draws, and differently for each batch
+            for batch in batches:
+                if (loss := _loss(model, loss_of, batch)).requires_grad:
+                    loss.backward()
+                idle = [name for name in idle if not _has_gradient(layers[name])]
+                if not idle:
+                    return
     finally:
         model.zero_grad(set_to_none=True)
         for module, was_training in modes:
@@ -178,12 +183,22 @@ def _refuse(idle: Sequence[str], layers: Mapping[str, nn.Module], console: Conso
         shown = ", ".join(dead[:3]) + (", ..." if len(dead) > 3 else "")
         raise AdapterError(
             f"{len(dead)} of {len(layers)} adapted layers {what}: {shown}. Leave them out, by "
-            "adapter.target_modules or adapter.exclude_modules."
+            f"adapter.target_modules or adapter.exclude_modules{_pattern(dead, layers.keys() - set(dead))}."
         )
+
+
+def _pattern(dead: Sequence[str], others: Iterable[str]) -> str:
+    """A value of PEFT's `exclude_modules` that fits these and no others, as ": value"; empty if none is simple."""
+    folder = posixpath.commonpath(name.rpartition(".")[0].replace(".", "/") for name in dead).replace("/", ".")
+    # An image or audio tower has layers of the same names as the decoder, so that only its own name tells them apart.
+    if len(dead) > 1 and folder and not any(name.startswith(f"{folder}.") for name in others):
+        return rf": '{folder}\..*'"
+    names = {name.rpartition(".")[2] for name in dead}
+    return f": [{', '.join(sorted(names))}]" if names.isdisjoint(name.rpartition(".")[2] for name in others) else ""
 
 
 def _family(name: str) -> str:
     """What the experts of one layer share, "layers.0.experts.*.up_proj"; for all others their own name."""
     if not re.search("expert|moe", name, re.IGNORECASE):
         return name
-    return re.sub(r"\.\d+(?!.*\.\d)", ".*", name)
+    return re.sub(r"((?:expert|moe).*)\.\d+", r"\1.*", name, flags=re.IGNORECASE)
