@@ -83,8 +83,9 @@ def _make_batch(
     """Its number, and at which position of it each of these circuits stands."""
     circuits, known = [request.circuits[one] for one in hashes], {}
     if marked:
-        # Of what is asked alone: whoever plans the same again, in this run or another, sends the very same job.
-        identity = hash_batch(hashes, request.shots, request.device, request.options)
+        # Of what is asked alone: whoever plans the same again, in this run or another or at another address of the
+        # cloud, which is an option, sends the very same job.
+        identity = hash_batch(hashes, request.shots, request.device, options="")
         known = markers.draw_markers(identity, len(hashes), max(circuit.num_qubits for circuit in circuits))
     sent = markers.with_markers(circuits, known)
     all_hashes = [hash_circuit(circuit) for circuit in sent] if known else hashes
