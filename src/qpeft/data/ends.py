@@ -113,6 +113,7 @@ def _template_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
         try:
             turns = template.find_turns(example, template.render(example))
         except DataError:
+            # One that refuses all of them refuses the user's dialogues as well, where that is an error with a source.
             continue
         return turns[0].ending, turns[-1].ending
     return "", ""
