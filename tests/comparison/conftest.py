@@ -57,10 +57,10 @@ def finished(study_values, tmp_path_factory):
 @pytest.fixture(scope="session")
 def report(finished):
     """The folder of a finished study with its report."""
-    from qpeft.comparison import found_in
+    from qpeft.comparison import load_results
     from qpeft.comparison.report import write_report
 
-    write_report(*found_in(finished[0]))
+    write_report(*load_results(finished[0]))
     return finished[0]
 
 

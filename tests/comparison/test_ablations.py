@@ -8,7 +8,7 @@ from peft import get_peft_model
 
 from qpeft import QthaConfig
 from qpeft.adapters.qtha.middle import AbstractMiddle
-from qpeft.comparison.ablations import permuted, replaced_by_mean
+from qpeft.comparison.trial_work import permuted, replaced_by_mean
 from qpeft.data import encode_all, load_examples
 from qpeft.errors import StudyError
 from qpeft.evaluation import held_out_loss

@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from qpeft.comparison import compare, found_in
+from qpeft.comparison import compare, load_results
 from qpeft.comparison.figures import curves, pictures, rates_picture
-from qpeft.comparison.jobs import Job, run_all
-from qpeft.comparison.ledger import Ledger
-from qpeft.comparison.plan import plan_trials, read_inputs
 from qpeft.comparison.records import from_record, to_record
 from qpeft.comparison.report import write_report
 from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, verdict
-from qpeft.comparison.selection import choose
 from qpeft.comparison.statistics import Difference
 from qpeft.comparison.study import parse_study
-from qpeft.comparison.work import WORK
+from qpeft.comparison.study_log import StudyLog
+from qpeft.comparison.trial_jobs import Job, run_all
+from qpeft.comparison.trial_work import WORK
+from qpeft.comparison.trials import choose, plan_trials, read_inputs
 from qpeft.data import hold_out, load_examples
 from qpeft.errors import StudyError
 from qpeft.evaluation import held_out_loss
@@ -37,7 +36,7 @@ def copied(finished, study_values, tmp_path):
 
 
 def trials_of(folder):
-    ledger = Ledger.read(folder)
+    ledger = StudyLog.read(folder)
     return plan_trials(ledger.study, ledger.inputs)
 
 
@@ -86,7 +85,7 @@ def test_running_again_runs_nothing_and_reads_the_test_no_more(copied, monkeypat
     folder, study = copied
     monkeypatch.setattr(Job, "run", lambda self: pytest.fail(self.title))
     results = compare(study(), processes=None)
-    again, ledger = found_in(folder)
+    again, ledger = load_results(folder)
     assert [one.loss for one in again.measured] == [one.loss for one in results.measured]
     assert len(ledger.values["test_readings"]) == 1
 
@@ -99,7 +98,7 @@ def test_another_seed_is_run_beside_what_is_there_and_written_down(copied, monke
     results = compare(study(seeds=[0, 1, 2]), processes=None)
     assert done.count("train") == 4
     assert len(results.of("LoRA").loss.per_seed) == 3
-    values = Ledger.read(folder).values
+    values = StudyLog.read(folder).values
     assert values["amendments"][0]["changed"] == ["seeds"]
     assert values["amendments"][0]["test_readings_before"] == 1
     assert len(values["test_readings"]) == 2
@@ -114,13 +113,13 @@ def test_what_was_fixed_stays(copied, changes):
 
 def test_edited_data_are_noticed(copied, tmp_path, test_file):
     folder, study = copied
-    stored = Ledger.read(folder).values
+    stored = StudyLog.read(folder).values
     stored["inputs"]["hashes"][str(test_file)] = "0" * 64
     (folder / "study.json").write_text(json.dumps(stored))
     with pytest.raises(StudyError, match=r"test\.jsonl has another"):
         compare(study(), processes=None)
     with pytest.raises(StudyError, match=r"test\.jsonl has another"):
-        found_in(folder)
+        load_results(folder)
 
 
 def test_a_run_on_other_batches_is_noticed(copied):
@@ -147,7 +146,7 @@ def test_seeds_that_choose_nothing_are_trained_at_the_chosen_rate_alone(copied):
         assert choice.rate == min(choice.losses, key=lambda rate: choice.losses[rate])
     assert [one.nats.shape for one in results.measured] == [(2, 12), (2, 12)]
     assert results.gaps == ()
-    again, ledger = found_in(folder)
+    again, ledger = load_results(folder)
     assert again.choices == results.choices
     assert "1 of the 2 seeds" in write_report(again, ledger).read_text()
 
@@ -155,7 +154,7 @@ def test_seeds_that_choose_nothing_are_trained_at_the_chosen_rate_alone(copied):
 def test_contrasts_are_compared_directly_and_all_comparisons_corrected_together(copied, study_values):
     folder, study = copied
     methods = study_values(folder)["methods"]
-    before = found_in(folder)[0].of("QTHA").against
+    before = load_results(folder)[0].of("QTHA").against
     # Of equal configuration, so that it finds LoRA's runs and the difference is known.
     changed = study(methods=methods | {"Twin": methods["LoRA"]}, contrasts=[("QTHA", "Twin")])
     results = compare(changed, processes=None)
@@ -166,7 +165,7 @@ def test_contrasts_are_compared_directly_and_all_comparisons_corrected_together(
     # Of three comparisons two are alike and one is certain to be none: Holm takes the smallest p three times.
     assert before.p == before.loss.p
     assert contrast.against.p == pytest.approx(min(1, 3 * before.loss.p))
-    stored, ledger = found_in(folder)
+    stored, ledger = load_results(folder)
     assert stored.contrasts == results.contrasts
     page = write_report(stored, ledger).read_text(encoding="utf-8")
     assert "<td" in page.split("QTHA minus Twin")[1][:200]
@@ -225,7 +224,7 @@ def test_a_study_in_which_everything_breaks_has_a_report_of_gaps(study_values, t
     for name in WORK:
         monkeypatch.setitem(WORK, name, breaks)
     compare(parse_study(study_values(tmp_path / "study"), source="test"), processes=None)
-    results, ledger = found_in(tmp_path / "study")
+    results, ledger = load_results(tmp_path / "study")
     write_report(results, ledger)
     report = (tmp_path / "study" / "report.md").read_text()
     assert "Nothing can be compared" in report

@@ -7,11 +7,11 @@ import pytest
 
 from qpeft.circuits import ansatz
 from qpeft.circuits.circuit import Input, Weight
-from qpeft.comparison import canvas
+from qpeft.comparison import svg
 from qpeft.comparison.circuit_figures import circuits_of
+from qpeft.comparison.circuit_health import health_sentences
 from qpeft.comparison.drawing import angle_name, columns
 from qpeft.comparison.figures import curves, differences, frontier, short
-from qpeft.comparison.health import health_sentences
 
 CIRCUITS = ["ring_crz", "ring_cz", "ring_cnot"]
 
@@ -28,45 +28,45 @@ def contrast(first, second):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("colours", [canvas.LIGHT, canvas.DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("colours", [svg.LIGHT, svg.DARK], ids=["light", "dark"])
 def test_text_can_be_read_and_lines_can_be_seen(colours):
     for name in ("ink", "soft", "accent", "good", "bad"):
         assert contrast(colours[name], colours["paper"]) >= 4.5, name
         assert contrast(colours[name], colours["tint"]) >= 4.5, name
-    for number in range(canvas.NUM_SERIES):  # labels are in these colours too
+    for number in range(svg.NUM_SERIES):  # labels are in these colours too
         assert contrast(colours[f"s{number}"], colours["paper"]) >= 4.5, number
     for name in ("input", "weight", "fixed"):
         assert contrast(colours["ink"], colours[name]) >= 4.5, name
 
 
 def test_both_pages_have_the_same_colours():
-    assert canvas.LIGHT.keys() == canvas.DARK.keys()
+    assert svg.LIGHT.keys() == svg.DARK.keys()
 
 
 def test_methods_differ_by_more_than_colour():
-    looks = [canvas.style(number) for number in range(8)]
+    looks = [svg.style(number) for number in range(8)]
     assert len({look["marker"] for look in looks}) == 8
-    assert len({tuple(canvas.style(number).values()) for number in range(32)}) == 32
+    assert len({tuple(svg.style(number).values()) for number in range(32)}) == 32
 
 
 @pytest.mark.parametrize("places", [[0.5, 0.5, 0.5], [0.0, 0.01, 0.9], [0.99, 0.98], [0.3, 0.1, 0.2] * 4])
 def test_labels_do_not_overlap_and_keep_their_order(places):
     tall = [0.08 * (1 + number % 2) for number in range(len(places))]
-    found = canvas.spread(places, tall)
+    found = svg.spread(places, tall)
     order = sorted(range(len(places)), key=places.__getitem__)
     for low, high in pairwise(order):
         assert found[high] - found[low] >= (tall[low] + tall[high]) / 2 - 1e-9
 
 
 def test_labels_with_room_stay_where_they_belong():
-    assert canvas.spread([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]
+    assert svg.spread([0.2, 0.8], [0.1, 0.1]) == [0.2, 0.8]
 
 
 def test_a_drawing_has_the_page_s_colours_and_text_and_ids_of_its_own(finished):
     drawn, other = differences(finished[1]), curves(finished[1])
     colours = re.findall(r"(?:fill|stroke): (#\w{6})", drawn.svg)
-    assert canvas.LIGHT["ink"] in colours
-    assert set(colours) <= set(canvas.LIGHT.values())
+    assert svg.LIGHT["ink"] in colours
+    assert set(colours) <= set(svg.LIGHT.values())
     assert ">QTHA</text>" in drawn.svg
     ids, others = (re.findall(r' id="([^"]+)"', one.svg) for one in (drawn, other))
     assert len({*ids, *others}) == len(ids) + len(others)
@@ -77,7 +77,7 @@ def test_a_drawing_has_the_page_s_colours_and_text_and_ids_of_its_own(finished):
 
 def test_equal_colours_of_the_light_page_are_equal_on_the_dark_one():
     """The style sheet knows the colours of a drawing by their light value alone."""
-    assert len(set(canvas.LIGHT.values())) == len(set(zip(canvas.LIGHT.values(), canvas.DARK.values(), strict=True)))
+    assert len(set(svg.LIGHT.values())) == len(set(zip(svg.LIGHT.values(), svg.DARK.values(), strict=True)))
 
 
 def test_one_seed_has_no_band(finished):

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qpeft.comparison import compare, found_in, words
+from qpeft.comparison import compare, load_results, summary_text
 from qpeft.comparison.graded import graded, metrics_by_title, overall, with_comparisons
-from qpeft.comparison.plan import plan_trials, read_inputs
 from qpeft.comparison.records import read_records, to_record
 from qpeft.comparison.report import write_report
 from qpeft.comparison.study import parse_study
+from qpeft.comparison.trials import plan_trials, read_inputs
 from qpeft.errors import TaskError
 
 
@@ -114,10 +114,10 @@ def test_a_study_of_gsm8k_reports_both_grades_of_all_methods(gsm8k_study, monkey
     assert results.of("QTHA").exact_match == 2 / 5
     assert results.of("QTHA").against.answers == pytest.approx(-1 / 5)
     assert results.of("QTHA").against.answers_p == 1
-    assert "It answers 40.0% right (strict), -20.0 points against LoRA" in words.sentences(results)[0]
+    assert "It answers 40.0% right (strict), -20.0 points against LoRA" in summary_text.sentences(results)[0]
 
     folder = Path(results.study.output.folder)
-    page = write_report(*found_in(folder)).read_text(encoding="utf-8")
+    page = write_report(*load_results(folder)).read_text(encoding="utf-8")
     assert '<h2 id="graded">Answers</h2>' in page
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "| without an adapter | strict | 20.0 |  |  |" in text
@@ -145,7 +145,7 @@ def test_runs_of_studies_without_a_task_are_found_where_they_were_before_there_w
 
     study = gsm8k_study(items=4)
     inputs = read_inputs(study)
-    monkeypatch.setattr("qpeft.comparison.plan._digest", digest)
+    monkeypatch.setattr("qpeft.comparison.trials._digest", digest)
     plan_trials(study, inputs)
     assert contents[0]["recipe"]["evaluation"] == {
         "before": False,

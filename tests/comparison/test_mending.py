@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from qpeft.comparison import compare
-from qpeft.comparison.jobs import Job
-from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.study import parse_study
-from qpeft.comparison.work import WORK
+from qpeft.comparison.study_log import StudyLog
+from qpeft.comparison.trial_jobs import Job
+from qpeft.comparison.trial_work import WORK
 from qpeft.errors import DataError, ModelError, StudyError
 
 SHORT = {"learning_rates": [0.01], "seeds": [0], "ablate": []}
@@ -66,7 +66,7 @@ def unjudged(make, tmp_path, monkeypatch):
 
 
 def ledger(folder):
-    return Ledger.read(folder).values
+    return StudyLog.read(folder).values
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from qpeft.comparison import found_in
-from qpeft.comparison.ledger import Ledger
-from qpeft.comparison.places import without_places
-from qpeft.comparison.records import from_record, read_records, to_record
+from qpeft.comparison import load_results
+from qpeft.comparison.records import from_record, read_records, redact_paths, to_record
 from qpeft.comparison.report import write_page, write_report
 from qpeft.comparison.statistics import paired_difference
+from qpeft.comparison.study_log import StudyLog
 from qpeft.errors import OutputError
 
 
@@ -74,7 +73,7 @@ def test_another_file_is_refused(tmp_path, content):
 
 
 def test_no_file_of_a_report_names_a_place_on_this_machine(report, tmp_path, test_file):
-    results, ledger = found_in(report)  # its model, data and folder are all given by absolute paths
+    results, ledger = load_results(report)  # its model, data and folder are all given by absolute paths
     gap = f"QTHA, judged: its process ended with signal 9; see {tmp_path / 'trained.log'}"
     object.__setattr__(results, "gaps", (gap,))
     object.__setattr__(results, "missing", {"QTHA": gap})
@@ -83,7 +82,7 @@ def test_no_file_of_a_report_names_a_place_on_this_machine(report, tmp_path, tes
     }
     folder = tmp_path / "again"
     folder.mkdir()
-    write_report(results, Ledger(folder, values))
+    write_report(results, StudyLog(folder, values))
     for file in folder.iterdir():
         text = file.read_text(encoding="utf-8")
         assert tmp_path.anchor + tmp_path.parts[1] + "/" not in text, file.name
@@ -109,8 +108,8 @@ def test_no_file_of_a_report_names_a_place_on_this_machine(report, tmp_path, tes
     ],
 )
 def test_of_a_path_the_last_part_stays(text, expected):
-    assert without_places({"key": [text]}) == {"key": [expected]}
+    assert redact_paths({"key": [text]}) == {"key": [expected]}
 
 
 def test_files_of_one_name_stay_apart():
-    assert without_places({"/a/b/x": 1, "/a/c/x": 2}) == {"x": 1, "x'": 2}
+    assert redact_paths({"/a/b/x": 1, "/a/c/x": 2}) == {"x": 1, "x'": 2}

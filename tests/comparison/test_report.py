@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from qpeft.comparison import found_in, words
-from qpeft.comparison.ledger import Ledger
+from qpeft.comparison import load_results, summary_text
 from qpeft.comparison.report import write_report
 from qpeft.comparison.results import BETTER
+from qpeft.comparison.study_log import StudyLog
 
 VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -99,12 +99,12 @@ def test_both_forms_say_the_same(report, page):
 
 def test_text_of_the_data_cannot_become_part_of_the_page(finished, tmp_path):
     bad = "<script>alert(1)</script> & 'more' \" $5 (#1) $6 计"
-    results, ledger = found_in(finished[0])
+    results, ledger = load_results(finished[0])
     answers = ({"question": bad, "expected": bad, "text": bad, "right": True},)
     measured = tuple(replace(one, method=one.method + bad, samples=answers) for one in results.measured)
     results = replace(results, measured=measured, base_samples=answers, gaps=(bad,), missing={"QTHA": bad})
     object.__setattr__(results.study, "name", bad)
-    place = write_report(results, Ledger(tmp_path, ledger.values))
+    place = write_report(results, StudyLog(tmp_path, ledger.values))
     page = Page(place.read_text(encoding="utf-8"))
     assert "script" not in [tag for tag, _ in page.tags]
     assert page.text.count("alert(1)") > 10
@@ -112,12 +112,12 @@ def test_text_of_the_data_cannot_become_part_of_the_page(finished, tmp_path):
 
 
 def test_what_cannot_be_claimed_is_said(finished):
-    results, ledger = found_in(finished[0])
+    results, ledger = load_results(finished[0])
     study, values = results.study, ledger.values
 
     def said(**changes):
         object.__setattr__(results, "study", study.model_copy(update=changes))
-        return " ".join(words.limits(results, values))
+        return " ".join(summary_text.limits(results, values))
 
     assert "edge of its grid" in said()
     assert "A single learning rate" not in said()
@@ -141,10 +141,10 @@ def shown(finished, tmp_path):
     """A function: the page and the Markdown of the finished study, with parts of its results changed by keyword."""
 
     def show(*, seeds=None, **changes):
-        results, ledger = found_in(finished[0])
+        results, ledger = load_results(finished[0])
         if seeds is not None:
             object.__setattr__(results, "study", results.study.model_copy(update={"seeds": seeds}))
-        place = write_report(replace(results, **changes), Ledger(tmp_path, ledger.values))
+        place = write_report(replace(results, **changes), StudyLog(tmp_path, ledger.values))
         return Page(place.read_text(encoding="utf-8")).text, (tmp_path / "report.md").read_text(encoding="utf-8")
 
     return show
@@ -197,10 +197,10 @@ def test_the_health_of_every_layer_is_told(finished, shown):
 
 
 def test_health_is_that_of_the_runs(finished):
-    from qpeft.comparison.plan import plan_trials
+    from qpeft.comparison.trials import plan_trials
     from qpeft.runs import read_record
 
-    ledger = Ledger.read(finished[0])
+    ledger = StudyLog.read(finished[0])
     rate = next(choice.rate for choice in finished[1].choices if choice.method == "QTHA")
     trials = plan_trials(ledger.study, ledger.inputs)
     run = next(one.run for one in trials if (one.method, one.rate, one.seed) == ("QTHA", rate, 1))
@@ -245,10 +245,10 @@ def test_findings_name_each_method_once_the_best_first(finished):
     against = replace(results.of("QTHA").against, verdict=BETTER)
     better = replace(results.of("QTHA"), method="A, small", against=against)
     both = replace(results, measured=(*results.measured, better), missing={"B": "it broke"})
-    found = words.findings(both)
+    found = summary_text.findings(both)
     assert [(found[0].verdict, found[0].methods), (found[-1].verdict, found[-1].methods)] == [
         (BETTER, ("A, small",)),
-        (words.MISSING, ("B",)),
+        (summary_text.MISSING, ("B",)),
     ]
     assert sorted(method for finding in found for method in finding.methods) == ["A, small", "B", "QTHA"]
-    assert words.headline(both).startswith("A, small: better than LoRA; ")
+    assert summary_text.headline(both).startswith("A, small: better than LoRA; ")

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qpeft.comparison.schema import study_schema
-from qpeft.comparison.study import load_study, parse_study
+from qpeft.comparison.study import load_study, parse_study, study_schema
 from qpeft.errors import AdapterError, RecipeError, StudyError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.yaml"))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
-from qpeft.comparison.canvas import LIGHT, TEXT, Picture, dress, new_figure, picture, style
+from qpeft.comparison.circuit_health import ends, health_sentences, ranges
 from qpeft.comparison.drawing import columns, draw
-from qpeft.comparison.health import ends, health_sentences, ranges
 from qpeft.comparison.results import Measured, Results
 from qpeft.comparison.study import Study
+from qpeft.comparison.svg import LIGHT, TEXT, Picture, dress, new_figure, picture, style
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -9,13 +9,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from qpeft.comparison.jobs import Job, run_all
-from qpeft.comparison.judging import require_judgeable
-from qpeft.comparison.ledger import Ledger
-from qpeft.comparison.plan import Inputs, Trial, measure_job, plan_others, plan_trials, read_inputs
+from qpeft.comparison.holdout import require_judgeable
 from qpeft.comparison.results import Results, gather
-from qpeft.comparison.selection import Choice, choose, chosen, loss_of
 from qpeft.comparison.study import Study
+from qpeft.comparison.study_log import StudyLog
+from qpeft.comparison.trial_jobs import Job, run_all
+from qpeft.comparison.trials import (
+    Choice,
+    Inputs,
+    Trial,
+    choose,
+    chosen,
+    loss_of,
+    measure_job,
+    plan_others,
+    plan_trials,
+    read_inputs,
+)
 from qpeft.evaluation import find_task
 from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
@@ -43,7 +53,7 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
             find_task(task).require_packages()  # not after hours of training
         inputs = read_inputs(study)
         tuning = plan_trials(study, inputs)
-        ledger = Ledger.begin(study, inputs)
+        ledger = StudyLog.begin(study, inputs)
         choices, trials = choose(study, inputs)
         if any(
             job.result() is None for job in [*(one.job for one in trials), *_judging(study, inputs, choices, trials)]
@@ -61,12 +71,12 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
         return gather(study, trials, choices, inputs)
 
 
-def found_in(folder: Path) -> tuple[Results, Ledger]:
+def load_results(folder: Path) -> tuple[Results, StudyLog]:
     """What the study in a folder has found so far; nothing is run, and no data are read.
 
     Raises: OutputError if there is none; StudyError if data files that are still there are not those it was made with.
     """
-    ledger = Ledger.read(folder)
+    ledger = StudyLog.read(folder)
     study, inputs = ledger.study, ledger.inputs
     ledger.require_data(study)
     choices, trials = choose(study, inputs)
@@ -79,7 +89,7 @@ def _judging(study: Study, inputs: Inputs, choices: Sequence[Choice], trials: Se
 
 
 def _judge(
-    trials: Sequence[Trial], choices: Sequence[Choice], ledger: Ledger, processes: int | None, console: Console
+    trials: Sequence[Trial], choices: Sequence[Choice], ledger: StudyLog, processes: int | None, console: Console
 ) -> None:
     """Measure the chosen runs, and the base model, on what they are judged by."""
     study = ledger.study

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qpeft.circuits import Circuit
 from qpeft.circuits.circuit import Angle, Input, Operation, Weight
-from qpeft.comparison.canvas import LIGHT
+from qpeft.comparison.svg import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qpeft.comparison.canvas import (
+from qpeft.comparison.results import Measured, Results
+from qpeft.comparison.statistics import Array
+from qpeft.comparison.summary_text import signed
+from qpeft.comparison.svg import (
     LIGHT,
     TEXT,
     Picture,
@@ -20,9 +23,6 @@ from qpeft.comparison.canvas import (
     style,
     wrapped,
 )
-from qpeft.comparison.results import Measured, Results
-from qpeft.comparison.statistics import Array
-from qpeft.comparison.words import signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from qpeft.comparison.graded import Graded
-from qpeft.comparison.ledger import Ledger
-from qpeft.comparison.places import without_places
 from qpeft.comparison.results import Against, Contrast, Measured, Results
-from qpeft.comparison.selection import Choice
 from qpeft.comparison.statistics import Difference
 from qpeft.comparison.study import Study
+from qpeft.comparison.study_log import StudyLog
+from qpeft.comparison.trials import Choice
 from qpeft.errors import OutputError, QpeftError
 from qpeft.training.config import parse
+
+FOLDERS = re.compile(r"""(?:file://|(?<![\w./\\})]))(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\'"<>|:,;]+[\\/])+""")
+"""Of an absolute path inside a text, all but the last part; addresses of the web and relative paths do not match."""
+
+
+def redact_paths(value: Any) -> Any:
+    """The same value with absolute paths, in texts and in keys, cut to their last part."""
+    if isinstance(value, str):
+        return _without_folders(value)
+    if isinstance(value, Mapping):
+        found: dict[str, Any] = {}
+        for key, inner in value.items():
+            name = _without_folders(key)
+            while name in found:  # files of one name in two folders stay two
+                name += "'"
+            found[name] = redact_paths(inner)
+        return found
+    if isinstance(value, list | tuple):
+        return [redact_paths(inner) for inner in value]
+    return value
+
+
+def _without_folders(text: str) -> str:
+    path = PureWindowsPath(text) if "\\" in text else PurePosixPath(text)
+    if path.is_absolute() and len(path.parts) > 2 and "\n" not in text and len(text) < 300 and ": " not in text:
+        return path.name
+    return FOLDERS.sub("", text)
+
 
 FORMAT = 1
 
 
-def to_record(results: Results, ledger: Ledger) -> dict[str, Any]:
+def to_record(results: Results, ledger: StudyLog) -> dict[str, Any]:
     """Everything that a report is made of, and the figures of single items that its statistics are made of.
 
     Nothing in it names a place on this machine.
@@ -36,10 +64,10 @@ def to_record(results: Results, ledger: Ledger) -> dict[str, Any]:
         "measured": [_measured_values(one) for one in results.measured],
     }
     record: dict[str, Any] = json.loads(json.dumps(found))
-    return record | {name: without_places(record[name]) for name in ("study", "ledger", "choices", "gaps", "missing")}
+    return record | {name: redact_paths(record[name]) for name in ("study", "ledger", "choices", "gaps", "missing")}
 
 
-def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Ledger]:
+def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, StudyLog]:
     """What `to_record` was given; the study's folder is the one given here."""
     study = parse(Study, record["study"] | {"output": {"folder": str(folder)}}, source="records")
     results = Results(
@@ -56,10 +84,10 @@ def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Ledge
         record["base_metrics"],
         tuple(_contrast(values) for values in record.get("contrasts", ())),  # records from before there were any
     )
-    return results, Ledger(folder, _ledger_values(record["ledger"]) | {"study": record["study"]})
+    return results, StudyLog(folder, _ledger_values(record["ledger"]) | {"study": record["study"]})
 
 
-def read_records(path: Path) -> tuple[Results, Ledger]:
+def read_records(path: Path) -> tuple[Results, StudyLog]:
     """The results in a file. Raises: OutputError if it holds none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

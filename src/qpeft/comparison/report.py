@@ -11,20 +11,20 @@ from typing import Any
 
 import yaml
 
-from qpeft.comparison import tables, words
-from qpeft.comparison.canvas import DARK, LIGHT
+from qpeft.comparison import summary_text, tables
 from qpeft.comparison.circuit_figures import circuit_pictures
+from qpeft.comparison.circuit_health import health_sentences
 from qpeft.comparison.figures import differences, pictures, rates_picture
-from qpeft.comparison.health import health_sentences
-from qpeft.comparison.ledger import Ledger
 from qpeft.comparison.records import from_record, to_record
 from qpeft.comparison.results import Results
+from qpeft.comparison.study_log import StudyLog
+from qpeft.comparison.svg import DARK, LIGHT
 from qpeft.runs import make_folder, write_atomically
 
 HTML, MARKDOWN, RECORDS = "report.html", "report.md", "results.json"
 
 
-def write_report(results: Results, ledger: Ledger, html: Path | None = None) -> Path:
+def write_report(results: Results, ledger: StudyLog, html: Path | None = None) -> Path:
     """Write report.html, report.md and results.json into the study's folder; the place of the first.
 
     Args:
@@ -36,13 +36,13 @@ def write_report(results: Results, ledger: Ledger, html: Path | None = None) -> 
     """
     record = to_record(results, ledger)
     # From what the records hold, so that nothing stands in the report that they do not.
-    results, told = from_record(record, ledger.folder)
+    results, redacted = from_record(record, ledger.folder)
     write_atomically(ledger.folder / RECORDS, json.dumps(record, ensure_ascii=False) + "\n")
-    write_atomically(ledger.folder / MARKDOWN, _render("report.md.j2", _context(results, told.values)))
-    return write_page(results, told, html or ledger.folder / HTML)
+    write_atomically(ledger.folder / MARKDOWN, _render("report.md.j2", _context(results, redacted.values)))
+    return write_page(results, redacted, html or ledger.folder / HTML)
 
 
-def write_page(results: Results, ledger: Ledger, html: Path) -> Path:
+def write_page(results: Results, ledger: StudyLog, html: Path) -> Path:
     """Write the HTML file alone, of results that come from records; its place. Raises: OutputError."""
     drawn = {
         "first_picture": differences(results),
@@ -62,16 +62,16 @@ def _context(results: Results, values: Mapping[str, Any]) -> dict[str, Any]:
     study = results.study
     return {
         "study": study,
-        "facts": words.facts(results, values),
-        "findings": words.findings(results),
-        "caution": words.caution(results),
-        "headline": words.headline(results),
-        "lead": words.lead(results),
-        "sentences": words.sentences(results),
+        "facts": summary_text.facts(results, values),
+        "findings": summary_text.findings(results),
+        "caution": summary_text.caution(results),
+        "headline": summary_text.headline(results),
+        "lead": summary_text.lead(results),
+        "sentences": summary_text.sentences(results),
         "ablations": tables.ablations(results),
-        "limits": words.limits(results, values),
+        "limits": summary_text.limits(results, values),
         "gaps": results.gaps,
-        "gaps_by_reason": words.grouped(results.gaps),
+        "gaps_by_reason": summary_text.grouped(results.gaps),
         "judged_by": study.test or "the held-out tenth of the training file",
         "num_items": f"{results.num_items:,}",
         "num_tokens": f"{results.num_tokens:,}",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qpeft.comparison import words
-from qpeft.comparison.health import MEASURES, ends, ranges, warned_of
+from qpeft.comparison import summary_text
+from qpeft.comparison.circuit_health import MEASURES, ends, ranges, warned_of
 from qpeft.comparison.results import Measured, Results
 from qpeft.comparison.statistics import Difference
 
@@ -30,7 +30,9 @@ def losses(results: Results) -> Table:
         "seeds where worse", "could be seen", *(["right answers"] if has_answers else []),
     )  # fmt: skip
     rows = {one.method: _loss_row(one, reference)[: len(columns)] for one in results.measured}
-    gaps = {method: (method, words.MISSING, f"no result: {reason}") for method, reason in results.missing.items()}
+    gaps = {
+        method: (method, summary_text.MISSING, f"no result: {reason}") for method, reason in results.missing.items()
+    }
     ordered = tuple((rows | gaps)[method] for method in results.study.methods if method in rows | gaps)
     return Table("Loss of every method and its difference from the reference", columns, ordered)
 
@@ -41,12 +43,12 @@ def _loss_row(one: Measured, reference: Measured | None) -> tuple[str, ...]:
     answers = "" if one.exact_match is None else f"{one.exact_match:.1%}"
     start = (one.method, _verdict(one, reference), f"{one.parameters:,}{share}")
     if against is None:
-        return (*start, words.interval(one.loss), "", "", "", "", answers)
+        return (*start, summary_text.interval(one.loss), "", "", "", "", answers)
     return (
         *start,
-        words.interval(one.loss),
-        words.signed(against.loss),
-        words.p_value(against.p),
+        summary_text.interval(one.loss),
+        summary_text.signed(against.loss),
+        summary_text.p_value(against.p),
         f"{against.worse_seeds} of {len(against.loss.per_seed)}",
         f"{against.loss.detectable:.4f}",
         answers,
@@ -59,8 +61,8 @@ def contrasts(results: Results) -> Table:
         (
             f"{one.method} minus {one.other}",
             one.against.verdict,
-            words.signed(one.against.loss),
-            words.p_value(one.against.p),
+            summary_text.signed(one.against.loss),
+            summary_text.p_value(one.against.p),
             f"{one.against.worse_seeds} of {len(one.against.loss.per_seed)}",
             f"{one.against.loss.detectable:.4f}",
         )
@@ -97,8 +99,8 @@ def _answer_rows(one: Measured) -> list[tuple[str, ...]]:
             one.method,
             metric.title,
             _percent(metric.value),
-            "reference" if metric.against is None else words.signed(metric.against.times(100), 1),
-            "" if metric.p is None else words.p_value(metric.p),
+            "reference" if metric.against is None else summary_text.signed(metric.against.times(100), 1),
+            "" if metric.p is None else summary_text.p_value(metric.p),
         )
         for metric in one.graded
     ]
@@ -107,7 +109,7 @@ def _answer_rows(one: Measured) -> list[tuple[str, ...]]:
 def _percent(value: Difference) -> str:
     """Where all answers are alike, nothing varies that an interval could come from."""
     alike = value.low == value.high
-    return f"{100 * value.estimate:.1f}, all alike" if alike else words.interval(value.times(100), 1)
+    return f"{100 * value.estimate:.1f}, all alike" if alike else summary_text.interval(value.times(100), 1)
 
 
 def costs(results: Results) -> Table:
@@ -132,7 +134,7 @@ def _cost_row(one: Measured, base_neutral: float | None) -> tuple[str, ...]:
 def ablations(results: Results) -> Table:
     """What spoiling the output of the middle does to methods that were asked about it."""
     rows = tuple(
-        (one.method, name, words.effect(loss), words.signed(loss))
+        (one.method, name, summary_text.effect(loss), summary_text.signed(loss))
         for one in results.measured
         for name, loss in one.ablations.items()
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qpeft.data.describe import kind, listed, quote
 from qpeft.data.example import ROLES, Message
 from qpeft.data.fields import message, optional_text
-from qpeft.data.rows import Row
+from qpeft.data.rows import Row, kind, listed, quote
 from qpeft.errors import DataError
 
 COLUMNS = ("messages", "conversations")

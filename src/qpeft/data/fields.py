@@ -1,14 +1,14 @@
-"""Fields of a row as text, and texts as messages; everything else is refused with its place."""
+"""Fields of a row as text, alone or in a template, and texts as messages; anything else is refused with its place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from math import isfinite
+from string import Formatter
 
-from qpeft.data.describe import MAX_CHARACTERS, kind, listed
 from qpeft.data.example import Message
-from qpeft.data.rows import Row
+from qpeft.data.rows import MAX_CHARACTERS, Row, kind, listed
 from qpeft.errors import DataError
 
 
@@ -73,3 +73,57 @@ def likeness(name: str, keys: Iterable[object]) -> float:
     """How like `name` the most similar key is, in [0, 1]."""
     texts = [str(key)[:MAX_CHARACTERS].lower() for key in keys]
     return max((SequenceMatcher(None, name, text).ratio() for text in texts), default=0.0)
+
+
+class PairTemplate:
+    """A user's message and an answer out of a row.
+
+    Args:
+        prompt: the user's message; columns in braces, doubled braces stand for themselves.
+        response: the answer, likewise.
+
+    Raises: DataError for a template without columns or with malformed braces.
+    """
+
+    def __init__(self, prompt: str, response: str) -> None:
+        self._user, self._assistant = Template("prompt", prompt), Template("response", response)
+        self.columns = tuple(dict.fromkeys((*self._user.columns, *self._assistant.columns)))
+
+    def messages(self, row: Row) -> list[Message]:
+        """The filled templates. Raises: DataError if a column is not there or a message is blank."""
+        question, answer = self._user.fill(row), self._assistant.fill(row)
+        return [message("user", question, "prompt", row), message("assistant", answer, "response", row)]
+
+
+class Template:
+    """Text with column names in braces. `option` is its name in errors.
+
+    Raises: DataError for a template without columns or with malformed braces.
+    """
+
+    def __init__(self, option: str, text: str) -> None:
+        try:
+            parts = list(Formatter().parse(text))
+        except ValueError as error:
+            raise DataError(f"The {option} template {text!r} is malformed: {error}.") from error
+        if any(name == "" or spec or conversion for _, name, spec, conversion in parts):
+            raise DataError(f"The {option} template {text!r} may have plain column names in its braces, nothing else.")
+        self.columns = tuple(name for _, name, _, _ in parts if name is not None)
+        if not self.columns:
+            raise DataError(
+                f"The {option} template {text!r} names no column; write it in braces, such as {{question}}."
+            )
+        self._option = option
+        self._parts = [(literal, name) for literal, name, _, _ in parts]
+
+    def fill(self, row: Row) -> str:
+        """The text with the row's values. Raises: DataError for a column that is missing or no text."""
+        for column in self.columns:
+            if column not in row.values:
+                near = get_close_matches(column, [str(key) for key in row.values], n=1, cutoff=0.0)
+                hint = f" Nearest: '{near[0]}'." if near else ""
+                raise DataError(
+                    f"{row.source}: the {self._option} template names the column '{column}', "
+                    f"but the row has {listed(row.values)}.{hint}"
+                )
+        return "".join(literal + ("" if name is None else text_of(name, row)) for literal, name in self._parts)

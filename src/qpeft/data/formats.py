@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from qpeft.data.describe import kind, listed
 from qpeft.data.dialogues import COLUMNS, OPENAI, SHAREGPT, TurnKeys, keys_of, read_dialogue, read_turns, turns_of
 from qpeft.data.example import Message
-from qpeft.data.fields import likeness, message, optional_text, require, text_of
-from qpeft.data.rows import Row
-from qpeft.data.templates import PairTemplate
+from qpeft.data.fields import PairTemplate, likeness, message, optional_text, require, text_of
+from qpeft.data.rows import Row, kind, listed
 from qpeft.errors import DataError
 
 Roles = Mapping[str, str]

@@ -1,16 +1,16 @@
-"""Examples from a file or from a dataset of the Hub."""
+"""Examples from files or datasets of the Hub, one source or several mixed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from math import inf
 
-from qpeft.data.describe import listed
 from qpeft.data.example import ROLES, Example, Message
 from qpeft.data.formats import RowFormat, detect_format, find_format, template_format
-from qpeft.data.rows import Row, read_rows
+from qpeft.data.rows import Row, listed, read_rows
 from qpeft.errors import DataError
 
 FIRST_ROWS = 8
@@ -106,3 +106,39 @@ def load_examples(
 ) -> list[Example]:
     """All examples of a source; the options are those of `Source`. Raises: DataError as `Reader` does."""
     return list(Reader(Source(source, format, prompt, response, system, roles or {}, limit, split)))
+
+
+def mix(sources: Sequence[tuple[Iterable[Example], float]], *, seed: int) -> Iterator[Example]:
+    """The examples of all sources, each source in its own order, spread at random over the whole stream.
+
+    Args:
+        sources: examples that can be read again, and how often they are read: 1 gives each once, 2 twice, 0.5 a half of
+            them, chosen by their text. Several sources are read once more, to be counted.
+        seed: of the order; one source keeps its own whatever the seed.
+    """
+    generator = random.Random(seed)
+    streams = [_repeat(examples, weight) for examples, weight in sources]
+    left = [_count(examples, weight) for examples, weight in sources] if len(sources) > 1 else []
+    while any(left):
+        # Drawn as from an urn: a small source would else be used up long before a large one.
+        (chosen,) = generator.choices(range(len(streams)), left)
+        left[chosen] -= 1
+        yield next(streams[chosen])
+    if not left:
+        yield from chain(*streams)
+
+
+def _repeat(examples: Iterable[Example], times: float) -> Iterator[Example]:
+    for _ in range(int(times)):
+        yield from examples
+    if times % 1:
+        yield from (one for one in examples if _is_among(one, times % 1))
+
+
+def _count(examples: Iterable[Example], times: float) -> int:
+    return sum(int(times) + _is_among(one, times % 1) for one in examples)
+
+
+def _is_among(one: Example, share: float) -> bool:
+    # Not the first digits, by which examples are held out: what is left to train on is the upper part of those.
+    return int(one.digest[-8:], 16) < share * 16**8

@@ -1,18 +1,47 @@
-"""Rows of a data set with the place where each one stands. What their columns mean is in `formats`."""
+"""Rows of a data set, each with its place, and how errors show their values. `formats` says what columns mean."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qpeft.data.describe import kind
 from qpeft.errors import DataError
+
+MAX_NAMES = 12
+MAX_CHARACTERS = 60
+
+
+def kind(value: object) -> str:
+    """What JSON calls a value: "null", "true or false", "a number", "text", "a list", "an empty list", "an object"."""
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return "a number"
+    names = {type(None): "null", bool: "true or false", str: "text", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
+
+
+def listed(values: Iterable[object]) -> str:
+    """Quoted values with commas between them; "none" if there are none. Long lists and long values are cut."""
+    quoted = [quote(value) for value in islice(values, MAX_NAMES + 1)]
+    if len(quoted) > MAX_NAMES:
+        quoted[-1] = "..."
+    return ", ".join(quoted) or "none"
+
+
+def quote(value: object) -> str:
+    """`value` in quotes if it is text, else what kind of value it is; cut to `MAX_CHARACTERS`."""
+    if not isinstance(value, str):
+        return kind(value)
+    return repr(value if len(value) <= MAX_CHARACTERS else value[:MAX_CHARACTERS] + "...")
+
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_LINE = 32 * 2**20

@@ -10,22 +10,41 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
-from qpeft.data.encode import Encoded
+from qpeft.data.encode import Encoded, EncodingSummary, summarize
 from qpeft.data.example import Example
-from qpeft.data.lazy import AbstractLazyExamples
 from qpeft.data.split import identity, split_digest
-from qpeft.data.summary import EncodingSummary, summarize
 from qpeft.errors import DataError
 from qpeft.runs.files import disk_errors, write_atomically
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+class AbstractLazyExamples(Sequence[Encoded]):
+    """Indexed as a list is; a part of it is a list."""
+
+    @abstractmethod
+    def example(self, place: int) -> Encoded:
+        """The example at one place. Raises: IndexError if there is none."""
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(index, slice):
+            return [self.example(place) for place in range(*index.indices(len(self)))]
+        return self.example(index)
+
 
 SHARD = 4000
 """Examples of a shard: all that is held in memory at once."""

@@ -3,7 +3,7 @@
 import pytest
 
 from qpeft.data.example import Example, Message
-from qpeft.data.report import Copies, find_copies, length_tables
+from qpeft.data.inspection import Copies, find_copies, length_tables
 
 
 def example(question, source="x"):

@@ -1,16 +1,21 @@
-"""What a person should know of a data set before training on it: lengths, copies, and held-out text trained on."""
+"""What to know of a data set before training on it: one sample, lengths, copies, held-out text trained on."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from qpeft.data.encode import IGNORED, Encoded
 from qpeft.data.example import Example
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
+    from transformers import PreTrainedTokenizerBase
+
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99, 100)
 BARS = 12
@@ -83,3 +88,26 @@ def _copies(examples: Iterable[Example], exact: set[int], near: set[int], *, gro
 def _words(example: Example) -> int:
     """A hash of the words alone."""
     return hash(tuple(tuple(WORD.findall(message.content.casefold())) for message in example.messages))
+
+
+TRAINED_STYLE = "bold green"
+OPENING, CLOSING = "[[", "]]"
+CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+
+
+def render_sample(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> Text:
+    """The text of an example; what is trained on is green and, for terminals without colour, in double brackets.
+
+    Control characters of the data are shown as pictures, so that they cannot move the cursor.
+    """
+    from rich.text import Text  # noqa: PLC0415
+
+    text = Text()
+    labelled = zip(encoded.input_ids, encoded.labels, strict=True)
+    for trained, run in groupby(labelled, key=lambda pair: pair[1] != IGNORED):
+        words = str(tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False))
+        words = words.translate(CONTROL_PICTURES)
+        text.append(f"{OPENING}{words}{CLOSING}" if trained else words, style=TRAINED_STYLE if trained else "dim")
+    if encoded.cut:
+        text.append(f"\n({encoded.cut} more tokens are cut off)", style="yellow")
+    return text

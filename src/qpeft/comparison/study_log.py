@@ -14,9 +14,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from qpeft.comparison.jobs import FINISHED
-from qpeft.comparison.plan import Inputs, changed_files
 from qpeft.comparison.study import Study, parse_study
+from qpeft.comparison.trial_jobs import FINISHED
+from qpeft.comparison.trials import Inputs, changed_files
 from qpeft.errors import OutputError, StudyError
 from qpeft.runs import environment, make_folder, write_atomically
 
@@ -27,14 +27,14 @@ JUDGED = ("recipe", "common", "test", "test_items")
 """What may not change once something has been judged. More methods, rates and seeds may come, and are written down."""
 
 
-class Ledger:
+class StudyLog:
     """The study of a folder. Raises: OutputError or StudyError from the functions that make one."""
 
     def __init__(self, folder: Path, values: dict[str, Any]) -> None:
         self.folder, self.values = folder, values
 
     @classmethod
-    def read(cls, folder: Path) -> Ledger:
+    def read(cls, folder: Path) -> StudyLog:
         """The study in a folder. Raises: OutputError if there is none."""
         try:
             return cls(folder, json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
@@ -44,7 +44,7 @@ class Ledger:
             raise OutputError(f"{folder / FILE_NAME} cannot be read: {error}.") from error
 
     @classmethod
-    def begin(cls, study: Study, inputs: Inputs) -> Ledger:
+    def begin(cls, study: Study, inputs: Inputs) -> StudyLog:
         """A new study, or the one in its folder continued; `save` writes it.
 
         Raises: StudyError if the folder's is another one; OutputError if it holds anything else.

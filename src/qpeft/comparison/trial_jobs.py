@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qpeft.comparison.work import WORK
+from qpeft.comparison.trial_work import WORK
 from qpeft.errors import QpeftError
 from qpeft.runs import make_folder, write_atomically
 
@@ -73,7 +73,7 @@ class Job:
         environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true", **os.environ}
         with self.log_file.open("wb") as log:
             done = subprocess.run(
-                [sys.executable, "-m", "qpeft.comparison.jobs", str(job_file)],
+                [sys.executable, "-m", "qpeft.comparison.trial_jobs", str(job_file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -1,20 +1,24 @@
-"""What is done to one trial: training it, and measuring it once it has been chosen."""
+"""The work on one trial: training it, and measuring it once it has been chosen."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import PeftModel
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
+from qpeft.adapters.qtha.middle import AbstractMiddle
 from qpeft.adapters.saved import WEIGHTS
-from qpeft.comparison.ablations import ABLATIONS
-from qpeft.comparison.judging import judged_by
-from qpeft.comparison.neutral import neutral_text
+from qpeft.comparison.holdout import judged_by
+from qpeft.data import Encoded
 from qpeft.errors import StudyError
 from qpeft.evaluation import find_task, held_out_loss, score
 from qpeft.models import default_device, load_model, load_tokenizer
@@ -25,6 +29,10 @@ from qpeft.training import Recipe
 from qpeft.training.bill import Bill
 from qpeft.training.config import parse_recipe
 from qpeft.training.splits import load_held_out
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 SAMPLES = 5
 """Generated answers kept per run."""
@@ -106,3 +114,96 @@ def _refuse_remote(bill: Bill) -> None:
             f"A study sends nothing to {bill.capabilities.name}: nobody is asked before each of its runs. Take a "
             "device that is here, such as local, or train with qpeft train."
         )
+
+
+NEUTRAL = "neutral.txt"
+
+
+def neutral_text(tokenizer: PreTrainedTokenizerBase, longest: int | None = None) -> list[Encoded]:
+    """The paragraphs of the package's own text about everyday things, every token labelled, cut to the `longest`.
+
+    The loss on it, before and after, says how much of the model's general English an adapter costs.
+    """
+    text = files("qpeft.comparison").joinpath(NEUTRAL).read_text(encoding="utf-8")
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
+    tokens = tokenizer(paragraphs, add_special_tokens=False)["input_ids"]
+    return [
+        Encoded(ids[:longest], ids[:longest], 0, (), f"{NEUTRAL}:{number}")
+        for number, ids in enumerate(tokens, start=1)
+    ]
+
+
+Change = Callable[[AbstractMiddle, Tensor], Tensor]
+"""A middle and its outputs at the tokens of a batch, (tokens, features), padding left out, to what is put there."""
+
+
+@contextmanager
+def permuted(model: nn.Module, _: Sequence[Encoded]) -> Iterator[None]:
+    """Inside, every token of a batch gets the middle's output of another one, drawn anew for every layer."""
+    generator = torch.Generator().manual_seed(0)
+
+    def shuffle(_: AbstractMiddle, outputs: Tensor) -> Tensor:
+        return outputs[torch.randperm(len(outputs), generator=generator).to(outputs.device)]
+
+    with _changed(model, shuffle):
+        yield
+
+
+@contextmanager
+def replaced_by_mean(model: nn.Module, encoded: Sequence[Encoded]) -> Iterator[None]:
+    """Inside, every token gets the same output of the middle: its mean over all tokens of these examples."""
+    sums: dict[AbstractMiddle, Tensor] = {}
+    counts: dict[AbstractMiddle, int] = {}
+
+    def collect(middle: AbstractMiddle, outputs: Tensor) -> Tensor:
+        sums[middle] = sums.get(middle, 0) + outputs.double().sum(0)
+        counts[middle] = counts.get(middle, 0) + len(outputs)
+        return outputs
+
+    with _changed(model, collect):
+        held_out_loss(model, encoded)
+
+    def mean(middle: AbstractMiddle, outputs: Tensor) -> Tensor:
+        return (sums[middle] / counts[middle]).to(outputs.dtype).expand_as(outputs)
+
+    with _changed(model, mean):
+        yield
+
+
+ABLATIONS: dict[str, Callable[[nn.Module, Sequence[Encoded]], AbstractContextManager[None]]] = {
+    "output permuted among tokens": permuted,
+    "output replaced by its mean": replaced_by_mean,
+}
+"""By the name that the report gives them."""
+
+
+@contextmanager
+def _changed(model: nn.Module, change: Change) -> Iterator[None]:
+    """Every middle's output changed, at tokens that are no padding. Raises: StudyError if there is no middle."""
+    middles = [module for module in model.modules() if isinstance(module, AbstractMiddle)]
+    if not middles:
+        raise StudyError("The adapter has no middle to ablate; only QTHA with a middle other than none has.")
+    # None outside of a batch: the loss tries parts of the model before, and what they return is not measured.
+    is_token: Tensor | None = None
+
+    def remember(_: nn.Module, __: Any, inputs: dict[str, Any]) -> None:
+        nonlocal is_token
+        is_token = inputs["attention_mask"].bool()
+
+    def forget(_: nn.Module, __: Any, ___: Any) -> None:
+        nonlocal is_token
+        is_token = None
+
+    def replace(middle: AbstractMiddle, _: Any, output: Tensor) -> Tensor:
+        if is_token is None:
+            return output
+        changed = output.clone()
+        changed[is_token] = change(middle, output[is_token])
+        return changed
+
+    with ExitStack() as hooks:
+        hooks.callback(model.register_forward_pre_hook(remember, with_kwargs=True).remove)
+        hooks.callback(model.register_forward_hook(forget, always_call=True).remove)
+        for middle in middles:
+            hooks.callback(middle.register_forward_hook(replace).remove)
+        yield
