@@ -30,7 +30,7 @@ from torch import Tensor
 from qpeft.adapters.load import load_adapter
 from qpeft.adapters.qtha.middle import CircuitMiddle
 from qpeft.circuits import Circuit
-from qpeft.comparison.judging import judged_by
+from qpeft.comparison.holdout import judged_by
 from qpeft.comparison.statistics import paired_difference
 from qpeft.evaluation import held_out_loss
 from qpeft.models import load_model, load_tokenizer

@@ -23,7 +23,7 @@ def _show_keys(wanted: bool) -> None:
 
 def _show_schema(wanted: bool) -> None:
     if wanted:
-        from qpeft.comparison.schema import study_schema  # noqa: PLC0415  (takes seconds to import)
+        from qpeft.comparison.study import study_schema  # noqa: PLC0415  (takes seconds to import)
 
         typer.echo(json.dumps(study_schema(), indent=2, ensure_ascii=False))
         raise typer.Exit
@@ -48,7 +48,7 @@ def compare(
     What is interrupted goes on with the same command; finished runs are kept. The report lies in the study's folder.
     """
     from qpeft.comparison import compare as run  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.comparison import found_in, load_study  # noqa: PLC0415
+    from qpeft.comparison import load_results, load_study  # noqa: PLC0415
     from qpeft.comparison.report import write_report  # noqa: PLC0415
 
     parsed = load_study(study, context.args)
@@ -58,7 +58,7 @@ def compare(
     except KeyboardInterrupt as interrupt:
         typer.echo("\ninterrupted; finished runs are kept: continue with the same command", err=True)
         raise typer.Exit(130) from interrupt
-    results, ledger = found_in(Path(parsed.output.folder))
+    results, ledger = load_results(Path(parsed.output.folder))
     show(results, console)
     console.print(f"report: {write_report(results, ledger)}")
 
@@ -68,7 +68,7 @@ def show(results: Results, console: Console) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from qpeft.comparison import words  # noqa: PLC0415
+    from qpeft.comparison import summary_text  # noqa: PLC0415
 
     table = Table("method", "parameters", "learning rate", "loss", f"minus {results.study.reference}", "verdict")
     rates = {choice.method: choice for choice in results.choices}
@@ -78,13 +78,13 @@ def show(results: Results, console: Console) -> None:
             Text(one.method),
             f"{one.parameters:,}",
             f"{choice.rate:g}{' (edge)' if choice.is_at_edge else ''}",
-            words.interval(one.loss),
-            words.signed(one.against.loss) if one.against else "",
+            summary_text.interval(one.loss),
+            summary_text.signed(one.against.loss) if one.against else "",
             one.against.verdict if one.against else "reference",
         )
     console.print(table)
     for contrast in results.contrasts:
-        console.print(Text(f"{contrast.method} minus {contrast.other}: {words.signed(contrast.against.loss)}"))
-    console.print(Text(words.headline(results), style="bold"))
+        console.print(Text(f"{contrast.method} minus {contrast.other}: {summary_text.signed(contrast.against.loss)}"))
+    console.print(Text(summary_text.headline(results), style="bold"))
     for gap in results.gaps:
         console.print(Text(f"missing: {gap}", style="yellow"))

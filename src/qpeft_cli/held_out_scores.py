@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from qpeft.comparison.statistics import sign_test
+from qpeft.data.fields import PairTemplate
 from qpeft.data.rows import read_rows
-from qpeft.data.templates import PairTemplate
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import AbstractTask, Scores, find_task, score
 from qpeft.evaluation.dialogue import context_length

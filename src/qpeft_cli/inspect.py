@@ -129,7 +129,7 @@ def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *,
     and copies.
     """
     from qpeft.data import render_sample  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.data.report import find_copies, length_tables  # noqa: PLC0415
+    from qpeft.data.inspection import find_copies, length_tables  # noqa: PLC0415
     from qpeft.data.store import lengths  # noqa: PLC0415
     from qpeft.models import load_tokenizer  # noqa: PLC0415
     from qpeft.training.readable import faults, require_readable  # noqa: PLC0415

@@ -20,7 +20,7 @@ def report(
 
     Of results.json, under whatever name, the HTML file alone: it holds all records of the study, without adapters.
     """
-    from qpeft.comparison import found_in  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.comparison import load_results  # noqa: PLC0415  (takes seconds to import)
     from qpeft.comparison.records import read_records  # noqa: PLC0415
     from qpeft.comparison.report import write_page, write_report  # noqa: PLC0415
     from qpeft_cli.compare import show  # noqa: PLC0415
@@ -30,7 +30,7 @@ def report(
         results, ledger = read_records(study)
         place = write_page(results, ledger, html or study.with_suffix(".html"))
     else:
-        results, ledger = found_in(study)
+        results, ledger = load_results(study)
         place = write_report(results, ledger, html)
     show(results, console)
     console.print(f"report: {place}")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from qpeft.comparison.jobs import Job
+from qpeft.comparison.trial_jobs import Job
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qpeft.data import Message
-from qpeft.data.describe import listed
 from qpeft.data.dialogues import read_question
-from qpeft.data.fields import message, text_of
+from qpeft.data.fields import Template, message, text_of
 from qpeft.data.formats import Roles, alpaca_question
-from qpeft.data.rows import READERS, Row, read_rows, text_lines
-from qpeft.data.templates import Template
+from qpeft.data.rows import READERS, Row, listed, read_rows, text_lines
 from qpeft.errors import DataError
 
 TEXT = ".txt"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qpeft.data import Example, Message
-from qpeft.data.describe import kind, quote
+from qpeft.data.rows import kind, quote
 from qpeft.errors import DataError
 
 LARGEST = {"comprehensiveness": 2, "professionalism": 3, "authenticity": 3, "safety": 1}
