@@ -9,12 +9,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from qpeft.data.example import Example
-from qpeft.data.turns import ChatTemplate, Turn
+from qpeft.data.turns import ChatTemplate
 from qpeft.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
 
 IGNORED = -100
 """Label of a token that is not trained on; the value that torch's cross entropy skips."""
@@ -41,14 +40,26 @@ class Encoded:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, example: Example, *, max_length: int | None = None) -> Encoded:
-    """Tokens and labels of one example. For many, `encode_all` is several times faster."""
+    """Return tokens and labels of one example. For many, `encode_all` is several times faster.
+
+    Args:
+        tokenizer, max_length: as in `encode_each`.
+        example: a dialogue or plain text.
+    """
     return encode_all(tokenizer, [example], max_length=max_length)[0]
 
 
 def encode_all(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, max_length: int | None = None
 ) -> list[Encoded]:
-    """Tokens and labels of all examples, in their order; at least one. Raises: DataError as `encode_each` does."""
+    """Return tokens and labels of all examples, in their order.
+
+    Args:
+        tokenizer, max_length: as in `encode_each`.
+        examples: at least one.
+
+    Raises: DataError as `encode_each` does.
+    """
     if not examples:
         raise DataError("No token is trained on: there are no examples.")
     return list(encode_each(tokenizer, examples, max_length=max_length))
@@ -61,7 +72,7 @@ def encode_each(
     max_length: int | None = None,
     keep_lost: bool = False,
 ) -> Iterator[Encoded]:
-    """Tokens and labels of examples as they come, in their order.
+    """Yield tokens and labels of examples as they come, in their order.
 
     Args:
         tokenizer: a fast tokenizer; for dialogues, with a chat template.
@@ -75,22 +86,27 @@ def encode_each(
         raise DataError(f"{type(tokenizer).__name__} gives no offsets of its tokens; a fast tokenizer is needed.")
     if max_length is not None and max_length < 1:
         raise DataError(f"max_length must be at least 1, or None to cut nothing off; got {max_length}.")
-    return _encode(tokenizer, iter(examples), max_length, keep_lost)
-
-
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, examples: Iterator[Example], max_length: int | None, keep_lost: bool
-) -> Iterator[Encoded]:
-    template, cut_off, total = ChatTemplate(tokenizer), [], 0
-    while batch := list(islice(examples, BATCH)):
+    template, rest, cut_off, total = ChatTemplate(tokenizer), iter(examples), [], 0
+    # Tokenizers are fast for many texts in one call.
+    while batch := list(islice(rest, BATCH)):
         total += len(batch)
         texts = [template.render(example) for example in batch]
         tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        for example, text, ids, offsets in zip(
-            batch, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True
-        ):
+        rows = zip(batch, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True)
+        for example, text, ids, offsets in rows:
             turns = template.find_turns(example, text)
-            labels = _labels(ids, offsets, [turn for turn in turns if turn.trained])
+            labels, following = [IGNORED] * len(ids), iter(turn for turn in turns if turn.trained)
+            turn = next(following, None)
+            for place, (start, end) in enumerate(offsets):
+                while turn is not None and start >= turn.end:
+                    turn = next(following, None)
+                if turn is None:
+                    break
+                # A token that straddles the start of a turn is trained on: it carries the answer's first letters.
+                # The first of all tokens never is, since nothing stands before it that could predict it.
+                if place > 0 and end > turn.start:
+                    labels[place] = ids[place]
+
             first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
             if first == len(labels):
                 raise DataError(
@@ -104,36 +120,19 @@ def _encode(
             if lost is not None:
                 cut_off.append(one)
             yield one
+    # At the end, so that the error can name the length that all of them need.
     if cut_off and not keep_lost:
         raise DataError(lost_answers(cut_off, total))
 
 
 def lost_answers(encoded: Sequence[Encoded], total: int) -> str:
-    """What is wrong with examples, so many of `total`, whose answers were wholly cut off, and what to do."""
+    """Return what is wrong with examples, among `total`, whose answers were wholly cut off, and what to do."""
     first, needed = encoded[0], max(one.lost or 0 for one in encoded) + 1
     return (
         f"{first.source}: answer wholly cut off: starts at token {first.lost}, max_length is {len(first.input_ids)} "
         f"({len(encoded)} of {total} examples). Raise data.max_length to {needed} or more, leave examples that are too "
         "long out by data.drop_longer: true, or shorten the data."
     )
-
-
-def _labels(ids: list[int], offsets: list[tuple[int, int]], turns: list[Turn]) -> list[int]:
-    """Tokens that overlap a turn keep their id: one that straddles its start carries the answer's first letters.
-
-    The first token of all is never trained on, since nothing stands before it that could predict it.
-    """
-    labels = [IGNORED] * len(ids)
-    following = iter(turns)
-    turn = next(following, None)
-    for place, (start, end) in enumerate(offsets):
-        while turn is not None and start >= turn.end:
-            turn = next(following, None)
-        if turn is None:
-            break
-        if place > 0 and end > turn.start:
-            labels[place] = ids[place]
-    return labels
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ class EncodingSummary:
 
 
 def summarize(encoded: Sequence[Encoded], *, left_out: int = 0) -> EncodingSummary:
-    """The numbers of encoded examples."""
+    """Return the numbers of encoded examples, `left_out` of which were dropped before."""
     return EncodingSummary(
         examples=len(encoded),
         tokens=sum(len(one.input_ids) for one in encoded),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,24 +28,25 @@ class AnswerEnds:
     news: str
 
     def cut(self, tokens: list[int]) -> tuple[list[int], bool]:
-        """Tokens of an answer up to the first that ends it, and whether there was one."""
+        """Return the tokens of an answer up to the first that ends it, and whether there was one."""
         place = next((place for place, token in enumerate(tokens) if token in self.tokens), len(tokens))
         return tokens[:place], place < len(tokens)
 
     def cut_text(self, text: str) -> tuple[str, bool]:
-        """An answer up to the first of `texts`, and whether there was one."""
+        """Return an answer up to the first of `texts`, and whether there was one."""
         place = min((text.find(end) for end in self.texts if end in text), default=len(text))
         return text[:place], place < len(text)
 
 
 def answer_ends(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> AnswerEnds:
-    """What ends an answer, by the chat template and the tokenizer as `encode` trains on it, and by the model itself.
+    """Return what ends an answer, by the template and the tokenizer as `encode` trains on it, and by the model itself.
 
     Args:
         tokenizer: with or without a chat template; text without one ends with the tokenizer's end of text.
         generation: the model's own, or None.
     """
-    own = _numbers(generation.eos_token_id if generation is not None else None)
+    ids = generation.eos_token_id if generation is not None else None
+    own: list[int] = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
     earlier, last = _template_ends(tokenizer)
     known, texts = [], []
     # A template may end earlier answers otherwise than the last, as gpt-oss's does, where that mark also stands between
@@ -61,8 +61,17 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
             texts.append(ending.strip(" ").rstrip())
     ends_of_text = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     tokens = tuple(dict.fromkeys([*known, *ends_of_text, *own]))
-    new = [tokenizer.convert_ids_to_tokens(token) for token in known if token not in own]
-    return AnswerEnds(tokens, tuple(dict.fromkeys(texts)), _news(dict.fromkeys([*new, *texts]), tokenizer, own))
+
+    new = dict.fromkeys([*(tokenizer.convert_ids_to_tokens(token) for token in known if token not in own), *texts])
+    news = ""
+    if new:
+        # A model may name a number that its tokenizer does not have.
+        names = zip(tokenizer.convert_ids_to_tokens(own), own, strict=True)
+        theirs = ", ".join(str(token or number) for token, number in names)
+        other = f"the model by itself stops at {theirs}" if own else "the model by itself stops nowhere"
+        ends = ", ".join(map(repr, new))
+        news = f"answers end at {ends}, as the chat template ends them and training teaches; {other}"
+    return AnswerEnds(tokens, tuple(dict.fromkeys(texts)), news)
 
 
 def settle_ends(generation: GenerationConfig | None, ends: AnswerEnds) -> None:
@@ -75,7 +84,15 @@ def settle_ends(generation: GenerationConfig | None, ends: AnswerEnds) -> None:
 
 
 def save_ends(generation: GenerationConfig | None, ends: AnswerEnds, folder: Path) -> None:
-    """Write generation_config.json: the model's own, but for where answers end. Raises: OSError."""
+    """Write generation_config.json, so that a saved model stops where its answers end.
+
+    Args:
+        generation: the model's own, of which all but the ends is kept; None for none.
+        ends: where answers end.
+        folder: of the saved model.
+
+    Raises: OSError.
+    """
     from transformers import GenerationConfig  # noqa: PLC0415  (takes seconds to import)
 
     settled = GenerationConfig() if generation is None else copy.deepcopy(generation)
@@ -85,7 +102,7 @@ def save_ends(generation: GenerationConfig | None, ends: AnswerEnds, folder: Pat
 
 
 def ends_note(ends: AnswerEnds) -> str:
-    """A sentence for model cards on ends that no generation_config.json can name; "" where there are none."""
+    """Return a sentence for model cards on ends that no generation_config.json can name; "" where there are none."""
     if not ends.texts:
         return ""
     texts = ", ".join(map(repr, ends.texts))
@@ -95,44 +112,23 @@ def ends_note(ends: AnswerEnds) -> str:
     )
 
 
-def _numbers(ids: int | list[int] | None) -> list[int]:
-    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
-
-
 def _token(tokenizer: PreTrainedTokenizerBase, ending: str) -> int | None:
-    """Of an end of turn that is a token by itself; None if it is several, or empty."""
+    """Return the number of an end of turn that is one token; None if it is several, or empty."""
     mark = ending.strip()
     return int(tokenizer.convert_tokens_to_ids(mark)) if mark in added_tokens(tokenizer) else None
 
 
 def _template_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What the chat template prints after an answer that others follow, and after the last; "" for nothing."""
+    """Return what the chat template prints after an answer that others follow, and after the last; "" for nothing."""
     template = ChatTemplate(tokenizer)
-    for messages in _dialogues():
-        example = Example(messages, {}, "a dialogue")
+    system, exchange = Message("system", "Be kind."), (Message("user", "Hello"), Message("assistant", "Good day"))
+    # Templates may refuse some of these: those that want a system message, and those of one question only.
+    for turns in ((*exchange, *exchange), (system, *exchange, *exchange), exchange, (system, *exchange)):
+        example = Example(turns, {}, "a dialogue")
         try:
-            turns = template.find_turns(example, template.render(example))
+            found = template.find_turns(example, template.render(example))
         except DataError:
             # One that refuses all of them refuses the user's dialogues as well, where that is an error with a source.
             continue
-        return turns[0].ending, turns[-1].ending
+        return found[0].ending, found[-1].ending
     return "", ""
-
-
-def _dialogues() -> Iterator[tuple[Message, ...]]:
-    """Templates may refuse some: those that want a system message, and those of one question only."""
-    exchange = (Message("user", "Hello"), Message("assistant", "Good day"))
-    for turns in ((*exchange, *exchange), exchange):
-        yield turns
-        yield (Message("system", "Be kind."), *turns)
-
-
-def _news(new: dict[str, None], tokenizer: PreTrainedTokenizerBase, own: list[int]) -> str:
-    if not new:
-        return ""
-    # A model may name a number that its tokenizer does not have.
-    theirs = ", ".join(
-        str(token or number) for token, number in zip(tokenizer.convert_ids_to_tokens(own), own, strict=True)
-    )
-    other = f"the model by itself stops at {theirs}" if own else "the model by itself stops nowhere"
-    return f"answers end at {', '.join(map(repr, new))}, as the chat template ends them and training teaches; {other}"

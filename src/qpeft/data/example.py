@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 ROLES = ("system", "user", "assistant")
+Answers = Literal["all", "last", "each"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Example:
 
     @property
     def opening(self) -> str:
-        """What is asked first: the first user's text, or all of a plain text."""
+        """The first question: the first user's text, or all of a plain text."""
         return next((message.content for message in self.messages if message.role == "user"), self.messages[0].content)
 
     @property
@@ -55,25 +56,23 @@ class Example:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of roles and texts, hexadecimal: equal for equal dialogues, wherever they stand."""
+        # Separators that no text of a chat holds, so that no two dialogues join to the same string.
         text = "\x1e".join(f"{message.role}\x1f{message.content}" for message in self.messages)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-Answers = Literal["all", "last", "each"]
-
-
 def choose_answers(example: Example, answers: Answers) -> Iterator[Example]:
-    """The example with the answers that are to be trained on.
+    """Yield the example with the answers that are to be trained on.
 
     Args:
         example: a dialogue; plain text comes back as it is.
         answers: "all" in one example; only the "last"; or "each" in an example of its own that ends with it, as the
             model will meet it, also where the chat template rewrites answers that others follow.
     """
-    trained = [i for i, message in enumerate(example.messages) if message.role == "assistant" and message.trained]
     if answers == "all" or example.is_plain:
         yield example
         return
+    trained = [i for i, message in enumerate(example.messages) if message.role == "assistant" and message.trained]
     for place in trained if answers == "each" else trained[-1:]:
         before = (replace(message, trained=False) for message in example.messages[:place])
         yield replace(example, messages=(*before, example.messages[place]))

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from math import isfinite
 from string import Formatter
 
 from qpeft.data.example import Message
-from qpeft.data.rows import MAX_CHARACTERS, Row, kind, listed
+from qpeft.data.rows import Row, kind, listed
 from qpeft.errors import DataError
 
-
-def require(columns: tuple[str, ...], row: Row) -> None:
-    """Raises: DataError if the row lacks one of the columns."""
-    for column in columns:
-        if column not in row.values:
-            raise DataError(
-                f"{row.source}: '{column}' is missing. The row has {listed(row.values)}; "
-                f"expected {listed(columns)}, as in the rows before."
-            )
-
-
 NO_NUMBERS = {"nan", "inf", "infinity"}
-"""What programs write into a table where a number is missing or too large, sign and case apart."""
+"""Words that programs write into a table for a missing or too large number, sign and case apart."""
 
 
 def text_of(column: str, row: Row) -> str:
-    """The text or number in a column. Raises: DataError for anything else, also for a number that is none.
+    """Return the text or number in a column as text. Raises: DataError for anything else, NaN and infinities too.
 
-    Such numbers (NaN, infinities, 1e400) would be learned as the words "nan" and "inf". In CSV, which tells words and
-    numbers not apart, a cell that is nothing but one of these words is refused too.
+    Such numbers (NaN, infinities, 1e400) would be learned as the words "nan" and "inf". CSV does not tell words from
+    numbers, so there a cell that is nothing but one of these words is refused too.
     """
     value = row.values[column]
     if isinstance(value, str):
@@ -40,6 +28,7 @@ def text_of(column: str, row: Row) -> str:
                 "too large. Leave the row out; if the word is meant, write the data as JSONL."
             )
         return value
+    # In Python a bool is an int too, and "True" is not what anybody wants to be learned.
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not isfinite(value):
             raise DataError(
@@ -51,15 +40,23 @@ def text_of(column: str, row: Row) -> str:
 
 
 def optional_text(column: str, row: Row) -> str:
-    """As `text_of`, but empty text if the column is missing, null or blank."""
-    if not row.is_given(column):
-        return ""
-    text = text_of(column, row)
+    """Return `text_of` the column, or "" if it is missing, null or blank."""
+    text = text_of(column, row) if row.is_given(column) else ""
     return text if text.strip() else ""
 
 
 def message(role: str, content: str, where: str, row: Row, *, trained: bool = True) -> Message:
-    """A message; `where` names it in errors. Raises: DataError for blank text or text that is none."""
+    """Return a message whose text has been checked.
+
+    Args:
+        role: one of `example.ROLES`.
+        content: its text.
+        where: its name in errors, such as "turn 2".
+        row: the row that it comes from, for errors.
+        trained: whether an answer is trained on.
+
+    Raises: DataError for blank text, or text that cannot be written as UTF-8.
+    """
     if not content.strip():
         raise DataError(f"{row.source}: {where} is empty.")
     try:
@@ -69,10 +66,39 @@ def message(role: str, content: str, where: str, row: Row, *, trained: bool = Tr
     return Message(role, content, trained)
 
 
-def likeness(name: str, keys: Iterable[object]) -> float:
-    """How like `name` the most similar key is, in [0, 1]."""
-    texts = [str(key)[:MAX_CHARACTERS].lower() for key in keys]
-    return max((SequenceMatcher(None, name, text).ratio() for text in texts), default=0.0)
+class Template:
+    """Text with column names in braces. `option` is its name in errors.
+
+    Raises: DataError for a template without columns or with malformed braces.
+    """
+
+    def __init__(self, option: str, text: str) -> None:
+        try:
+            parts = list(Formatter().parse(text))
+        except ValueError as error:
+            raise DataError(f"The {option} template {text!r} is malformed: {error}.") from error
+        # Formatter knows {name!r:>10} and {} too; none of these is a column.
+        if any(name == "" or spec or conversion for _, name, spec, conversion in parts):
+            raise DataError(f"The {option} template {text!r} may have plain column names in its braces, nothing else.")
+        self.columns = tuple(name for _, name, _, _ in parts if name is not None)
+        if not self.columns:
+            raise DataError(
+                f"The {option} template {text!r} names no column; write it in braces, such as {{question}}."
+            )
+        self._option = option
+        self._parts = [(literal, name) for literal, name, _, _ in parts]
+
+    def fill(self, row: Row) -> str:
+        """Return the text with the row's values. Raises: DataError for a column that is missing or not text."""
+        for column in self.columns:
+            if column not in row.values:
+                near = get_close_matches(column, [str(key) for key in row.values], n=1, cutoff=0.0)
+                hint = f" Nearest: '{near[0]}'." if near else ""
+                raise DataError(
+                    f"{row.source}: the {self._option} template names the column '{column}', "
+                    f"but the row has {listed(row.values)}.{hint}"
+                )
+        return "".join(literal + ("" if name is None else text_of(name, row)) for literal, name in self._parts)
 
 
 class PairTemplate:
@@ -90,40 +116,6 @@ class PairTemplate:
         self.columns = tuple(dict.fromkeys((*self._user.columns, *self._assistant.columns)))
 
     def messages(self, row: Row) -> list[Message]:
-        """The filled templates. Raises: DataError if a column is not there or a message is blank."""
+        """Return both templates filled. Raises: DataError if a column is missing or a message is blank."""
         question, answer = self._user.fill(row), self._assistant.fill(row)
         return [message("user", question, "prompt", row), message("assistant", answer, "response", row)]
-
-
-class Template:
-    """Text with column names in braces. `option` is its name in errors.
-
-    Raises: DataError for a template without columns or with malformed braces.
-    """
-
-    def __init__(self, option: str, text: str) -> None:
-        try:
-            parts = list(Formatter().parse(text))
-        except ValueError as error:
-            raise DataError(f"The {option} template {text!r} is malformed: {error}.") from error
-        if any(name == "" or spec or conversion for _, name, spec, conversion in parts):
-            raise DataError(f"The {option} template {text!r} may have plain column names in its braces, nothing else.")
-        self.columns = tuple(name for _, name, _, _ in parts if name is not None)
-        if not self.columns:
-            raise DataError(
-                f"The {option} template {text!r} names no column; write it in braces, such as {{question}}."
-            )
-        self._option = option
-        self._parts = [(literal, name) for literal, name, _, _ in parts]
-
-    def fill(self, row: Row) -> str:
-        """The text with the row's values. Raises: DataError for a column that is missing or no text."""
-        for column in self.columns:
-            if column not in row.values:
-                near = get_close_matches(column, [str(key) for key in row.values], n=1, cutoff=0.0)
-                hint = f" Nearest: '{near[0]}'." if near else ""
-                raise DataError(
-                    f"{row.source}: the {self._option} template names the column '{column}', "
-                    f"but the row has {listed(row.values)}.{hint}"
-                )
-        return "".join(literal + ("" if name is None else text_of(name, row)) for literal, name in self._parts)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
-from qpeft.data.dialogues import COLUMNS, OPENAI, SHAREGPT, TurnKeys, keys_of, read_dialogue, read_turns, turns_of
+from qpeft.data.dialogues import COLUMNS, OPENAI, SHAREGPT, keys_of, read_dialogue, read_turns, turns_of
 from qpeft.data.example import Message
-from qpeft.data.fields import PairTemplate, likeness, message, optional_text, require, text_of
-from qpeft.data.rows import Row, kind, listed
+from qpeft.data.fields import PairTemplate, message, optional_text, text_of
+from qpeft.data.rows import MAX_CHARACTERS, Row, kind, listed
 from qpeft.errors import DataError
 
 Roles = Mapping[str, str]
@@ -33,13 +34,18 @@ class RowFormat:
     is_plain: bool = False
 
     def messages(self, row: Row, roles: Roles) -> list[Message]:
-        """Raises: DataError for a row that is not of this format."""
-        require(self.columns, row)
+        """Return the messages of a row. Raises: DataError for a row that is not of this format."""
+        for column in self.columns:
+            if column not in row.values:
+                raise DataError(
+                    f"{row.source}: '{column}' is missing. The row has {listed(row.values)}; "
+                    f"expected {listed(self.columns)}, as in the rows before."
+                )
         return self.read(row, roles)
 
 
 def find_format(name: str) -> RowFormat:
-    """The format of that name. Raises: DataError naming the known ones."""
+    """Return the format of that name. Raises: DataError naming the known ones."""
     for row_format in FORMATS:
         if row_format.name == name:
             return row_format
@@ -47,7 +53,7 @@ def find_format(name: str) -> RowFormat:
 
 
 def template_format(prompt: str | None, response: str | None) -> RowFormat | None:
-    """The format of two templates with column names in braces; None if neither is given.
+    """Return the format of two templates with column names in braces; None if neither is given.
 
     Raises: DataError if only one is given, or for a template without columns or with malformed braces.
     """
@@ -61,17 +67,30 @@ def template_format(prompt: str | None, response: str | None) -> RowFormat | Non
 
 
 def detect_format(rows: Sequence[Row]) -> RowFormat:
-    """The first of `FORMATS` that has its columns, none of them null, in all of the first rows, or else in the first.
+    """Return the first of `FORMATS` that has its columns, none null, in all of the first rows, or else in the first.
 
     Raises: DataError naming the keys found, the keys expected, and the format that comes nearest.
     """
+    # Strictest first: a null in a later row, or in the first, must not hide a format that fits otherwise.
     for sample, null in ((rows, False), (rows[:1], False), (rows[:1], True)):
         for row_format in FORMATS:
             if all(_fits(row_format, row, null=null) for row in sample):
                 return row_format
     row = rows[0]
-    near = max(FORMATS, key=lambda one: _nearness(one, row))
-    hint = f" Nearest: {near.title}, with {_wanted(near)}." if _nearness(near, row) >= NEAR else ""
+
+    def nearness(row_format: RowFormat) -> float:
+        """Return how like the row's column names are to those of a format, in [0, 1]."""
+        keys = [str(key)[:MAX_CHARACTERS].lower() for key in row.values]
+        is_dialogue = row_format.name in _TURN_KEYS
+        likeness = [
+            max((SequenceMatcher(None, column, key).ratio() for key in keys), default=0.0)
+            for column in (COLUMNS if is_dialogue else row_format.columns)
+        ]
+        # One column of turns is enough; of columns that belong together each counts.
+        return max(likeness) if is_dialogue else sum(likeness) / len(likeness)
+
+    near = max(FORMATS, key=nearness)
+    hint = f" Nearest: {near.title}, with {_wanted(near)}." if nearness(near) >= NEAR else ""
     expected = ", or ".join(map(_wanted, FORMATS[1:]))
     raise DataError(
         f"{row.source}: no known format has the keys {listed(row.values)}.{hint} Expected {expected}; "
@@ -80,18 +99,13 @@ def detect_format(rows: Sequence[Row]) -> RowFormat:
 
 
 def _fits(row_format: RowFormat, row: Row, *, null: bool) -> bool:
-    if row_format.name in _TURN_KEYS:
-        return any(column in row.values for column in COLUMNS) and row_format.name == _dialogue_name(row, null=null)
-    return all(column in row.values and (null or row.is_given(column)) for column in row_format.columns)
-
-
-def _dialogue_name(row: Row, *, null: bool) -> str | None:
-    """Which keys the first turn has; where it does not tell, what the column is usually called."""
+    if row_format.name not in _TURN_KEYS:
+        return all(column in row.values and (null or row.is_given(column)) for column in row_format.columns)
     turns = turns_of(row)
-    if turns is None and not null:
-        return None
-    found = keys_of(turns, OPENAI if "messages" in row.values else SHAREGPT)
-    return next(name for name, keys in _TURN_KEYS.items() if keys is found)
+    if not any(column in row.values for column in COLUMNS) or (turns is None and not null):
+        return False
+    # The keys of the first turn tell the two apart; where they do not, the usual name of the column does.
+    return keys_of(turns, OPENAI if "messages" in row.values else SHAREGPT) is _TURN_KEYS[row_format.name]
 
 
 def _wanted(row_format: RowFormat) -> str:
@@ -99,18 +113,8 @@ def _wanted(row_format: RowFormat) -> str:
     return (" or " if names is COLUMNS else " and ").join(f"'{name}'" for name in names)
 
 
-def _nearness(row_format: RowFormat, row: Row) -> float:
-    if row_format.name in _TURN_KEYS:
-        return max(likeness(column, row.values) for column in COLUMNS)
-    return sum(likeness(column, row.values) for column in row_format.columns) / len(row_format.columns)
-
-
-def _dialogue(keys: TurnKeys) -> Callable[[Row, Roles], list[Message]]:
-    return lambda row, roles: read_dialogue(row, keys, roles)
-
-
 def alpaca_question(row: Row) -> list[Message]:
-    """`instruction`, then on a new line `input` if there is one; `history` holds [question, answer] pairs before it."""
+    """Return `instruction`, and `input` on a new line if given, after the [question, answer] pairs of `history`."""
     system, extra = optional_text("system", row), optional_text("input", row)
     messages = [message("system", system, "'system'", row)] if system else []
     history = row.structure("history")
@@ -125,12 +129,8 @@ def alpaca_question(row: Row) -> list[Message]:
     return [*messages, message("user", question, "'instruction'", row)]
 
 
-def _alpaca(row: Row, _: Roles) -> list[Message]:
-    return [*alpaca_question(row), message("assistant", text_of("output", row), "'output'", row)]
-
-
 def _prompt_completion(row: Row, roles: Roles) -> list[Message]:
-    """Two texts, or two lists of turns of which the first is not trained on."""
+    """Return two texts, or two lists of turns of which the first is not trained on."""
     prompt, completion = row.values["prompt"], row.values["completion"]
     if not isinstance(prompt, list) or not isinstance(completion, list):
         return _pair("prompt", "completion")(row, roles)
@@ -139,26 +139,25 @@ def _prompt_completion(row: Row, roles: Roles) -> list[Message]:
 
 
 def _pair(user: str, assistant: str) -> Callable[[Row, Roles], list[Message]]:
-    def read(row: Row, _: Roles) -> list[Message]:
-        return [
-            message("user", text_of(user, row), f"'{user}'", row),
-            message("assistant", text_of(assistant, row), f"'{assistant}'", row),
-        ]
-
-    return read
+    return lambda row, _: [_column("user", user, row), _column("assistant", assistant, row)]
 
 
-def _plain(row: Row, _: Roles) -> list[Message]:
-    return [message("assistant", text_of("text", row), "'text'", row)]
+def _column(role: str, column: str, row: Row) -> Message:
+    return message(role, text_of(column, row), f"'{column}'", row)
 
 
 FORMATS = (
-    RowFormat("messages", "messages", (), _dialogue(OPENAI)),
-    RowFormat("sharegpt", "ShareGPT", (), _dialogue(SHAREGPT)),
-    RowFormat("alpaca", "alpaca", ("instruction", "output"), _alpaca),
+    RowFormat("messages", "messages", (), lambda row, roles: read_dialogue(row, OPENAI, roles)),
+    RowFormat("sharegpt", "ShareGPT", (), lambda row, roles: read_dialogue(row, SHAREGPT, roles)),
+    RowFormat(
+        "alpaca",
+        "alpaca",
+        ("instruction", "output"),
+        lambda row, _: [*alpaca_question(row), _column("assistant", "output", row)],
+    ),
     RowFormat("prompt_completion", "prompt and completion", ("prompt", "completion"), _prompt_completion),
     RowFormat("question_answer", "question and answer", ("question", "answer"), _pair("question", "answer")),
     RowFormat("problem_solution", "problem and solution", ("problem", "solution"), _pair("problem", "solution")),
-    RowFormat("text", "plain text", ("text",), _plain, is_plain=True),
+    RowFormat("text", "plain text", ("text",), lambda row, _: [_column("assistant", "text", row)], is_plain=True),
 )
 _TURN_KEYS = {"messages": OPENAI, "sharegpt": SHAREGPT}

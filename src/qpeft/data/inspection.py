@@ -21,6 +21,9 @@ PERCENTILES = (5, 25, 50, 75, 90, 95, 99, 100)
 BARS = 12
 BAR_WIDTH = 40
 WORD = re.compile(r"\w+")
+TRAINED_STYLE = "bold green"
+OPENING, CLOSING = "[[", "]]"
+CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Copies:
     """Numbers of examples that occur more than once.
 
     `exact`: equal to one before, or for held-out examples, to one that is trained on. `near`: equal but for case,
-    punctuation and spaces, exact ones not counted. `first`: where the first of either stands; None without any.
+    punctuation and spaces, without the exact ones. `first`: where the first of either stands; None without any.
     """
 
     exact: int
@@ -41,7 +44,7 @@ class Copies:
 
 
 def find_copies(training: Iterable[Example], held_out: Sequence[Example]) -> tuple[Copies, Copies]:
-    """Copies within the training examples, and held-out examples that are also trained on.
+    """Count copies within the training examples, and held-out examples that are also trained on.
 
     Takes about 200 bytes of memory for each training example.
     """
@@ -51,12 +54,12 @@ def find_copies(training: Iterable[Example], held_out: Sequence[Example]) -> tup
 
 
 def length_tables(lengths: Sequence[int], max_length: int) -> tuple[Table, Table]:
-    """Percentiles and a histogram of tokens per example, before any are cut off; at least one example."""
+    """Return percentiles and a histogram of tokens per example, before any are cut off; at least one example."""
     from rich.table import Table  # noqa: PLC0415
 
     ordered = sorted(lengths)
     percentiles = Table(*(f"{share} %" for share in PERCENTILES), title="tokens of an example, percentiles")
-    # The smallest length that so many percent of the examples do not exceed.
+    # Of nearest rank: the smallest length that this many percent of the examples do not exceed.
     percentiles.add_row(*(f"{ordered[-(-share * len(ordered) // 100) - 1]:,}" for share in PERCENTILES))
     span = ordered[-1] - ordered[0] + 1
     width = -(-span // BARS)
@@ -75,28 +78,20 @@ def length_tables(lengths: Sequence[int], max_length: int) -> tuple[Table, Table
 def _copies(examples: Iterable[Example], exact: set[int], near: set[int], *, grow: bool) -> Copies:
     num_exact, num_near, first = 0, 0, None
     for example in examples:
-        keys = int(example.digest[:16], 16), _words(example)
-        is_exact, is_near = keys[0] in exact, keys[1] in near
+        # Hashes and not texts, so that sets larger than memory can be looked at.
+        key = int(example.digest[:16], 16)
+        words = hash(tuple(tuple(WORD.findall(message.content.casefold())) for message in example.messages))
+        is_exact, is_near = key in exact, words in near
         num_exact, num_near = num_exact + is_exact, num_near + (is_near and not is_exact)
         first = first or (example.source if is_exact or is_near else None)
         if grow:
-            exact.add(keys[0])
-            near.add(keys[1])
+            exact.add(key)
+            near.add(words)
     return Copies(num_exact, num_near, first)
 
 
-def _words(example: Example) -> int:
-    """A hash of the words alone."""
-    return hash(tuple(tuple(WORD.findall(message.content.casefold())) for message in example.messages))
-
-
-TRAINED_STYLE = "bold green"
-OPENING, CLOSING = "[[", "]]"
-CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
-
-
 def render_sample(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> Text:
-    """The text of an example; what is trained on is green and, for terminals without colour, in double brackets.
+    """Return the text of an example; what is trained on is green and, for terminals without colour, in double brackets.
 
     Control characters of the data are shown as pictures, so that they cannot move the cursor.
     """

@@ -50,6 +50,7 @@ class Source:
             raise DataError(f"limit must be at least 1; got {self.limit}.")
         if self.system is not None and not self.system.strip():
             raise DataError("The system message is blank. Leave it out to use that of the chat template.")
+        # Written so that NaN fails as well.
         if not 0 < self.weight < inf:
             raise DataError(f"{self.path}: the weight of a source must be a number above 0; got {self.weight}.")
         if wrong := [role for role in self.roles.values() if role not in ROLES]:
@@ -78,6 +79,7 @@ class Reader:
             raise DataError(f"{source.path} has no rows.")
         given = find_format(source.format) if source.format else template_format(source.prompt, source.response)
         self.row_format: RowFormat = given or detect_format(first)
+        # The first pass goes on with what was opened to look at the first rows; of a Hub dataset that saves a download.
         self._opened: Iterator[Row] | None = chain(first, rows)
 
     def __iter__(self) -> Iterator[Example]:
@@ -104,39 +106,43 @@ def load_examples(
     limit: int | None = None,
     split: str = "train",
 ) -> list[Example]:
-    """All examples of a source; the options are those of `Source`. Raises: DataError as `Reader` does."""
+    """Return all examples of a source.
+
+    Args:
+        source: the path of a `Source`.
+        format, prompt, response, system, roles, limit, split: its other options, by the same names.
+
+    Raises: DataError as `Reader` does.
+    """
     return list(Reader(Source(source, format, prompt, response, system, roles or {}, limit, split)))
 
 
 def mix(sources: Sequence[tuple[Iterable[Example], float]], *, seed: int) -> Iterator[Example]:
-    """The examples of all sources, each source in its own order, spread at random over the whole stream.
+    """Yield the examples of all sources, each source in its own order, spread at random over the whole stream.
 
     Args:
         sources: examples that can be read again, and how often they are read: 1 gives each once, 2 twice, 0.5 a half of
             them, chosen by their text. Several sources are read once more, to be counted.
         seed: of the order; one source keeps its own whatever the seed.
     """
+
+    def repeat(examples: Iterable[Example], times: float) -> Iterator[Example]:
+        for _ in range(int(times)):
+            yield from examples
+        if times % 1:
+            yield from (one for one in examples if _is_among(one, times % 1))
+
+    streams = [repeat(examples, weight) for examples, weight in sources]
+    if len(sources) == 1:
+        yield from streams[0]
+        return
     generator = random.Random(seed)
-    streams = [_repeat(examples, weight) for examples, weight in sources]
-    left = [_count(examples, weight) for examples, weight in sources] if len(sources) > 1 else []
+    left = [sum(int(times) + _is_among(one, times % 1) for one in examples) for examples, times in sources]
     while any(left):
         # Drawn as from an urn: a small source would else be used up long before a large one.
         (chosen,) = generator.choices(range(len(streams)), left)
         left[chosen] -= 1
         yield next(streams[chosen])
-    if not left:
-        yield from chain(*streams)
-
-
-def _repeat(examples: Iterable[Example], times: float) -> Iterator[Example]:
-    for _ in range(int(times)):
-        yield from examples
-    if times % 1:
-        yield from (one for one in examples if _is_among(one, times % 1))
-
-
-def _count(examples: Iterable[Example], times: float) -> int:
-    return sum(int(times) + _is_among(one, times % 1) for one in examples)
 
 
 def _is_among(one: Example, share: float) -> bool:

@@ -57,7 +57,7 @@ class PackedExamples(AbstractLazyExamples):
         return len(self._rows)
 
     def example(self, place: int) -> Encoded:
-        """One row."""
+        """Return one row."""
         parts = [self._encoded[part] for part in self._rows[place]]
         return Encoded(
             input_ids=[token for part in parts for token in part.input_ids],
@@ -71,7 +71,7 @@ class PackedExamples(AbstractLazyExamples):
 
 
 def pack(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Which examples share a row: the longest first, each where the least room is left that is enough for it.
+    """Return which examples share a row: the longest first, each where the least room that is enough is left.
 
     Args:
         sizes: tokens of each example, none above `capacity`.
@@ -80,6 +80,7 @@ def pack(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     Returns:
         Places of examples, per row; each place once.
     """
+    # Best fit, decreasing. Rows are found by the room that they have left, so this takes n log n and not n squared.
     rows: list[list[int]] = []
     with_room: dict[int, list[list[int]]] = defaultdict(list)
     rooms: list[int] = []  # that some row has left, ascending

@@ -16,36 +16,38 @@ from qpeft.errors import DataError
 
 MAX_NAMES = 12
 MAX_CHARACTERS = 60
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_LINE = 32 * 2**20
+"""Bytes of the longest line that is taken for a row; a longer one is a file of another kind, and would fill memory."""
 
 
 def kind(value: object) -> str:
-    """What JSON calls a value: "null", "true or false", "a number", "text", "a list", "an empty list", "an object"."""
+    """Name a value as JSON does: "null", "true or false", "a number", "text", "a list", "an empty list", "an object".
+
+    A type that JSON does not have gives its Python name.
+    """
     if isinstance(value, list):
         return "a list" if value else "an empty list"
+    # In Python a bool is an int too.
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return "a number"
     names = {type(None): "null", bool: "true or false", str: "text", dict: "an object"}
     return names.get(type(value), type(value).__name__)
 
 
-def listed(values: Iterable[object]) -> str:
-    """Quoted values with commas between them; "none" if there are none. Long lists and long values are cut."""
-    quoted = [quote(value) for value in islice(values, MAX_NAMES + 1)]
-    if len(quoted) > MAX_NAMES:
-        quoted[-1] = "..."
-    return ", ".join(quoted) or "none"
-
-
 def quote(value: object) -> str:
-    """`value` in quotes if it is text, else what kind of value it is; cut to `MAX_CHARACTERS`."""
+    """Return text in quotes, cut to `MAX_CHARACTERS`; for anything else, its `kind`."""
     if not isinstance(value, str):
         return kind(value)
     return repr(value if len(value) <= MAX_CHARACTERS else value[:MAX_CHARACTERS] + "...")
 
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-MAX_LINE = 32 * 2**20
-"""Bytes of the longest line that is taken for a row; a longer one is a file of another kind, and would fill memory."""
+def listed(values: Iterable[object]) -> str:
+    """Return quoted values with commas between them, or "none". Long lists and long values are cut."""
+    quoted = [quote(value) for value in islice(values, MAX_NAMES + 1)]
+    if len(quoted) > MAX_NAMES:
+        quoted[-1] = "..."
+    return ", ".join(quoted) or "none"
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ class Row:
     is_typed: bool = True
 
     def is_given(self, column: str) -> bool:
-        """Whether there is something in a column: it is not null, nor a blank cell of CSV, which has no other null."""
+        """Whether a column holds something: not null, and in CSV, which has no null, not a blank cell."""
         value = self.values.get(column)
         return value is not None and (self.is_typed or bool(str(value).strip()))
 
     def structure(self, column: str) -> object:
-        """The value of a column that holds a list or nothing; a list that is written as text is read as JSON.
+        """Return the value of a column that holds a list or nothing; a list written as text is read as JSON.
 
-        Raises: DataError for text that begins as a list does and is no JSON, such as Python's with single quotes.
+        Raises: DataError for text that begins as a list does but is not JSON, such as Python's with single quotes.
         """
         value = self.values.get(column)
         if not isinstance(value, str):
@@ -78,9 +80,9 @@ class Row:
 
 
 def read_rows(source: str, *, split: str) -> Iterator[Row]:
-    """The rows of a local file, or of a split of a Hub dataset, read as they are asked for.
+    """Yield the rows of a local file, or of a split of a Hub dataset, as they are asked for.
 
-    Raises: DataError for a source that is not there, or a row that is malformed; it names file and line.
+    Raises: DataError for a source that does not exist, or a malformed row; it names file and line.
     """
     try:
         yield from _file_rows(_path(source)) if is_local(source) else _hub_rows(source, split)
@@ -107,41 +109,36 @@ def _file_rows(path: Path) -> Iterator[Row]:
         inside = f" It holds {', '.join(files[:5])}." if files else ""
         raise DataError(f"{path} is a folder; name a data file in it.{inside}")
     if not path.exists():
-        raise DataError(_not_found(path))
+        # A dangling link is there to be seen, so "does not exist" alone would puzzle.
+        if path.is_symlink():
+            raise DataError(f"{path} is a link to {path.readlink()}, which does not exist.")
+        if not path.parent.is_dir():
+            raise DataError(f"{path} does not exist, and neither does its folder.")
+        near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()])
+        raise DataError(f"{path} does not exist." + (f" Did you mean {' or '.join(near)}?" if near else ""))
     if path.suffix.lower() not in READERS:
         raise DataError(f"{path}: data files end in {', '.join(READERS)}; got '{path.suffix}'.")
     return READERS[path.suffix.lower()](path)
 
 
-def _not_found(path: Path) -> str:
-    if path.is_symlink():
-        return f"{path} is a link to {path.readlink()}, which does not exist."
-    if not path.parent.is_dir():
-        return f"{path} does not exist, and neither does its folder."
-    near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()])
-    return f"{path} does not exist." + (f" Did you mean {' or '.join(near)}?" if near else "")
-
-
 def _json_rows(path: Path) -> Iterator[Row]:
-    """JSON lines, or one array of objects: the first character tells, since no line may be an array."""
+    """Yield rows of JSON lines, or of one array of objects."""
+    # The first character tells which, since no line of JSON lines may be an array.
     with path.open("rb") as file:
         head = file.read(4096).removeprefix(BYTE_ORDER_MARK).lstrip()
-    return _json_array_rows(path) if head.startswith(b"[") else _json_line_rows(path)
-
-
-def _json_line_rows(path: Path) -> Iterator[Row]:
-    for number, line in text_lines(path):
-        if line.strip():
-            source = f"{path}:{number}"
-            yield _row(_parse_json(line, source, hint=" Every line must be one JSON object."), source)
-
-
-def _json_array_rows(path: Path) -> Iterator[Row]:
-    text = "".join(line for _, line in text_lines(path, longest=path.stat().st_size))
-    values = _parse_json(text, str(path), hint="")
-    assert isinstance(values, list), "text that starts with a bracket is an array or malformed"
-    for number, value in enumerate(values, start=1):
-        yield _row(value, f"{path}, row {number}")
+    if head.startswith(b"["):
+        text = "".join(line for _, line in text_lines(path, longest=path.stat().st_size))
+        values = _parse_json(text, str(path), hint="")
+        assert isinstance(values, list), "text that starts with a bracket is an array or malformed"
+        found = ((value, f"{path}, row {number}") for number, value in enumerate(values, start=1))
+    else:
+        hint = " Every line must be one JSON object."
+        places = ((line, f"{path}:{number}") for number, line in text_lines(path) if line.strip())
+        found = ((_parse_json(line, source, hint=hint), source) for line, source in places)
+    for value, source in found:
+        if not isinstance(value, dict):
+            raise DataError(f"{source}: a row must be an object; got {kind(value)}.")
+        yield Row(value, source)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -152,6 +149,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     def lines() -> Iterator[str]:
         nonlocal size
         for _, line in text_lines(path):
+            # An open quote makes one row of many lines, so the limit of a line would not stop it.
             size += len(line)
             if size > MAX_LINE:
                 raise DataError(
@@ -181,23 +179,14 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    from datasets import load_dataset  # noqa: PLC0415  (takes a second to import)
-
-    def load() -> Any:
-        return load_dataset("parquet", data_files=str(path.absolute()), split="train", streaming=True)
-
-    return _vendor_rows(load, str(path), "is no readable Parquet file")
+    options = {"data_files": str(path.absolute()), "split": "train", "streaming": True}
+    return _vendor_rows(("parquet",), options, str(path), "is no readable Parquet file")
 
 
 def _hub_rows(source: str, split: str) -> Iterator[Row]:
-    from datasets import load_dataset  # noqa: PLC0415  (takes a second to import)
-
     name, _, config = source.partition(":")
-
-    def load() -> Any:
-        return load_dataset(name, config or None, split=split)
-
-    return _vendor_rows(load, f"{source} ({split})", "cannot be loaded as a file here or a dataset of the Hub")
+    problem = "cannot be loaded as a file here or a dataset of the Hub"
+    return _vendor_rows((name, config or None), {"split": split}, f"{source} ({split})", problem)
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -208,12 +197,17 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _vendor_rows(load: Callable[[], Any], source: str, problem: str) -> Iterator[Row]:
+def _vendor_rows(names: tuple[str | None, ...], options: dict[str, Any], source: str, problem: str) -> Iterator[Row]:
+    """Yield the rows that `datasets` loads by these arguments; what it raises becomes one sentence."""
+    import numpy as np  # noqa: PLC0415
+    from datasets import load_dataset  # noqa: PLC0415  (takes a second to import)
     from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
     try:
-        rows = load()
-        short = _short_floats(getattr(rows, "features", None) or {})
+        rows = load_dataset(*names, **options)
+        kinds = {name: getattr(one, "dtype", None) for name, one in (getattr(rows, "features", None) or {}).items()}
+        # Python has 64 bits, with which the 0.1 of 32 bits reads 0.10000000149011612, and would be learned so.
+        short = {name: np.dtype(dtype).type for name, dtype in kinds.items() if dtype in ("float16", "float32")}
         for number, values in enumerate(rows, start=1):
             mended = {name: float(str(to(values[name]))) for name, to in short.items() if values[name] is not None}
             yield Row({**values, **mended}, f"{source}, row {number}")
@@ -222,52 +216,34 @@ def _vendor_rows(load: Callable[[], Any], source: str, problem: str) -> Iterator
         raise DataError(f"{source} {problem}: {reason}") from error
 
 
-def _short_floats(features: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of numbers of 16 and 32 bits, each with their type.
-
-    Python has 64 bits, with which the 0.1 of 32 bits reads 0.10000000149011612, and would be learned so.
-    """
-    import numpy as np  # noqa: PLC0415  (only here is a number of another width)
-
-    kinds = {name: getattr(feature, "dtype", None) for name, feature in features.items()}
-    return {name: np.dtype(kind).type for name, kind in kinds.items() if kind in ("float16", "float32")}
-
-
 def text_lines(path: Path, *, longest: int | None = None) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their ends. Only a line feed ends a line: JSON text may hold other separators."""
+    """Yield numbered lines with their ends. Only a line feed ends a line: JSON text may hold other separators."""
     longest = longest or MAX_LINE
     with path.open("rb") as file:
+        # One byte more than is allowed tells a line that is too long without reading all of it.
         for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), start=1):
             if len(line) > longest:
                 raise DataError(
                     f"{path}:{number}: longer than {longest // 2**20} MiB, so it is no row. Every row needs a line of "
                     "its own; an array of rows begins with a bracket."
                 )
-            yield number, _decode(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line, f"{path}:{number}")
-
-
-def _decode(line: bytes, source: str) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}: not UTF-8 (byte {error.start + 1} of the line). Convert it to UTF-8.") from error
+            try:
+                text = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).decode("utf-8")
+            except UnicodeDecodeError as error:
+                place = f"byte {error.start + 1} of the line"
+                raise DataError(f"{path}:{number}: not UTF-8 ({place}). Convert it to UTF-8.") from error
+            yield number, text
 
 
 def _parse_json(text: str, source: str, *, hint: str) -> object:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON number")
+
     try:
-        return json.loads(text, parse_constant=_no_json_number)
+        # Without `refuse`, Python reads NaN and Infinity, which JSON does not have.
+        return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise DataError(f"{source}: malformed JSON at {place}: {error.msg}.{hint}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{source}: malformed JSON: {error}.{hint}") from error
-
-
-def _no_json_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _row(value: object, source: str) -> Row:
-    if not isinstance(value, dict):
-        raise DataError(f"{source}: a row must be an object; got {kind(value)}.")
-    return Row(value, source)

@@ -15,7 +15,7 @@ EVERYTHING = "~"
 
 
 def hold_out(examples: Sequence[Example], amount: float) -> tuple[list[Example], list[Example]]:
-    """Training and held-out examples, each in the order of the rows; see `hold_out_line`.
+    """Return training and held-out examples, each in the order of the rows; see `hold_out_line`.
 
     Raises: DataError if nothing would be left to train on, or nothing would be held out.
     """
@@ -29,7 +29,7 @@ def hold_out(examples: Sequence[Example], amount: float) -> tuple[list[Example],
 
 
 def hold_out_line(examples: Iterable[Example], amount: float) -> str:
-    """The digest up to which examples are held out; those with a larger one are trained on.
+    """Return the digest up to which examples are held out; those with a larger one are trained on.
 
     Whole dialogues are held out, chosen by the SHA-256 of their text, so the choice depends on nothing but the data,
     not on seed or order, and equal dialogues lie on the same side.
@@ -37,10 +37,11 @@ def hold_out_line(examples: Iterable[Example], amount: float) -> str:
     Args:
         examples: looked at once, and only for a count.
         amount: below 1, about this share is held out: the line is fixed, so rows that are added later move no others to
-            the other side. From 1 on a count: the so many examples of smallest digest, and all copies of theirs.
+            the other side. From 1 on a count: that many examples of smallest digest, and all copies of theirs.
     """
     if amount < 1:
         return format(int(amount * NUM_DIGESTS), "064x")
+    # Digests are unlike one another, so the smallest ones are a draw that anybody can repeat.
     smallest = heapq.nsmallest(int(amount), (example.digest for example in examples))
     return smallest[-1] if len(smallest) == amount else EVERYTHING
 
@@ -48,13 +49,13 @@ def hold_out_line(examples: Iterable[Example], amount: float) -> str:
 def split_by_opening(
     examples: Iterable[Example], share: float, *, column: str | None = None
 ) -> tuple[list[Example], list[Example]]:
-    """Training and test examples, each in the order of the rows; those that ask the same lie on one side.
+    """Return training and test examples, each in the order of the rows; those that ask the same lie on one side.
 
     What decides is the SHA-256 of what is asked: rows that are added later move no others to the other side.
 
     Args:
         examples: all of them.
-        share: about so much of what is asked goes to the test, between 0 and 1.
+        share: about this share of what is asked goes to the test, between 0 and 1.
         column: of their rows, in which those that belong together are equal; None for the first user's text.
 
     Raises: DataError if a row lacks the column, or one of the sides would be empty.
@@ -73,7 +74,7 @@ def split_by_opening(
 
 
 def split_digest(examples: Iterable[Example]) -> str:
-    """SHA-256 over the examples in their order and what of each is trained on, hexadecimal: names a split."""
+    """Return a name for a split: the SHA-256 over its examples in order and what of each is trained on, hexadecimal."""
     total = hashlib.sha256()
     for example in examples:
         total.update(identity(example))
@@ -81,6 +82,6 @@ def split_digest(examples: Iterable[Example]) -> str:
 
 
 def identity(example: Example) -> bytes:
-    """What two examples share exactly if the same is learned from both."""
+    """Return bytes that two examples share exactly if the same is learned from both."""
     trained = bytes(message.trained for message in example.messages)
     return bytes.fromhex(example.digest) + trained + bytes([example.is_plain])

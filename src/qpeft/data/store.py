@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import count, islice
 from pathlib import Path
@@ -79,41 +79,54 @@ class StoredExamples(AbstractLazyExamples):
 def store_examples(
     examples: Iterable[Example], encode: Callable[[Sequence[Example]], tuple[list[Encoded], int]], folder: Path
 ) -> StoredExamples:
-    """Encode examples into shards in a folder, or take those that are there already.
+    """Encode examples into shards in a folder, and keep the shards that are there already.
 
     Args:
         examples: in the order in which they are to be stored.
-        encode: some of them, and how many of those are left out as too long.
+        encode: returns some of them encoded, and how many of those are left out as too long.
         folder: for these examples encoded in this way alone; made if need be. Processes take turns.
 
     Raises: DataError if there are no examples or all are left out; OutputError if the disk refuses.
     """
+    import pyarrow  # noqa: PLC0415
+    from datasets import Dataset, concatenate_datasets  # noqa: PLC0415  (takes a second to import)
     from filelock import FileLock  # noqa: PLC0415
 
+    tokens, number = pyarrow.list_(pyarrow.int32()), pyarrow.int32()
+    notes, source = pyarrow.list_(pyarrow.string()), pyarrow.string()
+    fields = {"input_ids": tokens, "labels": tokens, "cut": number, "notes": notes, "source": source, "lost": number}
+    schema = pyarrow.schema(fields)
+    rest, whole, summary, shards = iter(examples), hashlib.sha256(), EncodingSummary(), []
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
     with lock:
-        return _store(iter(examples), encode, folder)
-
-
-def _store(
-    examples: Iterator[Example], encode: Callable[[Sequence[Example]], tuple[list[Encoded], int]], folder: Path
-) -> StoredExamples:
-    from datasets import Dataset, concatenate_datasets  # noqa: PLC0415  (takes a second to import)
-
-    whole, summary, shards = hashlib.sha256(), EncodingSummary(), []
-    for number in count():
-        if not (part := list(islice(examples, SHARD))):
-            break
-        path = folder / f"{number:05d}.arrow"
-        digest = split_digest(part)
-        for example in part:
-            whole.update(identity(example))
-        part_summary = _stored_summary(path, digest) or _write(path, *encode(part), digest)
-        summary += part_summary
-        if part_summary.examples:
-            shards.append(Dataset.from_file(str(path)))
+        for shard in count():
+            if not (part := list(islice(rest, SHARD))):
+                break
+            path = folder / f"{shard:05d}.arrow"
+            note = path.with_suffix(".json")
+            digest = split_digest(part)
+            for example in part:
+                whole.update(identity(example))
+            part_summary = _stored_summary(path, note, digest)
+            if part_summary is None:
+                encoded, left_out = encode(part)
+                part_summary, temporary = summarize(encoded, left_out=left_out), path.with_suffix(".partial")
+                table = pyarrow.table({name: [getattr(one, name) for one in encoded] for name in schema.names}, schema)
+                with disk_errors(folder):
+                    # First of all the note goes: it must never stand beside a shard that it does not describe.
+                    note.unlink(missing_ok=True)
+                    with pyarrow.OSFile(str(temporary), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+                        writer.write_table(table)
+                    os.replace(temporary, path)
+                values = {"digest": digest, "bytes": path.stat().st_size, "summary": asdict(part_summary)}
+                write_atomically(note, json.dumps(values))
+                # Else they would stay while the next shard is encoded, and memory would hold two.
+                del encoded, table
+            summary += part_summary
+            if part_summary.examples:
+                shards.append(Dataset.from_file(str(path)))
     if not shards:
         raise DataError(
             f"No token is trained on: there are no examples, or each of {summary.left_out:,} is too long to be kept. "
@@ -122,49 +135,19 @@ def _store(
     return StoredExamples(concatenate_datasets(shards), summary, whole.hexdigest())
 
 
-def _write(path: Path, encoded: list[Encoded], left_out: int, digest: str) -> EncodingSummary:
-    import pyarrow  # noqa: PLC0415
-
-    tokens = pyarrow.list_(pyarrow.int32())
-    schema = pyarrow.schema(
-        {
-            "input_ids": tokens,
-            "labels": tokens,
-            "cut": pyarrow.int32(),
-            "notes": pyarrow.list_(pyarrow.string()),
-            "source": pyarrow.string(),
-            "lost": pyarrow.int32(),
-        }
-    )
-    summary, temporary = summarize(encoded, left_out=left_out), path.with_suffix(".partial")
-    table = pyarrow.table({name: [getattr(one, name) for one in encoded] for name in schema.names}, schema)
-    with disk_errors(path.parent):
-        _note(path).unlink(missing_ok=True)
-        with pyarrow.OSFile(str(temporary), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
-            writer.write_table(table)
-        os.replace(temporary, path)
-    write_atomically(
-        _note(path), json.dumps({"digest": digest, "bytes": path.stat().st_size, "summary": asdict(summary)})
-    )
-    return summary
-
-
-def _note(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _stored_summary(path: Path, digest: str) -> EncodingSummary | None:
-    """That of a shard of examples with this digest; None if there is no such shard, or not all of it."""
+def _stored_summary(path: Path, note: Path, digest: str) -> EncodingSummary | None:
+    """Return the summary of a shard of examples with this digest; None if there is no such shard, or not all of it."""
     try:
-        note = json.loads(_note(path).read_text(encoding="utf-8"))
-        whole = (note["digest"], note["bytes"]) == (digest, path.stat().st_size)
-        return EncodingSummary(**note["summary"]) if whole else None
+        values = json.loads(note.read_text(encoding="utf-8"))
+        # The size tells a shard that a full disk has cut short.
+        whole = (values["digest"], values["bytes"]) == (digest, path.stat().st_size)
+        return EncodingSummary(**values["summary"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def to_dataset(encoded: Sequence[Encoded]) -> Dataset:
-    """Columns `input_ids` and `labels`, which TRL's SFTTrainer takes with `skip_prepare_dataset`."""
+    """Return columns `input_ids` and `labels`, which TRL's SFTTrainer takes with `skip_prepare_dataset`."""
     from datasets import Dataset  # noqa: PLC0415  (takes a second to import)
 
     if isinstance(encoded, StoredExamples):
@@ -173,10 +156,11 @@ def to_dataset(encoded: Sequence[Encoded]) -> Dataset:
 
 
 def lengths(encoded: Sequence[Encoded], *, before_cut: bool = False) -> list[int]:
-    """Tokens of each example, as it is or `before_cut`."""
+    """Return the number of tokens of each example, as it is or `before_cut`."""
     if not isinstance(encoded, StoredExamples):
         return [len(one.input_ids) + one.cut * before_cut for one in encoded]
     import pyarrow.compute  # noqa: PLC0415
 
+    # Counted on the Arrow columns: reading every example would bring the whole set into memory.
     found: list[int] = pyarrow.compute.list_value_length(encoded.dataset.data["input_ids"]).to_pylist()
     return [length + cut for length, cut in zip(found, encoded.dataset["cut"], strict=True)] if before_cut else found

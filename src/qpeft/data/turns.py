@@ -64,14 +64,15 @@ class ChatTemplate:
         self._ending = re.compile(rf"\s*(?:{'|'.join(map(re.escape, added))})") if added else None
 
     def render(self, example: Example) -> str:
-        """The whole dialogue. Raises: DataError if there is no template or it refuses the dialogue."""
+        """Return the whole dialogue as text. Raises: DataError without a template, or if it refuses the dialogue."""
         if not example.is_plain:
             return self._render(example.messages, example.source)
+        # Text that already has the tokenizer's first or last token does not get it twice.
         start, end, text = self._start, self._tokenizer.eos_token or "", example.answer
         return f"{'' if text.startswith(start) else start}{text}{'' if text.endswith(end) else end}"
 
     def find_turns(self, example: Example, text: str) -> list[Turn]:
-        """The assistant turns in `text`, the rendered dialogue of `example`, that are marked for training.
+        """Return the assistant turns in `text`, the rendered dialogue of `example`, that are marked for training.
 
         A turn starts where the generation prompt ends, so that an empty thinking block which the template prints before
         an answer is trained on as it will be generated; it ends after its end-of-turn token, before a line break. An
@@ -83,37 +84,41 @@ class ChatTemplate:
         if example.is_plain:
             ending = str(self._tokenizer.eos_token or "")
             return [Turn(0, len(text), () if ending else (UNENDED,), ending=ending)]
-        messages = example.messages
-        places = [i for i, message in enumerate(messages) if message.role == "assistant" and message.trained]
-        return [self._turn(example, place, text) for place in places]
+        messages, source, found = example.messages, example.source, []
+        for place, message in enumerate(messages):
+            if message.role != "assistant" or not message.trained:
+                continue
+            # Characters of private use, numbered in case the text has such a mark already.
+            placeholder = next(mark for number in count() if (mark := f"\ue000{number}\ue001") not in text)
+            marked = [*messages[:place], Message("assistant", placeholder), *messages[place + 1 :]]
+            before, *after = self._render(marked, source).split(placeholder)
+            name = f"the answer of turn {place + 1}"
+            if len(after) != 1 or not text.endswith(after[0]):
+                raise DataError(f"{source}: the chat template does not print {name} as one piece.")
+            prompt = self._render(messages[:place], source, generation=True) if place > 0 else before
+            prompted = text.startswith(prompt)
+            if not prompted and not text.startswith(before):
+                raise DataError(f"{source}: the chat template changes what stands before {name}.")
 
-    def _turn(self, example: Example, place: int, text: str) -> Turn:
-        messages, source = example.messages, example.source
-        placeholder = next(mark for number in count() if (mark := f"\ue000{number}\ue001") not in text)
-        marked = [*messages[:place], Message("assistant", placeholder), *messages[place + 1 :]]
-        before, *after = self._render(marked, source).split(placeholder)
-        if len(after) != 1 or not text.endswith(after[0]):
-            raise DataError(f"{source}: the chat template does not print the answer of turn {place + 1} as one piece.")
-        prompt = self._render(messages[:place], source, generation=True) if place > 0 else before
-        prompted = text.startswith(prompt)
-        if not prompted and not text.startswith(before):
-            raise DataError(f"{source}: the chat template changes what stands before the answer of turn {place + 1}.")
-        start, answer_end = len(prompt if prompted else before), len(text) - len(after[0])
-        token = self._ending.match(after[0]) if self._ending else None
-        ending = token[0] if token else self._written_ending if after[0].startswith(self._written_ending) else ""
-        answer = messages[place].content.strip()
-        rewritten = answer not in text[start:answer_end]
-        if rewritten and place + 1 < len(messages) and answer in self._render(messages[: place + 1], source):
-            return Turn(start, answer_end, (SHORTENED,), trained=False)
-        claims = {REWRITTEN: rewritten, UNENDED: not ending, UNPROMPTED: not prompted}
-        notes = tuple(note for note, holds in claims.items() if holds)
-        return Turn(start, answer_end + len(ending), notes, ending=ending)
+            start, answer_end = len(prompt if prompted else before), len(text) - len(after[0])
+            token = self._ending.match(after[0]) if self._ending else None
+            ending = token[0] if token else self._written_ending if after[0].startswith(self._written_ending) else ""
+            answer = message.content.strip()
+            rewritten = answer not in text[start:answer_end]
+            # Printed whole when it is the last, and not here: it is rewritten only because others follow.
+            if rewritten and place + 1 < len(messages) and answer in self._render(messages[: place + 1], source):
+                found.append(Turn(start, answer_end, (SHORTENED,), trained=False))
+                continue
+            claims = {REWRITTEN: rewritten, UNENDED: not ending, UNPROMPTED: not prompted}
+            notes = tuple(note for note, holds in claims.items() if holds)
+            found.append(Turn(start, answer_end + len(ending), notes, ending=ending))
+        return found
 
     @cached_property
     def _written_ending(self) -> str:
-        """The mark in ordinary text that the template prints after an answer, whether or not more follows.
+        """The mark in ordinary text that the template prints after every answer, last or not; "" without one.
 
-        Such as ChatML's, for a tokenizer to which its tokens were never added. "" if there is none.
+        Such as ChatML's, for a tokenizer to which its tokens were never added.
         """
         question, placeholder = Message("user", "\ue000"), "\ue001"
         exchange = [question, Message("assistant", placeholder)]
@@ -137,5 +142,5 @@ class ChatTemplate:
 
 
 def added_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Tokens that are found in a text before it is split into any others."""
+    """Return the tokens that are found in a text before it is split into any others."""
     return {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
