@@ -47,20 +47,18 @@ def compare(
 
     What is interrupted goes on with the same command; finished runs are kept. The report lies in the study's folder.
     """
-    from qpeft.comparison import compare as run  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.comparison import load_results, load_study  # noqa: PLC0415
+    from qpeft.comparison import load_study, run_study  # noqa: PLC0415  (takes seconds to import)
     from qpeft.comparison.report import write_report  # noqa: PLC0415
 
     parsed = load_study(study, context.args)
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     try:
-        run(parsed, processes=jobs, console=console)
+        results, log = run_study(parsed, processes=jobs, console=console)
     except KeyboardInterrupt as interrupt:
         typer.echo("\ninterrupted; finished runs are kept: continue with the same command", err=True)
         raise typer.Exit(130) from interrupt
-    results, ledger = load_results(Path(parsed.output.folder))
     show(results, console)
-    console.print(f"report: {write_report(results, ledger)}")
+    console.print(f"report: {write_report(results, log)}")
 
 
 def show(results: Results, console: Console) -> None:

@@ -16,7 +16,6 @@ from qpeft.comparison.study_log import StudyLog
 from qpeft.comparison.trial_jobs import Job, run_all
 from qpeft.comparison.trials import (
     Choice,
-    Inputs,
     Trial,
     choose,
     chosen,
@@ -32,15 +31,20 @@ from qpeft.runs.files import used_alone
 
 
 def compare(study: Study, *, processes: int | None = 1, console: Console | None = None) -> Results:
-    """Run what has not been run of a study, and say what it found.
+    """Return what `run_study` returns, without the log."""
+    return run_study(study, processes=processes, console=console)[0]
+
+
+def run_study(study: Study, *, processes: int | None = 1, console: Console | None = None) -> tuple[Results, StudyLog]:
+    """Run the part of a study that has not been run, and return its results.
 
     Args:
-        study: what to compare.
+        study: the study, continued if its folder holds it already.
         processes: how many runs at the same time, each in a process of its own; None for all in this one.
         console: where progress goes; None for nowhere.
 
     Returns:
-        What was found; runs that failed are gaps in it.
+        What was found; runs that failed are gaps in it. And what happened to the study.
 
     Raises:
         StudyError: the study, its data or its folder are at odds; nothing has then been overwritten.
@@ -53,57 +57,55 @@ def compare(study: Study, *, processes: int | None = 1, console: Console | None 
             find_task(task).require_packages()  # not after hours of training
         inputs = read_inputs(study)
         tuning = plan_trials(study, inputs)
-        ledger = StudyLog.begin(study, inputs)
+        log = StudyLog.begin(study, inputs)
+
+        def judging(choices: Sequence[Choice], trials: Sequence[Trial]) -> list[Job]:
+            """Return the jobs that measure the base model and the chosen runs, as far as they are known by now."""
+            trained = [trial for choice in choices for trial in chosen(choice, trials) if loss_of(trial) is not None]
+            base = measure_job(study, trials[0], inputs, base=True)
+            return [base] + [measure_job(study, one, inputs) for one in trained]
+
+        # A finished study is reported again although the model or the data may be gone, so nothing of them is read.
         choices, trials = choose(study, inputs)
-        if any(
-            job.result() is None for job in [*(one.job for one in trials), *_judging(study, inputs, choices, trials)]
-        ):
+        if any(job.result() is None for job in [*(one.job for one in trials), *judging(choices, trials)]):
             for note in require_judgeable(tuning[0].recipe, study.test, study.test_items):
                 console.print(f"note: {note}")
-        ledger.save()
+        log.save()
+
         _run([trial.job for trial in tuning], processes, console, "training at every rate")
         rates = {choice.method: choice.rate for choice in choose(study, inputs)[0]}
         console.print("learning rates chosen: " + "; ".join(f"{method}: {rate}" for method, rate in rates.items()))
         others = [trial.job for trial in plan_others(study, inputs, rates)]
         _run(others, processes, console, "training with the other seeds")
+
         choices, trials = choose(study, inputs)
-        _judge(trials, choices, ledger, processes, console)
-        return gather(study, trials, choices, inputs)
+        jobs = judging(choices, trials)
+        waiting = [job for job in jobs if job.result() is None]
+        # Written down before the test is read: a process that is killed while it reads has read it.
+        is_reading = study.test is not None and bool(waiting)
+        if is_reading:
+            log.note_test_reading(rates)
+        _run(jobs, processes, console, "judging")
+        if is_reading:
+            log.note_judged(sum(job.result() is not None for job in waiting))
+        log.require_data(study)  # a training file may have been edited meanwhile
+        return gather(study, trials, choices, inputs), log
 
 
 def load_results(folder: Path) -> tuple[Results, StudyLog]:
-    """What the study in a folder has found so far; nothing is run, and no data are read.
+    """Return what the study in a folder has found so far; nothing is run, and no data are read.
 
     Raises: OutputError if there is none; StudyError if data files that are still there are not those it was made with.
     """
-    ledger = StudyLog.read(folder)
-    study, inputs = ledger.study, ledger.inputs
-    ledger.require_data(study)
+    log = StudyLog.read(folder)
+    study, inputs = log.study, log.inputs
+    log.require_data(study)
     choices, trials = choose(study, inputs)
-    return gather(study, trials, choices, inputs), ledger
-
-
-def _judging(study: Study, inputs: Inputs, choices: Sequence[Choice], trials: Sequence[Trial]) -> list[Job]:
-    trained = [trial for choice in choices for trial in chosen(choice, trials) if loss_of(trial) is not None]
-    return [measure_job(study, trials[0], inputs, base=True)] + [measure_job(study, one, inputs) for one in trained]
-
-
-def _judge(
-    trials: Sequence[Trial], choices: Sequence[Choice], ledger: StudyLog, processes: int | None, console: Console
-) -> None:
-    """Measure the chosen runs, and the base model, on what they are judged by."""
-    study = ledger.study
-    jobs = _judging(study, ledger.inputs, choices, trials)
-    waiting = [job for job in jobs if job.result() is None]
-    if study.test is not None and waiting:
-        ledger.note_test_reading({choice.method: choice.rate for choice in choices})
-        _run(jobs, processes, console, "judging")
-        ledger.note_judged(sum(job.result() is not None for job in waiting))
-    else:
-        _run(jobs, processes, console, "judging")
+    return gather(study, trials, choices, inputs), log
 
 
 def _run(jobs: Sequence[Job], processes: int | None, console: Console, what: str) -> None:
+    """Run the jobs that have no result yet, and say after each how it ended and how long the others may take."""
     waiting = [job for job in jobs if job.result() is None]
     if len(waiting) < len(jobs):
         console.print(f"{len(jobs) - len(waiting)} of {len(jobs)} are there already")
@@ -112,12 +114,15 @@ def _run(jobs: Sequence[Job], processes: int | None, console: Console, what: str
     def tell(job: Job) -> None:
         nonlocal ended
         ended += 1
-        failure, missing = job.failure(), len(waiting) - ended
+        found, missing = job.result() or {}, len(waiting) - ended
         left = timedelta(seconds=round((time.monotonic() - start) / ended * missing))
-        console.print(
-            f"{ended}/{len(waiting)}  {job.title}: {f'failed: {failure}' if failure else _said(job)}"
-            + (f", about {left} left" if missing else "")
-        )
+        if (failure := job.failure()) is not None:
+            said = f"failed: {failure}"
+        elif "final" in found:
+            said = f"loss {found['final']['loss']:.4f}"
+        else:
+            said = f"trained in {found['seconds']:.0f} s"
+        console.print(f"{ended}/{len(waiting)}  {job.title}: {said}" + (f", about {left} left" if missing else ""))
         bars(what, ended, len(waiting))
 
     if waiting:
@@ -125,8 +130,3 @@ def _run(jobs: Sequence[Job], processes: int | None, console: Console, what: str
     with Bars(console) as bars:
         bars(what, 0, len(waiting))
         run_all(waiting, processes=processes, on_end=tell)
-
-
-def _said(job: Job) -> str:
-    found = job.result() or {}
-    return f"loss {found['final']['loss']:.4f}" if "final" in found else f"trained in {found['seconds']:.0f} s"

@@ -34,17 +34,22 @@ class Graded:
 
 
 def graded(scores: Sequence[Mapping[str, Any]]) -> tuple[Graded, ...]:
-    """Every metric of a method's answers.
+    """Return every metric of a method's answers.
 
     Args:
         scores: as `Scores.to_dict` gives them, for each seed.
 
     Returns:
-        In the order of the task. Nothing without answers to two examples, from which nothing can be told of others.
+        In the order of the task. Empty without answers to two examples, from which nothing can be told of others.
     """
-    grades = [_grades(one["items"]) for one in scores]
+    # Scores from before there were tasks have right and wrong answers alone.
+    grades: list[Mapping[str, Sequence[float]]] = [
+        one["items"].get("grades", {EXACT_MATCH: one["items"]["right"]} if one["items"]["right"] else {})
+        for one in scores
+    ]
     task = TASKS.get(scores[0].get("task") or "")
     titles = {name: task.metrics[name] if task else "exact match" for name in grades[0]}
+    # Turns of one dialogue belong to one example: examples are what can be drawn anew, and turns are not.
     places = np.array(scores[0]["items"].get("examples", range(scores[0]["answered"])), dtype=int)
     counts = np.bincount(places).astype(float) if len(places) else np.zeros(0)
     if len(counts) < 2:
@@ -57,31 +62,23 @@ def graded(scores: Sequence[Mapping[str, Any]]) -> tuple[Graded, ...]:
 
 
 def overall(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics of all answers together, by their titles: means over seeds."""
+    """Return metrics of all answers together, by their titles: means over seeds."""
     task = TASKS.get(scores[0].get("task") or "")
     titles = task.overall_metrics if task is not None and scores[0]["answered"] else {}
     return {title: statistics.fmean(one["metrics"][name] for one in scores) for name, title in titles.items()}
 
 
 def metrics_by_title(scores: Mapping[str, Any]) -> dict[str, float]:
-    """All metrics of one model's answers; nothing for scores from before there were tasks."""
+    """Return all metrics of one model's answers; none for scores from before there were tasks."""
     task = TASKS.get(scores.get("task") or "")
     titles = {} if task is None else {**task.overall_metrics, **task.metrics}
     return {title: scores["metrics"][name] for name, title in titles.items() if name in scores["metrics"]}
 
 
-def _grades(items: Mapping[str, Any]) -> Mapping[str, Sequence[float]]:
-    """By metric. Scores from before there were tasks have right and wrong answers alone."""
-    if "grades" in items:
-        grades: Mapping[str, Sequence[float]] = items["grades"]
-        return grades
-    return {EXACT_MATCH: items["right"]} if items["right"] else {}
-
-
 def with_comparisons(
     methods: Mapping[str, Sequence[Graded]], reference: Sequence[Graded]
 ) -> dict[str, tuple[Graded, ...]]:
-    """The metrics of all methods with their differences from the reference, which has the same ones."""
+    """Return the metrics of all methods with their differences from the reference, which has the same ones."""
     pairs = [(name, one, other) for name, found in methods.items() for one, other in zip(found, reference, strict=True)]
     corrected = holm([sign_test((one.sums - other.sums).mean(0)) for _, one, other in pairs])
     compared: dict[str, tuple[Graded, ...]] = dict.fromkeys(methods, ())

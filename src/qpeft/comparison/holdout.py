@@ -1,4 +1,4 @@
-"""What learning rates are chosen by, and what the chosen runs are judged by: never the same, and never trained on."""
+"""The examples that choose learning rates, and those that judge the chosen runs: never the same, never trained on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ SHARE = 0.1
 
 
 def judged_by(data: DataSection, test: str, items: int | None) -> DataSection:
-    """A data section that holds the test out, read as the recipe reads its own data."""
+    """Return a data section that holds the test out, read as the recipe reads its own data.
+
+    Args:
+        data: of the recipe.
+        test: file or Hub name.
+        items: the first so many of it; None for all.
+    """
     return data.model_copy(update={"hold_out": None, "eval": test, "eval_limit": items})
 
 
@@ -26,7 +32,7 @@ def require_judgeable(recipe: Recipe, test: str | None, items: int | None) -> li
     Args:
         recipe: of any run of the study, with what the study asks to be measured.
         test: what the chosen runs are judged by; None for what the recipe holds out.
-        items: the first so many of it.
+        items: the first so many of it; None for all.
 
     Returns:
         What a user should know of the examples, a sentence each.
@@ -48,7 +54,8 @@ def require_judgeable(recipe: Recipe, test: str | None, items: int | None) -> li
         raise StudyError(
             f"{judged.source} is one item, from which nothing can be told of others. Judge by a larger test."
         )
-    silent = recipe.model_copy(update={"evaluation": EvaluationSection()})  # nothing is answered that chooses
+    # The examples that choose a rate are measured by their loss alone, so their answers need not be readable.
+    silent = recipe.model_copy(update={"evaluation": EvaluationSection()})
     notes = require_readable(silent, skeleton, tokenizer, training, chosen)
     notes += require_readable(recipe, skeleton, tokenizer, training, judged)
     return list(dict.fromkeys(notes))
@@ -56,17 +63,18 @@ def require_judgeable(recipe: Recipe, test: str | None, items: int | None) -> li
 
 def _require_apart(data: DataSection, test: str, items: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises: StudyError if the test asks questions of the training file; DataError if either cannot be read."""
+
+    def question(example: Example) -> tuple[tuple[str, str], ...] | str:
+        # Two examples that ask the same have this in common, whatever is answered; a plain text asks for itself.
+        return tuple((message.role, message.content) for message in example.question) or example.digest
+
+    # A question beyond the recipe's limit counts too, so that raising the limit later is safe.
     both = judged_by(data, test, items).model_copy(update={"limit": None})
     examples = RecipeExamples(both, seed=0, tokenizer=tokenizer)
-    asked = {_question(example): example for example in examples.training(once=True)}
+    asked = {question(example): example for example in examples.training(once=True)}
     judged = examples.held_out()
-    if shared := [one for one in judged if _question(one) in asked]:
+    if shared := [one for one in judged if question(one) in asked]:
         raise StudyError(
             f"{len(shared)} of {len(judged)} test items are asked in the training file too, {shared[0].source} and "
-            f"{asked[_question(shared[0])].source} first. Take them out of one of the files."
+            f"{asked[question(shared[0])].source} first. Take them out of one of the files."
         )
-
-
-def _question(example: Example) -> tuple[tuple[str, str], ...] | str:
-    """What two examples have in common that ask the same; a plain text asks for itself."""
-    return tuple((message.role, message.content) for message in example.question) or example.digest

@@ -20,59 +20,55 @@ from qpeft.comparison.trials import Choice
 from qpeft.errors import OutputError, QpeftError
 from qpeft.training.config import parse
 
-FOLDERS = re.compile(r"""(?:file://|(?<![\w./\\})]))(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\'"<>|:,;]+[\\/])+""")
-"""Of an absolute path inside a text, all but the last part; addresses of the web and relative paths do not match."""
-
-
-def redact_paths(value: Any) -> Any:
-    """The same value with absolute paths, in texts and in keys, cut to their last part."""
-    if isinstance(value, str):
-        return _without_folders(value)
-    if isinstance(value, Mapping):
-        found: dict[str, Any] = {}
-        for key, inner in value.items():
-            name = _without_folders(key)
-            while name in found:  # files of one name in two folders stay two
-                name += "'"
-            found[name] = redact_paths(inner)
-        return found
-    if isinstance(value, list | tuple):
-        return [redact_paths(inner) for inner in value]
-    return value
-
-
-def _without_folders(text: str) -> str:
-    path = PureWindowsPath(text) if "\\" in text else PurePosixPath(text)
-    if path.is_absolute() and len(path.parts) > 2 and "\n" not in text and len(text) < 300 and ": " not in text:
-        return path.name
-    return FOLDERS.sub("", text)
-
-
 FORMAT = 1
+FOLDERS = re.compile(r"""(?:file://|(?<![\w./\\})]))(?:[A-Za-z]:[\\/]|/)(?:[^\s/\\'"<>|:,;]+[\\/])+""")
+"""All but the last part of an absolute path inside a text; addresses of the web and relative paths do not match."""
 
 
-def to_record(results: Results, ledger: StudyLog) -> dict[str, Any]:
-    """Everything that a report is made of, and the figures of single items that its statistics are made of.
+def to_record(results: Results, log: StudyLog) -> dict[str, Any]:
+    """Return everything that a report is made of, and the figures of single items that its statistics are made of.
 
-    Nothing in it names a place on this machine.
+    No path of this machine is in it.
     """
+    measured = [
+        asdict(one)
+        | {
+            # Five digits are far below what any interval resolves, and halve the file.
+            "nats": one.nats.round(5).tolist(),
+            "right": None if one.right is None else one.right.astype(int).tolist(),
+            "graded": [
+                asdict(metric) | {"sums": metric.sums.tolist(), "counts": metric.counts.tolist()}
+                for metric in one.graded
+            ],
+            "exact_match": one.exact_match,
+        }
+        for one in results.measured
+    ]
     found = asdict(results) | {
         "format": FORMAT,
         "study": results.study.model_dump(mode="json", exclude={"output"}),
-        "ledger": {name: value for name, value in ledger.values.items() if name != "study"},
+        "ledger": {name: value for name, value in log.values.items() if name != "study"},
         "choices": [asdict(choice) | {"at_edge": choice.is_at_edge} for choice in results.choices],
-        "measured": [_measured_values(one) for one in results.measured],
+        "measured": measured,
     }
     record: dict[str, Any] = json.loads(json.dumps(found))
     return record | {name: redact_paths(record[name]) for name in ("study", "ledger", "choices", "gaps", "missing")}
 
 
 def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, StudyLog]:
-    """What `to_record` was given; the study's folder is the one given here."""
+    """Return what `to_record` was given; the study's folder is the one given here.
+
+    Raises: LookupError, TypeError, ValueError or AttributeError for a record that lacks something.
+    """
     study = parse(Study, record["study"] | {"output": {"folder": str(folder)}}, source="records")
     results = Results(
         study,
-        tuple(_choice(values) for values in record["choices"]),
+        tuple(
+            # JSON has texts alone for keys.
+            Choice(one["method"], {float(rate): tuple(row) for rate, row in one["losses"].items()}, one["rate"],
+                   tuple(one["gaps"]))
+            for one in record["choices"]
+        ),
         tuple(_measured(values) for values in record["measured"]),
         record["base"],
         record["base_neutral"],
@@ -82,13 +78,26 @@ def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Study
         tuple(record["tokens"]),
         record["num_chosen_by"],
         record["base_metrics"],
-        tuple(_contrast(values) for values in record.get("contrasts", ())),  # records from before there were any
-    )
-    return results, StudyLog(folder, _ledger_values(record["ledger"]) | {"study": record["study"]})
+        tuple(
+            Contrast(one["method"], one["other"], _against(one["against"]))
+            for one in record.get("contrasts", ())  # records from before there were any
+        ),
+    )  # fmt: skip
+    # Looked at here, so that a damaged record is an error in one sentence and not in the midst of a template.
+    values = record["ledger"]
+    inputs, environment = values["inputs"], values["environment"]
+    texts = [values["digest"], values["begun"], environment["platform"], *environment["command"]]
+    texts += [*inputs["hashes"].values(), *inputs["versions"].values(), environment["processors"]]
+    texts += [reading["when"] for reading in values["test_readings"]]
+    for change in values["amendments"]:
+        texts += [change["when"], *change["changed"], change["test_readings_before"]]
+    if not all(isinstance(text, (str, int)) for text in texts):
+        raise TypeError("its ledger has something other than words and numbers")
+    return results, StudyLog(folder, dict(values) | {"study": record["study"]})
 
 
 def read_records(path: Path) -> tuple[Results, StudyLog]:
-    """The results in a file. Raises: OutputError if it holds none."""
+    """Return the results in a file. Raises: OutputError if it holds none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -105,41 +114,8 @@ def read_records(path: Path) -> tuple[Results, StudyLog]:
         ) from error
 
 
-def _measured_values(one: Measured) -> dict[str, Any]:
-    return asdict(one) | {
-        # Five digits are far below what any interval resolves, and halve the file.
-        "nats": one.nats.round(5).tolist(),
-        "right": None if one.right is None else one.right.astype(int).tolist(),
-        "graded": [
-            asdict(metric) | {"sums": metric.sums.tolist(), "counts": metric.counts.tolist()} for metric in one.graded
-        ],
-        "exact_match": one.exact_match,
-    }
-
-
-def _ledger_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As they are, if everything is there that a report says of how a study came about.
-
-    Raises: LookupError, TypeError or AttributeError for what is not there or is something else.
-    """
-    inputs, environment = values["inputs"], values["environment"]
-    texts = [values["digest"], values["begun"], environment["platform"], *environment["command"]]
-    texts += [*inputs["hashes"].values(), *inputs["versions"].values(), environment["processors"]]
-    texts += [reading["when"] for reading in values["test_readings"]]
-    for change in values["amendments"]:
-        texts += [change["when"], *change["changed"], change["test_readings_before"]]
-    if not all(isinstance(text, (str, int)) for text in texts):
-        raise TypeError("its ledger has something other than words and numbers")
-    return dict(values)
-
-
-def _choice(values: Mapping[str, Any]) -> Choice:
-    losses = {float(rate): tuple(row) for rate, row in values["losses"].items()}
-    return Choice(values["method"], losses, values["rate"], tuple(values["gaps"]))
-
-
-def _contrast(values: Mapping[str, Any]) -> Contrast:
-    return Contrast(values["method"], values["other"], _against(values["against"]))
+def _difference(values: Mapping[str, Any]) -> Difference:
+    return Difference(**dict(values) | {"per_seed": tuple(values["per_seed"])})
 
 
 def _against(values: Mapping[str, Any]) -> Against:
@@ -148,9 +124,21 @@ def _against(values: Mapping[str, Any]) -> Against:
 
 def _measured(values: Mapping[str, Any]) -> Measured:
     against, right = values["against"], values["right"]
-    kept = {name: value for name, value in values.items() if name != "exact_match"}
+    graded = [
+        Graded(
+            **dict(metric)
+            | {
+                "sums": np.array(metric["sums"], dtype=float),
+                "counts": np.array(metric["counts"], dtype=float),
+                "value": _difference(metric["value"]),
+                "against": None if metric["against"] is None else _difference(metric["against"]),
+            }
+        )
+        for metric in values["graded"]
+    ]
+    # `exact_match` is for readers of the file; a `Measured` computes it.
     return Measured(
-        **kept
+        **{name: value for name, value in values.items() if name != "exact_match"}
         | {
             "nats": np.array(values["nats"], dtype=float),
             "right": None if right is None else np.array(right, dtype=float),
@@ -160,23 +148,34 @@ def _measured(values: Mapping[str, Any]) -> Measured:
             "histories": tuple(values["histories"]),
             "health": tuple(values["health"]),
             "samples": tuple(values["samples"]),
-            "graded": tuple(_graded(metric) for metric in values["graded"]),
+            "graded": tuple(graded),
         }
     )
 
 
-def _graded(values: Mapping[str, Any]) -> Graded:
-    against = values["against"]
-    return Graded(
-        **dict(values)
-        | {
-            "sums": np.array(values["sums"], dtype=float),
-            "counts": np.array(values["counts"], dtype=float),
-            "value": _difference(values["value"]),
-            "against": None if against is None else _difference(against),
-        }
-    )
+def redact_paths(value: Any) -> Any:
+    """Return the same value with absolute paths, in texts and in keys, cut to their last part.
+
+    A report tells of a study, not of the disk that it was made on.
+    """
+    if isinstance(value, str):
+        return _redacted(value)
+    if isinstance(value, Mapping):
+        found: dict[str, Any] = {}
+        for key, inner in value.items():
+            name = _redacted(key)
+            while name in found:  # files of one name in two folders stay two
+                name += "'"
+            found[name] = redact_paths(inner)
+        return found
+    if isinstance(value, list | tuple):
+        return [redact_paths(inner) for inner in value]
+    return value
 
 
-def _difference(values: Mapping[str, Any]) -> Difference:
-    return Difference(**dict(values) | {"per_seed": tuple(values["per_seed"])})
+def _redacted(text: str) -> str:
+    # A text that is a path as a whole may hold spaces, which end a path inside a sentence.
+    path = PureWindowsPath(text) if "\\" in text else PurePosixPath(text)
+    if path.is_absolute() and len(path.parts) > 2 and "\n" not in text and len(text) < 300 and ": " not in text:
+        return path.name
+    return FOLDERS.sub("", text)

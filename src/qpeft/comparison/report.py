@@ -24,25 +24,25 @@ from qpeft.runs import make_folder, write_atomically
 HTML, MARKDOWN, RECORDS = "report.html", "report.md", "results.json"
 
 
-def write_report(results: Results, ledger: StudyLog, html: Path | None = None) -> Path:
+def write_report(results: Results, log: StudyLog, html: Path | None = None) -> Path:
     """Write report.html, report.md and results.json into the study's folder; the place of the first.
 
     Args:
         results: what was found.
-        ledger: what happened to the study.
+        log: what happened to the study.
         html: another place for the HTML file.
 
     Raises: OutputError if a file cannot be written.
     """
-    record = to_record(results, ledger)
+    record = to_record(results, log)
     # From what the records hold, so that nothing stands in the report that they do not.
-    results, redacted = from_record(record, ledger.folder)
-    write_atomically(ledger.folder / RECORDS, json.dumps(record, ensure_ascii=False) + "\n")
-    write_atomically(ledger.folder / MARKDOWN, _render("report.md.j2", _context(results, redacted.values)))
-    return write_page(results, redacted, html or ledger.folder / HTML)
+    results, redacted = from_record(record, log.folder)
+    write_atomically(log.folder / RECORDS, json.dumps(record, ensure_ascii=False) + "\n")
+    write_atomically(log.folder / MARKDOWN, _render("report.md.j2", _context(results, redacted.values)))
+    return write_page(results, redacted, html or log.folder / HTML)
 
 
-def write_page(results: Results, ledger: StudyLog, html: Path) -> Path:
+def write_page(results: Results, log: StudyLog, html: Path) -> Path:
     """Write the HTML file alone, of results that come from records; its place. Raises: OutputError."""
     drawn = {
         "first_picture": differences(results),
@@ -53,7 +53,7 @@ def write_page(results: Results, ledger: StudyLog, html: Path) -> Path:
         "dark": DARK,
     }
     make_folder(html.parent)
-    write_atomically(html, _render("report.html.j2", _context(results, ledger.values) | drawn))
+    write_atomically(html, _render("report.html.j2", _context(results, log.values) | drawn))
     return html
 
 

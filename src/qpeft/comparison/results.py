@@ -116,12 +116,22 @@ class Results:
         return sum(self.tokens)
 
     def of(self, method: str) -> Measured | None:
-        """What was measured of a method; None if it has a gap."""
+        """Return what was measured of a method; None if it has a gap."""
         return next((one for one in self.measured if one.method == method), None)
 
 
 def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inputs: Inputs) -> Results:
-    """The results of all chosen runs that were measured; what is missing stands in `gaps`."""
+    """Return the results of all chosen runs that were measured.
+
+    Args:
+        study: the study.
+        trials: all of its runs.
+        choices: one for each method, in their order.
+        inputs: what the runs depend on.
+
+    Returns:
+        Of what there is; what is missing stands in `gaps`.
+    """
     gaps = [gap for choice in choices for gap in choice.gaps]
     missing: dict[str, str] = {}
     measured, tokens = [], np.zeros(0)
@@ -144,6 +154,8 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
     if found is None:
         gaps.append(f"base model: {base.failure() or 'not run yet'}")
     measured, contrasts = _with_comparisons(study, measured, tokens)
+    # Every trained run was measured on the same held-out tenth, so any of them knows its size.
+    trained = next((read_record(trial.run) for trial in trials if trial.job.result() is not None), None)
     return Results(
         study,
         tuple(choices),
@@ -154,14 +166,10 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
         tuple(gaps),
         missing,
         tuple(int(number) for number in tokens),
-        next((_chosen_by(trial) for trial in trials if trial.job.result() is not None), 0),
+        0 if trained is None else len(trained["after"]["items"]["tokens"]),
         {} if found is None else metrics_by_title(found["final"]),
         contrasts,
     )
-
-
-def _chosen_by(trial: Trial) -> int:
-    return len(read_record(trial.run)["after"]["items"]["tokens"])
 
 
 def _result(job: Job) -> dict[str, Any]:
@@ -171,11 +179,19 @@ def _result(job: Job) -> dict[str, Any]:
 
 
 def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens: Array) -> Measured:
+    """Return a method by itself, which is not yet compared with any other."""
     records = [read_record(trial.run) for trial in trials]
     found, trained = [_result(job) for job in jobs], [_result(trial.job) for trial in trials]
-    nats = np.array([one["final"]["items"]["nats"] for one in found], dtype=float)
-    right = np.array([one["final"]["items"]["right"] for one in found], dtype=float)
+    finals = [one["final"] for one in found]
+    nats = np.array([one["items"]["nats"] for one in finals], dtype=float)
+    right = np.array([one["items"]["right"] for one in finals], dtype=float)
     ablated = {name: np.array([one["ablations"][name] for one in found]) for name in found[0]["ablations"]}
+    # Curves are drawn of training losses, and of those on the held-out tenth before and after.
+    histories = tuple(
+        [{name: entry[name] for name in CURVE if name in entry} for entry in record["history"]]
+        + [{"step": step, "held_out": loss} for step, loss in held_out_ends(record).items()]
+        for record in records
+    )
     return Measured(
         method,
         nats,
@@ -188,70 +204,53 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
         trained[0]["adapter_bytes"],
         statistics.median(one["seconds_per_step"] or 0.0 for one in records) or None,
         max(record["peak_memory"] for record in records),
-        tuple(map(_history, records)),
+        histories,
         tuple(looks(record["health"]) for record in records),
-        tuple(found[0]["final"]["samples"]),
+        tuple(finals[0]["samples"]),
         records[0]["environment"]["device"],
-        graded([one["final"] for one in found]),
-        overall([one["final"] for one in found]),
+        graded(finals),
+        overall(finals),
     )
-
-
-def _history(record: Mapping[str, Any]) -> list[dict[str, float]]:
-    """What curves are drawn of: training losses, and those on the held-out tenth before and after."""
-    measured = [{"step": step, "held_out": loss} for step, loss in held_out_ends(record).items()]
-    return [{name: entry[name] for name in CURVE if name in entry} for entry in record["history"]] + measured
 
 
 def _with_comparisons(
     study: Study, measured: Sequence[Measured], tokens: Array
 ) -> tuple[list[Measured], tuple[Contrast, ...]]:
-    """The same with each method but the reference compared to it, and the contrasts.
-
-    p-values are corrected for all these comparisons together.
-    """
+    """Return the same with each method but the reference compared to it, and the contrasts."""
     there = {one.method: one for one in measured}
     pairs = [(name, study.reference) for name in there if name != study.reference] + study.contrasts
     pairs = [(one, other) for one, other in pairs if one in there and other in there]
     losses = [paired_difference(there[one].nats, there[other].nats, tokens) for one, other in pairs]
-    corrected = holm([loss.p for loss in losses])
-    found = {
-        (one, other): _compared(loss, p, sign_test((there[one].nats - there[other].nats).mean(0)), study.margin)
-        for (one, other), loss, p in zip(pairs, losses, corrected, strict=True)
-    }
-    compared = [replace(one, against=found.get((one.method, study.reference))) for one in measured]
+    found = {}
+    # All of them are corrected together: a contrast is one more chance to find something by accident.
+    for pair, loss, p in zip(pairs, losses, holm([loss.p for loss in losses]), strict=True):
+        items_p = sign_test((there[pair[0]].nats - there[pair[1]].nats).mean(0))
+        worse_seeds = sum(value > 0 for value in loss.per_seed)
+        found[pair] = Against(loss, p, items_p, worse_seeds, verdict(loss, p, study.margin), None, None)
     contrasts = tuple(Contrast(*pair, found[pair]) for pair in study.contrasts if pair in found)
-    return _with_answers(compared), contrasts
 
-
-def _compared(loss: Difference, p: float, items_p: float, margin: float) -> Against:
-    worse_seeds = sum(value > 0 for value in loss.per_seed)
-    return Against(loss, p, items_p, worse_seeds, verdict(loss, p, margin), answers=None, answers_p=None)
-
-
-def _with_answers(measured: Sequence[Measured]) -> list[Measured]:
-    """The same with the answers of all that are compared to the reference compared too."""
-    reference = next((one for one in measured if one.against is None), None)
-    others = {one.method: one.graded for one in measured if one.against is not None}
+    compared = [replace(one, against=found.get((one.method, study.reference))) for one in measured]
+    reference = next((one for one in compared if one.against is None), None)
+    others = {one.method: one.graded for one in compared if one.against is not None}
     if reference is None or not others:
-        return list(measured)
+        return compared, contrasts
     answers = with_comparisons(others, reference.graded)
-    return [replace(one, **_answered(one, answers[one.method])) if one.method in others else one for one in measured]
-
-
-def _answered(one: Measured, answers: tuple[Graded, ...]) -> dict[str, Any]:
-    """What comparing its answers changes of a method."""
-    first = answers[0] if one.right is not None and answers else None
-    if one.against is None or first is None or first.against is None:
-        return {"graded": answers}
-    return {
-        "graded": answers,
-        "against": replace(one.against, answers=first.against.estimate, answers_p=first.p),
-    }
+    with_answers = []
+    for one in compared:
+        against = one.against
+        if against is None:
+            with_answers.append(one)
+            continue
+        # The first metric is the one that says whether an answer is right, if the task says so at all.
+        first = answers[one.method][0] if one.right is not None and answers[one.method] else None
+        if first is not None and first.against is not None:
+            against = replace(against, answers=first.against.estimate, answers_p=first.p)
+        with_answers.append(replace(one, graded=answers[one.method], against=against))
+    return with_answers, contrasts
 
 
 def verdict(loss: Difference, p: float, margin: float) -> str:
-    """What may be said of a method against another.
+    """Return what may be said of a method against another.
 
     Args:
         loss: the difference of losses, below zero if the method is better.
@@ -260,6 +259,7 @@ def verdict(loss: Difference, p: float, margin: float) -> str:
     """
     if p < 1 - LEVEL and loss.estimate < 0:
         return BETTER
+    # Before "worse": a difference that is certain and smaller than the margin does not matter.
     if loss.high < margin:
         return NO_WORSE
     return WORSE if p < 1 - LEVEL else UNDECIDED

@@ -1,6 +1,6 @@
-"""study.json: what a study is, from when on it may not be another, and everything that happened to it.
+"""study.json: what a study is, from when on it must stay as it is, and everything that happened to it.
 
-What is judged by must not decide what is tried. So nothing that a test result depends on changes once there is one.
+The test must not decide what is tried. So nothing that a test result depends on changes once there is one.
 Before that, a study that cannot go on (a test with a row that cannot be read, examples that are too long) may be
 mended, since no one has learned anything from the test. Every change is written down either way.
 """
@@ -22,20 +22,23 @@ from qpeft.runs import environment, make_folder, write_atomically
 
 FILE_NAME = "study.json"
 CLAIMS = ("reference", "margin")
-"""What the claims of a report rest on. It may not change once a run has finished, whose losses hint at the test's."""
+"""The claims of a report rest on these. They stay once a run has finished, whose losses hint at the test's."""
 JUDGED = ("recipe", "common", "test", "test_items")
-"""What may not change once something has been judged. More methods, rates and seeds may come, and are written down."""
+"""These stay once something has been judged. More methods, rates and seeds may come, and are written down."""
 
 
 class StudyLog:
-    """The study of a folder. Raises: OutputError or StudyError from the functions that make one."""
+    """The study of a folder. `values`: all that study.json holds; `save` writes it.
+
+    Raises: OutputError or StudyError from the functions that make one.
+    """
 
     def __init__(self, folder: Path, values: dict[str, Any]) -> None:
         self.folder, self.values = folder, values
 
     @classmethod
     def read(cls, folder: Path) -> StudyLog:
-        """The study in a folder. Raises: OutputError if there is none."""
+        """Return the study in a folder. Raises: OutputError if there is none."""
         try:
             return cls(folder, json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
         except FileNotFoundError as error:
@@ -45,15 +48,15 @@ class StudyLog:
 
     @classmethod
     def begin(cls, study: Study, inputs: Inputs) -> StudyLog:
-        """A new study, or the one in its folder continued; `save` writes it.
+        """Return a new study, or the one in its folder continued; `save` writes it.
 
         Raises: StudyError if the folder's is another one; OutputError if it holds anything else.
         """
         folder = Path(study.output.folder)
         if (folder / FILE_NAME).exists():
-            ledger = cls.read(folder)
-            ledger._go_on(study, inputs)
-            return ledger
+            log = cls.read(folder)
+            log._go_on(study, inputs)
+            return log
         if folder.exists() and any(folder.iterdir()):
             raise OutputError(f"{folder} holds something other than a study. Choose another with --output.folder.")
         values = {
@@ -70,7 +73,7 @@ class StudyLog:
 
     @property
     def inputs(self) -> Inputs:
-        """What the runs were last planned with."""
+        """The inputs with which the runs were last planned."""
         return Inputs(**self.values["inputs"])
 
     @property
@@ -87,31 +90,42 @@ class StudyLog:
                 "SHA-256. Bring the old file back, or begin a new study in another --output.folder."
             )
 
-    @property
-    def is_judged(self) -> bool:
-        """Whether any run was measured by what the study judges by, which without a test is its held-out tenth."""
-        return bool(self.values["test_readings"]) if self.study.test is not None else self._has_trained()
+    def note_test_reading(self, chosen: Mapping[str, float | None]) -> None:
+        """Write down that runs are about to be judged by the test, and which, by method and rate."""
+        self.values["test_readings"].append({"when": _now(), "chosen": dict(chosen)})
+        self.save()
 
-    def _has_trained(self) -> bool:
-        return FINISHED in self._states("trials/*/trained.json")
+    def note_judged(self, results: int) -> None:
+        """Write down how many results the reading that was noted last has given."""
+        self.values["test_readings"][-1]["results"] = results
+        if not results:
+            self._forget_readings_without_result()
+        self.save()
 
-    def _states(self, files: str) -> list[str]:
-        """How the jobs of these files ended."""
-        return [json.loads(file.read_text(encoding="utf-8"))["state"] for file in self.folder.glob(files)]
+    def save(self) -> None:
+        """Write study.json, in a new folder if need be."""
+        make_folder(self.folder)
+        write_atomically(self.folder / FILE_NAME, json.dumps(self.values, indent=2, ensure_ascii=False) + "\n")
 
     def _go_on(self, study: Study, inputs: Inputs) -> None:
+        """Take this study in the place of the stored one, with a note of what changed, if it still may change."""
+        # A process may have been killed before it could say that a reading gave nothing.
         ended = [*self._states("*/measured-????????????.json"), *self._states("trials/*/measured-????????????.json")]
         if ended and FINISHED not in ended:
             self._forget_readings_without_result()
+        has_trained = FINISHED in self._states("trials/*/trained.json")
+        # Without a test the held-out tenth judges, which every finished run has been measured on.
+        is_judged = bool(self.values["test_readings"]) if self.study.test is not None else has_trained
+
         stored, dumped = self.study.model_dump(mode="json"), study.model_dump(mode="json")
         changed = [name for name in dumped if name != "output" and dumped[name] != stored[name]]
-        closed = (*(CLAIMS if self._has_trained() else ()), *(JUDGED if self.is_judged else ()))
+        closed = (*(CLAIMS if has_trained else ()), *(JUDGED if is_judged else ()))
         if fixed := [name for name in changed if name in closed]:
             raise StudyError(
                 f"The study in {self.folder} was begun with another {', '.join(fixed)}, which must not change once "
                 "there are results. Set it back, or begin a new study in another --output.folder."
             )
-        if self.is_judged:
+        if is_judged:
             self.require_data(study)
         elif any(self.inputs.hashes.get(source, digest) != digest for source, digest in inputs.hashes.items()):
             changed.append("data files")
@@ -122,28 +136,15 @@ class StudyLog:
             self.values["amendments"].append({"when": _now(), "changed": changed, "test_readings_before": readings})
             self.values |= {"study": dumped, "digest": study.digest(), "inputs": asdict(inputs)}
 
+    def _states(self, files: str) -> list[str]:
+        """Return how the jobs of these files ended."""
+        return [json.loads(file.read_text(encoding="utf-8"))["state"] for file in self.folder.glob(files)]
+
     def _forget_readings_without_result(self) -> None:
         """Set those readings apart that ended before anything was measured, as if the test had not been read."""
         for reading in [one for one in self.values["test_readings"] if not one.get("results")]:
             self.values["test_readings"].remove(reading)
             self.values.setdefault("failed_readings", []).append(reading)
-
-    def note_judged(self, results: int) -> None:
-        """Write down how many results the reading that was noted last has given."""
-        self.values["test_readings"][-1]["results"] = results
-        if not results:
-            self._forget_readings_without_result()
-        self.save()
-
-    def note_test_reading(self, chosen: Mapping[str, float | None]) -> None:
-        """Write down that runs are about to be judged by the test, and which."""
-        self.values["test_readings"].append({"when": _now(), "chosen": dict(chosen)})
-        self.save()
-
-    def save(self) -> None:
-        """Write study.json, in a new folder if need be."""
-        make_folder(self.folder)
-        write_atomically(self.folder / FILE_NAME, json.dumps(self.values, indent=2, ensure_ascii=False) + "\n")
 
 
 def _now() -> str:

@@ -44,12 +44,12 @@ class Job:
         return self.folder / f"{self.name}.log"
 
     def result(self) -> dict[str, Any] | None:
-        """What it found; None if it has not run, or failed."""
+        """Return what it found; None if it has not run, or failed."""
         stored = self._stored()
         return stored if stored and stored["state"] == FINISHED else None
 
     def failure(self) -> str | None:
-        """Why it failed, in one line; None if it did not."""
+        """Return why it failed, in one line; None if it did not."""
         stored = self._stored()
         return str(stored["error"]) if stored and stored["state"] == FAILED else None
 
@@ -64,11 +64,12 @@ class Job:
         self._store(found)
 
     def run_alone(self, threads: int) -> None:
-        """Do it in a process of its own, with so many threads."""
+        """Do it in a process of its own, with this many threads."""
         make_folder(self.folder)
         description = {"title": self.title, "name": self.name, "do": self.do, "arguments": self.arguments}
         job_file = self.folder / f"{self.name}.job.json"
         write_atomically(job_file, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+        # The result of an earlier attempt must not be taken for that of this one.
         self.result_file.unlink(missing_ok=True)
         environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true", **os.environ}
         with self.log_file.open("wb") as log:
@@ -80,6 +81,7 @@ class Job:
                 env=environment,
                 check=False,
             )
+        # A process that was killed could not write why it ended.
         if self._stored() is None:
             reason = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
             self._store({"state": FAILED, "error": f"its process ended with {reason}; see {self.log_file}"})
@@ -109,6 +111,7 @@ def run_all(jobs: Sequence[Job], *, processes: int | None, on_end: Callable[[Job
             job.run()
             on_end(job)
         return
+    # Torch would start a thread for every core in each process.
     threads = max(1, (os.cpu_count() or 1) // processes)
     with ThreadPoolExecutor(processes) as pool:
         running = {pool.submit(job.run_alone, threads=threads): job for job in waiting}
@@ -116,15 +119,11 @@ def run_all(jobs: Sequence[Job], *, processes: int | None, on_end: Callable[[Job
             for ended in as_completed(running):
                 ended.result()
                 on_end(running[ended])
-        except BaseException:
+        except BaseException:  # an interrupt too: what has begun ends, what waits does not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _main(path: Path) -> None:
-    description = json.loads(path.read_text(encoding="utf-8"))
-    Job(folder=path.parent, **description).run()
-
-
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    file = Path(sys.argv[1])
+    Job(folder=file.parent, **json.loads(file.read_text(encoding="utf-8"))).run()

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
 from qpeft.adapters.qtha.middle import AbstractMiddle
@@ -25,27 +24,23 @@ from qpeft.models import default_device, load_model, load_tokenizer
 from qpeft.models.reading import reading
 from qpeft.runs import hash_file, read_record
 from qpeft.runs.record import FILE_NAME
-from qpeft.training import Recipe
 from qpeft.training.bill import Bill
 from qpeft.training.config import parse_recipe
 from qpeft.training.splits import load_held_out
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
+NEUTRAL = "neutral.txt"
 SAMPLES = 5
 """Generated answers kept per run."""
 
 
 def train_trial(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Train as the recipe says, or go on where it was interrupted; the run's own record has the losses."""
+    """Train as the recipe says, or go on where it was interrupted; losses are in the run's own record."""
     from qpeft.training import train  # noqa: PLC0415  (takes seconds to import, and reports train nothing)
 
     parsed = parse_recipe(recipe, source="trial")
     folder, start = Path(parsed.output.folder), time.monotonic()
-    is_done = (folder / FILE_NAME).exists() and read_record(folder)["state"] == "finished"
-    if not is_done:
+    # A job that was killed after its run had ended has no result, but the run is there.
+    if not ((folder / FILE_NAME).exists() and read_record(folder)["state"] == "finished"):
         train(parsed, resume=True, confirm=_refuse_remote)
     return {"adapter_bytes": (folder / WEIGHTS).stat().st_size, "seconds": time.monotonic() - start}
 
@@ -53,7 +48,7 @@ def train_trial(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def measure_run(
     recipe: Mapping[str, Any], run: str | None, test: str | None, items: int | None, digest: str | None, ablate: bool
 ) -> dict[str, Any]:
-    """Everything that the report says of a chosen run.
+    """Return everything that the report says of a chosen run.
 
     Args:
         recipe: of the run, or of any of the study for the base model.
@@ -69,7 +64,13 @@ def measure_run(
     parsed = parse_recipe(recipe, source="trial")
     if test is not None and digest is not None and hash_file(Path(test)) != digest:
         raise StudyError(f"{test} was changed while the study ran.")
-    model, tokenizer = _load(parsed, run)
+    options = parsed.model
+    tokenizer = load_tokenizer(
+        options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
+    )
+    base = load_model(options.name, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
+    base = base.to(default_device())
+    model = base if run is None else load_adapter(base, Path(run))
     chosen = load_held_out(parsed.data, tokenizer)
     judged = chosen if test is None else load_held_out(judged_by(parsed.data, test, items), tokenizer)
     assert chosen is not None, "every trial holds a part out"
@@ -83,6 +84,7 @@ def measure_run(
         max_new_tokens=parsed.evaluation.max_new_tokens,
         items=parsed.evaluation.items,
     )
+    # The mean of an output is taken over the tenth, so that nothing of the test goes into it.
     found: dict[str, list[float]] = {}
     for name, ablation in ABLATIONS.items() if ablate else ():
         with ablation(model, chosen.encoded):
@@ -95,17 +97,7 @@ def measure_run(
 
 
 WORK: dict[str, Callable[..., dict[str, Any]]] = {"train": train_trial, "measure": measure_run}
-"""By the name that a job gives it."""
-
-
-def _load(recipe: Recipe, run: str | None) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    options = recipe.model
-    tokenizer = load_tokenizer(
-        options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
-    )
-    model = load_model(options.name, dtype=options.dtype, trust_remote_code=options.trust_remote_code)
-    model = model.to(default_device())
-    return (model if run is None else load_adapter(model, Path(run))), tokenizer
+"""The work of a job, by the name that the job gives it."""
 
 
 def _refuse_remote(bill: Bill) -> None:
@@ -116,13 +108,14 @@ def _refuse_remote(bill: Bill) -> None:
         )
 
 
-NEUTRAL = "neutral.txt"
-
-
 def neutral_text(tokenizer: PreTrainedTokenizerBase, longest: int | None = None) -> list[Encoded]:
-    """The paragraphs of the package's own text about everyday things, every token labelled, cut to the `longest`.
+    """Return the paragraphs of the package's own text about everyday things, every token labelled.
 
-    The loss on it, before and after, says how much of the model's general English an adapter costs.
+    Args:
+        tokenizer: of the model.
+        longest: keep this many tokens of each; None keeps all.
+
+    Nobody trains for it, so the loss on it, before and after, says how much of the model's English an adapter costs.
     """
     text = files("qpeft.comparison").joinpath(NEUTRAL).read_text(encoding="utf-8")
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
@@ -179,7 +172,7 @@ ABLATIONS: dict[str, Callable[[nn.Module, Sequence[Encoded]], AbstractContextMan
 
 @contextmanager
 def _changed(model: nn.Module, change: Change) -> Iterator[None]:
-    """Every middle's output changed, at tokens that are no padding. Raises: StudyError if there is no middle."""
+    """Change every middle's output, at all tokens but padding. Raises: StudyError if there is no middle."""
     middles = [module for module in model.modules() if isinstance(module, AbstractMiddle)]
     if not middles:
         raise StudyError("The adapter has no middle to ablate; only QTHA with a middle other than none has.")
@@ -201,6 +194,7 @@ def _changed(model: nn.Module, change: Change) -> Iterator[None]:
         changed[is_token] = change(middle, output[is_token])
         return changed
 
+    # The stack removes the hooks in any case: the same model is measured again after this.
     with ExitStack() as hooks:
         hooks.callback(model.register_forward_pre_hook(remember, with_kwargs=True).remove)
         hooks.callback(model.register_forward_hook(forget, always_call=True).remove)

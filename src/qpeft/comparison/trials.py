@@ -1,4 +1,7 @@
-"""The runs of a study, and which of them are chosen to be compared."""
+"""The runs of a study, and which of them are chosen to be compared.
+
+A run is one recipe in a folder named after everything that the run depends on, so that what is there is not done again.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +50,33 @@ class Inputs:
     versions: dict[str, str | None]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The rate of the smallest mean loss over the tuning seeds, and how it came about.
+
+    `losses`: nats per token for every rate and tuning seed; None where there is no run. `rate`: None if no rate has
+    runs for all of them. `gaps`: what is missing, of all seeds, and why.
+    """
+
+    method: str
+    losses: dict[float, tuple[float | None, ...]]
+    rate: float | None
+    gaps: tuple[str, ...]
+
+    @property
+    def is_at_edge(self) -> bool:
+        """Whether a rate beyond the grid may be better, as far as a grid of several tells."""
+        return len(self.losses) > 1 and self.rate in (min(self.losses), max(self.losses))
+
+
 def read_inputs(study: Study) -> Inputs:
-    """The inputs as they are now."""
+    """Return the inputs as they are now."""
     hashes = {source: hash_file(Path(source)) if Path(source).is_file() else source for source in _sources(study)}
     return Inputs(hashes, environment()["versions"])
 
 
 def changed_files(study: Study, inputs: Inputs) -> list[str]:
-    """Data files that are there, but not as they were."""
+    """Return the data files that exist, but not as they were. A file that is gone is no reason to refuse a report."""
     files = [Path(source) for source in _sources(study) if Path(source).is_file()]
     return [str(file) for file in files if hash_file(file) != inputs.hashes.get(str(file))]
 
@@ -66,20 +88,34 @@ def _sources(study: Study) -> list[str]:
 
 
 def plan_trials(study: Study, inputs: Inputs) -> list[Trial]:
-    """What chooses the rates: every method at every one. The first seeds of all come first, so a table fills evenly."""
+    """Return the runs that choose the rates: every method at every rate, with each tuning seed."""
     grid = [(method, rate) for method in study.methods for rate in study.rates(method)]
+    # The first seed of all comes first, so that the table fills evenly.
     return [_trial(study, method, rate, seed, inputs) for seed in study.tuned_with for method, rate in grid]
 
 
 def plan_others(study: Study, inputs: Inputs, rates: Mapping[str, float | None]) -> list[Trial]:
-    """The seeds that choose nothing, at the rate of every method that has one."""
+    """Return the runs with the seeds that choose nothing.
+
+    Args:
+        study: whose runs.
+        inputs: what they depend on.
+        rates: the rate of every method; None leaves the method out.
+    """
     chosen = [(method, rate) for method, rate in rates.items() if rate is not None]
     seeds = [seed for seed in study.seeds if seed not in study.tuned_with]
     return [_trial(study, method, rate, seed, inputs) for seed in seeds for method, rate in chosen]
 
 
 def measure_job(study: Study, trial: Trial, inputs: Inputs, *, base: bool = False) -> Job:
-    """What measures a chosen trial on the test, or, beside it, the base model on the same."""
+    """Return the job that measures a chosen trial on the test.
+
+    Args:
+        study: whose test.
+        trial: a trained run.
+        inputs: what it depends on.
+        base: measure the base model beside it instead, on the same.
+    """
     test_hash = inputs.hashes[study.test] if study.test else None
     arguments = {
         "recipe": trial.recipe.model_dump(mode="json"),
@@ -104,6 +140,7 @@ def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs) ->
     values["data"] |= {"hold_out": SHARE}
     values["evaluation"] = (values.get("evaluation") or {}) | {"before": False}
     recipe = parse_recipe(values | {"output": {"folder": "run"}}, source="study")
+    # Not the test: a study that gets another one keeps its trained runs.
     used = {name: value for name, value in inputs.hashes.items() if name != study.test}
     key = _digest({"recipe": _content(recipe), "data": used, "versions": inputs.versions})
     folder = Path(study.output.folder) / "trials" / key[:16]
@@ -117,7 +154,7 @@ def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs) ->
 
 
 def _content(recipe: Recipe) -> dict[str, Any]:
-    """What runs depend on, in the form of studies from before there were tasks, so that those find their runs."""
+    """Return what runs depend on, as studies from before there were tasks wrote it, so that they find their runs."""
     values = recipe.model_dump(mode="json", exclude={"output"})
     evaluation = values["evaluation"]
     if evaluation["task"] is None:
@@ -130,77 +167,25 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The rate of the smallest mean loss over the tuning seeds, and how it came about.
-
-    `losses`: nats per token for every rate and tuning seed; None where there is no run. `rate`: None if no rate has
-    runs for all of them. `gaps`: what is missing, of all seeds, and why.
-    """
-
-    method: str
-    losses: dict[float, tuple[float | None, ...]]
-    rate: float | None
-    gaps: tuple[str, ...]
-
-    @property
-    def is_at_edge(self) -> bool:
-        """Whether a rate beyond the grid may be better, as far as a grid of several tells."""
-        return len(self.losses) > 1 and self.rate in (min(self.losses), max(self.losses))
-
-
 def choose(study: Study, inputs: Inputs) -> tuple[list[Choice], list[Trial]]:
-    """A choice for each method, and all trials of the study as far as the runs that are there choose them.
+    """Return a choice for each method, and all trials of the study as far as the runs that are there choose them.
+
+    A rate is chosen by the losses on the held-out tenth of the training file.
 
     Raises: StudyError if runs of one seed saw different data.
     """
-    tuning = plan_trials(study, inputs)
-    choices = [_choose(study, method, [one for one in tuning if one.method == method]) for method in study.methods]
+    tuning, choices = plan_trials(study, inputs), []
+    for method in study.methods:
+        mine = [trial for trial in tuning if trial.method == method]
+        found = {(trial.rate, trial.seed): loss_of(trial) for trial in mine}
+        losses = {rate: tuple(found[rate, seed] for seed in study.tuned_with) for rate in study.rates(method)}
+        # A rate that lacks a seed is not chosen: its mean would be one over easier or harder runs.
+        means = {rate: statistics.fmean(row) for rate, row in losses.items() if None not in row}  # type: ignore[arg-type]
+        choices.append(Choice(method, losses, min(means, key=means.__getitem__) if means else None, _gaps(mine)))
     others = plan_others(study, inputs, {choice.method: choice.rate for choice in choices})
-    _require_same_data([*tuning, *others])
-    gaps = {choice.method: _gaps([one for one in others if one.method == choice.method]) for choice in choices}
-    return [replace(choice, gaps=choice.gaps + gaps[choice.method]) for choice in choices], [*tuning, *others]
 
-
-def chosen(choice: Choice, trials: Sequence[Trial]) -> list[Trial]:
-    """The trials by which a method is judged: those at its rate."""
-    return [trial for trial in trials if (trial.method, trial.rate) == (choice.method, choice.rate)]
-
-
-def _choose(study: Study, method: str, trials: Sequence[Trial]) -> Choice:
-    found = {(trial.rate, trial.seed): loss_of(trial) for trial in trials}
-    losses = {rate: tuple(found[rate, seed] for seed in study.tuned_with) for rate in study.rates(method)}
-    there = {rate: [loss for loss in row if loss is not None] for rate, row in losses.items()}
-    whole = {rate: statistics.fmean(row) for rate, row in there.items() if len(row) == len(study.tuned_with)}
-    return Choice(method, losses, min(whole, key=whole.__getitem__) if whole else None, _gaps(trials))
-
-
-def _gaps(trials: Sequence[Trial]) -> tuple[str, ...]:
-    return tuple(
-        f"{trial.method}, learning rate {trial.rate:g}, seed {trial.seed}: {_reason(trial)}"
-        for trial in trials
-        if loss_of(trial) is None
-    )
-
-
-def loss_of(trial: Trial) -> float | None:
-    """Held-out loss of a run, nats per token; None if it has not finished or has diverged."""
-    if trial.job.result() is None:
-        return None
-    loss = float(read_record(trial.run)["after"]["loss"])
-    return loss if math.isfinite(loss) else None
-
-
-def _reason(trial: Trial) -> str:
-    if trial.job.result() is not None:
-        return "its loss is not a finite number"
-    return trial.job.failure() or "not run yet"
-
-
-def _require_same_data(trials: Sequence[Trial]) -> None:
-    """Raises: StudyError if the runs of a seed were trained on other data or in another order, or judged by other."""
     seen: dict[tuple[int, bool], tuple[object, Trial]] = {}
-    for trial in trials:
+    for trial in [*tuning, *others]:
         if trial.job.result() is not None:
             record = read_record(trial.run)
             early = record["stopped_early"]  # the recipe lets runs end when they get worse, each at its own step
@@ -211,3 +196,28 @@ def _require_same_data(trials: Sequence[Trial]) -> None:
                     f"{trial.run} and {other.run} were not trained on the same examples in the same order, so they "
                     "cannot be compared. Delete the folder of the one that is at fault, and run the study again."
                 )
+    gaps = {choice.method: _gaps([one for one in others if one.method == choice.method]) for choice in choices}
+    return [replace(choice, gaps=choice.gaps + gaps[choice.method]) for choice in choices], [*tuning, *others]
+
+
+def chosen(choice: Choice, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials by which a method is judged: those at its rate."""
+    return [trial for trial in trials if (trial.method, trial.rate) == (choice.method, choice.rate)]
+
+
+def loss_of(trial: Trial) -> float | None:
+    """Return the held-out loss of a run, nats per token; None if it has not finished or has diverged."""
+    if trial.job.result() is None:
+        return None
+    loss = float(read_record(trial.run)["after"]["loss"])
+    return loss if math.isfinite(loss) else None
+
+
+def _gaps(trials: Sequence[Trial]) -> tuple[str, ...]:
+    found = []
+    for trial in trials:
+        if loss_of(trial) is None:
+            diverged = "its loss is not a finite number" if trial.job.result() is not None else None
+            reason = diverged or trial.job.failure() or "not run yet"
+            found.append(f"{trial.method}, learning rate {trial.rate:g}, seed {trial.seed}: {reason}")
+    return tuple(found)
