@@ -25,18 +25,31 @@ TITLES = {
     "variance": "variance of expectations",
     "gradient_ratio": "gradients, circuit / cores",
 }
-"""Of `MEASURES`, short enough to stand above half a figure."""
+"""The names of `MEASURES`, short enough to stand above half a figure."""
 
 
 def circuit_pictures(results: Results) -> list[Picture]:
-    """Every circuit of the study, then the health of every method that has one."""
-    drawn = [_circuit(circuit, methods, number) for number, (circuit, methods) in enumerate(circuits_of(results.study))]
-    healthy = [_health(one, number) for number, one in enumerate(results.measured) if any(one.health)]
-    return drawn + healthy
+    """Return every circuit of the study, then the health of every method that has one."""
+    drawn = []
+    for number, (circuit, methods) in enumerate(circuits_of(results.study)):
+        width = max(columns(circuit.operations), default=0) + 2.5
+        figure = new_figure(0.38 * (circuit.num_qubits + 0.4), 0.36 * width)
+        draw(circuit, figure.add_subplot())
+        gates = ", ".join(f"{one.gate_name}({', '.join(map(str, one.qubits))})" for one in circuit.operations)
+        whose = " and of ".join(methods)
+        drawn.append(
+            picture(
+                figure, f"circuit{number}",
+                f"The circuit of {whose}. x: angles from the data; w: trained angles; a dot is a control.",
+                f"Circuit of {circuit.num_qubits} qubits, each read by Z at the end. In time order: {gates}.",
+                keep_size=True,
+            )
+        )  # fmt: skip
+    return drawn + [_health(one, number) for number, one in enumerate(results.measured) if any(one.health)]
 
 
 def circuits_of(study: Study) -> list[tuple[Circuit, list[str]]]:
-    """The circuits, each with the methods that have it."""
+    """Return the circuits, each with the methods that have it."""
     found: dict[tuple[object, ...], tuple[Circuit, list[str]]] = {}
     for method in study.methods:
         config = study.config(method)
@@ -48,23 +61,8 @@ def circuits_of(study: Study) -> list[tuple[Circuit, list[str]]]:
     return list(found.values())
 
 
-def _circuit(circuit: Circuit, methods: list[str], number: int) -> Picture:
-    width = max(columns(circuit.operations), default=0) + 2.5
-    figure = new_figure(0.38 * (circuit.num_qubits + 0.4), 0.36 * width)
-    draw(circuit, figure.add_subplot())
-    gates = ", ".join(
-        f"{operation.gate_name}({', '.join(map(str, operation.qubits))})" for operation in circuit.operations
-    )
-    return picture(
-        figure, f"circuit{number}",
-        f"The circuit of {' and of '.join(methods)}. x: angles from the data; w: trained angles; a dot is a control.",
-        f"Circuit of {circuit.num_qubits} qubits, each read by Z at the end. In time order: {gates}.",
-        keep_size=True,
-    )  # fmt: skip
-
-
 def _health(one: Measured, number: int) -> Picture:
-    """Four measures over the depth of the model, medians over seeds: where training began and where it ended."""
+    """Draw four measures over the depth of the model, medians over seeds: where training began and where it ended."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     figure = new_figure(3.9)
@@ -73,11 +71,17 @@ def _health(one: Measured, number: int) -> Picture:
         dress(axes)
         axes.set_title(title, fontsize=TEXT - 1, color=LIGHT["ink"])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for index, (kind, points) in enumerate(_by_kind(one, measure).items()):
-            places, first, last = zip(*points, strict=True)
+        # A layer's name holds its depth, "layers.3", and ends on its kind, "q_proj", which gives the series.
+        kinds: dict[str, list[tuple[int, float, float]]] = {}
+        for layer, seeds in ends(one.health, measure).items():
+            first, last = (statistics.median(values) for values in zip(*seeds, strict=True))
+            depth = re.search(r"\d+", layer)
+            kinds.setdefault(layer.rpartition(".")[2], []).append((int(depth[0]) if depth else 0, first, last))
+        for index, (kind, points) in enumerate(kinds.items()):
+            places, at_first, at_last = zip(*points, strict=True)
             look = style(index)
-            axes.plot(places, first, color=look["color"], linewidth=0.8, linestyle=look["linestyle"], alpha=0.6)
-            (handles[kind],) = axes.plot(places, last, look["marker"], color=look["color"], markersize=3.2)
+            axes.plot(places, at_first, color=look["color"], linewidth=0.8, linestyle=look["linestyle"], alpha=0.6)
+            (handles[kind],) = axes.plot(places, at_last, look["marker"], color=look["color"], markersize=3.2)
         values = [value for line in axes.lines for value in line.get_ydata()]
         if not values:
             axes.text(0.5, 0.5, "not trained", ha="center", transform=axes.transAxes, color=LIGHT["soft"])
@@ -95,18 +99,3 @@ def _health(one: Measured, number: int) -> Picture:
         f"Health of the circuits of {one.method} over the model's layers. Lines: at first; marks: in the end.",
         f"Over layers, at the end: {over_layers}. {warnings}",
     )  # fmt: skip
-
-
-def _by_kind(one: Measured, measure: str) -> dict[str, list[tuple[int, float, float]]]:
-    """By the last part of the layers' names: number of the layer, first and last value."""
-    found: dict[str, list[tuple[int, float, float]]] = {}
-    for layer, seeds in ends(one.health, measure).items():
-        first, last = (statistics.median(values) for values in zip(*seeds, strict=True))
-        found.setdefault(layer.rpartition(".")[2], []).append((_number(layer), first, last))
-    return found
-
-
-def _number(layer: str) -> int:
-    """The first number in a layer's name: how deep it lies in the model."""
-    found = re.search(r"\d+", layer)
-    return int(found[0]) if found else 0

@@ -1,4 +1,4 @@
-"""What training saw of the circuits: the first and the last look at every layer, and what that means in words."""
+"""How circuits did in training: the first and the last look at every layer, and what that means in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Health = Mapping[str, Any]
-"""Of one run: `layers`, first and last value of every measure by layer, None if there is none; `warnings` by layer."""
+"""Of one run: `layers`, first and last value of every measure by layer, None without any; `warnings` by layer."""
 
 MEASURES = {
     "angle_spread": "spread of input angles (radians)",
@@ -15,39 +15,29 @@ MEASURES = {
     "variance": "variance of expectation values",
     "gradient_ratio": "gradients, circuit / tensor cores",
 }
-"""What is kept, and how a reader is told of it; docs/health.md explains them."""
+"""The measures that are kept, and their names for a reader; docs/health.md explains them."""
 IN_FULL = 4
 """Warnings of a method that are quoted; of further layers only the names."""
 
 
 def looks(health: Mapping[str, Any] | None) -> Health | None:
-    """What a report needs of the health in a run's record; None without circuits."""
+    """Return what a report needs of the health in a run's record; None without circuits."""
     if health is None:
         return None
-    return {
-        "layers": {
-            layer: {name: _ends(_column(columns, name)) for name in MEASURES}
-            for layer, columns in health["layers"].items()
-        },
-        "warnings": dict(health["warnings"]),
-    }
-
-
-def _column(columns: Mapping[str, Sequence[float | None]], name: str) -> Sequence[float | None]:
-    if name != "gradient_ratio":
-        return columns[name]
-    pairs = zip(columns["circuit_gradient"], columns["core_gradient"], strict=True)
-    # At first a fresh adapter's circuits have no gradient, which says nothing of their health.
-    return [circuit / cores if circuit and cores else None for circuit, cores in pairs]
-
-
-def _ends(values: Sequence[float | None]) -> list[float] | None:
-    there = [value for value in values if value is not None]
-    return [there[0], there[-1]] if there else None
+    layers = {}
+    for layer, columns in health["layers"].items():
+        # At first a fresh adapter's circuits have no gradient, which says nothing of their health.
+        pairs = zip(columns["circuit_gradient"], columns["core_gradient"], strict=True)
+        ratios = [circuit / cores if circuit and cores else None for circuit, cores in pairs]
+        layers[layer] = {}
+        for name in MEASURES:
+            values = [v for v in (ratios if name == "gradient_ratio" else columns[name]) if v is not None]
+            layers[layer][name] = [values[0], values[-1]] if values else None
+    return {"layers": layers, "warnings": dict(health["warnings"])}
 
 
 def ends(seeds: Sequence[Health | None], measure: str) -> dict[str, list[list[float]]]:
-    """First and last value of a measure in every seed, by layer from the model's first to its last."""
+    """Return first and last value of a measure in every seed, by layer from the model's first to its last."""
     found: dict[str, list[list[float]]] = {}
     for health in seeds:
         for layer, measured in health["layers"].items() if health else ():
@@ -57,7 +47,7 @@ def ends(seeds: Sequence[Health | None], measure: str) -> dict[str, list[list[fl
 
 
 def ranges(seeds: Sequence[Health | None]) -> dict[str, str]:
-    """Of every measure, by its label, the smallest and largest last value over layers and seeds."""
+    """Return the smallest and largest last value over layers and seeds of every measure, by its label."""
     found = {}
     for measure, label in MEASURES.items():
         last = [pair[1] for pairs in ends(seeds, measure).values() for pair in pairs]
@@ -66,7 +56,7 @@ def ranges(seeds: Sequence[Health | None]) -> dict[str, str]:
 
 
 def warned_of(seeds: Sequence[Health | None]) -> dict[str, list[str]]:
-    """The warnings of every layer that has any, one for each seed with it, from the model's first layer on."""
+    """Return the warnings of every layer that has any, one for each seed with it, from the model's first layer on."""
     found: dict[str, list[str]] = {}
     for health in seeds:
         for layer, problem in health["warnings"].items() if health else ():
@@ -75,7 +65,7 @@ def warned_of(seeds: Sequence[Health | None]) -> dict[str, list[str]]:
 
 
 def health_sentences(method: str, seeds: Sequence[Health | None]) -> list[str]:
-    """What was warned of in a method's layers, the first few in full."""
+    """Return the warnings of a method's layers, the first few in full."""
     runs, ill = sum(health is not None for health in seeds), warned_of(seeds)
     found = [
         f"{method}, {layer}, in {len(problems)} of {runs} runs: {problems[0]}"
@@ -87,5 +77,5 @@ def health_sentences(method: str, seeds: Sequence[Health | None]) -> list[str]:
 
 
 def _depth(layer: str) -> tuple[tuple[int, ...], str]:
-    """Sorts layers as they follow one another in the model."""
+    """Return a key that sorts layers as they follow one another in the model: layer 10 after layer 9."""
     return tuple(int(number) for number in re.findall(r"\d+", layer)), layer

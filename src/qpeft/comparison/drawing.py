@@ -17,7 +17,7 @@ INK, SOFT = LIGHT["ink"], LIGHT["soft"]
 
 
 def columns(operations: Sequence[Operation]) -> list[int]:
-    """For each operation the earliest column where no line that it crosses is taken."""
+    """Return the earliest column for each operation where no line that it crosses is taken."""
     free: dict[int, int] = {}
     found = []
     for operation in operations:
@@ -29,7 +29,7 @@ def columns(operations: Sequence[Operation]) -> list[int]:
 
 
 def draw(circuit: Circuit, axes: Axes) -> None:
-    """Draw it: angles from the data are x, on blue, trained ones w, on orange; a dot is a control."""
+    """Draw a circuit: angles from the data are x, on blue, trained ones w, on orange; a dot is a control."""
     places = columns(circuit.operations)
     width = max(places, default=0) + 1
     for qubit in range(circuit.num_qubits):
@@ -57,7 +57,7 @@ def _draw_operation(operation: Operation, x: float, axes: Axes) -> None:
 
 
 def angle_name(angle: Angle | None) -> str:
-    """Where an angle comes from, short enough for a box; empty for a gate without one."""
+    """Return where an angle comes from, short enough for a box; empty for a gate without one."""
     match angle:
         case None:
             return ""

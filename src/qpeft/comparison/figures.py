@@ -26,16 +26,17 @@ from qpeft.comparison.svg import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 POINTS = 80
 """Of a curve; longer ones are drawn as means of neighbouring steps."""
 IN_ONE = 4
-"""So many curves share their axes; more get axes of their own."""
+"""This many curves share their axes; more get axes of their own."""
+Curve = tuple[int, Measured, Array, Array]
+"""Number of the method, the method, steps (steps,) and losses (seeds, steps)."""
 
 
 def differences(results: Results) -> Picture | None:
-    """Every method's difference from the reference with its interval; None if there is nothing to compare."""
+    """Draw every method's difference from the reference with its interval; None if there is nothing to compare."""
     compared = [(one, one.against) for one in results.measured if one.against is not None]
     if not compared:
         return None
@@ -69,19 +70,47 @@ def differences(results: Results) -> Picture | None:
 
 
 def pictures(results: Results) -> list[Picture]:
-    """How training went, and what every parameter buys; nothing if nothing was measured."""
+    """Draw how training went, and what every parameter buys; nothing if nothing was measured."""
     found = [curves(results), frontier_picture(results)] if results.measured else []
     return [picture for picture in found if picture is not None]
 
 
 def curves(results: Results) -> Picture | None:
-    """Training losses, mean over seeds with the range as a band; None if none were logged."""
+    """Draw training losses, mean over seeds with the range as a band; None if none were logged."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
     drawn = [(number, one, *_history(one.histories)) for number, one in enumerate(results.measured)]
     drawn = [row for row in drawn if len(row[2])]
     if not drawn:
         return None
-    reference = next((row for row in drawn if row[1].method == results.study.reference), drawn[0])
-    figure = _curves_apart(drawn, reference) if len(drawn) > IN_ONE else _curves_together(drawn)
+    label = "training loss (nats per token)"
+    if len(drawn) > IN_ONE:
+        # Axes for each method, with the reference's curve in all of them.
+        _, reference, steps, losses = next((row for row in drawn if row[1].method == results.study.reference), drawn[0])
+        rows = -(-len(drawn) // 2)
+        figure = new_figure(1.55 * rows + 0.3)
+        grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+        for axes in grid.flat[len(drawn) :]:
+            axes.set_visible(False)
+        for axes, curve in zip(grid.flat, drawn, strict=False):
+            dress(axes)
+            axes.plot(steps, losses.mean(0), color=LIGHT["soft"], linewidth=0.8, linestyle=":")
+            _draw_curve(axes, curve)
+            axes.set_title(wrapped(curve[1].method, 30), fontsize=TEXT, color=LIGHT["ink"])
+        _loss_scale(grid[0, 0], drawn)
+        figure.supxlabel(wrapped(f"step (dotted: {reference.method})", 60), fontsize=TEXT, color=LIGHT["ink"])
+        figure.supylabel(label, fontsize=TEXT, color=LIGHT["ink"])
+    else:
+        figure, axes = new_axes(height_for((one.method for _, one, _, _ in drawn), 3.2), "step", label)
+        for curve in drawn:
+            _draw_curve(axes, curve)
+        _loss_scale(axes, drawn)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        # After the scale has been chosen: labels stand where the ends of the curves are then.
+        label_ends(
+            axes,
+            [(one.method, steps[-1], loss.mean(0)[-1], style(number)["color"]) for number, one, steps, loss in drawn],
+        )
     ends = {step == 0 for _, one, _, _ in drawn for step in _ends(one.histories)[0]}
     when = " and ".join(word for word, at_start in (("before", True), ("after", False)) if at_start in ends)
     held_out = f" Hollow: loss on the held-out tenth {when} training." if when else ""
@@ -91,45 +120,6 @@ def curves(results: Results) -> Picture | None:
         figure, "curves", f"Training loss, {band}.{held_out}",
         f"Training loss over steps, {band}. First to last: {'; '.join(said)}.",
     )  # fmt: skip
-
-
-Curve = tuple[int, Measured, Array, Array]
-
-
-def _curves_together(drawn: Sequence[Curve]) -> Figure:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
-
-    figure, axes = new_axes(
-        height_for((curve[1].method for curve in drawn), 3.2), "step", "training loss (nats per token)"
-    )
-    for curve in drawn:
-        _draw_curve(axes, curve)
-    _loss_scale(axes, drawn)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    label_ends(
-        axes,
-        [(one.method, steps[-1], losses.mean(0)[-1], style(number)["color"]) for number, one, steps, losses in drawn],
-    )
-    return figure
-
-
-def _curves_apart(drawn: Sequence[Curve], reference: Curve) -> Figure:
-    """Axes for each method, with the reference's curve in all of them."""
-    rows = -(-len(drawn) // 2)
-    figure = new_figure(1.55 * rows + 0.3)
-    grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
-    for axes in grid.flat[len(drawn) :]:
-        axes.set_visible(False)
-    _, other, steps, losses = reference
-    for axes, curve in zip(grid.flat, drawn, strict=False):
-        dress(axes)
-        axes.plot(steps, losses.mean(0), color=LIGHT["soft"], linewidth=0.8, linestyle=":")
-        _draw_curve(axes, curve)
-        axes.set_title(wrapped(curve[1].method, 30), fontsize=TEXT, color=LIGHT["ink"])
-    _loss_scale(grid[0, 0], drawn)
-    figure.supxlabel(wrapped(f"step (dotted: {other.method})", 60), fontsize=TEXT, color=LIGHT["ink"])
-    figure.supylabel("training loss (nats per token)", fontsize=TEXT, color=LIGHT["ink"])
-    return figure
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
@@ -144,7 +134,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 
 
 def _loss_scale(axes: Axes, drawn: Sequence[Curve]) -> None:
-    """Logarithmic where losses fall to less than half: their ends would be one line."""
+    """Make the axis logarithmic where losses fall to less than half: their ends would be one line."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
 
     values = np.concatenate([losses.ravel() for _, _, _, losses in drawn]) if drawn else np.ones(1)
@@ -156,15 +146,16 @@ def _loss_scale(axes: Axes, drawn: Sequence[Curve]) -> None:
 
 
 def _ends(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array, Array]:
-    """Steps before and after training, and held-out losses of every seed there, (seeds, steps)."""
+    """Return steps before and after training, and held-out losses of every seed there, (seeds, steps)."""
     found = [{entry["step"]: entry["held_out"] for entry in history if "held_out" in entry} for history in histories]
     steps = sorted(set.intersection(*map(set, found))) if found else []
     return np.array(steps, dtype=float), np.array([[one[step] for step in steps] for one in found], dtype=float)
 
 
 def _history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array, Array]:
-    """Steps, and training losses of every seed at them, (seeds, steps)."""
+    """Return steps, and training losses of every seed at them, (seeds, steps)."""
     found = [{entry["step"]: entry["loss"] for entry in history if "loss" in entry} for history in histories]
+    # Runs that stopped early are shorter; a mean over seeds needs all of them.
     steps = sorted(set.intersection(*(set(one) for one in found)))
     parts = np.array_split(np.arange(len(steps)), min(len(steps), POINTS)) if steps else []
     losses = np.array([[one[step] for step in steps] for one in found], dtype=float)
@@ -174,7 +165,7 @@ def _history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array,
 
 
 def frontier_picture(results: Results) -> Picture:
-    """Loss against trainable parameters."""
+    """Draw loss against trainable parameters."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
 
     measured = results.measured
@@ -185,6 +176,7 @@ def frontier_picture(results: Results) -> Picture:
         spans = [[one.loss.estimate - one.loss.low], [one.loss.high - one.loss.estimate]]
         look = style(number) | {"linestyle": "none", "markersize": 6}
         axes.errorbar([one.parameters], [one.loss.estimate], yerr=spans, capsize=2, linewidth=1, **look)
+    # Drawn in steps: between two methods nobody knows of a better one than the smaller.
     best = frontier(measured)
     line = [(one.parameters, one.loss.estimate) for one in best]
     axes.plot(
@@ -211,7 +203,7 @@ def frontier_picture(results: Results) -> Picture:
 
 
 def short(value: float) -> str:
-    """A count in at most four characters or so: 115k, 2.5M."""
+    """Return a count in about four characters: 115k, 2.5M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
@@ -219,7 +211,7 @@ def short(value: float) -> str:
 
 
 def frontier(measured: Sequence[Measured]) -> list[Measured]:
-    """The methods that none with as few parameters beats, smallest first."""
+    """Return the methods that no method with as few parameters beats, smallest first."""
     best: list[Measured] = []
     for one in sorted(measured, key=lambda one: (one.parameters, one.loss.estimate)):
         if not best or one.loss.estimate < best[-1].loss.estimate:
@@ -228,7 +220,7 @@ def frontier(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def rates_picture(results: Results) -> Picture | None:
-    """Losses that learning rates were chosen by; None if no run has one."""
+    """Draw the losses that learning rates were chosen by; None if no run has one."""
     if not any(loss is not None for choice in results.choices for losses in choice.losses.values() for loss in losses):
         return None
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415

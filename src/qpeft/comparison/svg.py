@@ -34,7 +34,7 @@ NUM_SERIES = sum(name[1:].isdigit() for name in LIGHT)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
 WIDTH = 4.4
-"""Of every figure, inches: text of 9 points is then still readable at the width of a telephone."""
+"""Width of every figure, inches: text of 9 points is then still readable at the width of a telephone."""
 TEXT = 9
 LABEL_WIDTH = 17
 """Characters of a line in a label."""
@@ -67,6 +67,7 @@ def picture(figure: Figure, name: str, title: str, alt: str, *, keep_size: bool 
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.text import Annotation  # noqa: PLC0415
 
+    # Ids and their salt come from the name, so that a figure drawn again is the same to the byte.
     figure.patch.set_alpha(0)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}), warnings.catch_warnings():
@@ -83,7 +84,12 @@ def picture(figure: Figure, name: str, title: str, alt: str, *, keep_size: bool 
 
 
 def new_axes(height: float, x: str, y: str) -> tuple[Figure, Axes]:
-    """An empty drawing of so many inches with its axes named."""
+    """Return an empty drawing with its axes.
+
+    Args:
+        height: inches.
+        x, y: names of the axes.
+    """
     figure = new_figure(height)
     axes = figure.add_subplot(xlabel=x, ylabel=y)
     dress(axes)
@@ -91,7 +97,7 @@ def new_axes(height: float, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty drawing, inches."""
+    """Return an empty drawing of this size, inches."""
     # The object-oriented interface: pyplot would pick a window system and keep the figure alive.
     from matplotlib.figure import Figure  # noqa: PLC0415  (takes a second to import)
 
@@ -99,7 +105,7 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def dress(axes: Axes) -> None:
-    """The page's colours and sizes for a pair of axes."""
+    """Give a pair of axes the page's colours and sizes."""
     axes.set_facecolor("none")
     axes.grid(color=LIGHT["line"], linewidth=0.6)
     axes.set_axisbelow(True)
@@ -111,7 +117,7 @@ def dress(axes: Axes) -> None:
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the method of this number; no two of the first 32 share all three."""
+    """Return colour, dashes and marker of the method of this number; no two of the first 32 share all three."""
     return {
         "color": LIGHT[f"s{number % NUM_SERIES}"],
         "linestyle": DASHES[(number + number // NUM_SERIES) % len(DASHES)],
@@ -121,17 +127,17 @@ def style(number: int) -> dict[str, Any]:
 
 
 def wrapped(name: str, width: int = LABEL_WIDTH) -> str:
-    """A name in three lines at most, in which a dollar is a dollar and no formula begins."""
+    """Return a name in three lines at most, in which a dollar is a dollar and does not begin a formula."""
     return "\n".join(textwrap.wrap(name, width, max_lines=3, placeholder="\N{HORIZONTAL ELLIPSIS}")).replace("$", r"\$")
 
 
 def height_for(names: Iterable[str], at_least: float) -> float:
-    """Of a figure, inches, in which `label_ends` has room for these names."""
+    """Return the height of a figure, inches, in which `label_ends` has room for these names."""
     return max(at_least, 0.6 + 0.17 * sum(wrapped(name).count("\n") + 1 for name in names))
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
-    """Names in a column right of the axes, each with a thin line to its point, so that none hides another.
+    """Write names in a column right of the axes, each with a thin line to its point, so that none hides another.
 
     Args:
         axes: with everything drawn that its limits depend on.
@@ -151,9 +157,15 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> Non
 
 
 def spread(places: Sequence[float], tall: Sequence[float]) -> list[float]:
-    """Centres near the wanted ones, in their order, of labels that do not overlap; from the lower end if too many."""
+    """Return centres of labels that do not overlap, near the wanted ones and in their order.
+
+    Args:
+        places: wanted centres; 0 is the lower end of the axes, 1 the upper.
+        tall: height of each label, in the same unit. Too many begin at the lower end.
+    """
     order = sorted(range(len(places)), key=places.__getitem__)
     found = list(places)
+    # Up past the label below, then down from the top past the label above.
     lowest = 0.0
     for index in order:
         found[index] = max(found[index], lowest + tall[index] / 2)

@@ -8,8 +8,7 @@ from typing import Any
 
 from qpeft.comparison import summary_text
 from qpeft.comparison.circuit_health import MEASURES, ends, ranges, warned_of
-from qpeft.comparison.results import Measured, Results
-from qpeft.comparison.statistics import Difference
+from qpeft.comparison.results import Results
 
 
 @dataclass(frozen=True)
@@ -22,41 +21,40 @@ class Table:
 
 
 def losses(results: Results) -> Table:
-    """Every method with its loss and its difference from the reference; those without a result say why."""
+    """Return every method with its loss and its difference from the reference; those without a result say why."""
     reference = results.of(results.study.reference)
     has_answers = any(one.right is not None for one in results.measured)
     columns = (
         "method", "verdict", "trainable parameters", "loss", f"minus {results.study.reference}", "corrected p",
         "seeds where worse", "could be seen", *(["right answers"] if has_answers else []),
     )  # fmt: skip
-    rows = {one.method: _loss_row(one, reference)[: len(columns)] for one in results.measured}
-    gaps = {
+    rows: dict[str, tuple[str, ...]] = {
         method: (method, summary_text.MISSING, f"no result: {reason}") for method, reason in results.missing.items()
     }
-    ordered = tuple((rows | gaps)[method] for method in results.study.methods if method in rows | gaps)
+    for one in results.measured:
+        against = one.against
+        share = "" if reference is None else f" ({one.parameters / reference.parameters:.0%})"
+        # Without the reference's runs a method stands by itself, and its loss is all that is known.
+        if against is None:
+            verdict, compared = "reference" if one is reference else "not compared", ("", "", "", "")
+        else:
+            verdict = against.verdict
+            compared = (
+                summary_text.signed(against.loss),
+                summary_text.p_value(against.p),
+                f"{against.worse_seeds} of {len(against.loss.per_seed)}",
+                f"{against.loss.detectable:.4f}",
+            )
+        answers = "" if one.exact_match is None else f"{one.exact_match:.1%}"
+        loss = summary_text.interval(one.loss)
+        row = (one.method, verdict, f"{one.parameters:,}{share}", loss, *compared, answers)
+        rows[one.method] = row[: len(columns)]
+    ordered = tuple(rows[method] for method in results.study.methods if method in rows)
     return Table("Loss of every method and its difference from the reference", columns, ordered)
 
 
-def _loss_row(one: Measured, reference: Measured | None) -> tuple[str, ...]:
-    against = one.against
-    share = "" if reference is None else f" ({one.parameters / reference.parameters:.0%})"
-    answers = "" if one.exact_match is None else f"{one.exact_match:.1%}"
-    start = (one.method, _verdict(one, reference), f"{one.parameters:,}{share}")
-    if against is None:
-        return (*start, summary_text.interval(one.loss), "", "", "", "", answers)
-    return (
-        *start,
-        summary_text.interval(one.loss),
-        summary_text.signed(against.loss),
-        summary_text.p_value(against.p),
-        f"{against.worse_seeds} of {len(against.loss.per_seed)}",
-        f"{against.loss.detectable:.4f}",
-        answers,
-    )
-
-
 def contrasts(results: Results) -> Table:
-    """The pairs without the reference that the study compares."""
+    """Return the pairs without the reference that the study compares."""
     rows = tuple(
         (
             f"{one.method} minus {one.other}",
@@ -72,67 +70,47 @@ def contrasts(results: Results) -> Table:
     return Table("Methods compared with each other", columns, rows)
 
 
-def _verdict(one: Measured, reference: Measured | None) -> str:
-    if one.against is not None:
-        return one.against.verdict
-    return "reference" if one is reference else "not compared"
-
-
 def answers(results: Results) -> Table:
-    """Every metric of the answers, where there are several; one alone stands beside the loss."""
-    rows: list[tuple[str, ...]] = [
-        ("without an adapter", title, f"{100 * value:.1f}", "", "")
-        for title, value in results.base_metrics.items()
-        if len(results.base_metrics) > 1
-    ]
-    rows += [row for one in results.measured if len(one.graded) > 1 for row in _answer_rows(one)]
+    """Return every metric of the answers, where there are several; one alone stands beside the loss."""
+    base = results.base_metrics if len(results.base_metrics) > 1 else {}
+    rows = [("without an adapter", title, f"{100 * value:.1f}", "", "") for title, value in base.items()]
+    for one in results.measured:
+        if len(one.graded) < 2:
+            continue
+        rows += [(one.method, title, f"{100 * value:.1f}", "", "") for title, value in one.overall.items()]
+        for metric in one.graded:
+            value = summary_text.interval(metric.value.times(100), 1)
+            # Where all answers are alike, nothing varies that an interval could come from.
+            if metric.value.low == metric.value.high:
+                value = f"{100 * metric.value.estimate:.1f}, all alike"
+            against = "reference" if metric.against is None else summary_text.signed(metric.against.times(100), 1)
+            p = "" if metric.p is None else summary_text.p_value(metric.p)
+            rows.append((one.method, metric.title, value, against, p))
     columns = ("method", "metric", "value", f"minus {results.study.reference}", "corrected p")
     return Table("Answers, in percent", columns, tuple(rows))
 
 
-def _answer_rows(one: Measured) -> list[tuple[str, ...]]:
-    together: list[tuple[str, ...]] = [
-        (one.method, title, f"{100 * value:.1f}", "", "") for title, value in one.overall.items()
-    ]
-    return together + [
+def costs(results: Results) -> Table:
+    """Return what every method costs."""
+    base = results.base_neutral
+    rows = tuple(
         (
             one.method,
-            metric.title,
-            _percent(metric.value),
-            "reference" if metric.against is None else summary_text.signed(metric.against.times(100), 1),
-            "" if metric.p is None else summary_text.p_value(metric.p),
+            f"{one.parameters:,}",
+            f"{one.adapter_bytes / 1024:,.0f} KiB",
+            "not known" if one.seconds_per_step is None else f"{one.seconds_per_step:.2f} s",
+            f"{one.peak_memory / 2**20:,.0f} MiB",
+            "not known" if base is None else f"{one.neutral - base:+.4f}",
+            one.device,
         )
-        for metric in one.graded
-    ]
-
-
-def _percent(value: Difference) -> str:
-    """Where all answers are alike, nothing varies that an interval could come from."""
-    alike = value.low == value.high
-    return f"{100 * value.estimate:.1f}, all alike" if alike else summary_text.interval(value.times(100), 1)
-
-
-def costs(results: Results) -> Table:
-    """What every method costs."""
+        for one in results.measured
+    )
     columns = ("method", "trainable parameters", "adapter file", "time per step", "peak memory", "forgetting", "device")
-    rows = tuple(_cost_row(one, results.base_neutral) for one in results.measured)
     return Table("Costs of every method", columns, rows)
 
 
-def _cost_row(one: Measured, base_neutral: float | None) -> tuple[str, ...]:
-    return (
-        one.method,
-        f"{one.parameters:,}",
-        f"{one.adapter_bytes / 1024:,.0f} KiB",
-        "not known" if one.seconds_per_step is None else f"{one.seconds_per_step:.2f} s",
-        f"{one.peak_memory / 2**20:,.0f} MiB",
-        "not known" if base_neutral is None else f"{one.neutral - base_neutral:+.4f}",
-        one.device,
-    )
-
-
 def ablations(results: Results) -> Table:
-    """What spoiling the output of the middle does to methods that were asked about it."""
+    """Return what spoiling the output of the middle does to methods that were asked about it."""
     rows = tuple(
         (one.method, name, summary_text.effect(loss), summary_text.signed(loss))
         for one in results.measured
@@ -142,10 +120,11 @@ def ablations(results: Results) -> Table:
 
 
 def health(results: Results) -> Table:
-    """How the circuits of every method did, over all layers and seeds, at the end of training."""
+    """Return how the circuits of every method did, over all layers and seeds, at the end of training."""
     rows = tuple(
         (
             one.method,
+            # Every circuit has a variance, so its layers are all layers that have one.
             f"{len(warned_of(one.health))} of {len(ends(one.health, 'variance'))}",
             *ranges(one.health).values(),
         )
@@ -156,34 +135,30 @@ def health(results: Results) -> Table:
 
 
 def learning_rates(results: Results) -> Table:
-    """Mean losses at all rates; the chosen one says so. Methods with other rates have them in their cells."""
-    count = max(len(choice.losses) for choice in results.choices)
-    columns = ("method", *(f"rate {number}" for number in range(1, count + 1)), "flag")
+    """Return mean losses at all rates; the chosen one says so. Methods with other rates have them in their cells."""
     rows = []
     for choice in results.choices:
-        cells = [_rate_cell(rate, row, rate == choice.rate) for rate, row in choice.losses.items()]
-        flag = (
-            "no rate has all seeds" if choice.rate is None else "at the edge of its grid" if choice.is_at_edge else ""
-        )
-        rows.append((choice.method, *cells, flag))
+        cells = []
+        for rate, row in choice.losses.items():
+            there = [loss for loss in row if loss is not None]
+            mean = f"{sum(there) / len(there):.4f}" if there else "no run"
+            missing = f", {len(row) - len(there)} missing" if there and len(there) < len(row) else ""
+            cells.append(f"{rate:g}: {mean}{missing}{', chosen' if rate == choice.rate else ''}")
+        edge = "at the edge of its grid" if choice.is_at_edge else ""
+        rows.append((choice.method, *cells, "no rate has all seeds" if choice.rate is None else edge))
+    count = max(len(choice.losses) for choice in results.choices)
     title = "Mean loss on the held-out tenth of the training file at every learning rate"
     if results.study.tuning_seeds is not None:
         title += f", seeds {', '.join(map(str, results.study.tuned_with))}"
-    return Table(title, columns, tuple(rows))
-
-
-def _rate_cell(rate: float, row: tuple[float | None, ...], chosen: bool) -> str:
-    there = [loss for loss in row if loss is not None]
-    mean = f"{sum(there) / len(there):.4f}" if there else "no run"
-    missing = f", {len(row) - len(there)} missing" if there and len(there) < len(row) else ""
-    return f"{rate:g}: {mean}{missing}{', chosen' if chosen else ''}"
+    return Table(title, ("method", *(f"rate {number}" for number in range(1, count + 1)), "flag"), tuple(rows))
 
 
 def samples(results: Results) -> list[dict[str, Any]]:
-    """Questions with the answers of the base model and of every method's first seed, side by side."""
+    """Return questions with the answers of the base model and of every method's first seed, side by side."""
     answers: dict[str, tuple[Mapping[str, Any], ...]] = {"without an adapter": results.base_samples}
     answers |= {one.method: one.samples for one in results.measured}
     answers = {name: given for name, given in answers.items() if given}
+    # All of them were asked the same, so any of them knows the questions.
     first = next(iter(answers.values()), ())
     return [
         {
