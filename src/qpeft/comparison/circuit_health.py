@@ -24,7 +24,7 @@ def looks(health: Mapping[str, Any] | None) -> Health | None:
     """Return what a report needs of the health in a run's record; None without circuits."""
     if health is None:
         return None
-    layers = {}
+    layers: dict[str, dict[str, list[float] | None]] = {}
     for layer, columns in health["layers"].items():
         # At first a fresh adapter's circuits have no gradient, which says nothing of their health.
         pairs = zip(columns["circuit_gradient"], columns["core_gradient"], strict=True)

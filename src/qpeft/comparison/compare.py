@@ -31,7 +31,11 @@ from qpeft.runs.files import used_alone
 
 
 def compare(study: Study, *, processes: int | None = 1, console: Console | None = None) -> Results:
-    """Return what `run_study` returns, without the log."""
+    """Return the results that `run_study` returns, without the log.
+
+    Args:
+        study, processes, console: as there.
+    """
     return run_study(study, processes=processes, console=console)[0]
 
 

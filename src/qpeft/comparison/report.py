@@ -25,7 +25,7 @@ HTML, MARKDOWN, RECORDS = "report.html", "report.md", "results.json"
 
 
 def write_report(results: Results, log: StudyLog, html: Path | None = None) -> Path:
-    """Write report.html, report.md and results.json into the study's folder; the place of the first.
+    """Write report.html, report.md and results.json into the study's folder, and return the place of the first.
 
     Args:
         results: what was found.
@@ -43,7 +43,15 @@ def write_report(results: Results, log: StudyLog, html: Path | None = None) -> P
 
 
 def write_page(results: Results, log: StudyLog, html: Path) -> Path:
-    """Write the HTML file alone, of results that come from records; its place. Raises: OutputError."""
+    """Write the HTML file alone, of results that come from records, and return its place.
+
+    Args:
+        results: what was found.
+        log: what happened to the study.
+        html: the file.
+
+    Raises: OutputError.
+    """
     drawn = {
         "first_picture": differences(results),
         "pictures": pictures(results),
@@ -58,8 +66,10 @@ def write_page(results: Results, log: StudyLog, html: Path) -> Path:
 
 
 def _context(results: Results, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What both templates speak of: text in every cell, nothing left to compute."""
-    study = results.study
+    """Return what both templates speak of: text in every cell, nothing left to compute."""
+    study, environment = results.study, values["environment"]
+    devices = ", ".join(sorted({one.device for one in results.measured}))
+    trained = f"; trained on {devices}" if devices else ""
     return {
         "study": study,
         "facts": summary_text.facts(results, values),
@@ -89,17 +99,11 @@ def _context(results: Results, values: Mapping[str, Any]) -> dict[str, Any]:
         "digest": values["digest"],
         "hashes": values["inputs"]["hashes"],
         "versions": ", ".join(f"{name} {number}" for name, number in values["inputs"]["versions"].items()),
-        "machine": _machine(results, values["environment"]),
-        "command": shlex.join(values["environment"]["command"]),
+        "machine": f"{environment['platform']}, {environment['processors']} processors{trained}",
+        "command": shlex.join(environment["command"]),
         "begun": values["begun"],
         "test_readings": values["test_readings"],
     }
-
-
-def _machine(results: Results, environment: Mapping[str, Any]) -> str:
-    devices = ", ".join(sorted({one.device for one in results.measured}))
-    trained = f"; trained on {devices}" if devices else ""
-    return f"{environment['platform']}, {environment['processors']} processors{trained}"
 
 
 def _render(template: str, context: dict[str, Any]) -> str:
@@ -108,7 +112,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("qpeft.comparison"),
         autoescape=template.endswith(".html.j2"),
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name is an error and not a gap in the page
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -118,7 +122,8 @@ def _render(template: str, context: dict[str, Any]) -> str:
 
 
 def _code(text: str) -> str:
-    """Text of a model as one line of code in Markdown, so that none of its signs is taken for markup."""
+    """Return text of a model as one line of code in Markdown, so that none of its signs is taken for markup."""
     line = " ".join(text.split()) or "(nothing)"
+    # A fence longer than any run of backticks inside closes where it should.
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"

@@ -23,7 +23,7 @@ FROM = "from"
 
 
 class StudyOutput(Section):
-    """Where a study goes."""
+    """The folder of a study."""
 
     folder: str = Field(description="Folder of all runs, their results and the report; a study in it is continued.")
 
@@ -106,44 +106,52 @@ class Study(Section):
         return [seed for seed in self.seeds if self.tuning_seeds is None or seed in self.tuning_seeds]
 
     def rates(self, method: str) -> list[float]:
-        """The learning rates tried for a method, in rising order."""
+        """Return the learning rates tried for a method, in rising order."""
         grids = self.learning_rates
         return sorted(grids[method] if isinstance(grids, dict) else grids)
 
     def adapter(self, method: str) -> dict[str, Any]:
-        """The adapter section of a method's runs."""
+        """Return the adapter section of a method's runs."""
         section = self.methods[method]
         return {"type": section.type, **self.common, **section.options}
 
     def base(self, *, source: str = "recipe") -> Recipe:
-        """The recipe that all runs share, without their adapter. Raises: RecipeError, which names the source."""
+        """Return the recipe that all runs share, without their adapter. Raises: RecipeError, which names the source."""
         return parse(Recipe, self.recipe | {"adapter": {}, "output": {"folder": self.output.folder}}, source=source)
 
     def config(self, method: str) -> PeftConfig:
-        """The PEFT config of a method. Raises: AdapterError for a method or option that there is not."""
+        """Return the PEFT config of a method. Raises: AdapterError for a method or option that there is not."""
         options = self.adapter(method)
         return build_config(options.pop("type"), options)
 
     def digest(self) -> str:
-        """SHA-256 of all that the study fixes, hexadecimal."""
+        """Return the SHA-256 of all that the study fixes, hexadecimal."""
         values = self.model_dump(mode="json", exclude={"output"})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def load_study(path: Path, overrides: Iterable[str] = ()) -> Study:
-    """A study from a YAML file and command-line overrides, with the recipe that it names read in.
+    """Return a study from a YAML file and command-line overrides, with the recipe that it names read in.
 
     Raises: RecipeError for files that cannot be read and for unknown keys, naming the nearest; StudyError for a
     recipe that holds data out by itself; AdapterError for a method that there is not.
     """
     values = read_values(path, overrides, sections=Study)
-    if "recipe" in values:
-        values["recipe"] = _whole_recipe(values["recipe"], path.parent)
+    section = values.get("recipe")
+    section = {FROM: section} if isinstance(section, str) else section
+    if isinstance(section, dict) and FROM in section:
+        # The file's values, each section with the changes that the study makes to it.
+        whole = read_values(path.parent / str(section[FROM]), (), sections=Recipe)
+        for name, changes in section.items():
+            if name != FROM:
+                merged = isinstance(whole.get(name), dict) and isinstance(changes, dict)
+                whole[name] = whole[name] | changes if merged else changes
+        values["recipe"] = whole
     return parse_study(values, source=str(path))
 
 
 def parse_study(values: Mapping[str, Any], *, source: str) -> Study:
-    """A study from nested mappings; `source` says in errors where they came from. Raises: as `load_study`."""
+    """Return a study from nested mappings; `source` says in errors where they came from. Raises: as `load_study`."""
     study = parse(Study, values, source=source)
     # Checked here once, with all its defaults: runs would otherwise fail one by one.
     recipe = study.base(source=f"{source}: recipe")
@@ -164,21 +172,8 @@ def parse_study(values: Mapping[str, Any], *, source: str) -> Study:
     return study
 
 
-def _whole_recipe(recipe: Any, folder: Path) -> Any:
-    """A recipe section with what it takes from a file filled in."""
-    section = {FROM: recipe} if isinstance(recipe, str) else recipe
-    if not isinstance(section, dict) or FROM not in section:
-        return section
-    values = read_values(folder / str(section[FROM]), (), sections=Recipe)
-    for name, changes in section.items():
-        if name != FROM:
-            merged = isinstance(values.get(name), dict) and isinstance(changes, dict)
-            values[name] = values[name] | changes if merged else changes
-    return values
-
-
 def study_schema() -> dict[str, Any]:
-    """Every key of a study with type, default and description; its recipe's and adapters' keys are those of recipes."""
+    """Return the JSON schema of study files: every key with type, default and description, recipes' keys included."""
     study, recipe = Study.model_json_schema(), recipe_schema()
     definitions = recipe.pop("$defs") | study.pop("$defs")
     # Not the plain one of the study: that of recipes knows the options of our own methods.

@@ -1,4 +1,4 @@
-"""What results mean, in sentences, and what they do not."""
+"""What results mean, in sentences, and what must not be concluded from them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, Against, Measured, Results
+from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, Against, Results
 from qpeft.comparison.statistics import Difference
 
 
 def interval(value: Difference, digits: int = 4) -> str:
-    """An estimate with its 95 % interval."""
+    """Return an estimate with its 95 % interval."""
     return f"{value.estimate:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
 
 
 def signed(value: Difference, digits: int = 4) -> str:
-    """A difference with its 95 % interval, with signs."""
+    """Return a difference with its 95 % interval, with signs."""
     return f"{value.estimate:+.{digits}f} ({value.low:+.{digits}f} to {value.high:+.{digits}f})"
 
 
@@ -38,7 +38,7 @@ MISSING = "missing"
 
 
 def findings(results: Results) -> list[Finding]:
-    """What the study says, the best first; then its contrasts, and what it has no result for."""
+    """Return what the study says, the best first; then its contrasts, and the methods without a result."""
     reference = results.study.reference
     compared = {one.method: one.against.verdict for one in results.measured if one.against is not None}
     found = []
@@ -64,7 +64,12 @@ def _claim(verdict: str, other: str, results: Results) -> str:
 
 
 def size_note(method: str, other: str, results: Results) -> str:
-    """The size of a method beside another's; nothing if it is about the same, or without results of both."""
+    """Return the size of a method beside another's; "" if it is about the same, or without results of both.
+
+    Args:
+        method, other: names of methods; the second is the one that is compared with.
+        results: of the study.
+    """
     one, reference = results.of(method), results.of(other)
     if one is None or reference is None:
         return ""
@@ -73,7 +78,7 @@ def size_note(method: str, other: str, results: Results) -> str:
 
 
 def grouped(gaps: Sequence[str]) -> dict[str, list[str]]:
-    """What is missing, by the reason."""
+    """Return what is missing, by the reason."""
     found: dict[str, list[str]] = {}
     for gap in gaps:
         what, _, reason = gap.partition(": ")
@@ -82,7 +87,7 @@ def grouped(gaps: Sequence[str]) -> dict[str, list[str]]:
 
 
 def headline(results: Results) -> str:
-    """The answer in one sentence."""
+    """Return the answer in one sentence."""
     reference, found = results.study.reference, findings(results)
     if all(finding.verdict == MISSING for finding in found):
         return f"Nothing can be compared: the reference {reference} or all other methods lack runs."
@@ -90,14 +95,14 @@ def headline(results: Results) -> str:
 
 
 def caution(results: Results) -> str:
-    """What must be read before the findings; nothing for two seeds and more."""
+    """Return what must be read before the findings; "" for two seeds and more."""
     if len(results.study.seeds) > 1:
         return ""
     return "One run each, with one seed, so nothing is shown of the methods. Of these runs: "
 
 
 def facts(results: Results, ledger: Mapping[str, Any]) -> str:
-    """What was compared, on what and when, in one line."""
+    """Return what was compared, on what and when, in one line."""
     study = results.study
     judged = f"{results.num_items:,} test items" if study.test else f"{results.num_items:,} held-out items"
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
@@ -105,7 +110,7 @@ def facts(results: Results, ledger: Mapping[str, Any]) -> str:
 
 
 def lead(results: Results) -> str:
-    """How far training got, with the sizes of the best method and the reference: figures to start from."""
+    """Return how far training got, with the sizes of the best method and the reference: figures to start from."""
     if not results.measured:
         return ""
     best = min(results.measured, key=lambda one: one.loss.estimate)
@@ -117,13 +122,21 @@ def lead(results: Results) -> str:
 
 
 def sentences(results: Results) -> list[str]:
-    """What may be said of every method against the reference, and of the contrasts."""
-    reference = results.study.reference
-    found = [
-        f"{_sentence(one.method, reference, one.against, results)} {_answers(one, one.against, reference)}".strip()
-        for one in results.measured
-        if one.against is not None
-    ]
+    """Return what may be said of every method against the reference, and of the contrasts."""
+    reference, found = results.study.reference, []
+    for one in results.measured:
+        against = one.against
+        if against is None:
+            continue
+        said = _sentence(one.method, reference, against, results)
+        if against.answers is not None and against.answers_p is not None:
+            # With several metrics it is the first that decides what is right.
+            by = f" ({one.graded[0].title})" if len(one.graded) > 1 else ""
+            said += (
+                f" It answers {one.exact_match:.1%} right{by}, {100 * against.answers:+.1f} points against {reference} "
+                f"({p_value(against.answers_p)} corrected)."
+            )
+        found.append(said)
     return found + [_sentence(one.method, one.other, one.against, results) for one in results.contrasts]
 
 
@@ -141,29 +154,27 @@ def _sentence(method: str, other: str, against: Against, results: Results) -> st
         UNDECIDED: f"Whether {method} is better or worse than {other} stays open: {size}. The smallest "
         f"difference that this study would find in four of five cases is {loss.detectable:.4f}.",
     }[against.verdict]
-    single = "Of these single runs: " if len(results.study.seeds) == 1 else ""
-    return f"{single}{said}"
-
-
-def _answers(one: Measured, against: Against, reference: str) -> str:
-    if against.answers is None or against.answers_p is None:
-        return ""
-    by = f" ({one.graded[0].title})" if len(one.graded) > 1 else ""
-    return (
-        f"It answers {one.exact_match:.1%} right{by}, {100 * against.answers:+.1f} points against {reference} "
-        f"({p_value(against.answers_p)} corrected)."
-    )
+    return f"Of these single runs: {said}" if len(results.study.seeds) == 1 else said
 
 
 def effect(loss: Difference) -> str:
-    """What a change did whose loss minus that without it is this."""
+    """Return what a change did, by its loss minus that without it."""
     return "makes it worse" if loss.low > 0 else "makes it better" if loss.high < 0 else "changes nothing seen"
 
 
 def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
-    """What must not be concluded, and why."""
+    """Return what must not be concluded, and why."""
     study = results.study
-    found = [_seeds(len(study.seeds))]
+    known = {
+        1: "One seed: intervals cover other items only. How much the losses vary from seed to seed is unknown, so no "
+        "method is shown to be better than another; these runs are.",
+        2: "Two seeds know almost nothing of their own spread, so intervals are very wide. Take three or more.",
+    }
+    count = len(study.seeds)
+    several = (
+        f"{count} seeds: intervals cover other seeds and other items of the same kind, not the choice of the rate."
+    )
+    found = [known.get(count, several)]
     if study.tuning_seeds is not None:
         found.append(
             f"Learning rates were chosen with {len(study.tuned_with)} of the {len(study.seeds)} seeds: a method whose "
@@ -204,23 +215,13 @@ def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _seeds(count: int) -> str:
-    if count == 1:
-        return (
-            "One seed: intervals cover other items only. How much the losses vary from seed to seed is unknown, so no "
-            "method is shown to be better than another; these runs are."
-        )
-    if count == 2:
-        return "Two seeds know almost nothing of their own spread, so intervals are very wide. Take three or more."
-    return f"{count} seeds: intervals cover other seeds and other items of the same kind, not the choice of the rate."
-
-
 def p_value(value: float) -> str:
-    """A p-value to three figures, as far as they mean anything."""
+    """Return a p-value to three figures, as far as they mean anything."""
     return "p below 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _listed(names: Sequence[str]) -> str:
+    # A name with a comma in it would read as two.
     if len(names) > 1 and any("," in name for name in names):
         names = [f"“{name}”" for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

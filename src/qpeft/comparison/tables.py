@@ -124,7 +124,7 @@ def health(results: Results) -> Table:
     rows = tuple(
         (
             one.method,
-            # Every circuit has a variance, so its layers are all layers that have one.
+            # Every layer with a circuit has a variance, so these are all layers.
             f"{len(warned_of(one.health))} of {len(ends(one.health, 'variance'))}",
             *ranges(one.health).values(),
         )

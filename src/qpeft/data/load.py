@@ -79,7 +79,7 @@ class Reader:
             raise DataError(f"{source.path} has no rows.")
         given = find_format(source.format) if source.format else template_format(source.prompt, source.response)
         self.row_format: RowFormat = given or detect_format(first)
-        # The first pass goes on with what was opened to look at the first rows; of a Hub dataset that saves a download.
+        # The first pass goes on with what was opened to look at the first rows, so that these are read once.
         self._opened: Iterator[Row] | None = chain(first, rows)
 
     def __iter__(self) -> Iterator[Example]:
