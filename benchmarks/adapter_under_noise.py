@@ -30,7 +30,7 @@ from torch import Tensor
 from qpeft.adapters.load import load_adapter
 from qpeft.adapters.qtha.middle import CircuitMiddle
 from qpeft.circuits import Circuit
-from qpeft.comparison.holdout import judged_by
+from qpeft.comparison.holdout import holdout_data
 from qpeft.comparison.statistics import paired_difference
 from qpeft.evaluation import held_out_loss
 from qpeft.models import load_model, load_tokenizer
@@ -125,7 +125,7 @@ def main() -> None:
     for run in options.runs:
         recipe = parse_recipe(yaml.safe_load((run / "recipe.yaml").read_text()), source=str(run))
         tokenizer = load_tokenizer(recipe.model.name, chat_template=recipe.model.chat_template)
-        held_out = load_held_out(judged_by(recipe.data, options.test, options.items), tokenizer)
+        held_out = load_held_out(holdout_data(recipe.data, options.test, options.items), tokenizer)
         assert held_out is not None
         model = load_adapter(load_model(recipe.model.name), run)
         for name, values in ways(options.shots).items():

@@ -34,11 +34,11 @@ def adapted(tiny_model, **options):
 
 
 def outputs(model, encoded):
-    """What the first middle gives at every token of single examples, as the rest of the layer sees it."""
+    """What the first bottleneck gives at every token of single examples, as the rest of the layer sees it."""
     middle = next(module for module in model.modules() if isinstance(module, AbstractMiddle))
     found = []
     hook = middle.register_forward_hook(lambda _, __, output: found.append(output.detach().flatten(0, -2)))
-    # What the middle gave before, while the loss was looked at, is no token of an example.
+    # What the bottleneck gave before, while the loss was looked at, is no token of an example.
     start = model.register_forward_pre_hook(lambda *_: found.clear())
     held_out_loss(model, encoded)
     start.remove()
@@ -85,6 +85,6 @@ def test_both_change_the_loss_of_an_adapter_that_uses_its_circuit(tiny_model, en
     assert held_out_loss(model, encoded).loss == before
 
 
-def test_without_a_middle_there_is_nothing_to_ablate(tiny_model, encoded):
-    with pytest.raises(StudyError, match="no middle"), permuted(adapted(tiny_model, middle="none"), encoded):
+def test_without_a_bottleneck_there_is_nothing_to_ablate(tiny_model, encoded):
+    with pytest.raises(StudyError, match="no bottleneck"), permuted(adapted(tiny_model, middle="none"), encoded):
         pass

@@ -42,7 +42,7 @@ CHANGE = {
     "one method": ({"methods": {"LoRA": {"type": "lora"}}}, RecipeError, "methods"),
     "unknown method": ({"methods": {"LoRA": {"type": "lora"}, "QTHA": {"type": "qhta"}}}, AdapterError, "'qtha'"),
     "unknown preset": ({"methods": {"LoRA": {"type": "lora"}, "QTHA": {"preset": "x"}}}, AdapterError, "no preset"),
-    "nothing to ablate": ({"ablate": ["LoRA"]}, StudyError, "LoRA.*nothing in its middle"),
+    "nothing to ablate": ({"ablate": ["LoRA"]}, StudyError, "LoRA.*nothing in its bottleneck"),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from qpeft.comparison.holdout import require_judgeable
+from qpeft.comparison.holdout import require_holdout
 from qpeft.comparison.results import Results, gather
 from qpeft.comparison.study import Study
 from qpeft.comparison.study_log import StudyLog
@@ -72,7 +72,7 @@ def run_study(study: Study, *, processes: int | None = 1, console: Console | Non
         # A finished study is reported again although the model or the data may be gone, so nothing of them is read.
         choices, trials = choose(study, inputs)
         if any(job.result() is None for job in [*(one.job for one in trials), *judging(choices, trials)]):
-            for note in require_judgeable(tuning[0].recipe, study.test, study.test_items):
+            for note in require_holdout(tuning[0].recipe, study.test, study.test_items):
                 console.print(f"note: {note}")
         log.save()
 

@@ -21,6 +21,7 @@ def columns(operations: Sequence[Operation]) -> list[int]:
     free: dict[int, int] = {}
     found = []
     for operation in operations:
+        # A vertical line from control to target also blocks the qubits between them.
         crossed = range(min(operation.qubits), max(operation.qubits) + 1)
         column = max(free.get(qubit, 0) for qubit in crossed)
         free |= dict.fromkeys(crossed, column + 1)

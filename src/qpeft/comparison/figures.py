@@ -56,6 +56,7 @@ def differences(results: Results) -> Picture | None:
             fontsize=TEXT - 1,
             color=LIGHT["ink"],
         )
+    # To the right of the dashed line a method is worse by more than the margin.
     axes.axvline(0, color=LIGHT["ink"], linewidth=1)
     axes.axvline(margin, color=LIGHT["soft"], linewidth=1, linestyle="--")
     axes.set_yticks(range(len(compared)), [wrapped(one.method) for one, _ in compared])
@@ -157,6 +158,7 @@ def _history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array,
     found = [{entry["step"]: entry["loss"] for entry in history if "loss" in entry} for history in histories]
     # Runs that stopped early are shorter; a mean over seeds needs all of them.
     steps = sorted(set.intersection(*(set(one) for one in found)))
+    # More points than that are noise on a figure of this width, and a large file.
     parts = np.array_split(np.arange(len(steps)), min(len(steps), POINTS)) if steps else []
     losses = np.array([[one[step] for step in steps] for one in found], dtype=float)
     means = [losses[:, part].mean(1) for part in parts]

@@ -80,6 +80,7 @@ def with_comparisons(
 ) -> dict[str, tuple[Graded, ...]]:
     """Return the metrics of all methods with their differences from the reference, which has the same ones."""
     pairs = [(name, one, other) for name, found in methods.items() for one, other in zip(found, reference, strict=True)]
+    # All methods and metrics together: each is one more chance to find something by accident.
     corrected = holm([sign_test((one.sums - other.sums).mean(0)) for _, one, other in pairs])
     compared: dict[str, tuple[Graded, ...]] = dict.fromkeys(methods, ())
     for (name, one, other), p in zip(pairs, corrected, strict=True):

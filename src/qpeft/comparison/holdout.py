@@ -15,7 +15,7 @@ SHARE = 0.1
 """Of the training file: what chooses the learning rate, by a hash of the text."""
 
 
-def judged_by(data: DataSection, test: str, items: int | None) -> DataSection:
+def holdout_data(data: DataSection, test: str, items: int | None) -> DataSection:
     """Return a data section that holds the test out, read as the recipe reads its own data.
 
     Args:
@@ -26,7 +26,7 @@ def judged_by(data: DataSection, test: str, items: int | None) -> DataSection:
     return data.model_copy(update={"hold_out": None, "eval": test, "eval_limit": items})
 
 
-def require_judgeable(recipe: Recipe, test: str | None, items: int | None) -> list[str]:
+def require_holdout(recipe: Recipe, test: str | None, items: int | None) -> list[str]:
     """Read, tokenise and check all that runs are trained on and judged by, as they will, so that none ends in an error.
 
     Args:
@@ -48,7 +48,7 @@ def require_judgeable(recipe: Recipe, test: str | None, items: int | None) -> li
     skeleton = load_skeleton(options.name, trust_remote_code=options.trust_remote_code)
     training, chosen = load_splits(recipe.data, tokenizer, seed=recipe.seed)
     assert chosen is not None, "every trial holds a part out"
-    judged = chosen if test is None else load_held_out(judged_by(recipe.data, test, items), tokenizer)
+    judged = chosen if test is None else load_held_out(holdout_data(recipe.data, test, items), tokenizer)
     assert judged is not None, "a test that is empty has been refused"
     if len(judged.encoded) < 2:
         raise StudyError(
@@ -69,7 +69,7 @@ def _require_apart(data: DataSection, test: str, items: int | None, tokenizer: P
         return tuple((message.role, message.content) for message in example.question) or example.digest
 
     # A question beyond the recipe's limit counts too, so that raising the limit later is safe.
-    both = judged_by(data, test, items).model_copy(update={"limit": None})
+    both = holdout_data(data, test, items).model_copy(update={"limit": None})
     examples = RecipeExamples(both, seed=0, tokenizer=tokenizer)
     asked = {question(example): example for example in examples.training(once=True)}
     judged = examples.held_out()

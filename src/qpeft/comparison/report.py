@@ -111,6 +111,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
 
     environment = Environment(
         loader=PackageLoader("qpeft.comparison"),
+        # Names and answers are anybody's text: in HTML they must not become tags.
         autoescape=template.endswith(".html.j2"),
         undefined=StrictUndefined,  # a misspelt name is an error and not a gap in the page
         trim_blocks=True,

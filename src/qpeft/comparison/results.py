@@ -141,6 +141,7 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
         if not jobs:
             gaps.append(f"{choice.method}: no learning rate has runs for all seeds, so none was chosen")
             missing[choice.method] = choice.gaps[0].removeprefix(f"{choice.method}, ")
+        # Not from the seeds that there are: methods would then be compared over different ones.
         elif any(loss_of(trial) is None for trial in judged):
             missing[choice.method] = choice.gaps[-1].removeprefix(f"{choice.method}, ")
         elif unmeasured := [job for job in jobs if job.result() is None]:
@@ -257,6 +258,7 @@ def verdict(loss: Difference, p: float, margin: float) -> str:
         p: of no difference, corrected for the number of comparisons.
         margin: by how much it may be worse and still count as no worse, nats per token.
     """
+    # By the corrected p alone: the interval is that of a single comparison.
     if p < 1 - LEVEL and loss.estimate < 0:
         return BETTER
     # Before "worse": a difference that is certain and smaller than the margin does not matter.

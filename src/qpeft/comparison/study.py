@@ -69,7 +69,7 @@ class Study(Section):
     )
     ablate: list[str] = Field(
         default_factory=list,
-        description="Methods also tested with their middle's output permuted among tokens, and replaced by its mean.",
+        description="Methods also tested with their bottleneck's output permuted among tokens, and with its mean.",
     )
     output: StudyOutput
 
@@ -93,6 +93,7 @@ class Study(Section):
         grids = self.learning_rates if isinstance(self.learning_rates, dict) else {}
         if grids and grids.keys() != self.methods.keys():
             raise ValueError(f"learning_rates must be one list for all methods, or a list for each method: {known}")
+        # A method with more trials would win by its trials.
         if len({len(grid) for grid in grids.values()}) > 1:
             counts = ", ".join(f"{name}: {len(grid)}" for name, grid in grids.items())
             raise ValueError(f"learning_rates: every method gets the same number of trials; got {counts}")
@@ -117,6 +118,7 @@ class Study(Section):
 
     def base(self, *, source: str = "recipe") -> Recipe:
         """Return the recipe that all runs share, without their adapter. Raises: RecipeError, which names the source."""
+        # A recipe needs these two sections; every run gets its own in their place.
         return parse(Recipe, self.recipe | {"adapter": {}, "output": {"folder": self.output.folder}}, source=source)
 
     def config(self, method: str) -> PeftConfig:
@@ -126,6 +128,7 @@ class Study(Section):
 
     def digest(self) -> str:
         """Return the SHA-256 of all that the study fixes, hexadecimal."""
+        # Without the folder, so that a study keeps its name when it is moved.
         values = self.model_dump(mode="json", exclude={"output"})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -167,7 +170,7 @@ def parse_study(values: Mapping[str, Any], *, source: str) -> Study:
         config = study.config(method)
         if method in study.ablate and not (isinstance(config, QthaConfig) and config.middle != "none"):
             raise StudyError(
-                f"{source}: ablate names {method!r}, which has nothing in its middle that could be ablated."
+                f"{source}: ablate names {method!r}, which has nothing in its bottleneck that could be ablated."
             )
     return study
 

@@ -57,6 +57,7 @@ class StudyLog:
             log = cls.read(folder)
             log._go_on(study, inputs)
             return log
+        # Not into a folder of something else, whose files might be taken for results.
         if folder.exists() and any(folder.iterdir()):
             raise OutputError(f"{folder} holds something other than a study. Choose another with --output.folder.")
         values = {

@@ -42,6 +42,7 @@ def findings(results: Results) -> list[Finding]:
     reference = results.study.reference
     compared = {one.method: one.against.verdict for one in results.measured if one.against is not None}
     found = []
+    # In the order of what a reader asks for first.
     for verdict in (BETTER, NO_WORSE, UNDECIDED, WORSE):
         methods = tuple(method for method, of_method in compared.items() if of_method == verdict)
         notes = tuple(size_note(method, reference, results) for method in methods)
@@ -185,6 +186,7 @@ def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
             "There is no test: methods are judged by the same items that chose their learning rates, so all losses are "
             "too good, those of methods with more noise most."
         )
+    # A method whose best rate was not tried is compared at a disadvantage.
     if edges := [choice for choice in results.choices if choice.rate is not None and choice.is_at_edge]:
         names = _listed([f"{choice.method} ({choice.rate:g})" for choice in edges])
         found.append(
@@ -194,6 +196,7 @@ def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
         found.append(f"A single learning rate was tried: {_listed(alone)}. Another may change the order.")
     if results.measured:
         counts = [one.parameters for one in results.measured]
+        # Up to a fifth more is about as near as widths and ranks, which are whole numbers, can come.
         if max(counts) > 1.2 * min(counts):
             found.append(
                 f"Methods train between {min(counts):,} and {max(counts):,} parameters: at equal size the order may "

@@ -145,10 +145,12 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> Non
     """
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
     names = [wrapped(name) for name, *_ in ends]
+    # Now that the limits are fixed, a point of the data has one place in the axes.
     to_axes = axes.transData + axes.transAxes.inverted()
     places = [float(to_axes.transform((x, y))[1]) for _, x, y, _ in ends]
     line = (TEXT + 1) / 72 * axes.figure.dpi / (0.8 * axes.figure.bbox.height)  # of the height of the axes
     tall = [line * (name.count("\n") + 1.2) for name in names]
+    # Text stands in axes coordinates, where it was spread; its line leads to a point of the data.
     for name, (_, x, y, colour), place in zip(names, ends, spread(places, tall), strict=True):
         axes.annotate(
             name, (x, y), (1.04, place), textcoords="axes fraction", fontsize=TEXT - 1, color=colour, va="center",

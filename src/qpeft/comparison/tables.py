@@ -110,13 +110,13 @@ def costs(results: Results) -> Table:
 
 
 def ablations(results: Results) -> Table:
-    """Return what spoiling the output of the middle does to methods that were asked about it."""
+    """Return what spoiling the output of the bottleneck does to methods that were asked about it."""
     rows = tuple(
         (one.method, name, summary_text.effect(loss), summary_text.signed(loss))
         for one in results.measured
         for name, loss in one.ablations.items()
     )
-    return Table("Loss with the output of the middle spoilt", ("method", "change", "effect", "loss rises by"), rows)
+    return Table("Loss with the output of the bottleneck spoilt", ("method", "change", "effect", "loss rises by"), rows)
 
 
 def health(results: Results) -> Table:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from qpeft.adapters.load import load_adapter
 from qpeft.adapters.qtha.middle import AbstractMiddle
 from qpeft.adapters.saved import WEIGHTS
-from qpeft.comparison.holdout import judged_by
+from qpeft.comparison.holdout import holdout_data
 from qpeft.data import Encoded
 from qpeft.errors import StudyError
 from qpeft.evaluation import find_task, held_out_loss, score
@@ -56,7 +56,7 @@ def measure_run(
         test: what to judge by; None for what the recipe holds out.
         items: the first so many of it.
         digest: SHA-256 that the test file must have; None if it is no file.
-        ablate: whether to ablate the middle too.
+        ablate: whether to ablate the bottleneck too.
 
     Returns:
         `final`: scores of the run, with some answers; `ablations`: nats per item for each; `neutral`: nats per token.
@@ -72,7 +72,7 @@ def measure_run(
     base = base.to(default_device())
     model = base if run is None else load_adapter(base, Path(run))
     chosen = load_held_out(parsed.data, tokenizer)
-    judged = chosen if test is None else load_held_out(judged_by(parsed.data, test, items), tokenizer)
+    judged = chosen if test is None else load_held_out(holdout_data(parsed.data, test, items), tokenizer)
     assert chosen is not None, "every trial holds a part out"
     assert judged is not None, "a test that is empty has been refused"
     scores = score(
@@ -127,14 +127,15 @@ def neutral_text(tokenizer: PreTrainedTokenizerBase, longest: int | None = None)
 
 
 Change = Callable[[AbstractMiddle, Tensor], Tensor]
-"""A middle and its outputs at the tokens of a batch, (tokens, features), padding left out, to what is put there."""
+"""A bottleneck and its outputs at the tokens of a batch, (tokens, features), padding left out, to what is put there."""
 
 
 @contextmanager
 def permuted(model: nn.Module, _: Sequence[Encoded]) -> Iterator[None]:
-    """Inside, every token of a batch gets the middle's output of another one, drawn anew for every layer."""
+    """Inside, every token of a batch gets the bottleneck's output of another one, drawn anew for every layer."""
     generator = torch.Generator().manual_seed(0)
 
+    # Drawn on the CPU, so that the permutation is the same on every device.
     def shuffle(_: AbstractMiddle, outputs: Tensor) -> Tensor:
         return outputs[torch.randperm(len(outputs), generator=generator).to(outputs.device)]
 
@@ -144,20 +145,21 @@ def permuted(model: nn.Module, _: Sequence[Encoded]) -> Iterator[None]:
 
 @contextmanager
 def replaced_by_mean(model: nn.Module, encoded: Sequence[Encoded]) -> Iterator[None]:
-    """Inside, every token gets the same output of the middle: its mean over all tokens of these examples."""
+    """Inside, every token gets the same output of the bottleneck: its mean over all tokens of these examples."""
     sums: dict[AbstractMiddle, Tensor] = {}
     counts: dict[AbstractMiddle, int] = {}
 
-    def collect(middle: AbstractMiddle, outputs: Tensor) -> Tensor:
-        sums[middle] = sums.get(middle, 0) + outputs.double().sum(0)
-        counts[middle] = counts.get(middle, 0) + len(outputs)
+    def collect(bottleneck: AbstractMiddle, outputs: Tensor) -> Tensor:
+        # In double precision: there may be a hundred thousand tokens.
+        sums[bottleneck] = sums.get(bottleneck, 0) + outputs.double().sum(0)
+        counts[bottleneck] = counts.get(bottleneck, 0) + len(outputs)
         return outputs
 
     with _changed(model, collect):
         held_out_loss(model, encoded)
 
-    def mean(middle: AbstractMiddle, outputs: Tensor) -> Tensor:
-        return (sums[middle] / counts[middle]).to(outputs.dtype).expand_as(outputs)
+    def mean(bottleneck: AbstractMiddle, outputs: Tensor) -> Tensor:
+        return (sums[bottleneck] / counts[bottleneck]).to(outputs.dtype).expand_as(outputs)
 
     with _changed(model, mean):
         yield
@@ -172,10 +174,10 @@ ABLATIONS: dict[str, Callable[[nn.Module, Sequence[Encoded]], AbstractContextMan
 
 @contextmanager
 def _changed(model: nn.Module, change: Change) -> Iterator[None]:
-    """Change every middle's output, at all tokens but padding. Raises: StudyError if there is no middle."""
-    middles = [module for module in model.modules() if isinstance(module, AbstractMiddle)]
-    if not middles:
-        raise StudyError("The adapter has no middle to ablate; only QTHA with a middle other than none has.")
+    """Change every bottleneck's output, at all tokens but padding. Raises: StudyError if there is no bottleneck."""
+    bottlenecks = [module for module in model.modules() if isinstance(module, AbstractMiddle)]
+    if not bottlenecks:
+        raise StudyError("The adapter has no bottleneck to ablate; only QTHA with a bottleneck other than none has.")
     # None outside of a batch: the loss tries parts of the model before, and what they return is not measured.
     is_token: Tensor | None = None
 
@@ -187,17 +189,18 @@ def _changed(model: nn.Module, change: Change) -> Iterator[None]:
         nonlocal is_token
         is_token = None
 
-    def replace(middle: AbstractMiddle, _: Any, output: Tensor) -> Tensor:
+    def replace(bottleneck: AbstractMiddle, _: Any, output: Tensor) -> Tensor:
         if is_token is None:
             return output
+        # A copy, since a layer may still need the output for something else.
         changed = output.clone()
-        changed[is_token] = change(middle, output[is_token])
+        changed[is_token] = change(bottleneck, output[is_token])
         return changed
 
     # The stack removes the hooks in any case: the same model is measured again after this.
     with ExitStack() as hooks:
         hooks.callback(model.register_forward_pre_hook(remember, with_kwargs=True).remove)
         hooks.callback(model.register_forward_hook(forget, always_call=True).remove)
-        for middle in middles:
-            hooks.callback(middle.register_forward_hook(replace).remove)
+        for bottleneck in bottlenecks:
+            hooks.callback(bottleneck.register_forward_hook(replace).remove)
         yield
