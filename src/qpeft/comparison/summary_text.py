@@ -102,12 +102,12 @@ def caution(results: Results) -> str:
     return "One run each, with one seed, so nothing is shown of the methods. Of these runs: "
 
 
-def facts(results: Results, ledger: Mapping[str, Any]) -> str:
+def facts(results: Results, log: Mapping[str, Any]) -> str:
     """Return what was compared, on what and when, in one line."""
     study = results.study
     judged = f"{results.num_items:,} test items" if study.test else f"{results.num_items:,} held-out items"
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
-    return f"{study.recipe['model']['name']}, {judged}, {seeds} per method, begun {ledger['begun'][:10]}"
+    return f"{study.recipe['model']['name']}, {judged}, {seeds} per method, begun {log['begun'][:10]}"
 
 
 def lead(results: Results) -> str:
@@ -163,7 +163,7 @@ def effect(loss: Difference) -> str:
     return "makes it worse" if loss.low > 0 else "makes it better" if loss.high < 0 else "changes nothing seen"
 
 
-def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
+def limits(results: Results, log: Mapping[str, Any]) -> list[str]:
     """Return what must not be concluded, and why."""
     study = results.study
     known = {
@@ -204,15 +204,15 @@ def limits(results: Results, ledger: Mapping[str, Any]) -> list[str]:
             )
     if results.missing:
         found.append(f"Without a result, so nothing is said of them: {_listed(list(results.missing))}.")
-    if len(ledger["test_readings"]) > 1:
+    if len(log["test_readings"]) > 1:
         found.append(
-            f"The test was read {len(ledger['test_readings'])} times in this study, so what is tried after a reading "
+            f"The test was read {len(log['test_readings'])} times in this study, so what is tried after a reading "
             "may be fitted to it."
         )
     found += [
         f"The study was changed on {change['when']} ({', '.join(change['changed'])}); the test had been read "
         f"{change['test_readings_before']} time{'s' if change['test_readings_before'] != 1 else ''} before."
-        for change in ledger["amendments"]
+        for change in log["amendments"]
     ]
     found.append("One model and one data set: nothing is said of others.")
     return found
