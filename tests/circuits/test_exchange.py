@@ -1,4 +1,4 @@
-"""Circuits of Qiskit, PennyLane and OpenQASM as ours and back: the source framework's own values are the right answers."""
+"""Circuits of Qiskit, PennyLane and OpenQASM as ours and back; their own values are the right answers."""
 
 import math
 import random
@@ -285,7 +285,10 @@ def test_what_pennylane_has_and_we_lack_is_refused_by_name(function, message):
 
 
 def test_openqasm_2_is_read_and_nonsense_refused():
-    text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cu1(0.4) q[0],q[1]; u3(0.1,0.2,0.3) q[1]; measure q -> c;'
+    text = (
+        'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; '
+        "cu1(0.4) q[0],q[1]; u3(0.1,0.2,0.3) q[1]; measure q -> c;"
+    )
     ours = from_openqasm(text, observables=["XY", "ZZ"])
     theirs = qiskit.qasm2.loads(text, custom_instructions=qiskit.qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
     theirs.remove_final_measurements()

@@ -450,14 +450,14 @@ def _measured_string(measurement: Any, num_qubits: int) -> str:
     words = dict(observable.pauli_rep or {})
     if len(words) != 1 or next(iter(words.values())) != 1:
         raise CircuitError(
-            f"An observable is one Pauli word with the factor 1; got {observable}. Return the words of a sum one by one."
+            f"An observable is one Pauli word with the factor 1; got {observable}. Return a sum's words one by one."
         )
     word = next(iter(words))
     return "".join(str(word.get(qubit, "I")) for qubit in range(num_qubits))
 
 
 def to_pennylane(circuit: Circuit) -> Callable[..., list[Any]]:
-    """Return a quantum function `(inputs, weights)` of PennyLane that returns the expectation value of every observable.
+    """Return a quantum function `(inputs, weights)` of PennyLane that returns the value of every observable.
 
     It fits `qml.QNode` and PennyLane's `TorchLayer` (weight_shapes {"weights": (circuit.num_weights,)}). Rows of inputs
     stand in the last axis. Qubit k is wire k.
@@ -501,8 +501,8 @@ def _rotations(gate: str, qubits: Sequence[int], angle: _Linear, whose: str) -> 
         if not math.isclose(copies, coefficient, abs_tol=1e-9) or abs(copies) > MAX_COPIES:
             kind = "an input" if isinstance(origin, Input) else "a weight"
             raise CircuitError(
-                f"{whose} takes {coefficient:g} times {kind} as its angle; only whole multiples up to {MAX_COPIES} have "
-                "an equal here. Multiply the values themselves before they enter the circuit."
+                f"{whose} takes {coefficient:g} times {kind} as its angle; only whole multiples up to {MAX_COPIES} "
+                "have an equal here. Multiply the values themselves before they enter the circuit."
             )
         for _ in range(abs(copies)):
             yield from _one(gate, tuple(qubits), origin, is_negative=copies < 0)
@@ -517,8 +517,8 @@ def _one(gate: str, qubits: tuple[int, ...], angle: Angle, *, is_negative: bool)
         flip = Operation(FLIPS[gate], qubits[-1:])
         yield from (flip, Operation(gate, qubits, angle), flip)
     else:
-        # diag(1, e^-ia) is X diag(1, e^ia) X but for a phase e^ia. Under a control that phase is a PHASE of the control,
-        # and has to be taken back.
+        # diag(1, e^-ia) is X diag(1, e^ia) X but for a phase e^ia. Under a control that phase is a PHASE of the
+        # control, and has to be taken back.
         flip = Operation("X", qubits[-1:])
         yield from (flip, Operation(gate, qubits, angle), flip)
         if gate == "CPHASE":
