@@ -1,1 +1,1 @@
-"""What other tools load from qpeft by name. Nothing here is imported by qpeft itself."""
+"""What other tools load from qpeft by name, and circuits taken from them. Nothing here is imported by qpeft itself."""

@@ -354,7 +354,7 @@ def _from_tapes(
         origins: for each entry of the flattened arguments, what it becomes.
         num_wires: of the QNode's device; None for as many as the tape has.
     """
-    import torch  # noqa: PLC0415 - the rest of this folder works without it
+    import torch  # noqa: PLC0415 - only circuits of PennyLane need it
 
     # Generic points, so that no symmetry and no branch of the function hides a dependence.
     generator = torch.Generator().manual_seed(0)
