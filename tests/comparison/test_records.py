@@ -29,16 +29,6 @@ def test_the_records_hold_what_statistics_are_made_of(report):
     assert again.high == pytest.approx(first["against"]["loss"]["high"], abs=1e-5)
 
 
-def test_a_method_that_was_retired_since_has_its_report_still(report, tmp_path):
-    record = json.loads((report / "results.json").read_text())
-    methods = record["study"]["methods"]
-    methods["QTHA"] = methods["QTHA"] | {"preset": "of_long_ago"}
-    (tmp_path / "old.json").write_text(json.dumps(record))
-    page = write_page(*read_records(tmp_path / "old.json"), tmp_path / "old.html").read_text(encoding="utf-8")
-    assert "of_long_ago" in page
-    assert "The circuit of QTHA" not in page
-
-
 def test_a_record_of_a_record_is_the_same(report):
     record = json.loads((report / "results.json").read_text())
     assert to_record(*from_record(record, report)) == record

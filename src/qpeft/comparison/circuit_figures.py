@@ -14,7 +14,6 @@ from qpeft.comparison.drawing import columns, draw
 from qpeft.comparison.results import Measured, Results
 from qpeft.comparison.study import Study
 from qpeft.comparison.svg import LIGHT, TEXT, Picture, dress, new_figure, picture, style
-from qpeft.errors import AdapterError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -53,11 +52,7 @@ def circuits_of(study: Study) -> list[tuple[Circuit, list[str]]]:
     """Return the circuits, each with the methods that have it."""
     found: dict[tuple[object, ...], tuple[Circuit, list[str]]] = {}
     for method in study.methods:
-        try:
-            config = study.config(method)
-        except AdapterError:
-            # A study may name an option that was retired since; its report is still worth having.
-            continue
+        config = study.config(method)
         if isinstance(config, QthaConfig) and config.middle in ("circuit", "frozen_circuit"):
             num_qubits = config.qubits_per_circuit(config.rank)
             key = (config.ansatz, num_qubits, config.depth, config.reupload)

@@ -13,10 +13,13 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qpeft.circuits.circuit import Angle, Circuit, Input, Operation, Weight
-from qpeft.circuits.gates import GATES
+from qpeft.devices.ibm.translation import METHODS as QISKIT_NAMES
+from qpeft.devices.pennylane import ADJOINTS as PENNYLANE_ADJOINTS
+from qpeft.devices.pennylane import NAMES as PENNYLANE_NAMES
 from qpeft.errors import CircuitError
 
 if TYPE_CHECKING:
@@ -24,27 +27,14 @@ if TYPE_CHECKING:
     from pennylane.tape import QuantumScript
     from qiskit import QuantumCircuit
 
-QISKIT_NAMES: dict[str, str] = {name: name.lower() for name in GATES} | {"CNOT": "cx", "PHASE": "p", "CPHASE": "cp"}
-"""Our name of a gate to Qiskit's, which is also the method of its circuits that adds it."""
-PENNYLANE_NAMES: dict[str, str] = {name: name for name in GATES if name not in ("SDG", "TDG")} | {
-    "H": "Hadamard",
-    "X": "PauliX",
-    "Y": "PauliY",
-    "Z": "PauliZ",
-    "PHASE": "PhaseShift",
-    "CPHASE": "ControlledPhaseShift",
-    "RXX": "IsingXX",
-    "RYY": "IsingYY",
-    "RZZ": "IsingZZ",
-}
-"""Our name of a gate to PennyLane's; it has SDG and TDG as adjoints of S and T."""
-
 FLIPS = {"RX": "Z", "RY": "Z", "RZ": "X", "CRX": "Z", "CRY": "Z", "CRZ": "X", "RXX": "Z", "RYY": "Z", "RZZ": "X"}
 """The Pauli that turns a rotation round: P R(a) P = R(-a), P on the last qubit."""
 MAX_COPIES = 16
 """Largest coefficient of an angle, since each whole multiple is a gate of its own."""
 MAX_QUBITS = 24
-"""Largest circuit that is taken in: more qubits cannot be simulated here."""
+"""Largest circuit that is taken in: beyond it the state of a single row takes gigabytes."""
+NEGLIGIBLE = 1e-12
+"""Constants below this, radians, are what rounding leaves of none, and become no gate."""
 
 Terms: TypeAlias = Sequence[tuple[Input | Weight, float]]
 """A linear angle without its constant: where each part comes from, and its coefficient."""
@@ -74,8 +64,11 @@ def from_qiskit(
         circuit: without measurements or resets in the middle, and without classical control.
         inputs: parameters that are fed in with the data, in the order of the columns: `Parameter`s,
             `ParameterVector`s or their names.
-        weights: parameters that are trained, in their order; None for all that are no inputs, in Qiskit's order.
+        weights: parameters that are trained, in their order; None for all that are no inputs, sorted by name and index.
         observables: our Pauli strings (leftmost letter on qubit 0) or Qiskit's `Pauli`s; none for Z of every qubit.
+
+    Returns:
+        A circuit with an input or weight for each parameter that the circuit uses; unused ones have no column.
 
     Raises:
         CircuitError: Qiskit is missing, a parameter is unknown, left over or named twice, an angle is not linear in
@@ -181,10 +174,10 @@ def _qiskit_angle(value: Any, origin: Mapping[Any, Input | Weight], gate: str) -
             raise CircuitError(
                 f"{gate} has the angle {value}, which is not linear in its parameters; that has no equal here."
             )
-        slope = complex(slope)
-        terms.append((origin[parameter], slope.real))
-    constant = value.bind(dict.fromkeys(parameters, 0.0))
-    return _Linear(terms, float(constant.numeric() if hasattr(constant, "numeric") else constant))
+        if complex(slope).imag:
+            raise CircuitError(f"{gate} has the angle {value}, which is complex; angles are real numbers.")
+        terms.append((origin[parameter], complex(slope).real))
+    return _Linear(terms, float(value.bind(dict.fromkeys(parameters, 0.0)).numeric()))
 
 
 def _pauli_string(observable: Any) -> str:
@@ -235,19 +228,15 @@ def from_openqasm(
     is_third = any(line.split("//")[0].replace(" ", "").startswith("OPENQASM3") for line in text.splitlines())
     if is_third:
         _needed("qiskit_qasm3_import", "ibm")
-        from qiskit import qasm3 as parser  # noqa: PLC0415
-    else:
-        from qiskit import qasm2 as parser  # noqa: PLC0415
-    from qiskit.exceptions import QiskitError  # noqa: PLC0415
+    from qiskit import qasm2, qasm3  # noqa: PLC0415
 
     try:
-        # Without the customs of old Qiskit programs its reader for version 2 would refuse gates that all tools write.
-        read = (
-            parser.loads(text)
-            if is_third
-            else parser.loads(text, custom_instructions=parser.LEGACY_CUSTOM_INSTRUCTIONS)
-        )
-    except (QiskitError, ValueError) as error:
+        if is_third:
+            read = qasm3.loads(text)
+        else:
+            # Without the customs of old Qiskit programs its reader would refuse gates that all tools write.
+            read = qasm2.loads(text, custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+    except Exception as error:  # three packages read the text, each with errors of its own
         raise CircuitError(f"The text is no OpenQASM {3 if is_third else 2} that Qiskit reads: {error}") from error
     return from_qiskit(read, inputs=inputs, weights=weights, observables=observables)
 
@@ -368,11 +357,12 @@ def _from_tapes(
         raise CircuitError("Which gates the circuit has depends on its arguments; that has no equal here.")
 
     wires = {wire for op, _ in gates for wire in op.wires} | set(tape.wires)
-    if strange := [wire for wire in wires if not isinstance(wire, int) or wire < 0]:
+    if strange := [wire for wire in wires if not isinstance(wire, Integral) or wire < 0]:
         raise CircuitError(f"Wires must be whole numbers from 0; got {strange[0]!r}. qml.map_wires renames them.")
-    num_qubits = max(max(wires, default=0) + 1, num_wires or 0)
+    num_qubits = max(int(max(wires, default=0)) + 1, num_wires or 0)
     _check_size(num_qubits)
-    ours = {theirs: name for name, theirs in PENNYLANE_NAMES.items()} | {"Adjoint(S)": "SDG", "Adjoint(T)": "TDG"}
+    ours = {theirs: name for name, theirs in PENNYLANE_NAMES.items()}
+    ours |= {f"Adjoint({theirs})": name for name, theirs in PENNYLANE_ADJOINTS.items()}
     operations: list[Operation] = []
     for (op, angle), (_, other) in zip(gates, again, strict=True):
         places = [int(wire) for wire in op.wires]
@@ -407,7 +397,8 @@ def _expanded(tape: QuantumScript) -> list[Operator]:
     if any(isinstance(op, MidMeasure) for op in tape.operations):
         raise CircuitError("Circuits here are measured once, at their end: leave measurements in the middle out.")
     without_effect = {"Identity", "GlobalPhase", "Barrier", "Snapshot"}
-    names = {*PENNYLANE_NAMES.values(), "Adjoint(S)", "Adjoint(T)", *without_effect}
+    adjoints = (f"Adjoint({name})" for name in PENNYLANE_ADJOINTS.values())
+    names = {*PENNYLANE_NAMES.values(), *adjoints, *without_effect}
     try:
         (script,), _ = decompose(tape, gate_set=names, stopping_condition=lambda op: op.name in names)
     except Exception as error:  # whatever a template's own code raises
@@ -444,8 +435,7 @@ def _measured_string(measurement: Any, num_qubits: int) -> str:
     observable = measurement.obs
     if not isinstance(measurement, pennylane.measurements.ExpectationMP) or observable is None:
         raise CircuitError(
-            f"Expectation values of Pauli words are needed; got {measurement}. qpeft.QuantumLayer also returns "
-            "probabilities and samples."
+            f"A function that returns expectation values of Pauli words is needed; this one returns {measurement}."
         )
     words = dict(observable.pauli_rep or {})
     if len(words) != 1 or next(iter(words.values())) != 1:
@@ -474,8 +464,8 @@ def to_pennylane(circuit: Circuit) -> Callable[..., list[Any]]:
             elif isinstance(angle, Weight):
                 angle = weights[angle.index]
             name = operation.gate_name
-            if name in ("SDG", "TDG"):
-                pennylane.adjoint(getattr(pennylane, name[0])(wires=operation.qubits))
+            if name in PENNYLANE_ADJOINTS:
+                pennylane.adjoint(getattr(pennylane, PENNYLANE_ADJOINTS[name])(wires=operation.qubits))
             else:
                 gate = getattr(pennylane, PENNYLANE_NAMES[name])
                 gate(wires=operation.qubits) if angle is None else gate(angle, wires=operation.qubits)
@@ -506,7 +496,7 @@ def _rotations(gate: str, qubits: Sequence[int], angle: _Linear, whose: str) -> 
             )
         for _ in range(abs(copies)):
             yield from _one(gate, tuple(qubits), origin, is_negative=copies < 0)
-    if angle.constant or not angle.terms:
+    if abs(angle.constant) > NEGLIGIBLE or not angle.terms:
         yield Operation(gate, tuple(qubits), angle.constant)
 
 
