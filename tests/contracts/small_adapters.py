@@ -10,10 +10,11 @@ SMALL = {
     "tt_lora": {"rank": 4, "num_modes": 2},
     "qpa": {"rank": 4, "chunk_size": 8, "hidden_size": 3, "depth": 2},
     "quantum_peft": {"rank": 4, "depth": 2},
+    "quantum_weighted": {"rank": 4, "num_qubits": 3, "depth": 1},
 }
 """Options of a small adapter. A new method adds its row here, and all contracts run for it."""
 
-MATRICES = {"loretta", "quanta", "tt_lora", "qpa", "quantum_peft"}
+MATRICES = {"loretta", "quanta", "tt_lora", "qpa", "quantum_peft", "quantum_weighted"}
 """Methods whose update is a matrix: they merge and convert to LoRA; the others refuse both."""
 
 TARGETS = ["q_proj", "v_proj"]

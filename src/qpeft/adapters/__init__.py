@@ -6,6 +6,7 @@ from qpeft.adapters.qpa import QpaConfig, QpaModel
 from qpeft.adapters.qtha import QthaConfig, QthaModel
 from qpeft.adapters.quanta import QuantaConfig, QuantaModel
 from qpeft.adapters.quantum_peft import QuantumPeftConfig, QuantumPeftModel
+from qpeft.adapters.quantum_weighted import QuantumWeightedConfig, QuantumWeightedModel
 from qpeft.adapters.tt_lora import TtLoraConfig, TtLoraModel
 
 for _name, _config_class, _model_class in (
@@ -15,6 +16,7 @@ for _name, _config_class, _model_class in (
     ("tt_lora", TtLoraConfig, TtLoraModel),
     ("qpa", QpaConfig, QpaModel),
     ("quantum_peft", QuantumPeftConfig, QuantumPeftModel),
+    ("quantum_weighted", QuantumWeightedConfig, QuantumWeightedModel),
 ):
     register_adapter(_name, _config_class, _model_class)
 load_plugins()
@@ -31,6 +33,8 @@ __all__ = [
     "QuantaModel",
     "QuantumPeftConfig",
     "QuantumPeftModel",
+    "QuantumWeightedConfig",
+    "QuantumWeightedModel",
     "TtLoraConfig",
     "TtLoraModel",
     "register_adapter",

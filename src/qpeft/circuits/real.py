@@ -22,6 +22,21 @@ def cnot_chain(num_qubits: int, depth: int) -> Circuit:
     return Circuit(num_qubits, tuple(operations))
 
 
+def cz_ring(num_qubits: int, depth: int) -> Circuit:
+    """RY on every qubit; per layer CZ(q, q+1) around the ring, then RY on every qubit. num_qubits (depth + 1) weights.
+
+    Raises: CircuitError if num_qubits or depth is below 1.
+    """
+    _check(num_qubits, depth)
+    # Two qubits have one pair, and CZ twice on it would be nothing at all.
+    pairs = [(0, 1)] if num_qubits == 2 else [(q, (q + 1) % num_qubits) for q in range(num_qubits) if num_qubits > 1]
+    operations = _rotations(range(num_qubits), first_weight=0)
+    for layer in range(1, depth + 1):
+        operations += [Operation("CZ", pair) for pair in pairs]
+        operations += _rotations(range(num_qubits), first_weight=layer * num_qubits)
+    return Circuit(num_qubits, tuple(operations))
+
+
 def two_design(num_qubits: int, depth: int) -> Circuit:
     """RY on every qubit; per layer, on the pairs (0, 1), (2, 3), ... and then on (1, 2), (3, 4), ...: CZ, RY on both.
 

@@ -1,0 +1,472 @@
+"""Quantum-weighted adapters: a circuit that never sees the text produces the weights of the update.
+
+    q = values of strings of Z after the circuit with trained angles theta          (one row per group of layers)
+    y = J^+ (q(theta) - q(theta_0))     or   gain (q(theta) - q(theta_0))           numbers that start at zero
+    R_m = sum_k y_k P_mk                                                            (rank x rank), fixed random P_mk
+    update_m = U_m S_m R_m V_m^T                                                    U, S, V: top of the layer's own SVD
+
+Only the angles are trained. They are the same for all tokens, so a step costs one evaluation per group of layers,
+whatever the batch, the model and the number of layers; and the update is a matrix of the rank, so it merges exactly.
+
+Sources: TinyLoRA, arXiv:2602.04118, for free numbers y; docs/quantum_weighted.md for the reading and its measurements.
+"""
+
+from __future__ import annotations
+
+import re
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qpeft.adapters.base import (
+    AbstractMatrixLayer,
+    AbstractMatrixModel,
+    AdapterConfig,
+    check_counts,
+    option,
+)
+from qpeft.adapters.base.branch import AbstractMatrixBranch
+from qpeft.adapters.base.config import check_numbers
+from qpeft.circuits import Circuit
+from qpeft.circuits.circuit import Input, Operation, Weight
+from qpeft.circuits.real import cnot_chain, cz_ring, two_design
+from qpeft.errors import AdapterError
+from qpeft.simulation import expectations
+from qpeft.simulation.noise.counter import SampleKey, Stream
+
+ANSATZE = {"cz_ring": cz_ring, "cnot_chain": cnot_chain, "two_design": two_design}
+"""Circuits without data whose states are real, by the name that `ansatz` gives them."""
+
+CIRCUITS = ("trained", "free", "product", "linear")
+READINGS = ("calibrated", "plain")
+SHARES = ("model", "layer", "kind", "module")
+
+MAX_DEFAULT_STRINGS = 255
+"""All strings of 8 qubits. More need more shots to be told from zero, and the matrices P grow with them."""
+
+
+@dataclass
+class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
+    """Configuration of a quantum-weighted adapter: `y = base(x) + U S R(theta) V^T x`; see the module's head.
+
+    Trained: `num_angles` of the ansatz for each group of layers that `share` makes, and nothing else. A fresh adapter
+    leaves the model as it is. Frozen parts follow from the base weights and `init_seed`; a file holds the angles and a
+    fingerprint of the frozen parts.
+
+    Raises: AdapterError for a value out of range, an unknown name, or more strings than the qubits have.
+    Source: docs/quantum_weighted.md; with `circuit='free'` it is TinyLoRA (arXiv:2602.04118).
+    """
+
+    rank: int = option(8, "Singular directions of each layer that the update mixes.")
+    num_qubits: int = option(8, "Qubits of each circuit.")
+    depth: int = option(2, "Layers of entangling gates, between depth + 1 layers of RY.")
+    ansatz: str = option("cz_ring", "Circuit: cz_ring, cnot_chain or two_design.")
+    share: str = option("layer", "Who shares a circuit: the whole model, each layer, each kind of module, each module.")
+    num_strings: int | None = option(None, "Strings of Z that are read, by weight, then place; unset: all, at most 255.")
+    reading: str = option("calibrated", "calibrated: through the inverse of the slope at the start; plain: times gain.")
+    gain: float = option(1.0, "What is read is multiplied by this.")
+    ridge: float = option(0.05, "Slopes far below this part of the largest are not inverted (calibrated reading).")
+    circuit: str = option("trained", "trained; or a control: free (TinyLoRA), product (no entangling), linear.")
+    save_factors: bool = option(False, "Whether the frozen singular vectors are saved too, to load on other weights.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts({name: getattr(self, name) for name in ("rank", "num_qubits", "depth")})
+        check_numbers({"gain": self.gain, "ridge": self.ridge})
+        choices = {"ansatz": tuple(ANSATZE), "share": SHARES, "reading": READINGS, "circuit": CIRCUITS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise AdapterError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
+        if self.ridge < 0:
+            raise AdapterError(f"ridge must be 0 or more; got {self.ridge}.")
+        if self.num_strings is not None:
+            check_counts({"num_strings": self.num_strings})
+            if self.num_strings > 2**self.num_qubits - 1:
+                raise AdapterError(
+                    f"{self.num_qubits} qubits have {2**self.num_qubits - 1} strings of Z; got num_strings "
+                    f"{self.num_strings}. Take fewer strings or more qubits."
+                )
+        if self.init_seed is None:
+            # The frozen parts must be found again when the adapter is loaded, so the seed is settled and saved now.
+            self.init_seed = int(torch.randint(2**31, ()))
+
+    def build_circuit(self) -> Circuit:
+        """The circuit of every group: angles are its inputs, so that all groups are rows of one batch."""
+        made = ANSATZE[self.ansatz](self.num_qubits, self.depth)
+        operations = [
+            Operation(op.gate_name, op.qubits, Input(op.angle.index)) if isinstance(op.angle, Weight) else op
+            for op in made.operations
+            if self.circuit != "product" or len(op.qubits) == 1
+        ]
+        return Circuit(self.num_qubits, tuple(operations), tuple(z_strings(self.num_qubits, self.num_strings)))
+
+    def group_of(self, name: str) -> str:
+        """The group that the layer called `name` belongs to."""
+        if self.share == "module":
+            return name
+        if self.share == "kind":
+            return name.rpartition(".")[2]
+        number = re.search(r"\.(\d+)\.", f".{name}.")
+        # Layers outside the numbered ones, such as a head, share one circuit of their own.
+        return "" if self.share == "model" else number[1] if number else "-"
+
+
+def z_strings(num_qubits: int, count: int | None) -> list[str]:
+    """The first `count` strings of Z and I but for the identity: by number of Z, then by place, qubit 0 first."""
+    count = min(2**num_qubits - 1, MAX_DEFAULT_STRINGS) if count is None else count
+    strings: list[str] = []
+    for weight in range(1, num_qubits + 1):
+        for places in combinations(range(num_qubits), weight):
+            if len(strings) == count:
+                return strings
+            strings.append("".join("Z" if qubit in places else "I" for qubit in range(num_qubits)))
+    return strings
+
+
+@dataclass
+class _Reading:
+    """How expectation values q (groups, strings) become numbers y (groups, numbers); None in `inverse` for plain."""
+
+    origin: Tensor
+    inverse: Tensor | None
+    slope: Tensor
+    gain: float
+
+    def numbers(self, q: Tensor) -> Tensor:
+        away = q - self.origin
+        return self.gain * (away if self.inverse is None else torch.einsum("gks,gs->gk", self.inverse, away))
+
+    def back(self, grad: Tensor) -> Tensor:
+        """Gradient of q from that of y: the transpose of `numbers`."""
+        return self.gain * (grad if self.inverse is None else torch.einsum("gks,gk->gs", self.inverse, grad))
+
+
+@dataclass
+class _Made:
+    """Matrices of all layers, and the angles they were made from."""
+
+    angles: Tensor
+    version: tuple[int, int]
+    has_gradient: bool
+    matrices: tuple[Tensor, ...] = ()
+    was_differentiated: bool = False
+
+
+_IN_THE_MAKING: ContextVar[CircuitBank] = ContextVar("bank")
+"""The bank of the adapter that PEFT is just putting into a model, layer by layer."""
+
+
+class CircuitBank(nn.Module):
+    """The circuits of one adapter, one per group of layers, and the matrices R that they give to its layers.
+
+    Lives in the branch of the first layer, which saves it; all other branches of the adapter refer to it.
+
+    Attributes:
+        angles: trained, (num_groups, num_angles), radians.
+        fingerprint: of the frozen parts of each layer, (num_layers,), as they were when the adapter was trained.
+    """
+
+    def __init__(self, config: QuantumWeightedConfig) -> None:
+        super().__init__()
+        self.config, self.circuit = config, config.build_circuit()
+        self.groups: dict[str, int] = {}
+        self.layers: list[str] = []
+        self.group_of_layer: list[int] = []
+        self.angles = nn.Parameter(torch.empty(0, self.circuit.num_inputs))
+        self.register_buffer("fingerprint", torch.empty(0, dtype=torch.float32))
+        self.fingerprint: Tensor
+        self._computed: dict[int, float] = {}
+        self._loaded = False
+        self._constants: tuple[_Reading, Tensor, Tensor] | None = None
+        self._made: _Made | None = None
+
+    @property
+    def num_numbers(self) -> int:
+        """Entries of y: one per angle if the reading is calibrated, else one per string."""
+        is_plain = self.config.reading == "plain" and self.config.circuit != "free"
+        return self.circuit.num_observables if is_plain else self.circuit.num_inputs
+
+    def join(self, name: str) -> int:
+        """Make room for one more layer; returns its place among the layers."""
+        group = self.config.group_of(name)
+        if group not in self.groups:
+            self.groups[group] = len(self.groups)
+            row = torch.zeros(1, self.circuit.num_inputs) if self.config.circuit == "free" else self._start(group)
+            old = self.angles
+            grown = torch.cat([old.detach(), row.to(old)]) if not old.is_meta else old.new_empty(len(old) + 1, len(row[0]))
+            self.angles = nn.Parameter(grown, requires_grad=old.requires_grad)
+        self.layers.append(name)
+        self.group_of_layer.append(self.groups[group])
+        self.fingerprint = torch.cat([self.fingerprint, self.fingerprint.new_zeros(1)])
+        self._constants = self._made = None
+        return len(self.layers) - 1
+
+    def matrix(self, place: int) -> Float[Tensor, "rank rank"]:
+        """R of one layer. All layers' are made together, once for each state of the angles."""
+        # Optimizers may change weights without a trace (fused AdamW does), so once per pass values are compared.
+        if self._made is not None and (place == 0 or self._made.was_differentiated):
+            if self._made.angles.device != self.angles.device or not torch.equal(self._made.angles, self.angles):
+                self._made = None
+            else:
+                self._made.was_differentiated = False
+        needs_gradient = self.angles.requires_grad and torch.is_grad_enabled()
+        if self._made is None or self._made.has_gradient != needs_gradient or self._made.version != self._version():
+            made = _Made(self.angles.detach().clone(), self._version(), needs_gradient)
+            # Weights are multiplied in their own type, whatever autocast does to tokens.
+            with torch.autocast(self.angles.device.type, enabled=False):
+                made.matrices = _Matrices.apply(self.angles, self, made).unbind(0)
+            self._made = made
+        return self._made.matrices[place]
+
+    def check_fingerprint(self, place: int, computed: float) -> None:
+        """Note a layer's fingerprint, or compare it with that of a loaded adapter.
+
+        Raises: AdapterError if the adapter was trained beside other weights.
+        """
+        self._computed[place] = computed
+        if not self._loaded:
+            self.fingerprint[place] = computed
+        else:
+            self._compare(place)
+
+    def _compare(self, place: int) -> None:
+        computed, stored = self._computed[place], float(self.fingerprint[place])
+        if abs(computed - stored) > 1e-3 * max(abs(stored), 1e-3) + 1e-6:
+            raise AdapterError(
+                f"The adapter was trained beside other weights: at {self.layers[place]!r} their fingerprint is "
+                f"{stored:.6g} in the file and {computed:.6g} here. Load the same base model in the same precision "
+                "and quantization, or train with save_factors=True, which keeps the directions with the adapter."
+            )
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if f"{prefix}fingerprint" in state_dict:
+            self._loaded = True
+            for place in self._computed:
+                self._compare(place)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_made": None}
+
+    def _start(self, group: str) -> Tensor:
+        """Angles theta_0 of a group, uniform in [-pi, pi], (1, num_angles).
+
+        In steps of 1/64, which every floating type holds: PEFT gives new weights the type of the base model first, and
+        rounded angles would start elsewhere than at zero.
+        """
+        stream = Stream(SampleKey(seed=self._seed, module=f"angles of {group}"))
+        angles = 2 * torch.pi * (stream.uniforms(1, self.circuit.num_inputs) - 0.5)
+        return ((64 * angles).round() / 64).to(torch.float32)
+
+    @property
+    def _seed(self) -> int:
+        assert self.config.init_seed is not None
+        return self.config.init_seed % 2**64
+
+    def _settled(self) -> tuple[_Reading, Tensor, Tensor]:
+        """The reading, the matrices P (layers, numbers, rank * rank) and each layer's group, on the angles' device."""
+        device = self.angles.device
+        if self._constants is None or self._constants[1].device != device:
+            config, size = self.config, self.config.rank**2
+            # Variance 1 / (numbers rank): R of unit y has entries of variance 1 / rank.
+            scale = (self.num_numbers * config.rank) ** -0.5
+            mixers = torch.stack([self.mixers(name, scale) for name in self.layers]).reshape(-1, self.num_numbers, size)
+            group = torch.tensor(self.group_of_layer, device=device)
+            self._constants = (self._make_reading(device), mixers.to(device), group)
+        return self._constants
+
+    def mixers(self, name: str, scale: float) -> Float[Tensor, "numbers rank rank"]:
+        """The fixed random matrices P of the layer called `name`."""
+        stream = Stream(SampleKey(seed=self._seed, module=f"matrices of {name}"))
+        return (scale * stream.normals(self.num_numbers, self.config.rank, self.config.rank)).to(torch.float32)
+
+    def _make_reading(self, device: torch.device) -> _Reading:
+        start = torch.cat([self._start(group) for group in self.groups]).to(device)
+        none = start.new_empty(0)
+        origin = expectations(self.circuit, start, none)
+        # RY turns have two frequencies, so half the difference at a quarter turn either side is the exact slope.
+        shifts = torch.eye(start.shape[1], device=device) * (torch.pi / 2)
+        shifted = start[:, None, None] + torch.stack([shifts, -shifts])  # (groups, 2, angles, angles)
+        values = expectations(self.circuit, shifted, none)
+        slope = ((values[:, 0] - values[:, 1]) / 2).transpose(1, 2)  # (groups, strings, angles)
+        if self.config.reading == "plain":
+            return _Reading(origin, None, slope, self.config.gain)
+        # Damped rather than cut off: a singular value beside a cut-off would fall on either side of it by rounding,
+        # and two machines would read two adapters from one file.
+        u, s, vh = torch.linalg.svd(slope.double(), full_matrices=False)
+        damped = s / (s.square() + (self.config.ridge * s[:, :1]).square()).clamp_min(1e-30)
+        inverse = (vh.transpose(1, 2) * damped[:, None]) @ u.transpose(1, 2)
+        return _Reading(origin, inverse.to(torch.float32), slope, self.config.gain)
+
+    def _version(self) -> tuple[int, int]:
+        return self.angles.data_ptr(), self.angles._version
+
+    def evaluate(self, angles: Tensor) -> Tensor:
+        """Values of all strings for angles (..., num_angles)."""
+        return expectations(self.circuit, angles, angles.new_empty(0))
+
+
+class _Matrices(torch.autograd.Function):
+    """From the angles of all groups to the matrices R of all layers, and back.
+
+    Nothing goes through `save_for_backward`, which would be freed by the first backward pass: the same matrices serve
+    all micro-batches of a step, and each of them has a backward pass of its own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, angles: Tensor, bank: CircuitBank, made: _Made) -> Tensor:
+        reading, mixers, group = bank._settled()
+        ctx.angles, ctx.bank, ctx.made = angles.detach(), bank, made
+        exact = ctx.angles.to(torch.float32)
+        match bank.config.circuit:
+            case "free":
+                numbers = bank.config.gain * exact
+            case "linear":
+                away = exact - torch.cat([bank._start(name) for name in bank.groups]).to(exact.device)
+                numbers = reading.numbers(reading.origin + torch.einsum("gsa,ga->gs", reading.slope, away))
+            case _:
+                numbers = reading.numbers(bank.evaluate(exact))
+        matrices = (numbers[group][:, None] @ mixers).reshape(-1, bank.config.rank, bank.config.rank)
+        return matrices
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        bank: CircuitBank = ctx.bank
+        ctx.made.was_differentiated = True
+        reading, mixers, group = bank._settled()
+        by_layer = (mixers @ grad.reshape(len(grad), -1, 1)).squeeze(2)
+        numbers = by_layer.new_zeros(len(bank.groups), bank.num_numbers).index_add_(0, group, by_layer)
+        match bank.config.circuit:
+            case "free":
+                slopes = bank.config.gain * numbers
+            case "linear":
+                slopes = torch.einsum("gsa,gs->ga", reading.slope, reading.back(numbers))
+            case _:
+                with torch.enable_grad():
+                    leaf = ctx.angles.to(torch.float32).detach().requires_grad_()
+                    (slopes,) = torch.autograd.grad(bank.evaluate(leaf), leaf, reading.back(numbers))
+        return slopes.to(ctx.angles.dtype), None, None
+
+
+class QuantumWeightedBranch(AbstractMatrixBranch):
+    """The update of one layer: `update = U S R V^T x`, R from the bank of circuits.
+
+    Shapes: x (..., in_features); down = V^T (rank, in_features); up = (U S)^T (rank, out_features), frozen.
+    """
+
+    bank: CircuitBank
+
+    def __init__(self, layer: QuantumWeightedLayer, bank: CircuitBank) -> None:
+        super().__init__()
+        self.place = bank.join(layer.name)
+        # Registered with the first layer only: one tensor in files, one parameter for optimizers.
+        if self.place == 0:
+            self.bank = bank
+        else:
+            object.__setattr__(self, "bank", bank)
+        self.dropout = nn.Dropout(bank.config.dropout)
+        self._layer = (layer,)
+        self._factors: tuple[Tensor, Tensor] | None = None
+        if not layer.get_base_layer().weight.is_meta:
+            self.factors(layer.get_base_layer().weight.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the angles, and of x and the update."""
+        return self.bank.angles.dtype
+
+    def forward(self, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+        """The update for inputs x, in their type."""
+        down, up = self.factors(x.device)
+        # R is multiplied into V^T rather than the tokens: a small product of weights, whatever the batch.
+        with torch.autocast(x.device.type, enabled=False):
+            mixed = self.bank.matrix(self.place).to(x.device) @ down
+        return nn.functional.linear(self.dropout(x), mixed.to(x.dtype)) @ up.to(x.dtype)
+
+    def matrix(self) -> Float[Tensor, "out_features in_features"]:
+        """U S R V^T, of rank `rank` at most."""
+        down, up = self.factors(self.bank.angles.device)
+        if not self.bank.angles.isfinite().all():
+            # The simulator refuses such angles, and a merge then reports what is broken in words of its own.
+            return up.T @ down * torch.nan
+        return up.T @ self.bank.matrix(self.place) @ down
+
+    def factors(self, device: torch.device) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "rank out"]]:
+        """V^T and (U S)^T of the base weight, computed at the first call.
+
+        Raises: AdapterError if the layer has a smaller rank, or other weights than the adapter was trained beside.
+        """
+        if self._factors is None:
+            layer, config = self._layer[0], self.bank.config
+            if config.rank > min(layer.in_features, layer.out_features):
+                raise AdapterError(
+                    f"rank {config.rank} is above what {layer.name!r} has: {layer.in_features} features in and "
+                    f"{layer.out_features} out. Take a smaller rank, or leave the layer out by exclude_modules."
+                )
+            down, up = top_singular_vectors(layer.get_base_weight(), config.rank)
+            self._factors = (down.to(torch.float32), up.to(torch.float32))
+            self.bank.check_fingerprint(self.place, self._fingerprint(down, up))
+        if self._factors[0].device != device:
+            self._factors = (self._factors[0].to(device), self._factors[1].to(device))
+        return self._factors
+
+    def _fingerprint(self, down: Tensor, up: Tensor) -> float:
+        """One number that changes with every entry of the frozen parts: r^T (U S) P V^T s for fixed random r, P, s."""
+        stream = Stream(SampleKey(seed=self.bank._seed, module=f"fingerprint of {self._layer[0].name}"))
+        rank = len(down)
+        mixed = stream.normals(up.shape[1]).to(up) @ up.T @ stream.normals(rank, rank).to(up) @ down
+        return float(mixed @ stream.normals(down.shape[1]).to(down))
+
+
+def top_singular_vectors(weight: Tensor, rank: int) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "rank out"]]:
+    """V^T and (U S)^T of the largest singular values, float64; the largest entry of each row of V^T is positive.
+
+    In float64 because neighbouring singular values of real layers come as close as 1e-5 of each other, and in float32
+    their vectors would then turn from machine to machine.
+    """
+    exact = weight.detach().double()
+    # From the smaller of the two products: half the work, and exact enough for the largest values.
+    is_wide = exact.shape[0] < exact.shape[1]
+    _, vectors = torch.linalg.eigh(exact @ exact.T if is_wide else exact.T @ exact)
+    top = vectors[:, -rank:].flip(1).T  # rows, largest first
+    if is_wide:
+        projected = top @ exact
+        norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True).clamp_min(1e-300)
+        down, up = projected / norms, norms * top
+    else:
+        down, up = top, top @ exact.T
+    signs = down.gather(1, down.abs().argmax(1, keepdim=True)).sign()
+    return signs * down, signs * up
+
+
+class QuantumWeightedLayer(AbstractMatrixLayer, method="quantum_weighted"):
+    """A linear layer plus the updates of its active quantum-weighted adapters; see `QuantumWeightedBranch`.
+
+    Shapes: x (..., in_features), y (..., out_features) in the type that the base layer returns.
+    """
+
+    def make_branch(self, config: QuantumWeightedConfig) -> QuantumWeightedBranch:
+        """A branch in the bank of the adapter that is being made; its update is zero."""
+        bank = _IN_THE_MAKING.get()
+        assert bank.config is config or bank.config == config
+        return QuantumWeightedBranch(self, bank)
+
+
+class QuantumWeightedModel(AbstractMatrixModel, layer=QuantumWeightedLayer):
+    """Made by `get_peft_model(model, QuantumWeightedConfig(...))`.
+
+    Raises: AdapterError for a target that is not linear or of smaller rank, and for mixed batches that cannot be.
+    """
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
+        """As PEFT's, with one bank of circuits for all layers that get this adapter."""
+        token = _IN_THE_MAKING.set(CircuitBank(self.peft_config[adapter_name]))
+        try:
+            return super().inject_adapter(model, adapter_name, *args, **kwargs)
+        finally:
+            _IN_THE_MAKING.reset(token)
