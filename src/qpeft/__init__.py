@@ -21,6 +21,8 @@ from qpeft.adapters import (
     QuantaModel,
     QuantumPeftConfig,
     QuantumPeftModel,
+    QuantumWeightedConfig,
+    QuantumWeightedModel,
     TtLoraConfig,
     TtLoraModel,
 )
@@ -43,6 +45,8 @@ __all__ = [
     "QuantaModel",
     "QuantumPeftConfig",
     "QuantumPeftModel",
+    "QuantumWeightedConfig",
+    "QuantumWeightedModel",
     "TtLoraConfig",
     "TtLoraModel",
     "fit_inputs",

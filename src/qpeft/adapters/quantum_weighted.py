@@ -67,7 +67,9 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
     depth: int = option(2, "Layers of entangling gates, between depth + 1 layers of RY.")
     ansatz: str = option("cz_ring", "Circuit: cz_ring, cnot_chain or two_design.")
     share: str = option("layer", "Who shares a circuit: the whole model, each layer, each kind of module, each module.")
-    num_strings: int | None = option(None, "Strings of Z that are read, by weight, then place; unset: all, at most 255.")
+    num_strings: int | None = option(
+        None, "Strings of Z that are read, by weight, then place; unset: all, at most 255."
+    )
     reading: str = option("calibrated", "calibrated: through the inverse of the slope at the start; plain: times gain.")
     gain: float = option(1.0, "What is read is multiplied by this.")
     ridge: float = option(0.05, "Slopes far below this part of the largest are not inverted (calibrated reading).")
@@ -191,6 +193,11 @@ class CircuitBank(nn.Module):
         is_plain = self.config.reading == "plain" and self.config.circuit != "free"
         return self.circuit.num_observables if is_plain else self.circuit.num_inputs
 
+    @property
+    def exact(self) -> torch.dtype:
+        """The type that matrices are made in: of the angles, and at least float32."""
+        return torch.promote_types(self.angles.dtype, torch.float32)
+
     def join(self, name: str) -> int:
         """Make room for one more layer; returns its place among the layers."""
         group = self.config.group_of(name)
@@ -198,7 +205,9 @@ class CircuitBank(nn.Module):
             self.groups[group] = len(self.groups)
             row = torch.zeros(1, self.circuit.num_inputs) if self.config.circuit == "free" else self._start(group)
             old = self.angles
-            grown = torch.cat([old.detach(), row.to(old)]) if not old.is_meta else old.new_empty(len(old) + 1, len(row[0]))
+            grown = (
+                torch.cat([old.detach(), row.to(old)]) if not old.is_meta else old.new_empty(len(old) + 1, len(row[0]))
+            )
             self.angles = nn.Parameter(grown, requires_grad=old.requires_grad)
         self.layers.append(name)
         self.group_of_layer.append(self.groups[group])
@@ -235,6 +244,8 @@ class CircuitBank(nn.Module):
             self._compare(place)
 
     def _compare(self, place: int) -> None:
+        if self.config.save_factors:
+            return  # what is frozen comes from the file
         computed, stored = self._computed[place], float(self.fingerprint[place])
         if abs(computed - stored) > 1e-3 * max(abs(stored), 1e-3) + 1e-6:
             raise AdapterError(
@@ -270,29 +281,32 @@ class CircuitBank(nn.Module):
 
     def _settled(self) -> tuple[_Reading, Tensor, Tensor]:
         """The reading, the matrices P (layers, numbers, rank * rank) and each layer's group, on the angles' device."""
-        device = self.angles.device
-        if self._constants is None or self._constants[1].device != device:
+        device, exact = self.angles.device, self.exact
+        if self._constants is None or (self._constants[1].device, self._constants[1].dtype) != (device, exact):
             config, size = self.config, self.config.rank**2
             # Variance 1 / (numbers rank): R of unit y has entries of variance 1 / rank.
             scale = (self.num_numbers * config.rank) ** -0.5
             mixers = torch.stack([self.mixers(name, scale) for name in self.layers]).reshape(-1, self.num_numbers, size)
             group = torch.tensor(self.group_of_layer, device=device)
-            self._constants = (self._make_reading(device), mixers.to(device), group)
+            self._constants = (self._make_reading(), mixers.to(device, exact), group)
         return self._constants
 
     def mixers(self, name: str, scale: float) -> Float[Tensor, "numbers rank rank"]:
         """The fixed random matrices P of the layer called `name`."""
         stream = Stream(SampleKey(seed=self._seed, module=f"matrices of {name}"))
-        return (scale * stream.normals(self.num_numbers, self.config.rank, self.config.rank)).to(torch.float32)
+        return scale * stream.normals(self.num_numbers, self.config.rank, self.config.rank)
 
-    def _make_reading(self, device: torch.device) -> _Reading:
-        start = torch.cat([self._start(group) for group in self.groups]).to(device)
-        none = start.new_empty(0)
-        origin = expectations(self.circuit, start, none)
+    def start(self) -> Float[Tensor, "groups angles"]:
+        """The angles theta_0 that training starts from, on the device of the angles."""
+        return torch.cat([self._start(group) for group in self.groups]).to(self.angles.device, self.exact)
+
+    def _make_reading(self) -> _Reading:
+        start = self.start()
+        origin = self.evaluate(start)
         # RY turns have two frequencies, so half the difference at a quarter turn either side is the exact slope.
-        shifts = torch.eye(start.shape[1], device=device) * (torch.pi / 2)
+        shifts = torch.eye(start.shape[1]).to(start) * (torch.pi / 2)
         shifted = start[:, None, None] + torch.stack([shifts, -shifts])  # (groups, 2, angles, angles)
-        values = expectations(self.circuit, shifted, none)
+        values = self.evaluate(shifted)
         slope = ((values[:, 0] - values[:, 1]) / 2).transpose(1, 2)  # (groups, strings, angles)
         if self.config.reading == "plain":
             return _Reading(origin, None, slope, self.config.gain)
@@ -301,7 +315,7 @@ class CircuitBank(nn.Module):
         u, s, vh = torch.linalg.svd(slope.double(), full_matrices=False)
         damped = s / (s.square() + (self.config.ridge * s[:, :1]).square()).clamp_min(1e-30)
         inverse = (vh.transpose(1, 2) * damped[:, None]) @ u.transpose(1, 2)
-        return _Reading(origin, inverse.to(torch.float32), slope, self.config.gain)
+        return _Reading(origin, inverse.to(self.exact), slope, self.config.gain)
 
     def _version(self) -> tuple[int, int]:
         return self.angles.data_ptr(), self.angles._version
@@ -322,17 +336,16 @@ class _Matrices(torch.autograd.Function):
     def forward(ctx: Any, angles: Tensor, bank: CircuitBank, made: _Made) -> Tensor:
         reading, mixers, group = bank._settled()
         ctx.angles, ctx.bank, ctx.made = angles.detach(), bank, made
-        exact = ctx.angles.to(torch.float32)
+        exact = ctx.angles.to(bank.exact)
         match bank.config.circuit:
             case "free":
                 numbers = bank.config.gain * exact
             case "linear":
-                away = exact - torch.cat([bank._start(name) for name in bank.groups]).to(exact.device)
+                away = exact - bank.start()
                 numbers = reading.numbers(reading.origin + torch.einsum("gsa,ga->gs", reading.slope, away))
             case _:
                 numbers = reading.numbers(bank.evaluate(exact))
-        matrices = (numbers[group][:, None] @ mixers).reshape(-1, bank.config.rank, bank.config.rank)
-        return matrices
+        return (numbers[group][:, None] @ mixers).reshape(-1, bank.config.rank, bank.config.rank)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
@@ -348,7 +361,7 @@ class _Matrices(torch.autograd.Function):
                 slopes = torch.einsum("gsa,gs->ga", reading.slope, reading.back(numbers))
             case _:
                 with torch.enable_grad():
-                    leaf = ctx.angles.to(torch.float32).detach().requires_grad_()
+                    leaf = ctx.angles.to(bank.exact).detach().requires_grad_()
                     (slopes,) = torch.autograd.grad(bank.evaluate(leaf), leaf, reading.back(numbers))
         return slopes.to(ctx.angles.dtype), None, None
 
@@ -409,11 +422,24 @@ class QuantumWeightedBranch(AbstractMatrixBranch):
                     f"{layer.out_features} out. Take a smaller rank, or leave the layer out by exclude_modules."
                 )
             down, up = top_singular_vectors(layer.get_base_weight(), config.rank)
-            self._factors = (down.to(torch.float32), up.to(torch.float32))
+            self._factors = (down.to(self.bank.exact), up.to(self.bank.exact))
             self.bank.check_fingerprint(self.place, self._fingerprint(down, up))
-        if self._factors[0].device != device:
-            self._factors = (self._factors[0].to(device), self._factors[1].to(device))
+        if self._factors[0].device != device or self._factors[0].dtype != self.bank.exact:
+            down, up = self._factors
+            self._factors = (down.to(device, self.bank.exact), up.to(device, self.bank.exact))
         return self._factors
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Not buffers: PEFT would round them to the type of the base, and DDP would send them around at every step.
+        if self.bank.config.save_factors:
+            down, up = self.factors(self.bank.angles.device)
+            destination |= {f"{prefix}down": down, f"{prefix}up": up}
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.bank.config.save_factors and f"{prefix}down" in state_dict:
+            self._factors = (state_dict[f"{prefix}down"].float(), state_dict[f"{prefix}up"].float())
 
     def _fingerprint(self, down: Tensor, up: Tensor) -> float:
         """One number that changes with every entry of the frozen parts: r^T (U S) P V^T s for fixed random r, P, s."""
