@@ -14,7 +14,14 @@ from qpeft.adapters import quantum_weighted
 from qpeft.adapters.quantum_weighted import top_singular_vectors, z_strings
 from qpeft.errors import AdapterError
 
-SMALL = {"rank": 3, "num_qubits": 3, "depth": 2, "init_seed": 5, "target_modules": ["q_proj", "v_proj"]}
+SMALL = {
+    "rank": 3,
+    "num_qubits": 3,
+    "depth": 2,
+    "start": "random",
+    "init_seed": 5,
+    "target_modules": ["q_proj", "v_proj"],
+}
 LAYER = "base_model.model.model.layers.{}.self_attn.{}_proj"
 
 
@@ -32,7 +39,7 @@ def turn(model, size=0.3, seed=0):
     """Move every angle, as training does."""
     bank = bank_of(model)
     with torch.no_grad():
-        bank.angles += size * torch.randn(bank.angles.shape, generator=torch.Generator().manual_seed(seed))
+        bank.turns += size * torch.randn(bank.turns.shape, generator=torch.Generator().manual_seed(seed))
     return bank
 
 
@@ -63,10 +70,11 @@ def dense_values(angles, num_qubits, depth, strings):
 def test_the_update_is_u_s_r_v_transposed_with_r_from_the_circuit(adapted, reading, kind):
     model = adapted(reading=reading, gain=1.5, ridge=0.1)
     bank, layer = bank_of(model), model.get_submodule(LAYER.format(1, kind))
-    start = bank.angles.detach().double().numpy()[1].copy()
+    start = bank.start()[1].double().numpy()
     turn(model)
-    strings = z_strings(3, None)
-    values = [dense_values(angles, 3, 2, strings) for angles in (bank.angles.detach().double().numpy()[1], start)]
+    turned = start + bank.turns.detach().double().numpy()[1]
+    strings = z_strings(3, 7)
+    values = [dense_values(angles, 3, 2, strings) for angles in (turned, start)]
     y = values[0] - values[1]
     if reading == "calibrated":
         step = 1e-5
@@ -101,7 +109,7 @@ def test_the_gradient_of_the_angles_is_that_of_finite_differences(options):
     model = get_peft_model(base, QuantumWeightedConfig(**settings))
     bank = base[0].quantum_weighted_branch["default"].bank
     with torch.no_grad():
-        bank.angles += 0.3 * torch.randn(bank.angles.shape)
+        bank.turns += 0.3 * torch.randn(bank.turns.shape)
     x, weights = torch.randn(4, 7, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
 
     def loss():
@@ -112,10 +120,10 @@ def test_the_gradient_of_the_angles_is_that_of_finite_differences(options):
         values = []
         for step in (1e-5, -1e-5):
             with torch.no_grad():
-                bank.angles[place] += step
+                bank.turns[place] += step
                 values.append(loss().item())
-                bank.angles[place] -= step
-        assert bank.angles.grad[place].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6, abs=1e-9)
+                bank.turns[place] -= step
+        assert bank.turns.grad[place].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6, abs=1e-9)
         assert abs(values[0] - values[1]) > 1e-7
 
 
@@ -136,19 +144,19 @@ def test_free_numbers_are_peft_s_tinylora_for_equal_matrices(adapted, make_model
             other.tinylora_P["default"] = torch.linalg.pinv(b) @ (up.T @ mixers @ down) @ torch.linalg.pinv(a)
     with torch.no_grad():
         for v in theirs.base_model.tinylora_v["default"].values():
-            v.copy_(bank.angles[0])
+            v.copy_(bank.turns[0])
     assert_close(model(tokens).logits, theirs(tokens).logits, atol=1e-5, rtol=0)
     assert not torch.equal(model(tokens).logits, make_model()(tokens).logits)
 
 
-def test_near_the_start_calibrated_numbers_are_the_angles_themselves(adapted):
+def test_near_the_start_calibrated_numbers_are_the_turns_themselves(adapted):
     model = adapted(ridge=0.0, num_qubits=4, depth=1)  # 15 strings for 8 angles
     bank = bank_of(model)
-    away = 1e-3 * torch.randn(bank.angles.shape, generator=torch.Generator().manual_seed(1))
+    away = 1e-3 * torch.randn(bank.turns.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        bank.angles += away
+        bank.turns += away
     reading, _, _ = bank._settled()
-    assert_close(reading.numbers(bank.evaluate(bank.angles.detach())), away, atol=2e-5, rtol=0)
+    assert_close(reading.numbers(bank.evaluate(bank.turns.detach())), away, atol=2e-5, rtol=0)
 
 
 @pytest.fixture
@@ -200,7 +208,7 @@ def test_checkpointing_and_micro_batches_do_not_change_gradients(adapted, tokens
             model.enable_input_require_grads()
         for part in tokens.chunk(parts):
             (model(input_ids=part, labels=part).loss / parts).backward()
-        gradients.append(bank_of(model).angles.grad)
+        gradients.append(bank_of(model).turns.grad)
     for gradient in gradients[1:]:
         assert_close(gradient, gradients[0], atol=1e-6, rtol=1e-5)
     assert gradients[0].abs().max() > 1e-4
@@ -230,7 +238,7 @@ def test_a_file_holds_angles_and_fingerprints_and_nothing_else(adapted, tmp_path
         name.rpartition(".")[2]: tuple(tensor.shape)
         for name, tensor in load_file(tmp_path / "adapter_model.safetensors").items()
     } == {
-        "angles": (2, 9),
+        "turns": (2, 9),
         "fingerprint": (4,),
     }
 
@@ -266,10 +274,37 @@ def test_singular_vectors_are_those_of_numpy_up_to_signs_that_are_fixed():
         assert (down.gather(1, down.abs().argmax(1, keepdim=True)) > 0).all()
 
 
+@pytest.mark.parametrize(("num_qubits", "depth"), [(4, 1), (6, 2), (7, 2), (8, 1), (8, 2), (8, 3), (10, 2)])
+def test_at_a_clifford_start_every_angle_moves_one_string_of_its_own(adapted, num_qubits, depth):
+    bank = bank_of(adapted(start="clifford", num_qubits=num_qubits, depth=depth, target_modules=["q_proj"]))
+    count = num_qubits * (depth + 1)
+    assert tuple(bank.circuit.observables) != ()
+    strings, angles = bank.circuit.observables, bank.start()[0].double().numpy()
+    assert len(strings) == count
+    assert set(np.round(angles / (math.pi / 2), 6)) <= {0.0, 1.0}
+    step = 1e-4
+    slope = np.stack(
+        [
+            (
+                dense_values(angles + step * unit, num_qubits, depth, strings)
+                - dense_values(angles - step * unit, num_qubits, depth, strings)
+            )
+            / (2 * step)
+            for unit in np.eye(count)
+        ],
+        axis=1,
+    )
+    # A signed permutation, so the inverse multiplies no noise.
+    assert_close(
+        torch.from_numpy(np.sort(np.abs(slope), 0)[-1]), torch.ones(count, dtype=torch.float64), atol=1e-6, rtol=0
+    )
+    assert_close(torch.from_numpy(slope.T @ slope), torch.eye(count, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
 def test_strings_come_by_weight_then_place():
-    assert z_strings(3, None) == ["ZII", "IZI", "IIZ", "ZZI", "ZIZ", "IZZ", "ZZZ"]
-    assert len(z_strings(10, None)) == 255
-    assert len(set(z_strings(10, None))) == 255
+    assert z_strings(3, 7) == ["ZII", "IZI", "IIZ", "ZZI", "ZIZ", "IZZ", "ZZZ"]
+    assert len(z_strings(10, 255)) == 255
+    assert len(set(z_strings(10, 255))) == 255
 
 
 @pytest.mark.parametrize(
@@ -279,10 +314,12 @@ def test_strings_come_by_weight_then_place():
         ({"rank": 17}, "rank 17 is above what 'model.layers.0.self_attn.v_proj' has: 32 features in and 16 out"),
         ({"reading": "exact"}, "reading must be one of calibrated, plain; got 'exact'"),
         ({"circuit": "none"}, "circuit must be one of trained, free, product, linear"),
-        ({"share": "head"}, "share must be one of model, layer, kind, module"),
+        ({"share": "head"}, "share must be one of model, kind, layer, block, module"),
         ({"ansatz": "ring_crz"}, "ansatz must be one of cz_ring, cnot_chain, two_design"),
         ({"ridge": -0.1}, "ridge must be 0 or more"),
         ({"gain": math.nan}, "gain must be a finite number"),
+        ({"start": "clifford"}, "No Clifford start is known for cz_ring of 3 qubits and depth 2 with 7 strings"),
+        ({"start": "zero"}, "start must be one of clifford, random"),
         ({"depth": 0}, "depth must be a whole number of at least 1"),
     ],
 )

@@ -10,7 +10,7 @@ SMALL = {
     "tt_lora": {"rank": 4, "num_modes": 2},
     "qpa": {"rank": 4, "chunk_size": 8, "hidden_size": 3, "depth": 2},
     "quantum_peft": {"rank": 4, "depth": 2},
-    "quantum_weighted": {"rank": 4, "num_qubits": 3, "depth": 1},
+    "quantum_weighted": {"rank": 4, "num_qubits": 4, "depth": 1},
 }
 """Options of a small adapter. A new method adds its row here, and all contracts run for it."""
 

@@ -14,9 +14,11 @@ Sources: TinyLoRA, arXiv:2602.04118, for free numbers y; docs/quantum_weighted.m
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
+from itertools import combinations, islice, product
 from typing import Any
 
 import torch
@@ -44,10 +46,13 @@ ANSATZE = {"cz_ring": cz_ring, "cnot_chain": cnot_chain, "two_design": two_desig
 
 CIRCUITS = ("trained", "free", "product", "linear")
 READINGS = ("calibrated", "plain")
-SHARES = ("model", "layer", "kind", "module")
+SHARES = ("model", "kind", "layer", "block", "module")
+STARTS = ("clifford", "random")
 
 MAX_DEFAULT_STRINGS = 255
 """All strings of 8 qubits. More need more shots to be told from zero, and the matrices P grow with them."""
+MAX_SEARCHED_STRINGS = 4095
+"""All strings of 12 qubits; a Clifford start keeps one per angle of them."""
 
 
 @dataclass
@@ -66,9 +71,10 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
     num_qubits: int = option(8, "Qubits of each circuit.")
     depth: int = option(2, "Layers of entangling gates, between depth + 1 layers of RY.")
     ansatz: str = option("cz_ring", "Circuit: cz_ring, cnot_chain or two_design.")
-    share: str = option("layer", "Who shares a circuit: the whole model, each layer, each kind of module, each module.")
+    start: str = option("clifford", "Angles to start from: clifford (0 or pi/2, slopes of 1) or random.")
+    share: str = option("layer", "Who shares a circuit: model, kind (of module), layer, block (of a layer) or module.")
     num_strings: int | None = option(
-        None, "Strings of Z that are read, by weight, then place; unset: all, at most 255."
+        None, "Strings of Z that are read, by number of Z, then place; unset: all, at most 255, or one per angle."
     )
     reading: str = option("calibrated", "calibrated: through the inverse of the slope at the start; plain: times gain.")
     gain: float = option(1.0, "What is read is multiplied by this.")
@@ -80,7 +86,7 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
         super().__post_init__()
         check_counts({name: getattr(self, name) for name in ("rank", "num_qubits", "depth")})
         check_numbers({"gain": self.gain, "ridge": self.ridge})
-        choices = {"ansatz": tuple(ANSATZE), "share": SHARES, "reading": READINGS, "circuit": CIRCUITS}
+        choices = {"ansatz": tuple(ANSATZE), "start": STARTS, "share": SHARES, "reading": READINGS, "circuit": CIRCUITS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise AdapterError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
@@ -105,22 +111,27 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
             for op in made.operations
             if self.circuit != "product" or len(op.qubits) == 1
         ]
-        return Circuit(self.num_qubits, tuple(operations), tuple(z_strings(self.num_qubits, self.num_strings)))
+        strings = tuple(z_strings(self.num_qubits, self.num_strings or self._default_strings()))
+        return Circuit(self.num_qubits, tuple(operations), strings)
+
+    def _default_strings(self) -> int:
+        # A Clifford start reads one string per angle, of any number of Z, so all are looked at.
+        limit = MAX_SEARCHED_STRINGS if self.start == "clifford" else MAX_DEFAULT_STRINGS
+        return min(2**self.num_qubits - 1, limit)
 
     def group_of(self, name: str) -> str:
         """The group that the layer called `name` belongs to."""
         if self.share == "module":
             return name
-        if self.share == "kind":
-            return name.rpartition(".")[2]
+        if self.share in ("kind", "block"):
+            return name.rpartition(".")[2 if self.share == "kind" else 0]
         number = re.search(r"\.(\d+)\.", f".{name}.")
         # Layers outside the numbered ones, such as a head, share one circuit of their own.
         return "" if self.share == "model" else number[1] if number else "-"
 
 
-def z_strings(num_qubits: int, count: int | None) -> list[str]:
+def z_strings(num_qubits: int, count: int) -> list[str]:
     """The first `count` strings of Z and I but for the identity: by number of Z, then by place, qubit 0 first."""
-    count = min(2**num_qubits - 1, MAX_DEFAULT_STRINGS) if count is None else count
     strings: list[str] = []
     for weight in range(1, num_qubits + 1):
         for places in combinations(range(num_qubits), weight):
@@ -128,6 +139,46 @@ def z_strings(num_qubits: int, count: int | None) -> list[str]:
                 return strings
             strings.append("".join("Z" if qubit in places else "I" for qubit in range(num_qubits)))
     return strings
+
+
+def slopes(circuit: Circuit, angles: Float[Tensor, "*batch angles"]) -> Float[Tensor, "*batch strings angles"]:
+    """Derivatives of all observables by all angles of a circuit of RY.
+
+    Half the difference at a quarter turn either side is exact, since each angle turns at two frequencies.
+    """
+    shifts = torch.eye(angles.shape[-1]).to(angles) * (torch.pi / 2)
+    shifted = angles[..., None, None, :] + torch.stack([shifts, -shifts])  # (*batch, 2, angles, angles)
+    values = expectations(circuit, shifted, angles.new_empty(0))
+    return ((values[..., 0, :, :] - values[..., 1, :, :]) / 2).transpose(-1, -2)
+
+
+@lru_cache(maxsize=32)
+def clifford_start(circuit: Circuit) -> tuple[float, ...] | None:
+    """Angles of 0 and pi/2 at which each angle moves one string of its own, with slope 1 or -1; None if none is found.
+
+    There the circuit is of Clifford gates, so its state is a stabiliser state: a string of Z is 1, -1 or 0, and slopes
+    are 1, -1 or 0 too. If they have full rank, every angle has a string that no other angle moves, so the numbers read
+    are free numbers to first order, without an inverse that would multiply the noise of shots.
+    """
+    num_angles, num_qubits = circuit.num_inputs, circuit.num_qubits
+    layers = -(-num_angles // num_qubits)
+    # Whole layers first, all pi/2 before others: found at once for rings of 7 qubits or more, up to depth 3.
+    patterns = [
+        [angle for angle in layer_angles for _ in range(num_qubits)][:num_angles]
+        for layer_angles in islice(product((torch.pi / 2, 0.0), repeat=layers), 64)
+    ]
+    stream = Stream(SampleKey(seed=0, module="Clifford points"))
+    patterns += (torch.pi / 2 * (stream.uniforms(4096, num_angles) < 0.6)).tolist()
+    for some in batched(patterns, 64):
+        ranks = torch.linalg.matrix_rank(slopes(circuit, torch.tensor(some)), atol=0.1)
+        if (ranks == num_angles).any():
+            return tuple(some[int((ranks == num_angles).int().argmax())])
+    return None
+
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Slices of `size` items, the last one shorter. Python 3.12 has it."""
+    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 @dataclass
@@ -150,9 +201,9 @@ class _Reading:
 
 @dataclass
 class _Made:
-    """Matrices of all layers, and the angles they were made from."""
+    """Matrices of all layers, and the turns they were made from."""
 
-    angles: Tensor
+    turns: Tensor
     version: tuple[int, int]
     has_gradient: bool
     matrices: tuple[Tensor, ...] = ()
@@ -169,23 +220,39 @@ class CircuitBank(nn.Module):
     Lives in the branch of the first layer, which saves it; all other branches of the adapter refer to it.
 
     Attributes:
-        angles: trained, (num_groups, num_angles), radians.
+        turns: trained, (num_groups, num_angles): how far each angle has turned from its start, radians. Zero at first
+            in any type, which the angles themselves would not be after rounding.
         fingerprint: of the frozen parts of each layer, (num_layers,), as they were when the adapter was trained.
     """
 
     def __init__(self, config: QuantumWeightedConfig) -> None:
         super().__init__()
         self.config, self.circuit = config, config.build_circuit()
+        self._clifford = self._clifford_start() if config.start == "clifford" and config.circuit != "free" else None
         self.groups: dict[str, int] = {}
         self.layers: list[str] = []
         self.group_of_layer: list[int] = []
-        self.angles = nn.Parameter(torch.empty(0, self.circuit.num_inputs))
+        self.turns = nn.Parameter(torch.empty(0, self.circuit.num_inputs))
         self.register_buffer("fingerprint", torch.empty(0, dtype=torch.float32))
         self.fingerprint: Tensor
         self._computed: dict[int, float] = {}
         self._loaded = False
         self._constants: tuple[_Reading, Tensor, Tensor] | None = None
         self._made: _Made | None = None
+
+    def _clifford_start(self) -> tuple[float, ...]:
+        found = clifford_start(self.circuit)
+        if found is not None and self.config.reading == "calibrated" and self.config.num_strings is None:
+            moved = slopes(self.circuit, torch.tensor(found)).abs().amax(1) > 0.5
+            kept = tuple(string for string, is_moved in zip(self.circuit.observables, moved, strict=True) if is_moved)
+            self.circuit = Circuit(self.circuit.num_qubits, self.circuit.operations, kept)
+        if found is None:
+            raise AdapterError(
+                f"No Clifford start is known for {self.config.ansatz} of {self.config.num_qubits} qubits and depth "
+                f"{self.config.depth} with {self.circuit.num_observables} strings. Rings of 7 and more qubits have one at "
+                "depth 1 and 2, rings of 8 or 10 at depth 3 too. Take start='random', or other sizes."
+            )
+        return found
 
     @property
     def num_numbers(self) -> int:
@@ -196,19 +263,16 @@ class CircuitBank(nn.Module):
     @property
     def exact(self) -> torch.dtype:
         """The type that matrices are made in: of the angles, and at least float32."""
-        return torch.promote_types(self.angles.dtype, torch.float32)
+        return torch.promote_types(self.turns.dtype, torch.float32)
 
     def join(self, name: str) -> int:
         """Make room for one more layer; returns its place among the layers."""
         group = self.config.group_of(name)
         if group not in self.groups:
             self.groups[group] = len(self.groups)
-            row = torch.zeros(1, self.circuit.num_inputs) if self.config.circuit == "free" else self._start(group)
-            old = self.angles
-            grown = (
-                torch.cat([old.detach(), row.to(old)]) if not old.is_meta else old.new_empty(len(old) + 1, len(row[0]))
-            )
-            self.angles = nn.Parameter(grown, requires_grad=old.requires_grad)
+            old = self.turns
+            grown = torch.cat([old.detach(), old.detach().new_zeros(1, self.circuit.num_inputs)])
+            self.turns = nn.Parameter(grown, requires_grad=old.requires_grad)
         self.layers.append(name)
         self.group_of_layer.append(self.groups[group])
         self.fingerprint = torch.cat([self.fingerprint, self.fingerprint.new_zeros(1)])
@@ -216,19 +280,19 @@ class CircuitBank(nn.Module):
         return len(self.layers) - 1
 
     def matrix(self, place: int) -> Float[Tensor, "rank rank"]:
-        """R of one layer. All layers' are made together, once for each state of the angles."""
+        """R of one layer. All layers' are made together, once for each state of the turns."""
         # Optimizers may change weights without a trace (fused AdamW does), so once per pass values are compared.
         if self._made is not None and (place == 0 or self._made.was_differentiated):
-            if self._made.angles.device != self.angles.device or not torch.equal(self._made.angles, self.angles):
+            if self._made.turns.device != self.turns.device or not torch.equal(self._made.turns, self.turns):
                 self._made = None
             else:
                 self._made.was_differentiated = False
-        needs_gradient = self.angles.requires_grad and torch.is_grad_enabled()
+        needs_gradient = self.turns.requires_grad and torch.is_grad_enabled()
         if self._made is None or self._made.has_gradient != needs_gradient or self._made.version != self._version():
-            made = _Made(self.angles.detach().clone(), self._version(), needs_gradient)
+            made = _Made(self.turns.detach().clone(), self._version(), needs_gradient)
             # Weights are multiplied in their own type, whatever autocast does to tokens.
-            with torch.autocast(self.angles.device.type, enabled=False):
-                made.matrices = _Matrices.apply(self.angles, self, made).unbind(0)
+            with torch.autocast(self.turns.device.type, enabled=False):
+                made.matrices = _Matrices.apply(self.turns, self, made).unbind(0)
             self._made = made
         return self._made.matrices[place]
 
@@ -265,14 +329,11 @@ class CircuitBank(nn.Module):
         return self.__dict__ | {"_made": None}
 
     def _start(self, group: str) -> Tensor:
-        """Angles theta_0 of a group, uniform in [-pi, pi], (1, num_angles).
-
-        In steps of 1/64, which every floating type holds: PEFT gives new weights the type of the base model first, and
-        rounded angles would start elsewhere than at zero.
-        """
+        """Angles theta_0 of a group, (1, num_angles): a Clifford point, the same for all, or uniform in [-pi, pi]."""
+        if self._clifford is not None:
+            return torch.tensor([self._clifford], dtype=torch.float64)
         stream = Stream(SampleKey(seed=self._seed, module=f"angles of {group}"))
-        angles = 2 * torch.pi * (stream.uniforms(1, self.circuit.num_inputs) - 0.5)
-        return ((64 * angles).round() / 64).to(torch.float32)
+        return 2 * torch.pi * (stream.uniforms(1, self.circuit.num_inputs) - 0.5)
 
     @property
     def _seed(self) -> int:
@@ -281,7 +342,7 @@ class CircuitBank(nn.Module):
 
     def _settled(self) -> tuple[_Reading, Tensor, Tensor]:
         """The reading, the matrices P (layers, numbers, rank * rank) and each layer's group, on the angles' device."""
-        device, exact = self.angles.device, self.exact
+        device, exact = self.turns.device, self.exact
         if self._constants is None or (self._constants[1].device, self._constants[1].dtype) != (device, exact):
             config, size = self.config, self.config.rank**2
             # Variance 1 / (numbers rank): R of unit y has entries of variance 1 / rank.
@@ -298,16 +359,12 @@ class CircuitBank(nn.Module):
 
     def start(self) -> Float[Tensor, "groups angles"]:
         """The angles theta_0 that training starts from, on the device of the angles."""
-        return torch.cat([self._start(group) for group in self.groups]).to(self.angles.device, self.exact)
+        return torch.cat([self._start(group) for group in self.groups]).to(self.turns.device, self.exact)
 
     def _make_reading(self) -> _Reading:
         start = self.start()
-        origin = self.evaluate(start)
-        # RY turns have two frequencies, so half the difference at a quarter turn either side is the exact slope.
-        shifts = torch.eye(start.shape[1]).to(start) * (torch.pi / 2)
-        shifted = start[:, None, None] + torch.stack([shifts, -shifts])  # (groups, 2, angles, angles)
-        values = self.evaluate(shifted)
-        slope = ((values[:, 0] - values[:, 1]) / 2).transpose(1, 2)  # (groups, strings, angles)
+        origin = self.evaluate(torch.zeros_like(start))
+        slope = slopes(self.circuit, start)
         if self.config.reading == "plain":
             return _Reading(origin, None, slope, self.config.gain)
         # Damped rather than cut off: a singular value beside a cut-off would fall on either side of it by rounding,
@@ -318,11 +375,11 @@ class CircuitBank(nn.Module):
         return _Reading(origin, inverse.to(self.exact), slope, self.config.gain)
 
     def _version(self) -> tuple[int, int]:
-        return self.angles.data_ptr(), self.angles._version
+        return self.turns.data_ptr(), self.turns._version
 
-    def evaluate(self, angles: Tensor) -> Tensor:
-        """Values of all strings for angles (..., num_angles)."""
-        return expectations(self.circuit, angles, angles.new_empty(0))
+    def evaluate(self, turns: Tensor) -> Tensor:
+        """Values of all strings, (groups, strings), of circuits turned so far, (groups, angles), from their start."""
+        return expectations(self.circuit, self.start() + turns, turns.new_empty(0))
 
 
 class _Matrices(torch.autograd.Function):
@@ -333,16 +390,15 @@ class _Matrices(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, angles: Tensor, bank: CircuitBank, made: _Made) -> Tensor:
+    def forward(ctx: Any, turns: Tensor, bank: CircuitBank, made: _Made) -> Tensor:
         reading, mixers, group = bank._settled()
-        ctx.angles, ctx.bank, ctx.made = angles.detach(), bank, made
-        exact = ctx.angles.to(bank.exact)
+        ctx.turns, ctx.bank, ctx.made = turns.detach(), bank, made
+        exact = ctx.turns.to(bank.exact)
         match bank.config.circuit:
             case "free":
                 numbers = bank.config.gain * exact
             case "linear":
-                away = exact - bank.start()
-                numbers = reading.numbers(reading.origin + torch.einsum("gsa,ga->gs", reading.slope, away))
+                numbers = reading.numbers(reading.origin + torch.einsum("gsa,ga->gs", reading.slope, exact))
             case _:
                 numbers = reading.numbers(bank.evaluate(exact))
         return (numbers[group][:, None] @ mixers).reshape(-1, bank.config.rank, bank.config.rank)
@@ -361,9 +417,9 @@ class _Matrices(torch.autograd.Function):
                 slopes = torch.einsum("gsa,gs->ga", reading.slope, reading.back(numbers))
             case _:
                 with torch.enable_grad():
-                    leaf = ctx.angles.to(bank.exact).detach().requires_grad_()
+                    leaf = ctx.turns.to(bank.exact).detach().requires_grad_()
                     (slopes,) = torch.autograd.grad(bank.evaluate(leaf), leaf, reading.back(numbers))
-        return slopes.to(ctx.angles.dtype), None, None
+        return slopes.to(ctx.turns.dtype), None, None
 
 
 class QuantumWeightedBranch(AbstractMatrixBranch):
@@ -391,7 +447,7 @@ class QuantumWeightedBranch(AbstractMatrixBranch):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the angles, and of x and the update."""
-        return self.bank.angles.dtype
+        return self.bank.turns.dtype
 
     def forward(self, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
         """The update for inputs x, in their type."""
@@ -403,8 +459,8 @@ class QuantumWeightedBranch(AbstractMatrixBranch):
 
     def matrix(self) -> Float[Tensor, "out_features in_features"]:
         """U S R V^T, of rank `rank` at most."""
-        down, up = self.factors(self.bank.angles.device)
-        if not self.bank.angles.isfinite().all():
+        down, up = self.factors(self.bank.turns.device)
+        if not self.bank.turns.isfinite().all():
             # The simulator refuses such angles, and a merge then reports what is broken in words of its own.
             return up.T @ down * torch.nan
         return up.T @ self.bank.matrix(self.place) @ down
@@ -433,7 +489,7 @@ class QuantumWeightedBranch(AbstractMatrixBranch):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         # Not buffers: PEFT would round them to the type of the base, and DDP would send them around at every step.
         if self.bank.config.save_factors:
-            down, up = self.factors(self.bank.angles.device)
+            down, up = self.factors(self.bank.turns.device)
             destination |= {f"{prefix}down": down, f"{prefix}up": up}
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
