@@ -156,7 +156,7 @@ def test_near_the_start_calibrated_numbers_are_the_turns_themselves(adapted):
     with torch.no_grad():
         bank.turns += away
     reading, _, _ = bank._settled()
-    assert_close(reading.numbers(bank.evaluate(bank.turns.detach())), away, atol=2e-5, rtol=0)
+    assert_close(reading.numbers(bank.values(bank.turns.detach())), away, atol=2e-5, rtol=0)
 
 
 @pytest.fixture

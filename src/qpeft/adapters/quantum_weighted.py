@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, islice, product
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -199,12 +199,27 @@ class _Reading:
         return self.gain * (grad if self.inverse is None else torch.einsum("gks,gk->gs", self.inverse, grad))
 
 
+@runtime_checkable
+class BankEvaluator(Protocol):
+    """Values of circuits from elsewhere, and their gradients."""
+
+    @property
+    def step(self) -> int:
+        """Number of the training step; values are asked for anew when it changes."""
+
+    def values(self, circuit: Circuit, angles: Tensor) -> Tensor:
+        """Values of all observables, (groups, strings), for angles (groups, angles)."""
+
+    def gradients(self, circuit: Circuit, angles: Tensor, grad: Tensor) -> Tensor:
+        """Gradient of sum(values * grad) by the angles, (groups, angles)."""
+
+
 @dataclass
 class _Made:
     """Matrices of all layers, and the turns they were made from."""
 
     turns: Tensor
-    version: tuple[int, int]
+    version: tuple[int, int, int]
     has_gradient: bool
     matrices: tuple[Tensor, ...] = ()
     was_differentiated: bool = False
@@ -239,6 +254,7 @@ class CircuitBank(nn.Module):
         self._loaded = False
         self._constants: tuple[_Reading, Tensor, Tensor] | None = None
         self._made: _Made | None = None
+        self._evaluator: BankEvaluator | None = None
 
     def _clifford_start(self) -> tuple[float, ...]:
         found = clifford_start(self.circuit)
@@ -249,8 +265,8 @@ class CircuitBank(nn.Module):
         if found is None:
             raise AdapterError(
                 f"No Clifford start is known for {self.config.ansatz} of {self.config.num_qubits} qubits and depth "
-                f"{self.config.depth} with {self.circuit.num_observables} strings. Rings of 7 and more qubits have one at "
-                "depth 1 and 2, rings of 8 or 10 at depth 3 too. Take start='random', or other sizes."
+                f"{self.config.depth} with {self.circuit.num_observables} strings. Rings of 7 and more qubits have one "
+                "at depth 1 and 2, rings of 8 or 10 at depth 3 too. Take start='random', or other sizes."
             )
         return found
 
@@ -325,8 +341,12 @@ class CircuitBank(nn.Module):
             for place in self._computed:
                 self._compare(place)
 
+    def set_evaluator(self, evaluator: BankEvaluator | None) -> None:
+        """Evaluate the circuits elsewhere from now on; None for the simulator. Neither saved nor copied."""
+        self._evaluator, self._made = evaluator, None
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_made": None}
+        return self.__dict__ | {"_made": None, "_evaluator": None}
 
     def _start(self, group: str) -> Tensor:
         """Angles theta_0 of a group, (1, num_angles): a Clifford point, the same for all, or uniform in [-pi, pi]."""
@@ -363,7 +383,8 @@ class CircuitBank(nn.Module):
 
     def _make_reading(self) -> _Reading:
         start = self.start()
-        origin = self.evaluate(torch.zeros_like(start))
+        # Exact ones, also for a device: on a biased chip the update then starts slightly off zero.
+        origin = expectations(self.circuit, start, start.new_empty(0))
         slope = slopes(self.circuit, start)
         if self.config.reading == "plain":
             return _Reading(origin, None, slope, self.config.gain)
@@ -374,12 +395,26 @@ class CircuitBank(nn.Module):
         inverse = (vh.transpose(1, 2) * damped[:, None]) @ u.transpose(1, 2)
         return _Reading(origin, inverse.to(self.exact), slope, self.config.gain)
 
-    def _version(self) -> tuple[int, int]:
-        return self.turns.data_ptr(), self.turns._version
+    def _version(self) -> tuple[int, int, int]:
+        # A device measures anew in each step, also while warm-up keeps the angles where they are: a resumed run does.
+        step = 0 if self._evaluator is None else self._evaluator.step
+        return self.turns.data_ptr(), self.turns._version, step
 
-    def evaluate(self, turns: Tensor) -> Tensor:
+    def values(self, turns: Tensor) -> Tensor:
         """Values of all strings, (groups, strings), of circuits turned so far, (groups, angles), from their start."""
-        return expectations(self.circuit, self.start() + turns, turns.new_empty(0))
+        angles = self.start() + turns
+        if self._evaluator is not None:
+            return self._evaluator.values(self.circuit, angles)
+        return expectations(self.circuit, angles, angles.new_empty(0))
+
+    def gradients(self, turns: Tensor, grad: Tensor) -> Tensor:
+        """Gradient of sum(values * grad) by the turns, (groups, angles)."""
+        angles = self.start() + turns
+        if self._evaluator is not None:
+            return self._evaluator.gradients(self.circuit, angles, grad)
+        with torch.enable_grad():
+            angles.requires_grad_()
+            return torch.autograd.grad(expectations(self.circuit, angles, angles.new_empty(0)), angles, grad)[0]
 
 
 class _Matrices(torch.autograd.Function):
@@ -400,7 +435,7 @@ class _Matrices(torch.autograd.Function):
             case "linear":
                 numbers = reading.numbers(reading.origin + torch.einsum("gsa,ga->gs", reading.slope, exact))
             case _:
-                numbers = reading.numbers(bank.evaluate(exact))
+                numbers = reading.numbers(bank.values(exact))
         return (numbers[group][:, None] @ mixers).reshape(-1, bank.config.rank, bank.config.rank)
 
     @staticmethod
@@ -416,9 +451,7 @@ class _Matrices(torch.autograd.Function):
             case "linear":
                 slopes = torch.einsum("gsa,gs->ga", reading.slope, reading.back(numbers))
             case _:
-                with torch.enable_grad():
-                    leaf = ctx.turns.to(bank.exact).detach().requires_grad_()
-                    (slopes,) = torch.autograd.grad(bank.evaluate(leaf), leaf, reading.back(numbers))
+                slopes = bank.gradients(ctx.turns.to(bank.exact), reading.back(numbers))
         return slopes.to(ctx.turns.dtype), None, None
 
 
@@ -552,3 +585,13 @@ class QuantumWeightedModel(AbstractMatrixModel, layer=QuantumWeightedLayer):
             return super().inject_adapter(model, adapter_name, *args, **kwargs)
         finally:
             _IN_THE_MAKING.reset(token)
+
+
+def circuit_banks(model: nn.Module) -> dict[str, CircuitBank]:
+    """Banks of a model whose circuits can run on a device, by the names that a journal has for them."""
+    banks = {name: module for name, module in model.named_modules() if isinstance(module, CircuitBank)}
+    return {
+        f"quantum_weighted.{name.split('.')[-2]}": bank
+        for name, bank in banks.items()
+        if bank.config.circuit in ("trained", "product")
+    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +13,10 @@ from qpeft.adapters.qtha.call_numbers import CallNumbers
 from qpeft.adapters.qtha.gradient_record import GradientRecord
 from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
 from qpeft.adapters.qtha.selection import circuits_of, matching, put_elsewhere, qtha_layers
+from qpeft.adapters.quantum_weighted import circuit_banks
 from qpeft.circuits import Circuit, bind
 from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
-from qpeft.devices.differentiation import DeviceGradients, OnGradients
+from qpeft.devices.differentiation import DeviceGradients, device_gradients
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
 from qpeft.devices.mitigation import check_suits
 from qpeft.devices.protocol import check_request
@@ -96,15 +99,13 @@ class DeviceEvaluator:
             gradient=self.gradient,
             runner=self.runner,
             key=key,
-            on_gradients=self._record_as(module),
+            on_gradients=partial(self.record, module),
             mitigation=self.mitigation,
         ).values
 
-    def _record_as(self, module: str) -> OnGradients:
-        def record(gradients: DeviceGradients) -> None:
-            self.records.setdefault(module, GradientRecord.empty(gradients)).add(gradients)
-
-        return record
+    def record(self, module: str, gradients: DeviceGradients) -> None:
+        """Add the gradients of one backward pass to a module's record."""
+        self.records.setdefault(module, GradientRecord.empty(gradients)).add(gradients)
 
 
 def set_quantum_device(
@@ -118,6 +119,8 @@ def set_quantum_device(
     mitigation: AbstractMitigation | None = None,
 ) -> DeviceEvaluator | None:
     """Let QTHA layers evaluate their circuits on `device`, and all other QTHA layers of the model on the simulator.
+
+    Circuits of quantum-weighted adapters go there too, once a step, whatever the number of tokens and layers.
 
     Holds for every adapter of those layers until the next call; it is stored neither with the adapter nor in copies of
     the model. torch.compile leaves its graph for such layers, and refuses them if asked for one graph.
@@ -141,21 +144,74 @@ def set_quantum_device(
             something that spoils the mitigation.
         In each case every layer stays as it was.
     """
-    found = qtha_layers(model)
+    banks = circuit_banks(model)
+    found = qtha_layers(model, required=not banks)
     if device is None:
         put_elsewhere({}, found.values())
+        for bank in banks.values():
+            bank.set_evaluator(None)
         return None
     if not isinstance(device, AbstractDevice):
         raise AdapterError(f"device is an object, as qpeft.devices.load_device(name) makes them; got {device!r}.")
-    chosen = device_circuits(model, layers)
+    chosen = device_circuits(model, layers) if found else {}
+    if layers is not None and banks:
+        raise AdapterError(
+            "layers chooses among QTHA layers, and circuits of a quantum-weighted adapter serve all its layers. Leave "
+            "layers out."
+        )
     evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner, mitigation)
     check_suits(mitigation, device.capabilities())
-    for middle in chosen.values():
-        circuit = middle.circuit
+    for circuit in [middle.circuit for middle in chosen.values()] + [bank.circuit for bank in banks.values()]:
         bound = bind(circuit, [0.0] * circuit.num_inputs, [0.0] * circuit.num_weights)
         check_request(device.capabilities(), [bound], shots)
     put_elsewhere({middle: _evaluate_as(name, evaluator) for name, middle in chosen.items()}, found.values())
+    for name, bank in banks.items():
+        bank.set_evaluator(_BankOnDevice(name, evaluator))
     return evaluator
+
+
+class _BankOnDevice:
+    """Circuits without data through a device: trained angles are their inputs, and each is sent once a step.
+
+    The backward passes of all micro-batches ask for the same shifted circuits under the same key. A journal would
+    answer from what it stored; without one, this does.
+    """
+
+    def __init__(self, name: str, evaluator: DeviceEvaluator) -> None:
+        self._name, self._evaluator, self._numbers = name, evaluator, CallNumbers()
+        self._results: dict[Any, Any] = {}
+
+    @property
+    def step(self) -> int:
+        return self._evaluator.step
+
+    def values(self, circuit: Circuit, angles: Tensor) -> Tensor:
+        return device_expectations(circuit, angles, angles.new_empty(0), **self._options(angles)).values
+
+    def gradients(self, circuit: Circuit, angles: Tensor, grad: Tensor) -> Tensor:
+        options = self._options(angles) | {"gradient": self._evaluator.gradient}
+        found = device_gradients(circuit, angles, angles.new_empty(0), grad, **options, by_weights=False)
+        self._evaluator.record(self._name, found)
+        return found.inputs
+
+    def _options(self, angles: Tensor) -> dict[str, Any]:
+        if self._numbers.step != self.step:
+            self._numbers.begin_step(self.step)
+            self._results.clear()
+        number, evaluator = self._numbers.number(self._name, angles), self._evaluator
+        return {
+            "device": evaluator.device,
+            "shots": evaluator.shots,
+            "runner": self._run,
+            "key": CallKey(self._name, step=self.step, call=number),
+            "mitigation": evaluator.mitigation,
+        }
+
+    def _run(self, device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, key: CallKey) -> Any:
+        asked = (key, tuple(circuits))
+        if asked not in self._results:
+            self._results[asked] = self._evaluator.runner(device, circuits, shots, key=key)
+        return self._results[asked]
 
 
 def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
@@ -170,8 +226,10 @@ def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
 
 
 def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitMiddle]:
-    """Circuits that `set_quantum_device` would put on a device, by module. Raises: AdapterError as there."""
-    found = qtha_layers(model)
+    """Circuits of QTHA that `set_quantum_device` would put on a device, by module. Raises: AdapterError as there."""
+    found = qtha_layers(model, required=not circuit_banks(model))
+    if not found:
+        return {}
     return dict(circuits_of(found if layers is None else matching(found, layers)))
 
 

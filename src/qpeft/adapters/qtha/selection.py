@@ -13,13 +13,14 @@ from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
 from qpeft.errors import AdapterError
 
 
-def qtha_layers(model: nn.Module) -> dict[str, QthaLayer]:
-    """Every QTHA layer by its full name. Raises: AdapterError if there is none."""
+def qtha_layers(model: nn.Module, *, required: bool = True) -> dict[str, QthaLayer]:
+    """Every QTHA layer by its full name. Raises: AdapterError if one is required and there is none."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
-    if not found:
+    if required and not found:
         raise AdapterError(
-            "The model has no QTHA layer, and only QTHA adapters have circuits. In a recipe: adapter.type qtha, or no "
-            "device section; in Python: get_peft_model(model, QthaConfig(...)) first."
+            "The model has no QTHA layer and no quantum-weighted adapter, and only these have circuits. In a recipe: "
+            "adapter.type qtha or quantum_weighted, or no device section; in Python: get_peft_model(model, "
+            "QthaConfig(...)) first."
         )
     return found
 
