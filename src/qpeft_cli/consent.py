@@ -21,6 +21,7 @@ NOTICE = (
     "Rotation angles computed from your text will leave this machine: {device} gets them with every circuit. Texts and "
     "weights do not, but angles depend on them."
 )
+NO_TEXT = "What {device} gets are trained angles: no text of yours enters them, so nothing has to be agreed to."
 
 
 def asking(console: Console, *, yes: bool) -> Callable[[Bill], None]:
@@ -29,6 +30,9 @@ def asking(console: Console, *, yes: bool) -> Callable[[Bill], None]:
     def confirm(bill: Bill) -> None:
         device = bill.capabilities.recipient or bill.capabilities.name
         if not bill.capabilities.is_remote or device in _agreed():
+            return
+        if not bill.text_enters:
+            console.print(NO_TEXT.format(device=device))
             return
         _ask(console, NOTICE.format(device=device), f"angles go to {device}", yes=yes)
         _remember(device)

@@ -173,7 +173,7 @@ def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, con
     from qpeft.training.bill import training_bill  # noqa: PLC0415
     from qpeft.training.quality import better_circuit, expected_quality  # noqa: PLC0415
     from qpeft.training.setup import adapted_model  # noqa: PLC0415
-    from qpeft_cli.consent import NOTICE  # noqa: PLC0415
+    from qpeft_cli.consent import NO_TEXT, NOTICE  # noqa: PLC0415
 
     assert recipe.device is not None
     device = load_device(recipe.device.name, **recipe.device.options)
@@ -181,7 +181,8 @@ def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, con
     console.print()
     console.print(bill.table())
     if bill.capabilities.is_remote:
-        console.print(NOTICE.format(device=bill.capabilities.recipient or bill.capabilities.name))
+        notice = NOTICE if bill.text_enters else NO_TEXT
+        console.print(notice.format(device=bill.capabilities.recipient or bill.capabilities.name))
     if device.calibration() is None:
         console.print(f"{recipe.device.name} has no calibration, so the quality of its results cannot be predicted.")
         return

@@ -381,6 +381,10 @@ class CircuitBank(nn.Module):
         """The angles theta_0 that training starts from, on the device of the angles."""
         return torch.cat([self._start(group) for group in self.groups]).to(self.turns.device, self.exact)
 
+    def angles(self) -> Float[Tensor, "groups angles"]:
+        """The angles as they are now, without a gradient."""
+        return self.start() + self.turns.detach().to(self.exact)
+
     def _make_reading(self) -> _Reading:
         start = self.start()
         # Exact ones, also for a device: on a biased chip the update then starts slightly off zero.

@@ -9,6 +9,7 @@ from rich.table import Table
 from torch import nn
 
 from qpeft.adapters.qtha.quantum_device import device_circuits
+from qpeft.adapters.quantum_weighted import circuit_banks
 from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
 from qpeft.devices import Capabilities, ReadoutInversion, backward_circuits, backward_shots, forward_circuits
@@ -42,10 +43,13 @@ class Bill:
     Attributes:
         capabilities: of the device.
         prices: what is named.
+        text_enters: whether angles are computed from text, as those of QTHA are; those of quantum-weighted adapters are
+            trained numbers.
     """
 
     capabilities: Capabilities
     prices: dict[str, Price]
+    text_enters: bool = True
 
     def seconds(self, price: Price) -> float | None:
         """Rough time on the device, without other users' jobs; None if the device does not know."""
@@ -79,6 +83,7 @@ class PriceList:
     def __init__(self, section: DeviceSection, capabilities: Capabilities, model: nn.Module) -> None:
         self._shots, self._capabilities = section.shots, capabilities
         self._middles = device_circuits(model, section.layers).values()
+        self._banks = circuit_banks(model).values()
         self._mitigation = build_mitigation(section)
 
     def price(self, num_rows: int, gradient: GradientChoice = None) -> Price:
@@ -93,10 +98,28 @@ class PriceList:
             total += self._call(circuits, beside * shots)
         return total
 
+    @property
+    def text_enters(self) -> bool:
+        """Whether there are circuits with angles from text."""
+        return bool(self._middles)
+
+    def weights(self, gradient: GradientChoice = None) -> Price:
+        """Of the circuits that make weights: once a step, whatever the tokens, layers and micro-batches."""
+        total, mitigation = Price(), self._mitigation
+        for bank in self._banks:
+            circuits = forward_circuits(bank.circuit, len(bank.groups), mitigation=mitigation)
+            total += self._call(circuits, circuits * (self._shots or 0))
+            if gradient is not None:
+                circuits = backward_circuits(
+                    bank.circuit, gradient, len(bank.groups), weights=False, mitigation=mitigation
+                )
+                total += self._call(circuits, circuits * (self._shots or 0))
+        return total
+
     def calibration(self) -> Price:
         """Of what mitigation measures, once."""
         circuits = self._mitigation.num_calibration_circuits if self._mitigation else 0
-        widths = {middle.circuit.num_qubits for middle in self._middles}
+        widths = {one.circuit.num_qubits for one in (*self._middles, *self._banks)}
         return self._call(circuits, circuits * ReadoutInversion.shots) * len(widths)
 
     def _call(self, circuits: int, shots: int) -> Price:
@@ -121,18 +144,22 @@ def training_bill(recipe: Recipe, capabilities: Capabilities, model: nn.Module, 
     """
     assert recipe.device is not None
     prices, gradient = PriceList(recipe.device, capabilities, model), build_gradient(recipe.device, seed=recipe.seed)
+    num_steps, weights = recipe.training.num_steps(len(encoded)), prices.weights(gradient)
+    this_run = f"this run, {num_steps} steps, at most"
+    if not prices.text_enters:
+        whole = weights * num_steps + prices.calibration()
+        return Bill(capabilities, {"a step": weights, this_run: whole}, text_enters=False)
     rows = sorted((reachable(one) for one in encoded), reverse=True)
     size, micro = recipe.training.batch_size, recipe.training.gradient_accumulation
     batches = [prices.price(sum(rows[first : first + size]), gradient) for first in range(0, len(rows), size)]
-    largest = sum(batches[:micro], Price())
-    num_steps = recipe.training.num_steps(len(encoded))
+    largest = sum(batches[:micro], Price()) + weights
     return Bill(
         capabilities,
         {
-            "a step of average length": prices.price(-(-sum(rows) * size // len(rows)), gradient) * micro,
+            "a step of average length": prices.price(-(-sum(rows) * size // len(rows)), gradient) * micro + weights,
             "the largest step": largest,
             "an epoch": sum(batches, Price()),
-            f"this run, {num_steps} steps, at most": largest * num_steps + prices.calibration(),
+            this_run: largest * num_steps + prices.calibration(),
             "a generated token": prices.price(1),
         },
     )
@@ -147,9 +174,11 @@ def generation_bill(
 ) -> Bill:
     """What answering prompts of so many tokens sends at most."""
     prices, lengths = PriceList(section, capabilities, model), list(prompt_lengths)
+    if not prices.text_enters:
+        return Bill(capabilities, {"the weights, once": prices.weights() + prices.calibration()}, text_enters=False)
     questions, token = prices.price(sum(lengths)), prices.price(len(lengths))
     # The last token of an answer is never read.
-    everything = questions + token * (max_new_tokens - 1) + prices.calibration()
+    everything = questions + token * (max_new_tokens - 1) + prices.calibration() + prices.weights()
     return Bill(
         capabilities, {"the questions": questions, "a token of each answer": token, "all of it, at most": everything}
     )

@@ -8,6 +8,8 @@ from dataclasses import replace
 from torch import nn
 
 from qpeft.adapters.qtha.angles import Angles, collect_angles
+from qpeft.adapters.qtha.selection import qtha_layers
+from qpeft.adapters.quantum_weighted import circuit_banks
 from qpeft.data import Encoded
 from qpeft.devices import AbstractDevice
 from qpeft.devices.preflight import Preflight, compare, depolarising_only, preflight, suggest
@@ -44,6 +46,8 @@ def expected_quality(
 
 def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, encoded: Sequence[Encoded]) -> str:
     """One sentence on whether another ansatz or depth would do better; empty without calibration or prediction."""
+    if not qtha_layers(model, required=False):
+        return ""  # other depths have other numbers of weights, which are the user's choice
     calibration = _calibration(device)
     angles = next(iter(_angles(recipe, model, encoded).values()), None)
     if calibration is None or angles is None:
@@ -67,7 +71,14 @@ def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, enc
 
 def _angles(recipe: Recipe, model: nn.Module, encoded: Sequence[Encoded]) -> dict[str, Angles]:
     assert recipe.device is not None
-    return collect_angles(model, lambda: held_out_loss(model, encoded[:EXAMPLES]), layers=recipe.device.layers)
+    banks = {
+        name: Angles(bank.circuit, bank.angles()[:, None], bank.turns.detach().new_empty(1, 0))
+        for name, bank in circuit_banks(model).items()
+    }
+    if banks and not qtha_layers(model, required=False):
+        return banks
+    found = collect_angles(model, lambda: held_out_loss(model, encoded[:EXAMPLES]), layers=recipe.device.layers)
+    return found | banks
 
 
 def _predict(recipe: Recipe, angles: Angles, block: tuple[int, ...] | None, calibration: NoiseModel) -> Preflight | str:
