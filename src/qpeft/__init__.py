@@ -30,7 +30,7 @@ from qpeft.errors import QpeftError
 
 if TYPE_CHECKING:
     from qpeft.adapters.qtha.fitting import fit_inputs
-    from qpeft.adapters.qtha.quantum_device import set_quantum_device
+    from qpeft.adapters.qtha.quantum_device import finalize, set_quantum_device
     from qpeft.adapters.qtha.training_noise import set_training_noise
 
 __all__ = [
@@ -49,11 +49,13 @@ __all__ = [
     "QuantumWeightedModel",
     "TtLoraConfig",
     "TtLoraModel",
+    "finalize",
     "fit_inputs",
     "set_quantum_device",
     "set_training_noise",
 ]
 _MODULES = {
+    "finalize": "qpeft.adapters.qtha.quantum_device",
     "fit_inputs": "qpeft.adapters.qtha.fitting",
     "set_quantum_device": "qpeft.adapters.qtha.quantum_device",
     "set_training_noise": "qpeft.adapters.qtha.training_noise",

@@ -60,6 +60,7 @@ COMMANDS = {
     "inspect": Command("qpeft_cli.inspect:inspect", keys="recipe"),
     "export": Command("qpeft_cli.export:export"),
     "merge": Command("qpeft_cli.merge:merge"),
+    "finalize": Command("qpeft_cli.finalize:finalize"),
     "runs": Command("qpeft_cli.runs:runs"),
     "jobs": Command("qpeft_cli.jobs:jobs"),
     "devices": Command("qpeft_cli.devices:devices"),

@@ -80,6 +80,7 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
     gain: float = option(1.0, "What is read is multiplied by this.")
     ridge: float = option(0.05, "Slopes far below this part of the largest are not inverted (calibrated reading).")
     circuit: str = option("trained", "trained; or a control: free (TinyLoRA), product (no entangling), linear.")
+    finalized: bool = option(False, "Set by `finalize`: the values are measured, and the file holds them.")
     save_factors: bool = option(False, "Whether the frozen singular vectors are saved too, to load on other weights.")
 
     def __post_init__(self) -> None:
@@ -250,6 +251,12 @@ class CircuitBank(nn.Module):
         self.turns = nn.Parameter(torch.empty(0, self.circuit.num_inputs))
         self.register_buffer("fingerprint", torch.empty(0, dtype=torch.float32))
         self.fingerprint: Tensor
+        # Measured once and for all by `finalize`; empty where circuits are evaluated still.
+        for name in ("values", "standard_errors"):
+            empty = torch.empty(0, self.circuit.num_observables)
+            self.register_buffer(f"final_{name}", empty if config.finalized else None)
+        self.final_values: Tensor | None
+        self.final_standard_errors: Tensor | None
         self._computed: dict[int, float] = {}
         self._loaded = False
         self._constants: tuple[_Reading, Tensor, Tensor] | None = None
@@ -289,6 +296,10 @@ class CircuitBank(nn.Module):
             old = self.turns
             grown = torch.cat([old.detach(), old.detach().new_zeros(1, self.circuit.num_inputs)])
             self.turns = nn.Parameter(grown, requires_grad=old.requires_grad)
+            if self.final_values is not None and self.final_standard_errors is not None:
+                row = self.final_values.new_zeros(1, self.circuit.num_observables)
+                self.final_values = torch.cat([self.final_values, row])
+                self.final_standard_errors = torch.cat([self.final_standard_errors, row])
         self.layers.append(name)
         self.group_of_layer.append(self.groups[group])
         self.fingerprint = torch.cat([self.fingerprint, self.fingerprint.new_zeros(1)])
@@ -304,6 +315,11 @@ class CircuitBank(nn.Module):
             else:
                 self._made.was_differentiated = False
         needs_gradient = self.turns.requires_grad and torch.is_grad_enabled()
+        if needs_gradient and self.config.finalized:
+            raise AdapterError(
+                "The values of this adapter are final: they were measured, and its angles no longer matter. To train "
+                "on, take the adapter as it was before `finalize`."
+            )
         if self._made is None or self._made.has_gradient != needs_gradient or self._made.version != self._version():
             made = _Made(self.turns.detach().clone(), self._version(), needs_gradient)
             # Weights are multiplied in their own type, whatever autocast does to tokens.
@@ -340,6 +356,19 @@ class CircuitBank(nn.Module):
             self._loaded = True
             for place in self._computed:
                 self._compare(place)
+
+    @torch.no_grad()
+    def finalize(self, values: Tensor, standard_errors: Tensor) -> None:
+        """Take these values, (groups, strings), from now on; they are saved with the adapter, and angles are not used.
+
+        Args:
+            values: measured, of every string of every group.
+            standard_errors: of the values.
+        """
+        self.config.finalized, self._evaluator, self._made = True, None, None
+        self.register_buffer("final_values", values.to(self.turns.device, torch.float32))
+        self.register_buffer("final_standard_errors", standard_errors.to(self.turns.device, torch.float32))
+        self.turns.requires_grad_(False)
 
     def set_evaluator(self, evaluator: BankEvaluator | None) -> None:
         """Evaluate the circuits elsewhere from now on; None for the simulator. Neither saved nor copied."""
@@ -438,6 +467,8 @@ class _Matrices(torch.autograd.Function):
                 numbers = bank.config.gain * exact
             case "linear":
                 numbers = reading.numbers(reading.origin + torch.einsum("gsa,ga->gs", reading.slope, exact))
+            case _ if bank.final_values is not None:
+                numbers = reading.numbers(bank.final_values.to(bank.exact))
             case _:
                 numbers = reading.numbers(bank.values(exact))
         return (numbers[group][:, None] @ mixers).reshape(-1, bank.config.rank, bank.config.rank)

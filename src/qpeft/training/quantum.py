@@ -73,20 +73,24 @@ class DeviceSession:
         """What a run has sent so far, in all its processes."""
         return self._journal.spent(run_id)
 
-    def attach(self, model: nn.Module, run_id: str) -> DeviceEvaluator:
-        """Let the recipe's layers evaluate their circuits on the device from now on; the run pays for it."""
+    def through(self, run_id: str) -> dict[str, Any]:
+        """Runner and mitigation for what a run sends, which pays for it."""
         section = self._section
         runner = JournalledRunner(
             self._journal, run_id, budget=self._budget, options=section.options, cache=section.cache
         )
+        return {"runner": runner, "mitigation": self._mitigation}
+
+    def attach(self, model: nn.Module, run_id: str) -> DeviceEvaluator:
+        """Let the recipe's layers evaluate their circuits on the device from now on; the run pays for it."""
+        section = self._section
         evaluator = set_quantum_device(
             model,
             self.device,
             shots=section.shots,
             gradient=self._gradient,
             layers=section.layers,
-            runner=runner,
-            mitigation=self._mitigation,
+            **self.through(run_id),
         )
         assert evaluator is not None
         return evaluator

@@ -40,6 +40,24 @@ def save_run(
     write_record(folder, record)
 
 
+def replace_adapter(model: PeftModel, folder: Path) -> None:
+    """Write a changed adapter over the one in its folder; options that stay are as they were written there.
+
+    Raises: OutputError. The folder then holds either adapter whole: weights that lack measured values are refused.
+    """
+    config = folder / "adapter_config.json"
+    base_model = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    with disk_errors(folder):
+        temporary = folder / ".adapter"
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.save_pretrained(str(temporary))
+        _settle_config(temporary / "adapter_config.json", model.active_peft_config, base_model)
+        follow_folder(temporary)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            (temporary / name).replace(folder / name)
+        shutil.rmtree(temporary)
+
+
 def _save_adapter(recipe: Recipe, model: PeftModel, ends: AnswerEnds, weights: dict[str, Tensor], folder: Path) -> None:
     with disk_errors(folder):
         temporary = folder / ".adapter"

@@ -22,6 +22,9 @@ from qpeft.devices.mitigation import check_suits
 from qpeft.devices.protocol import check_request
 from qpeft.errors import AdapterError
 
+FINAL_STEP = 2**31 - 1
+"""In place of a training step, for what is measured after the last."""
+
 
 class DeviceEvaluator:
     """Evaluates the circuits of any number of modules through one device, and numbers their calls.
@@ -212,6 +215,52 @@ class _BankOnDevice:
         if asked not in self._results:
             self._results[asked] = self._evaluator.runner(device, circuits, shots, key=key)
         return self._results[asked]
+
+
+@torch.no_grad()
+def finalize(
+    model: nn.Module,
+    device: AbstractDevice,
+    *,
+    shots: int | None = 10_000,
+    runner: Runner = run_now,
+    mitigation: AbstractMitigation | None = None,
+) -> dict[str, float]:
+    """Measure the values of quantum-weighted adapters once more and keep them: each is a plain matrix from then on.
+
+    One circuit for each group of layers. The values and their standard errors are saved with the adapter, which then is
+    the same on every machine and needs no circuit.
+
+    Args:
+        model: with trained quantum-weighted adapters.
+        device: where the circuits run, once more.
+        shots: per circuit; None for exact values.
+        runner: through which everything is sent.
+        mitigation: of errors, as for `set_quantum_device`.
+
+    Returns:
+        The largest standard error of each adapter's values, by the name that the journal has for its circuits.
+
+    Raises:
+        AdapterError: there is no such adapter, or one is final already.
+        DeviceError, ShotsError: the device takes no such circuits or shots. Adapters then stay as they are.
+    """
+    banks = circuit_banks(model)
+    if not banks:
+        raise AdapterError("The model has no quantum-weighted adapter with circuits, and only these become final.")
+    if final := [name for name, bank in banks.items() if bank.config.finalized]:
+        raise AdapterError(f"{final[0]} is final already. Take the adapter as it was before, to measure it anew.")
+    measured = {}
+    for name, bank in banks.items():
+        angles = bank.angles()
+        # A step of its own: no training step has this number, and a repetition finds what was paid for.
+        key = CallKey(name, step=FINAL_STEP)
+        measured[name] = device_expectations(
+            bank.circuit, angles, angles.new_empty(0), device, shots, runner=runner, key=key, mitigation=mitigation
+        )
+    for name, (values, standard_errors) in measured.items():
+        banks[name].finalize(values, standard_errors)
+    return {name: float(found.standard_errors.max()) for name, found in measured.items()}
 
 
 def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
