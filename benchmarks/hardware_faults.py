@@ -1,9 +1,9 @@
 """Kills and faults: whether a run on a quantum computer ends as an undisturbed one, and pays for nothing twice.
 
-    python benchmarks/hardware_faults.py [--kills 20] [--aimed 5] [--parts random aimed faults] [--save]
+    python benchmarks/hardware_faults.py [--method qtha] [--kills 20] [--aimed 5] [--parts random aimed faults] [--save]
 
-A tiny language model is trained by `qpeft train` with one layer on the emulator of the Origin cloud, through the
-vendor's own client. Its results depend on how many jobs came before, so a job too many shows in the trained adapter.
+A tiny language model is trained by `qpeft train` with one layer (qtha), or the circuits that make the weights of all
+(quantum_weighted), on the emulator of the Origin cloud, through the vendor's own client. Its results depend on how many jobs came before, so a job too many shows in the trained adapter.
 
 1. The training process is killed (SIGKILL) at random moments and resumed, until it is done.
 2. Trainer and worker are both killed while the cloud has accepted a job and not answered: the one case that nobody
@@ -44,6 +44,13 @@ from tiny_model import make_model, write_sums
 
 QPEFT = [sys.executable, "-c", "from qpeft_cli.main import main; main()"]
 KEY = "emulator"
+
+
+OPTIONS = {
+    "qtha": {"rank": 4, "ansatz": "ring_cz"},
+    "quantum_weighted": {"rank": 4, "num_qubits": 4, "depth": 1, "share": "layer"},
+}
+"""Of a small adapter of each method."""
 
 
 class Emulator:
@@ -87,20 +94,21 @@ def environment(folder: Path | None = None) -> dict[str, str]:
 class Run:
     """A training run with an emulator of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path, name: str, *, steps: int) -> None:
+    def __init__(self, folder: Path, name: str, *, method: str, steps: int) -> None:
         self.folder = folder / name
         self.folder.mkdir()
         self.cloud = Emulator(self.folder)
         recipe = {
             "model": {"name": str(folder / "model")},
             "data": {"train": str(folder / "sums.jsonl"), "hold_out": 4},
-            "adapter": {"type": "qtha", "rank": 4, "ansatz": "ring_cz", "target_modules": ["q_proj", "v_proj"]},
-            "training": {"steps": steps, "batch_size": 2, "checkpoint_every": 1, "learning_rate": 0.01},
+            "adapter": {"type": method, "target_modules": ["q_proj", "v_proj"], **OPTIONS[method]},
+            # Without warm-up, whose first step has a rate of 0: circuits without data would be sent again as they were.
+            "training": {"steps": steps, "batch_size": 2, "checkpoint_every": 1, "learning_rate": 0.01, "warmup": 0},
             "evaluation": {"before": False},
             "device": {
                 "name": "origin",
                 "options": {"url": self.cloud.url, "chip": "72"},
-                "layers": ["layers.1.self_attn.v_proj"],
+                "layers": ["layers.1.self_attn.v_proj"] if method == "qtha" else None,
                 "shots": 200,
                 "gradient": "spsa",
                 "gradient_options": {"num_directions": 2},
@@ -264,13 +272,13 @@ FAULTS: dict[str, tuple[dict[str, Any], bool]] = {
 """What the cloud does, and whether a run must get through it by itself."""
 
 
-def faults(findings: Findings, folder: Path) -> None:
+def faults(findings: Findings, folder: Path, method: str) -> None:
     """One run for each, resumed once if it stopped."""
-    undisturbed = Run(folder, "without-fault", steps=2)
+    undisturbed = Run(folder, "without-fault", steps=2, method=method)
     assert undisturbed.finish()[0] == 0
     undisturbed.cloud.stop()
     for number, (name, (fault, must_go_on)) in enumerate(FAULTS.items()):
-        run = Run(folder, f"fault-{number}", steps=2)
+        run = Run(folder, f"fault-{number}", steps=2, method=method)
         run.cloud.fault(**fault, skip=1)
         code, output = run.finish()
         text = "went on by itself" if code == 0 else "stopped: " + " ".join(output.split("error:")[-1].split())[:160]
@@ -297,11 +305,12 @@ def faults(findings: Findings, folder: Path) -> None:
 def main() -> int:
     """Everything, then the table; 1 if a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=OPTIONS, default="qtha")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--aimed", type=int, default=5)
     parser.add_argument("--parts", nargs="+", default=["random", "aimed", "faults"])
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/hardware_faults.json")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/hardware_faults_METHOD.json")
     options = parser.parse_args()
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
@@ -309,22 +318,26 @@ def main() -> int:
         make_model(folder / "model")
         write_sums(folder / "sums.jsonl")
         if {"random", "aimed"} & set(options.parts):
-            undisturbed = Run(folder, "undisturbed", steps=options.steps)
+            kind = {"steps": options.steps, "method": options.method}
+            undisturbed = Run(folder, "undisturbed", **kind)
             code, output = undisturbed.finish()
             assert code == 0, output
             if "random" in options.parts:
-                killed_at_random(findings, Run(folder, "random", steps=options.steps), undisturbed, options.kills)
+                killed_at_random(findings, Run(folder, "random", **kind), undisturbed, options.kills)
             if "aimed" in options.parts:
-                killed_in_the_window(findings, Run(folder, "aimed", steps=options.steps), undisturbed, options.aimed)
+                killed_in_the_window(findings, Run(folder, "aimed", **kind), undisturbed, options.aimed)
             undisturbed.cloud.stop()
         if "faults" in options.parts:
-            faults(findings, folder)
+            faults(findings, folder, options.method)
     table = Table("case", "found", "holds")
     for case, found, holds in findings.rows:
         table.add_row(case, found, "yes" if holds else "NO")
     CONSOLE.print(table)
     if options.save:
-        save("hardware_faults", [dict(zip(("case", "found", "holds"), row, strict=True)) for row in findings.rows])
+        save(
+            f"hardware_faults_{options.method}",
+            [dict(zip(("case", "found", "holds"), row, strict=True)) for row in findings.rows],
+        )
     return 0 if all(holds for _, _, holds in findings.rows) else 1
 
 

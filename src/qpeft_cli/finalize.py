@@ -25,6 +25,7 @@ def finalize(
     replaced, whole or not at all. The same command after an interruption pays for nothing twice.
     """
     from qpeft.adapters.qtha.quantum_device import finalize as finalize_adapter  # noqa: PLC0415  (takes seconds)
+    from qpeft.errors import AdapterError  # noqa: PLC0415
     from qpeft.runs import hash_file, read_record, write_record  # noqa: PLC0415
     from qpeft.training.bill import generation_bill  # noqa: PLC0415
     from qpeft.training.quantum import DeviceSession  # noqa: PLC0415
@@ -35,6 +36,8 @@ def finalize(
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
+    if getattr(adapted.adapter.active_peft_config, "finalized", False):
+        raise AdapterError(f"The adapter in {folder} is final already. Take it as it was before, to measure it anew.")
     section = section_for(adapted.recipe, device, device_option or ())
     session = DeviceSession(section, seed=adapted.recipe.seed)
     bill = generation_bill(section, session.device.capabilities(), adapted.adapter, (), 1)

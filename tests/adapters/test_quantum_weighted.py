@@ -328,9 +328,14 @@ def test_what_cannot_be_is_refused_in_a_sentence(adapted, options, sentence):
         adapted(**options)
 
 
-def test_without_a_seed_one_is_drawn_and_kept():
-    options = {name: value for name, value in SMALL.items() if name != "init_seed"}
-    torch.manual_seed(0)
-    first, second = QuantumWeightedConfig(**options), QuantumWeightedConfig(**options)
-    assert first.init_seed is not None
-    assert first.init_seed != second.init_seed
+def test_without_a_seed_one_is_drawn_from_torch_and_kept_with_the_adapter(adapted, tokens, tmp_path, make_model):
+    models = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        models.append(adapted(init_seed=None))
+        turn(models[-1])
+    logits = [model(tokens).logits for model in models]
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])
+    models[2].save_pretrained(tmp_path)
+    assert torch.equal(PeftModel.from_pretrained(make_model(), tmp_path)(tokens).logits, logits[2])

@@ -100,9 +100,6 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
                     f"{self.num_qubits} qubits have {2**self.num_qubits - 1} strings of Z; got num_strings "
                     f"{self.num_strings}. Take fewer strings or more qubits."
                 )
-        if self.init_seed is None:
-            # The frozen parts must be found again when the adapter is loaded, so the seed is settled and saved now.
-            self.init_seed = int(torch.randint(2**31, ()))
 
     def build_circuit(self) -> Circuit:
         """The circuit of every group: angles are its inputs, so that all groups are rows of one batch."""
@@ -615,7 +612,11 @@ class QuantumWeightedModel(AbstractMatrixModel, layer=QuantumWeightedLayer):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """As PEFT's, with one bank of circuits for all layers that get this adapter."""
-        token = _IN_THE_MAKING.set(CircuitBank(self.peft_config[adapter_name]))
+        config = self.peft_config[adapter_name]
+        if config.init_seed is None:
+            # The frozen parts must be found again when the adapter is loaded, so the seed is drawn now and saved.
+            config.init_seed = int(torch.randint(2**31, (), device="cpu"))
+        token = _IN_THE_MAKING.set(CircuitBank(config))
         try:
             return super().inject_adapter(model, adapter_name, *args, **kwargs)
         finally:

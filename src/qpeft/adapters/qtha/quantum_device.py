@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from qpeft.adapters.qtha.call_numbers import CallNumbers
 from qpeft.adapters.qtha.gradient_record import GradientRecord
 from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
 from qpeft.adapters.qtha.selection import circuits_of, matching, put_elsewhere, qtha_layers
-from qpeft.adapters.quantum_weighted import circuit_banks
+from qpeft.adapters.quantum_weighted import CircuitBank, circuit_banks
 from qpeft.circuits import Circuit, bind
 from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
 from qpeft.devices.differentiation import DeviceGradients, device_gradients
@@ -162,6 +162,7 @@ def set_quantum_device(
             "layers chooses among QTHA layers, and circuits of a quantum-weighted adapter serve all its layers. Leave "
             "layers out."
         )
+    _check_not_final(banks)
     evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner, mitigation)
     check_suits(mitigation, device.capabilities())
     for circuit in [middle.circuit for middle in chosen.values()] + [bank.circuit for bank in banks.values()]:
@@ -248,8 +249,7 @@ def finalize(
     banks = circuit_banks(model)
     if not banks:
         raise AdapterError("The model has no quantum-weighted adapter with circuits, and only these become final.")
-    if final := [name for name, bank in banks.items() if bank.config.finalized]:
-        raise AdapterError(f"{final[0]} is final already. Take the adapter as it was before, to measure it anew.")
+    _check_not_final(banks)
     measured = {}
     for name, bank in banks.items():
         angles = bank.angles()
@@ -261,6 +261,12 @@ def finalize(
     for name, (values, standard_errors) in measured.items():
         banks[name].finalize(values, standard_errors)
     return {name: float(found.standard_errors.max()) for name, found in measured.items()}
+
+
+def _check_not_final(banks: Mapping[str, CircuitBank]) -> None:
+    """Raises: AdapterError if values of a bank are measured for good, so that no device changes them."""
+    if final := [name for name, bank in banks.items() if bank.config.finalized]:
+        raise AdapterError(f"{final[0]} is final already. Take the adapter as it was before, to measure it anew.")
 
 
 def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
