@@ -3,7 +3,8 @@
     python benchmarks/hardware_faults.py [--method qtha] [--kills 20] [--aimed 5] [--parts random aimed faults] [--save]
 
 A tiny language model is trained by `qpeft train` with one layer (qtha), or the circuits that make the weights of all
-(quantum_weighted), on the emulator of the Origin cloud, through the vendor's own client. Its results depend on how many jobs came before, so a job too many shows in the trained adapter.
+(quantum_weighted), on the emulator of the Origin cloud, through the vendor's own client. Its results
+depend on how many jobs came before, so a job too many shows in the trained adapter.
 
 1. The training process is killed (SIGKILL) at random moments and resumed, until it is done.
 2. Trainer and worker are both killed while the cloud has accepted a job and not answered: the one case that nobody

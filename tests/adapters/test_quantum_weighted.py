@@ -70,7 +70,7 @@ def dense_values(angles, num_qubits, depth, strings):
 def test_the_update_is_u_s_r_v_transposed_with_r_from_the_circuit(adapted, reading, kind):
     model = adapted(reading=reading, gain=1.5, ridge=0.1)
     bank, layer = bank_of(model), model.get_submodule(LAYER.format(1, kind))
-    start = bank.start()[1].double().numpy()
+    start = bank.constants().start[1].double().numpy()
     turn(model)
     turned = start + bank.turns.detach().double().numpy()[1]
     strings = z_strings(3, 7)
@@ -89,7 +89,7 @@ def test_the_update_is_u_s_r_v_transposed_with_r_from_the_circuit(adapted, readi
         # The ridge regression that the damped inverse is.
         ridge = 0.1 * np.linalg.norm(slope, 2)
         y = np.linalg.solve(slope.T @ slope + ridge**2 * np.eye(9), slope.T @ y)
-    mixers = bank.mixers(f"model.layers.1.self_attn.{kind}_proj", (len(y) * 3) ** -0.5).double().numpy()
+    mixers = bank.mixers(f"model.layers.1.self_attn.{kind}_proj").double().numpy()
     u, s, vh = np.linalg.svd(layer.get_base_layer().weight.detach().double().numpy())
     signs = np.sign(vh[np.arange(3), np.abs(vh[:3]).argmax(1)])
     r = 1.5 * np.einsum("k,kij->ij", y, mixers)
@@ -99,7 +99,15 @@ def test_the_update_is_u_s_r_v_transposed_with_r_from_the_circuit(adapted, readi
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"reading": "plain"}, {"circuit": "free"}, {"circuit": "linear"}, {"circuit": "product"}]
+    "options",
+    [
+        {},
+        {"reading": "plain"},
+        {"circuit": "free"},
+        {"circuit": "linear"},
+        {"circuit": "product"},
+        {"mapping": "train", "bond_dimension": 2},
+    ],
 )
 def test_the_gradient_of_the_angles_is_that_of_finite_differences(options):
     # Linear layers alone: language models compute parts in float32, whatever they are in.
@@ -125,6 +133,37 @@ def test_the_gradient_of_the_angles_is_that_of_finite_differences(options):
                 bank.turns[place] -= step
         assert bank.turns.grad[place].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6, abs=1e-9)
         assert abs(values[0] - values[1]) > 1e-7
+    for core in bank.cores:
+        values = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                core[1, 0] += step
+                values.append(loss().item())
+                core[1, 0] -= step
+        assert core.grad[1, 0].flatten()[0] != 0
+        # The step moved a whole slice, so its slopes add up.
+        assert core.grad[1, 0].sum().item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6, abs=1e-9)
+
+
+def test_trained_matrices_are_a_tensor_train_of_the_variance_of_random_ones(adapted):
+    bank = bank_of(adapted(mapping="train", bond_dimension=5, share="module", target_modules="all-linear"))
+    layers, numbers, rows, columns = (core.detach().double().numpy() for core in bank.cores)
+    entry = layers[3] @ numbers[:, 2] @ rows[:, 1] @ columns[:, 0]
+    whole = quantum_weighted._contracted([core.detach() for core in bank.cores])
+    assert whole[3, 2].reshape(3, 3)[1, 0].item() == pytest.approx(entry, rel=1e-4)
+    spread = np.mean(
+        [
+            quantum_weighted._contracted(
+                [bank._core(f"{place} {seed}", *core.shape) for place, core in enumerate(bank.cores)]
+            )
+            .square()
+            .mean()
+            .item()
+            for seed in range(20)
+        ]
+    )
+    assert spread == pytest.approx(bank.scale**2, rel=0.4)
+    assert sum(weight.numel() for weight in bank.parameters()) == 14 * 9 + 14 * 5 + 5 * 9 * 5 + 5 * 3 * 5 + 5 * 3
 
 
 def test_free_numbers_are_peft_s_tinylora_for_equal_matrices(adapted, make_model, tokens):
@@ -137,7 +176,7 @@ def test_free_numbers_are_peft_s_tinylora_for_equal_matrices(adapted, make_model
         for kind in "qv":
             name = LAYER.format(layer, kind)
             other = theirs.get_submodule(name)
-            mixers = bank.mixers(name.removeprefix("base_model.model."), 27**-0.5).float()
+            mixers = bank.mixers(name.removeprefix("base_model.model.")).float()
             # Their singular vectors may have other signs: P is turned so that U S P V^T is the same.
             down, up = model.get_submodule(name).quantum_weighted_branch["default"].factors(torch.device("cpu"))
             a, b = other.tinylora_A["default"], other.tinylora_B["default"]
@@ -155,7 +194,7 @@ def test_near_the_start_calibrated_numbers_are_the_turns_themselves(adapted):
     away = 1e-3 * torch.randn(bank.turns.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         bank.turns += away
-    reading, _, _ = bank._settled()
+    reading = bank.constants().reading
     assert_close(reading.numbers(bank.values(bank.turns.detach())), away, atol=2e-5, rtol=0)
 
 
@@ -279,7 +318,7 @@ def test_at_a_clifford_start_every_angle_moves_one_string_of_its_own(adapted, nu
     bank = bank_of(adapted(start="clifford", num_qubits=num_qubits, depth=depth, target_modules=["q_proj"]))
     count = num_qubits * (depth + 1)
     assert tuple(bank.circuit.observables) != ()
-    strings, angles = bank.circuit.observables, bank.start()[0].double().numpy()
+    strings, angles = bank.circuit.observables, bank.constants().start[0].double().numpy()
     assert len(strings) == count
     assert set(np.round(angles / (math.pi / 2), 6)) <= {0.0, 1.0}
     step = 1e-4

@@ -13,6 +13,7 @@ Sources: TinyLoRA, arXiv:2602.04118, for free numbers y; docs/quantum_weighted.m
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -46,6 +47,7 @@ ANSATZE = {"cz_ring": cz_ring, "cnot_chain": cnot_chain, "two_design": two_desig
 
 CIRCUITS = ("trained", "free", "product", "linear")
 READINGS = ("calibrated", "plain")
+MAPPINGS = ("random", "train")
 SHARES = ("model", "kind", "layer", "block", "module")
 STARTS = ("clifford", "random")
 
@@ -79,15 +81,26 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
     reading: str = option("calibrated", "calibrated: through the inverse of the slope at the start; plain: times gain.")
     gain: float = option(1.0, "What is read is multiplied by this.")
     ridge: float = option(0.05, "Slopes far below this part of the largest are not inverted (calibrated reading).")
+    mapping: str = option(
+        "random", "From numbers to matrices: random (fixed, as TinyLoRA) or train (a trained tensor train)."
+    )
+    bond_dimension: int = option(4, "Of the tensor train.")
     circuit: str = option("trained", "trained; or a control: free (TinyLoRA), product (no entangling), linear.")
     finalized: bool = option(False, "Set by `finalize`: the values are measured, and the file holds them.")
     save_factors: bool = option(False, "Whether the frozen singular vectors are saved too, to load on other weights.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts({name: getattr(self, name) for name in ("rank", "num_qubits", "depth")})
+        check_counts({name: getattr(self, name) for name in ("rank", "num_qubits", "depth", "bond_dimension")})
         check_numbers({"gain": self.gain, "ridge": self.ridge})
-        choices = {"ansatz": tuple(ANSATZE), "start": STARTS, "share": SHARES, "reading": READINGS, "circuit": CIRCUITS}
+        choices = {
+            "ansatz": tuple(ANSATZE),
+            "start": STARTS,
+            "share": SHARES,
+            "mapping": MAPPINGS,
+            "reading": READINGS,
+            "circuit": CIRCUITS,
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise AdapterError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
@@ -212,15 +225,34 @@ class BankEvaluator(Protocol):
         """Gradient of sum(values * grad) by the angles, (groups, angles)."""
 
 
+@dataclass(frozen=True)
+class _Constants:
+    """What a bank is made of beside its weights: angles (groups, angles) at the start, how values are read, the
+    matrices P (layers, numbers, rank * rank) unless they are trained, and the group of each layer.
+    """
+
+    start: Tensor
+    reading: _Reading
+    mixers: Tensor | None
+    group: Tensor
+
+
 @dataclass
 class _Made:
-    """Matrices of all layers, and the turns they were made from."""
+    """Matrices of all layers, and the weights they were made from."""
 
-    turns: Tensor
-    version: tuple[int, int, int]
-    has_gradient: bool
+    weights: tuple[Tensor, ...]
+    versions: tuple[Any, ...]
     matrices: tuple[Tensor, ...] = ()
     was_differentiated: bool = False
+
+    def is_of(self, weights: Sequence[Tensor]) -> bool:
+        """Whether the weights have the same values still, whatever their versions say."""
+        self.was_differentiated = False
+        return all(
+            then.device == now.device and torch.equal(then, now)
+            for then, now in zip(self.weights, weights, strict=True)
+        )
 
 
 _IN_THE_MAKING: ContextVar[CircuitBank] = ContextVar("bank")
@@ -246,6 +278,7 @@ class CircuitBank(nn.Module):
         self.layers: list[str] = []
         self.group_of_layer: list[int] = []
         self.turns = nn.Parameter(torch.empty(0, self.circuit.num_inputs))
+        self.cores = self._make_cores() if config.mapping == "train" else nn.ParameterList()
         self.register_buffer("fingerprint", torch.empty(0, dtype=torch.float32))
         self.fingerprint: Tensor
         # Measured once and for all by `finalize`; empty where circuits are evaluated still.
@@ -256,9 +289,28 @@ class CircuitBank(nn.Module):
         self.final_standard_errors: Tensor | None
         self._computed: dict[int, float] = {}
         self._loaded = False
-        self._constants: tuple[_Reading, Tensor, Tensor] | None = None
+        self._constants: _Constants | None = None
         self._made: _Made | None = None
         self._evaluator: BankEvaluator | None = None
+
+    def _make_cores(self) -> nn.ParameterList:
+        """Cores of the tensor train P[layer, number, row, column]; that of the layers grows as they join."""
+        rank, bond = self.config.rank, self.config.bond_dimension
+        shapes = [(0, bond), (bond, self.num_numbers, bond), (bond, rank, bond), (bond, rank)]
+        return nn.ParameterList(self._core(f"core {place}", *shape) for place, shape in enumerate(shapes))
+
+    def _core(self, name: str, *shape: int) -> Tensor:
+        # Each entry of P is a sum of bond**3 products of four entries, and is to have the variance of a random P.
+        size = (self.scale / self.config.bond_dimension**1.5) ** 0.25
+        normals = (
+            Stream(SampleKey(seed=self._seed, module=name)).normals(*shape) if math.prod(shape) else torch.empty(shape)
+        )
+        return (size * normals).to(torch.float32)
+
+    @property
+    def scale(self) -> float:
+        """Of entries of P: R of unit y has entries of variance 1 / rank."""
+        return (self.num_numbers * self.config.rank) ** -0.5
 
     def _clifford_start(self) -> tuple[float, ...]:
         found = clifford_start(self.circuit)
@@ -290,13 +342,13 @@ class CircuitBank(nn.Module):
         group = self.config.group_of(name)
         if group not in self.groups:
             self.groups[group] = len(self.groups)
-            old = self.turns
-            grown = torch.cat([old.detach(), old.detach().new_zeros(1, self.circuit.num_inputs)])
-            self.turns = nn.Parameter(grown, requires_grad=old.requires_grad)
+            self.turns = _grown(self.turns, torch.zeros(1, self.circuit.num_inputs))
             if self.final_values is not None and self.final_standard_errors is not None:
                 row = self.final_values.new_zeros(1, self.circuit.num_observables)
                 self.final_values = torch.cat([self.final_values, row])
                 self.final_standard_errors = torch.cat([self.final_standard_errors, row])
+        if len(self.cores):
+            self.cores[0] = _grown(self.cores[0], self._core(f"core of {name}", 1, self.config.bond_dimension))
         self.layers.append(name)
         self.group_of_layer.append(self.groups[group])
         self.fingerprint = torch.cat([self.fingerprint, self.fingerprint.new_zeros(1)])
@@ -305,23 +357,24 @@ class CircuitBank(nn.Module):
 
     def matrix(self, place: int) -> Float[Tensor, "rank rank"]:
         """R of one layer. All layers' are made together, once for each state of the turns."""
+        weights = tuple(self.parameters())
         # Optimizers may change weights without a trace (fused AdamW does), so once per pass values are compared.
         if self._made is not None and (place == 0 or self._made.was_differentiated):
-            if self._made.turns.device != self.turns.device or not torch.equal(self._made.turns, self.turns):
-                self._made = None
-            else:
-                self._made.was_differentiated = False
-        needs_gradient = self.turns.requires_grad and torch.is_grad_enabled()
+            self._made = self._made if self._made.is_of(weights) else None
+        needs_gradient = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
         if needs_gradient and self.config.finalized:
             raise AdapterError(
                 "The values of this adapter are final: they were measured, and its angles no longer matter. To train "
                 "on, take the adapter as it was before `finalize`."
             )
-        if self._made is None or self._made.has_gradient != needs_gradient or self._made.version != self._version():
-            made = _Made(self.turns.detach().clone(), self._version(), needs_gradient)
+        # A device measures anew in each step, also while warm-up keeps the angles where they are: a resumed run does.
+        step = 0 if self._evaluator is None else self._evaluator.step
+        versions = (step, needs_gradient, *((weight.data_ptr(), weight._version) for weight in weights))
+        if self._made is None or self._made.versions != versions:
+            made = _Made(tuple(weight.detach().clone() for weight in weights), versions)
             # Weights are multiplied in their own type, whatever autocast does to tokens.
             with torch.autocast(self.turns.device.type, enabled=False):
-                made.matrices = _Matrices.apply(self.turns, self, made).unbind(0)
+                made.matrices = _Matrices.apply(self, made, *weights).unbind(0)
             self._made = made
         return self._made.matrices[place]
 
@@ -386,33 +439,30 @@ class CircuitBank(nn.Module):
         assert self.config.init_seed is not None
         return self.config.init_seed % 2**64
 
-    def _settled(self) -> tuple[_Reading, Tensor, Tensor]:
-        """The reading, the matrices P (layers, numbers, rank * rank) and each layer's group, on the angles' device."""
+    def constants(self) -> _Constants:
+        """What is frozen, on the device and in the type that matrices are made in."""
         device, exact = self.turns.device, self.exact
-        if self._constants is None or (self._constants[1].device, self._constants[1].dtype) != (device, exact):
-            config, size = self.config, self.config.rank**2
-            # Variance 1 / (numbers rank): R of unit y has entries of variance 1 / rank.
-            scale = (self.num_numbers * config.rank) ** -0.5
-            mixers = torch.stack([self.mixers(name, scale) for name in self.layers]).reshape(-1, self.num_numbers, size)
+        if self._constants is None or (self._constants.start.device, self._constants.start.dtype) != (device, exact):
+            start = torch.cat([self._start(group) for group in self.groups]).to(device, exact)
+            mixers = None
+            if not len(self.cores):
+                size = self.config.rank**2
+                mixers = torch.stack([self.mixers(name) for name in self.layers]).reshape(-1, self.num_numbers, size)
+                mixers = mixers.to(device, exact)
             group = torch.tensor(self.group_of_layer, device=device)
-            self._constants = (self._make_reading(), mixers.to(device, exact), group)
+            self._constants = _Constants(start, self._make_reading(start), mixers, group)
         return self._constants
 
-    def mixers(self, name: str, scale: float) -> Float[Tensor, "numbers rank rank"]:
+    def mixers(self, name: str) -> Float[Tensor, "numbers rank rank"]:
         """The fixed random matrices P of the layer called `name`."""
         stream = Stream(SampleKey(seed=self._seed, module=f"matrices of {name}"))
-        return scale * stream.normals(self.num_numbers, self.config.rank, self.config.rank)
-
-    def start(self) -> Float[Tensor, "groups angles"]:
-        """The angles theta_0 that training starts from, on the device of the angles."""
-        return torch.cat([self._start(group) for group in self.groups]).to(self.turns.device, self.exact)
+        return self.scale * stream.normals(self.num_numbers, self.config.rank, self.config.rank)
 
     def angles(self) -> Float[Tensor, "groups angles"]:
         """The angles as they are now, without a gradient."""
-        return self.start() + self.turns.detach().to(self.exact)
+        return self.constants().start + self.turns.detach().to(self.exact)
 
-    def _make_reading(self) -> _Reading:
-        start = self.start()
+    def _make_reading(self, start: Tensor) -> _Reading:
         # Exact ones, also for a device: on a biased chip the update then starts slightly off zero.
         origin = expectations(self.circuit, start, start.new_empty(0))
         slope = slopes(self.circuit, start)
@@ -425,21 +475,16 @@ class CircuitBank(nn.Module):
         inverse = (vh.transpose(1, 2) * damped[:, None]) @ u.transpose(1, 2)
         return _Reading(origin, inverse.to(self.exact), slope, self.config.gain)
 
-    def _version(self) -> tuple[int, int, int]:
-        # A device measures anew in each step, also while warm-up keeps the angles where they are: a resumed run does.
-        step = 0 if self._evaluator is None else self._evaluator.step
-        return self.turns.data_ptr(), self.turns._version, step
-
     def values(self, turns: Tensor) -> Tensor:
         """Values of all strings, (groups, strings), of circuits turned so far, (groups, angles), from their start."""
-        angles = self.start() + turns
+        angles = self.constants().start + turns
         if self._evaluator is not None:
             return self._evaluator.values(self.circuit, angles)
         return expectations(self.circuit, angles, angles.new_empty(0))
 
     def gradients(self, turns: Tensor, grad: Tensor) -> Tensor:
         """Gradient of sum(values * grad) by the turns, (groups, angles)."""
-        angles = self.start() + turns
+        angles = self.constants().start + turns
         if self._evaluator is not None:
             return self._evaluator.gradients(self.circuit, angles, grad)
         with torch.enable_grad():
@@ -455,36 +500,60 @@ class _Matrices(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, turns: Tensor, bank: CircuitBank, made: _Made) -> Tensor:
-        reading, mixers, group = bank._settled()
-        ctx.turns, ctx.bank, ctx.made = turns.detach(), bank, made
-        exact = ctx.turns.to(bank.exact)
-        match bank.config.circuit:
+    def forward(ctx: Any, bank: CircuitBank, made: _Made, turns: Tensor, *cores: Tensor) -> Tensor:
+        constants, config = bank.constants(), bank.config
+        ctx.bank, ctx.made, ctx.turns = bank, made, turns.detach()
+        exact, reading = ctx.turns.to(bank.exact), constants.reading
+        match config.circuit:
             case "free":
-                numbers = bank.config.gain * exact
+                numbers = config.gain * exact
             case "linear":
                 numbers = reading.numbers(reading.origin + torch.einsum("gsa,ga->gs", reading.slope, exact))
             case _ if bank.final_values is not None:
                 numbers = reading.numbers(bank.final_values.to(bank.exact))
             case _:
                 numbers = reading.numbers(bank.values(exact))
-        return (numbers[group][:, None] @ mixers).reshape(-1, bank.config.rank, bank.config.rank)
+        ctx.numbers, ctx.cores = numbers, [core.detach().to(bank.exact) for core in cores]
+        mixers = _contracted(ctx.cores) if cores else constants.mixers
+        return (numbers[constants.group][:, None] @ mixers).reshape(-1, config.rank, config.rank)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         bank: CircuitBank = ctx.bank
+        constants, config, reading = bank.constants(), bank.config, bank.constants().reading
         ctx.made.was_differentiated = True
-        reading, mixers, group = bank._settled()
-        by_layer = (mixers @ grad.reshape(len(grad), -1, 1)).squeeze(2)
-        numbers = by_layer.new_zeros(len(bank.groups), bank.num_numbers).index_add_(0, group, by_layer)
-        match bank.config.circuit:
+        grad = grad.reshape(len(grad), -1)
+        core_grads: list[Tensor] = []
+        mixers = constants.mixers
+        if ctx.cores:
+            with torch.enable_grad():
+                leaves = [core.requires_grad_() for core in ctx.cores]
+                whole = _contracted(leaves)
+                of_mixers = ctx.numbers[constants.group][:, :, None] * grad[:, None]
+                core_grads = list(torch.autograd.grad(whole, leaves, of_mixers))
+            mixers = whole.detach()
+        assert mixers is not None
+        by_layer = (mixers @ grad[:, :, None]).squeeze(2)
+        numbers = by_layer.new_zeros(len(bank.groups), bank.num_numbers).index_add_(0, constants.group, by_layer)
+        match config.circuit:
             case "free":
-                slopes = bank.config.gain * numbers
+                by_turns = config.gain * numbers
             case "linear":
-                slopes = torch.einsum("gsa,gs->ga", reading.slope, reading.back(numbers))
+                by_turns = torch.einsum("gsa,gs->ga", reading.slope, reading.back(numbers))
             case _:
-                slopes = bank.gradients(ctx.turns.to(bank.exact), reading.back(numbers))
-        return slopes.to(ctx.turns.dtype), None, None
+                by_turns = bank.gradients(ctx.turns.to(bank.exact), reading.back(numbers))
+        return None, None, by_turns.to(ctx.turns.dtype), *core_grads
+
+
+def _contracted(cores: Sequence[Tensor]) -> Float[Tensor, "layers numbers entries"]:
+    """The matrices P of all layers from the cores of their tensor train, rows and columns flattened."""
+    return torch.einsum("ma,akb,bic,cj->mkij", *cores).flatten(2)
+
+
+def _grown(weight: nn.Parameter, rows: Tensor) -> nn.Parameter:
+    """A parameter with more rows, trained if it was; without values where it has none."""
+    whole = torch.cat([weight.detach(), rows.to(weight)])
+    return nn.Parameter(whole, requires_grad=weight.requires_grad)
 
 
 class QuantumWeightedBranch(AbstractMatrixBranch):
