@@ -138,7 +138,8 @@ class AbstractAdapterLayer(nn.Module, BaseTunerLayer):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
         # torch's own error names weights and shapes, and not what that means.
-        for name, weight in self.branches.named_parameters(prefix=f"{prefix}{self.adapter_layer_names[0]}"):
+        place = f"{prefix}{self.adapter_layer_names[0]}"
+        for name, weight in (*self.branches.named_parameters(place), *self.branches.named_buffers(place)):
             stored = state_dict.get(name)
             if stored is not None and stored.shape != weight.shape:
                 raise AdapterError(
