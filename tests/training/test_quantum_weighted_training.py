@@ -57,7 +57,8 @@ def test_a_step_sends_what_the_bill_says_whatever_the_batches(on_device, gradien
     assert not bill.text_enters
     assert bill.prices["a step"].circuits == GROUPS + backward
     at_most = bill.prices["this run, 4 steps, at most"].circuits
-    assert at_most == 4 * (GROUPS + backward)
+    assert bill.prices["the final values"].circuits == GROUPS
+    assert at_most == 4 * (GROUPS + backward) + GROUPS
     # Equal circuits of one call are sent once, and at the start those of both layers are equal.
     assert at_most - 1 - backward // 2 <= sent <= at_most
 
@@ -90,6 +91,29 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one_and_pays_once(on_device, 
         if batch.state.value == "finished":
             finished[(batch.key.step, batch.key.call, batch.key.part)] = batch.num_circuits
     assert sum(finished.values()) == undisturbed["circuits"]
+
+
+def test_the_adapter_that_is_kept_has_the_values_that_the_device_measured(on_device, tmp_path):
+    run = train(on_device(device={"final_shots": 400}, eval_every=2))
+    assert json.loads((tmp_path / "run" / "adapter_config.json").read_text())["finalized"] is True
+    found = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    (values,) = (tensor for name, tensor in found.items() if name.endswith("final_values"))
+    assert torch.equal((values * 400 % 2).round() % 2, torch.zeros_like(values))  # means of 400 signs
+    batches = Journal(tmp_path / "journal.sqlite").batches()
+    # Two evaluations between steps ask for values of their own, and the end for those that are kept.
+    assert sorted((batch.key.step, batch.key.call, batch.key.part) for batch in batches) == [
+        (0, 0, "values"),
+        (1, 0, "values"),
+        (1, 1, "values"),
+        (2, 0, "values"),
+        (3, 0, "values"),
+        (3, 1, "values"),
+        (2**31 - 1, 0, "values"),
+    ]
+    circuits = run.record["device"]["circuits"]
+    train(on_device("without", device={"final_shots": None}))
+    assert json.loads((tmp_path / "without" / "adapter_config.json").read_text())["finalized"] is False
+    assert circuits == 7 * GROUPS - 1
 
 
 def test_a_budget_below_the_first_step_sends_nothing(on_device):

@@ -103,17 +103,20 @@ class PriceList:
         """Whether there are circuits with angles from text."""
         return bool(self._middles)
 
-    def weights(self, gradient: GradientChoice = None) -> Price:
-        """Of the circuits that make weights: once a step, whatever the tokens, layers and micro-batches."""
-        total, mitigation = Price(), self._mitigation
+    def weights(self, gradient: GradientChoice = None, *, shots: int | None = None) -> Price:
+        """Of the circuits that make weights: once a step, whatever the tokens, layers and micro-batches.
+
+        `shots`: per circuit, if others than the section's.
+        """
+        total, mitigation, shots = Price(), self._mitigation, shots or self._shots or 0
         for bank in self._banks:
             circuits = forward_circuits(bank.circuit, len(bank.groups), mitigation=mitigation)
-            total += self._call(circuits, circuits * (self._shots or 0))
+            total += self._call(circuits, circuits * shots)
             if gradient is not None:
                 circuits = backward_circuits(
                     bank.circuit, gradient, len(bank.groups), weights=False, mitigation=mitigation
                 )
-                total += self._call(circuits, circuits * (self._shots or 0))
+                total += self._call(circuits, circuits * shots)
         return total
 
     def calibration(self) -> Price:
@@ -147,8 +150,11 @@ def training_bill(recipe: Recipe, capabilities: Capabilities, model: nn.Module, 
     num_steps, weights = recipe.training.num_steps(len(encoded)), prices.weights(gradient)
     this_run = f"this run, {num_steps} steps, at most"
     if not prices.text_enters:
-        whole = weights * num_steps + prices.calibration()
-        return Bill(capabilities, {"a step": weights, this_run: whole}, text_enters=False)
+        every, final = recipe.training.eval_every, prices.weights(shots=recipe.device.final_shots)
+        evaluations = prices.weights() * (num_steps // every if every else 0)
+        whole = weights * num_steps + evaluations + final * bool(recipe.device.final_shots) + prices.calibration()
+        parts = {"a step": weights} | ({"the final values": final} if recipe.device.final_shots else {})
+        return Bill(capabilities, parts | {this_run: whole}, text_enters=False)
     rows = sorted((reachable(one) for one in encoded), reverse=True)
     size, micro = recipe.training.batch_size, recipe.training.gradient_accumulation
     batches = [prices.price(sum(rows[first : first + size]), gradient) for first in range(0, len(rows), size)]

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, set_quantum_device
+from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, finalize, set_quantum_device
 from qpeft.adapters.qtha.reachable import reachable_tokens
+from qpeft.adapters.quantum_weighted import circuit_banks
 from qpeft.devices import (
     AbstractDevice,
     AbstractMitigation,
@@ -64,6 +65,11 @@ class DeviceSession:
         self.journal_path = journal or _journal_path(section)
         self._journal = Journal(self.journal_path, create=journal is None)
 
+    @property
+    def final_shots(self) -> int | None:
+        """For the values that are kept: None for exact ones, 0 for none."""
+        return None if self._section.shots is None else self._section.final_shots or 0
+
     def check(self, model: nn.Module) -> None:
         """Raises: DeviceError or ShotsError if the device takes no such circuits or shots."""
         self.attach(model, run_id="")
@@ -112,9 +118,31 @@ class DeviceSteps:
         self._evaluator.tokens = reachable_tokens(inputs.get("attention_mask"), inputs["labels"])
 
     def pause(self) -> None:
-        """All circuits on the simulator, until the next batch. Only between optimiser steps."""
+        """Circuits that read text on the simulator, until the next batch. Only between optimiser steps.
+
+        Circuits that make weights stay: training fits the other angles to the errors of the device, so that the same
+        angles on the simulator are another, worse adapter.
+        """
+        if not circuit_banks(self._model):
+            self.stop()
+
+    def stop(self) -> None:
+        """All circuits on the simulator."""
         set_quantum_device(self._model, None)
         self._evaluator = None
+
+    def finish(self) -> dict[str, float]:
+        """Stop, after measuring for good what circuits make of weights, if the recipe wants that.
+
+        Returns:
+            The largest standard error of each adapter's values; nothing where none were measured.
+        """
+        self.stop()
+        shots = self._session.final_shots
+        if not circuit_banks(self._model) or shots == 0:
+            return {}
+        options = self._session.through(self._run_id)
+        return finalize(self._model, self._session.device, shots=shots, **options)
 
     def spent(self) -> Cost:
         """What the run has sent so far."""

@@ -131,6 +131,8 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bi
     with progress.bars:
         _run_steps(recipe, trainer, console)
     if device_steps is not None:
+        for name, error in device_steps.finish().items():
+            console.print(f"{name}: final values measured, with standard errors of at most {error:.4f}")
         console.print(f"sent to the device in all: {device_steps.spent()}")
     after = measure(recipe, model, tokenizer, held_out, console, "after")
     record = started | {"state": "finished"} | _results(trainer, progress, device_steps, started) | {"after": after}

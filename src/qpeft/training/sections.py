@@ -290,7 +290,11 @@ class EvaluationSection(Section):
 
 
 class DeviceSection(Section):
-    """A quantum device that evaluates circuits while training; everything that is measured stays on the simulator."""
+    """A quantum device that evaluates circuits while training.
+
+    What is measured in between stays on the simulator where circuits read text; circuits that make weights are the
+    device's there too, since the model learns to live with its errors.
+    """
 
     name: Name = Field(description="'local', 'origin' or another that is installed.")
     options: dict[str, Any] = Field(default_factory=dict, description="Of the device, such as url and chip. No keys.")
@@ -298,6 +302,11 @@ class DeviceSection(Section):
         None, description="Adapted layers whose circuits run there, or the last parts of their names; None for all."
     )
     shots: Count | None = Field(1000, description="Per circuit; None for exact values, which only 'local' has.")
+    final_shots: Count | None = Field(
+        10_000,
+        description="Per circuit, for the values that a quantum-weighted adapter keeps: they are measured at the end, "
+        "and it needs no circuit any more. None keeps the circuits.",
+    )
     gradient: str = Field("simulated", description="'simulated', 'parameter-shift' or 'spsa'.")
     gradient_options: dict[str, Any] = Field(default_factory=dict, description="Such as num_directions of 'spsa'.")
     mitigation: list[Literal["readout", "zero_noise"]] = Field(

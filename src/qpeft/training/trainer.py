@@ -88,7 +88,7 @@ class CheckpointingTrainer(Trainer):
             self._train_from(checkpoint)
         finally:
             if self._device_steps is not None:
-                self._device_steps.pause()
+                self._device_steps.stop()
         if self.watch.keep_best:
             wait_for_all()  # the main process has written it
             self.watch.put_back(self.model)
