@@ -1,4 +1,4 @@
-"""Quantum-weighted adapters: a circuit that never sees the text produces the weights of the update.
+"""Quantum-weighted adapters: circuits that never see the text make the weights of the update.
 
     q = values of strings of Z after the circuit with trained angles theta          (one row per group of layers)
     y = J^+ (q(theta) - q(theta_0))     or   gain (q(theta) - q(theta_0))           numbers that start at zero
@@ -59,10 +59,13 @@ MAX_SEARCHED_STRINGS = 4095
 
 @dataclass
 class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
-    """Configuration of a quantum-weighted adapter: `y = base(x) + U S R(theta) V^T x`; see the module's head.
+    """Configuration of a quantum-weighted adapter.
 
-    Trained: `num_angles` of the ansatz for each group of layers that `share` makes, and nothing else. A fresh adapter
-    leaves the model as it is. Frozen parts follow from the base weights and `init_seed`; a file holds the angles and a
+        y = base(x) + U S R V^T dropout(x);   R = sum over k of numbers_k(theta) P_k
+
+    The angles theta of a circuit make the numbers; the rest is frozen, as the module's head says. Trained are the
+    angles of one circuit for each group of layers that `share` makes, and with `mapping='train'` the matrices P. A fresh
+    adapter leaves the model as it is. Frozen parts follow from the base weights and `init_seed`; a file holds the angles and a
     fingerprint of the frozen parts.
 
     Raises: AdapterError for a value out of range, an unknown name, or more strings than the qubits have.
@@ -79,7 +82,9 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
         None, "Strings of Z that are read, by number of Z, then place; unset: all, at most 255, or one per angle."
     )
     reading: str = option("calibrated", "calibrated: through the inverse of the slope at the start; plain: times gain.")
-    gain: float = option(1.0, "What is read is multiplied by this.")
+    gain: float = option(
+        4.0, "What is read is multiplied by this; more keeps angles near their start, and takes more shots."
+    )
     ridge: float = option(0.05, "Slopes far below this part of the largest are not inverted (calibrated reading).")
     mapping: str = option(
         "random", "From numbers to matrices: random (fixed, as TinyLoRA) or train (a trained tensor train)."
