@@ -64,9 +64,9 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
         y = base(x) + U S R V^T dropout(x);   R = sum over k of numbers_k(theta) P_k
 
     The angles theta of a circuit make the numbers; the rest is frozen, as the module's head says. Trained are the
-    angles of one circuit for each group of layers that `share` makes, and with `mapping='train'` the matrices P. A fresh
-    adapter leaves the model as it is. Frozen parts follow from the base weights and `init_seed`; a file holds the angles and a
-    fingerprint of the frozen parts.
+    angles of one circuit for each group of layers that `share` makes, and the matrices P with `mapping='train'`. A
+    fresh adapter leaves the model as it is. Frozen parts follow from the base weights and `init_seed`; a file holds the
+    angles and a fingerprint of the frozen parts.
 
     Raises: AdapterError for a value out of range, an unknown name, or more strings than the qubits have.
     Source: docs/quantum_weighted.md; with `circuit='free'` it is TinyLoRA (arXiv:2602.04118).
@@ -616,7 +616,7 @@ class QuantumWeightedBranch(AbstractMatrixBranch):
                     f"rank {config.rank} is above what {layer.name!r} has: {layer.in_features} features in and "
                     f"{layer.out_features} out. Take a smaller rank, or leave the layer out by exclude_modules."
                 )
-            down, up = top_singular_vectors(layer.get_base_weight(), config.rank)
+            down, up = top_singular_vectors(_weight_of(layer), config.rank)
             self._factors = (down.to(self.bank.exact), up.to(self.bank.exact))
             self.bank.check_fingerprint(self.place, self._fingerprint(down, up))
         if self._factors[0].device != device or self._factors[0].dtype != self.bank.exact:
@@ -642,6 +642,18 @@ class QuantumWeightedBranch(AbstractMatrixBranch):
         rank = len(down)
         mixed = stream.normals(up.shape[1]).to(up) @ up.T @ stream.normals(rank, rank).to(up) @ down
         return float(mixed @ stream.normals(down.shape[1]).to(down))
+
+
+@torch.no_grad()
+def _weight_of(layer: QuantumWeightedLayer) -> Float[Tensor, "out_features in_features"]:
+    """The weight that the base layer multiplies with, dequantized."""
+    try:
+        return layer.get_base_weight()
+    except TypeError:
+        # A quantization that PEFT cannot read: the layer's answers to unit vectors are the weight's columns.
+        base = layer.get_base_layer()
+        answers: Tensor = base(torch.eye(layer.in_features, dtype=base.weight.dtype, device=base.weight.device))
+        return (answers if base.bias is None else answers - base.bias).T
 
 
 def top_singular_vectors(weight: Tensor, rank: int) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "rank out"]]:
