@@ -133,7 +133,7 @@ class QuantumWeightedConfig(AdapterConfig, method="quantum_weighted"):
     def _default_strings(self) -> int:
         # A Clifford start reads one string per angle, of any number of Z, so all are looked at.
         limit = MAX_SEARCHED_STRINGS if self.start == "clifford" else MAX_DEFAULT_STRINGS
-        return min(2**self.num_qubits - 1, limit)
+        return min((1 << self.num_qubits) - 1, limit)
 
     def group_of(self, name: str) -> str:
         """The group that the layer called `name` belongs to."""
@@ -310,12 +310,13 @@ class CircuitBank(nn.Module):
         normals = (
             Stream(SampleKey(seed=self._seed, module=name)).normals(*shape) if math.prod(shape) else torch.empty(shape)
         )
-        return (size * normals).to(torch.float32)
+        core: Tensor = (size * normals).to(torch.float32)
+        return core
 
     @property
     def scale(self) -> float:
         """Of entries of P: R of unit y has entries of variance 1 / rank."""
-        return (self.num_numbers * self.config.rank) ** -0.5
+        return 1 / math.sqrt(self.num_numbers * self.config.rank)
 
     def _clifford_start(self) -> tuple[float, ...]:
         found = clifford_start(self.circuit)
@@ -520,10 +521,11 @@ class _Matrices(torch.autograd.Function):
                 numbers = reading.numbers(bank.values(exact))
         ctx.numbers, ctx.cores = numbers, [core.detach().to(bank.exact) for core in cores]
         mixers = _contracted(ctx.cores) if cores else constants.mixers
-        return (numbers[constants.group][:, None] @ mixers).reshape(-1, config.rank, config.rank)
+        matrices: Tensor = numbers[constants.group][:, None] @ mixers
+        return matrices.reshape(-1, config.rank, config.rank)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         bank: CircuitBank = ctx.bank
         constants, config, reading = bank.constants(), bank.config, bank.constants().reading
         ctx.made.was_differentiated = True

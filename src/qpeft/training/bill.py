@@ -122,7 +122,8 @@ class PriceList:
     def calibration(self) -> Price:
         """Of what mitigation measures, once."""
         circuits = self._mitigation.num_calibration_circuits if self._mitigation else 0
-        widths = {one.circuit.num_qubits for one in (*self._middles, *self._banks)}
+        widths = {middle.circuit.num_qubits for middle in self._middles}
+        widths |= {bank.circuit.num_qubits for bank in self._banks}
         return self._call(circuits, circuits * ReadoutInversion.shots) * len(widths)
 
     def _call(self, circuits: int, shots: int) -> Price:
