@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from qpeft.devices import jobs
+from qpeft.devices.jobs import collect, look, recover, send
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.journal import Batch, BatchState, Journal, Request
 from qpeft.devices.journal.owner import is_alive, is_this_process
@@ -99,7 +99,7 @@ class Completion:
         state, message = BatchState.PLANNED, f"sent again after it was {batch.state.value}"
         if batch.job_id is not None and self._keeps_jobs:
             # Some clouds call a job failed when only the answer was (a wrong key, for one); it may be fetched now.
-            status = jobs.look(self.device, batch)
+            status = look(self.device, batch)
             if status.state is JobState.FINISHED or not status.state.is_final:
                 state, message = BatchState.SUBMITTED, f"the device now says {status.state.value}"
         self.journal.move(batch, {batch.state}, state, message=message)
@@ -114,7 +114,7 @@ class Completion:
             )
         if self._keeps_jobs and self._was_left(batch):
             try:
-                jobs.recover(self.journal, self.device, batch)
+                recover(self.journal, self.device, batch)
             except JournalError as error:
                 return error
         return None
@@ -142,7 +142,7 @@ class Completion:
         ]
         # Before the intention, since afterwards an error of the device may mean that a job exists.
         check_request(self.device.capabilities(), circuits, batch.shots)
-        if jobs.send(self.journal, self.device, batch, circuits, budget=self.budget, asked=asked):
+        if send(self.journal, self.device, batch, circuits, budget=self.budget, asked=asked):
             self.sent_to[batch.number] = self.device
 
     def _wait(self, batches: Sequence[Batch], clock: _Clock) -> None:
@@ -180,7 +180,7 @@ class Completion:
     def _is_answered(self, batch: Batch) -> bool:
         """Raises: what will not be otherwise when asked again; anything, after as many questions as have pauses."""
         try:
-            jobs.collect(self.journal, self.device, batch)
+            collect(self.journal, self.device, batch)
         except DeviceError as error:
             is_final = isinstance(error, (JobError, CredentialsError, JournalError, OrderError))
             if is_final or not self._keeps_jobs or self._unanswered == len(TROUBLED_PAUSES):
