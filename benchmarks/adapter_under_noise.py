@@ -28,7 +28,7 @@ from timing import machine, result_name, save
 from torch import Tensor
 
 from qpeft.adapters.load import load_adapter
-from qpeft.adapters.qtha.middle import CircuitMiddle
+from qpeft.adapters.qtha.bottleneck import CircuitMiddle
 from qpeft.circuits import Circuit
 from qpeft.comparison.holdout import holdout_data
 from qpeft.comparison.statistics import paired_difference

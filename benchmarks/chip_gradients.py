@@ -22,8 +22,7 @@ from timing import save
 from torch import Tensor, nn
 
 import qpeft
-from qpeft.adapters.qtha.quantum_device import device_circuits
-from qpeft.adapters.qtha.reachable import reachable_tokens
+from qpeft.adapters.qtha.quantum_device import device_circuits, reachable_tokens
 from qpeft.devices import (
     Journal,
     JournalledRunner,

@@ -23,7 +23,7 @@ from timing import machine
 
 from qpeft import QthaConfig
 from qpeft.analysis import gradient_size, portrait
-from qpeft.analysis.angles import uniform
+from qpeft.analysis.circuits import uniform
 from qpeft.analysis.figures import COLOURS, write_figure
 from qpeft.analysis.portrait import GROWTH, SAMPLES
 from qpeft.circuits.ansatz import ANSATZE

@@ -26,7 +26,7 @@ from timing import save
 from qpeft.circuits import GATES, Circuit, ansatz, bind
 from qpeft.devices import AbstractDevice, CallKey, Capabilities, Distribution, JobState, JobStatus
 from qpeft.devices.journal import Journal
-from qpeft.devices.runner import JournalledRunner
+from qpeft.devices.queue import JournalledRunner
 from qpeft.simulation.noise import NoiseModel
 
 NUM_QUBITS = 8

@@ -23,7 +23,7 @@ from rich.table import Table
 from timing import interleave, machine, ratio, save
 from trl.trainer.utils import add_fused_lm_head
 
-from qpeft.evaluation.causal_loss import CausalLoss
+from qpeft.evaluation.loss import CausalLoss
 from qpeft.models import PACKAGE_MODEL, load_model
 
 LENGTH = 128

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 import qpeft
 from qpeft import QthaConfig
+from qpeft.adapters.qtha.bottleneck import CircuitMiddle
 from qpeft.adapters.qtha.branch import QthaBranch
-from qpeft.adapters.qtha.middle import CircuitMiddle
 from qpeft.devices import AbstractMitigation, ReadoutInversion, ZeroNoise, device_expectations
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import LinearNoise, noisy_expectations

@@ -33,8 +33,8 @@ from torch import Tensor
 from qpeft.circuits import ansatz
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.circuits.circuit import Circuit
-from qpeft.devices import AbstractDevice, device_expectations, find_blocks, load_device, preflight
-from qpeft.devices.preflight import Signal, depolarising_only
+from qpeft.devices import AbstractDevice, chip, device_expectations, find_blocks, load_device
+from qpeft.devices.chip import Signal, depolarising_only
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import NoiseModel, SampleKey
 from qpeft.simulation.noise.counter import Stream
@@ -101,7 +101,7 @@ def measure(
     found = []
     for number, block in enumerate(find_blocks(circuit, calibration, most=blocks)):
         predicted, depolarised = (
-            preflight(circuit, inputs, weights, listed, shots=shots, block=block, max_rows=rows).signals
+            chip(circuit, inputs, weights, listed, shots=shots, block=block, max_rows=rows).signals
             for listed in (calibration, depolarising_only(calibration))
         )
         seen = [

@@ -18,7 +18,7 @@ from torch import nn
 
 from qpeft.adapters import ADAPTERS
 from qpeft.adapters.base import AbstractMatrixModel
-from qpeft.adapters.count import count_layers
+from qpeft.adapters.build import count_layers
 from qpeft.adapters.learning_rates import LEARNING_RATES, default_learning_rate
 from qpeft.training.config import section_of
 from qpeft.training.sections import Recipe

@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
-from qpeft.adapters.saved import FILES
+from qpeft.adapters.validation import FILES
 from qpeft.data import answer_ends
 from qpeft.errors import AdapterError, ModelError, OutputError
 from qpeft.exporting.plan import EXPORT_FILE

@@ -28,13 +28,13 @@ def chat(
     /both shows both models' answers, /help lists what else there is. Ctrl-C stops an answer, Ctrl-D leaves. Questions
     can be piped in, one per line.
     """
-    from rich.console import Console  # noqa: PLC0415
-    from transformers import set_seed  # noqa: PLC0415  (takes seconds to import)
+    from rich.console import Console
+    from transformers import set_seed
 
-    from qpeft.evaluation.dialogue import Sampling  # noqa: PLC0415
-    from qpeft_cli.adapted import load_onto, read_origin  # noqa: PLC0415
-    from qpeft_cli.conversation import Conversation  # noqa: PLC0415
-    from qpeft_cli.input_lines import typed_lines  # noqa: PLC0415
+    from qpeft.evaluation.dialogue import Sampling
+    from qpeft_cli.adapted import load_onto, read_origin
+    from qpeft_cli.conversation import Conversation
+    from qpeft_cli.input_lines import typed_lines
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     origin = read_origin(folder)

@@ -23,7 +23,7 @@ def _show_keys(wanted: bool) -> None:
 
 def _show_schema(wanted: bool) -> None:
     if wanted:
-        from qpeft.comparison.study import study_schema  # noqa: PLC0415  (takes seconds to import)
+        from qpeft.comparison.study import study_schema
 
         typer.echo(json.dumps(study_schema(), indent=2, ensure_ascii=False))
         raise typer.Exit
@@ -47,8 +47,8 @@ def compare(
 
     What is interrupted goes on with the same command; finished runs are kept. The report lies in the study's folder.
     """
-    from qpeft.comparison import load_study, run_study  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.comparison.report import write_report  # noqa: PLC0415
+    from qpeft.comparison import load_study, run_study
+    from qpeft.comparison.report import write_report
 
     parsed = load_study(study, context.args)
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -63,10 +63,10 @@ def compare(
 
 def show(results: Results, console: Console) -> None:
     """The verdict, a table and what must not be concluded."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
-    from qpeft.comparison import summary_text  # noqa: PLC0415
+    from qpeft.comparison import summary_text
 
     table = Table("method", "parameters", "learning rate", "loss", f"minus {results.study.reference}", "verdict")
     rates = {choice.method: choice for choice in results.choices}

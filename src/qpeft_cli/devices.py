@@ -17,12 +17,12 @@ def chips(
     url: Annotated[str | None, typer.Option(help="Address of the cloud; by default Origin's own.")] = None,
 ) -> None:
     """List the chips of Origin's cloud, with what is alive on each and median fidelities."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Column, Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Column, Table
 
-    from qpeft.devices.origin import DEFAULT_URL, list_chips  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.devices.origin.listing import written  # noqa: PLC0415
-    from qpeft_cli.jobs import WIDTH_OF_PIPES  # noqa: PLC0415
+    from qpeft.devices.origin import DEFAULT_URL, list_chips
+    from qpeft.devices.origin.cloud import written
+    from qpeft_cli.jobs import WIDTH_OF_PIPES
 
     table = Table(Column("chip", no_wrap=True), "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
     for listed in list_chips(url or DEFAULT_URL):
@@ -54,9 +54,9 @@ def emulator(
     offline: Annotated[bool, typer.Option("--offline", help="List the chip as offline and take no jobs.")] = False,
 ) -> None:
     """Run a stand-in for the Origin cloud on this machine, until Ctrl-C."""
-    import torch  # noqa: PLC0415  (takes seconds to import)
+    import torch
 
-    from qpeft_emulator.start import open_emulator  # noqa: PLC0415
+    from qpeft_emulator.start import open_emulator
 
     torch.set_num_threads(1)  # circuits are small, and sums must not depend on the number of threads
     server = open_emulator(

@@ -80,7 +80,7 @@ def evaluate(
         {"--judge": judge, "--judge-model": judge_model, "--yes": yes},
         f"is an option of --task {JUDGED} alone. Add that, or leave it out.",
     )
-    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415  (takes seconds to import)
+    from qpeft_cli.adapted import load_adapted
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
@@ -88,12 +88,12 @@ def evaluate(
         return load_adapted(folder, trust_remote_code=trust_remote_code)
 
     if task == JUDGED:
-        from qpeft_cli.judged import Judging, print_judged  # noqa: PLC0415
+        from qpeft_cli.judged import Judging, print_judged
 
         judging = Judging(folder, data, judge, judge_model, items, max_new_tokens, base, output, yes)
         print_judged(judging, load, console)
     elif tasks is not None:
-        from qpeft_cli.task_scores import print_task_scores  # noqa: PLC0415
+        from qpeft_cli.task_scores import print_task_scores
 
         print_task_scores(
             load(),
@@ -106,7 +106,7 @@ def evaluate(
             console=console,
         )
     else:
-        from qpeft_cli.held_out_scores import Wanted, print_scores  # noqa: PLC0415
+        from qpeft_cli.held_out_scores import Wanted, print_scores
 
         wanted = Wanted(folder, data, task, items, max_new_tokens, base, output)
         print_scores(wanted, load, console)

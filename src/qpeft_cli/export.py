@@ -47,10 +47,10 @@ def export(
 
     A plain LoRA is copied. A circuit is replaced by the linear map that comes nearest to it on calibration text.
     """
-    from qpeft.exporting import export_lora  # noqa: PLC0415
-    from qpeft.exporting.updates import copies_lora  # noqa: PLC0415
-    from qpeft.runs.bars import Bars  # noqa: PLC0415
-    from qpeft_cli.exports import load, recipe_kept, show  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.exporting import export_lora
+    from qpeft.exporting.updates import copies_lora
+    from qpeft.runs.bars import Bars
+    from qpeft_cli.exports import load, recipe_kept, show
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     with Bars(Console(stderr=True)) as bars:

@@ -24,15 +24,17 @@ def finalize(
     One circuit for each group of layers is sent, with trained angles and no text in them. The adapter in the folder is
     replaced, whole or not at all. The same command after an interruption pays for nothing twice.
     """
-    from qpeft.adapters.qtha.quantum_device import finalize as finalize_adapter  # noqa: PLC0415  (takes seconds)
-    from qpeft.errors import AdapterError  # noqa: PLC0415
-    from qpeft.runs import hash_file, read_record, write_record  # noqa: PLC0415
-    from qpeft.training.bill import generation_bill  # noqa: PLC0415
-    from qpeft.training.quantum import DeviceSession  # noqa: PLC0415
-    from qpeft.training.saving import replace_adapter  # noqa: PLC0415
-    from qpeft_cli.adapted import load_adapted  # noqa: PLC0415
-    from qpeft_cli.consent import asking  # noqa: PLC0415
-    from qpeft_cli.on_device import section_for  # noqa: PLC0415
+    from qpeft.adapters.qtha.quantum_device import finalize as finalize_adapter
+    from qpeft.errors import AdapterError
+    from qpeft.runs import hash_file, read_record, write_record
+    from qpeft.training.cost_estimate import generation_bill
+    from qpeft.training.quantum import DeviceSession
+    from qpeft.training.saving import replace_adapter
+    from qpeft_cli.adapted import load_adapted
+    from qpeft_cli.on_device import (
+        asking,
+        section_for,
+    )
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     adapted = load_adapted(folder, trust_remote_code=trust_remote_code)

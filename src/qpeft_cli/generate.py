@@ -47,7 +47,7 @@ def generate(
         raise typer.BadParameter("Questions come from --input or from the command line, not from both.")
     if device is None and device_option:
         raise typer.BadParameter("--device-option sets an option of a quantum device: name that too, by --device.")
-    from qpeft_cli.answering import Answering, answer_file, answer_texts  # noqa: PLC0415  (takes seconds to import)
+    from qpeft_cli.answering import Answering, answer_file, answer_texts
 
     options = Answering(
         folder,

@@ -20,7 +20,7 @@ def typed_lines(console: Console) -> Iterator[str]:
             yield line
         return
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401, PLC0415  (history and editing, where the system has them)
+        import readline  # noqa: F401  (history and editing, where the system has them)
     while (typed := _typed_line(console)) is not None:
         yield typed
 
@@ -39,7 +39,7 @@ def _typed_line(console: Console) -> str | None:
 
 def piped_lines() -> Iterator[str]:
     """Lines of the standard input that are not blank. Raises: DataError for bytes that are not UTF-8."""
-    from qpeft.errors import DataError  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.errors import DataError
 
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:

@@ -16,7 +16,7 @@ from qpeft_cli.train import show_keys
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qpeft.adapters.count import LayerKind
+    from qpeft.adapters.build import LayerKind
     from qpeft.training import Recipe
     from qpeft.training.splits import Split
 
@@ -81,10 +81,12 @@ def inspect(
 
 
 def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data_alone: bool) -> None:
-    from qpeft.adapters.build import build_config  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.adapters.count import count_layers  # noqa: PLC0415
-    from qpeft.models import load_skeleton  # noqa: PLC0415
-    from qpeft.training import load_recipe  # noqa: PLC0415
+    from qpeft.adapters.build import (
+        build_config,
+        count_layers,
+    )
+    from qpeft.models import load_skeleton
+    from qpeft.training import load_recipe
 
     parsed = load_recipe(recipe, overrides if device is None else [*overrides, "--device.name", device])
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -102,7 +104,7 @@ def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data
 
 def _show_layers(kinds: Sequence[LayerKind], rank: int, console: Console) -> None:
     """What is trained in each kind of layer, beside LoRA of this rank."""
-    from qpeft.adapters.count import lora_parameters  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.adapters.build import lora_parameters
 
     table = Table("layer", "shape (out x in)", "how many", "parameters each", "all", f"LoRA of rank {rank}")
     for kind in kinds:
@@ -128,12 +130,12 @@ def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *,
     """Numbers and a sample of the training and held-out data, and what training would say of them; in full also lengths
     and copies.
     """
-    from qpeft.data import render_sample  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.data.inspection import find_copies, length_tables  # noqa: PLC0415
-    from qpeft.data.store import lengths  # noqa: PLC0415
-    from qpeft.models import load_tokenizer  # noqa: PLC0415
-    from qpeft.training.readable import faults, require_readable  # noqa: PLC0415
-    from qpeft.training.splits import RecipeExamples, load_splits  # noqa: PLC0415
+    from qpeft.data import render_sample
+    from qpeft.data.inspection import find_copies, length_tables
+    from qpeft.data.store import lengths
+    from qpeft.models import load_tokenizer
+    from qpeft.training.readable import faults, require_readable
+    from qpeft.training.splits import RecipeExamples, load_splits
 
     tokenizer = load_tokenizer(
         recipe.model.name,
@@ -166,14 +168,14 @@ def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *,
 
 def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, console: Console) -> None:
     """The bill, and the quality to be expected of a fresh adapter."""
-    from transformers import set_seed  # noqa: PLC0415  (takes seconds to import)
+    from transformers import set_seed
 
-    from qpeft.adapters.build import build_config  # noqa: PLC0415
-    from qpeft.devices import load_device  # noqa: PLC0415
-    from qpeft.training.bill import training_bill  # noqa: PLC0415
-    from qpeft.training.quality import better_circuit, expected_quality  # noqa: PLC0415
-    from qpeft.training.setup import adapted_model  # noqa: PLC0415
-    from qpeft_cli.consent import NO_TEXT, NOTICE  # noqa: PLC0415
+    from qpeft.adapters.build import build_config
+    from qpeft.devices import load_device
+    from qpeft.training.chip_forecast import better_circuit, expected_quality
+    from qpeft.training.cost_estimate import training_bill
+    from qpeft.training.setup import adapted_model
+    from qpeft_cli.on_device import NO_TEXT, NOTICE
 
     assert recipe.device is not None
     device = load_device(recipe.device.name, **recipe.device.options)

@@ -43,9 +43,9 @@ def show_circuits(
         figure: file to draw to.
         as_json: print all numbers instead of a table.
     """
-    from qpeft.analysis import portrait  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.analysis.figures import check_format, save_portraits  # noqa: PLC0415
-    from qpeft.analysis.portrait import SAMPLES  # noqa: PLC0415
+    from qpeft.analysis import portrait
+    from qpeft.analysis.figures import check_format, save_portraits
+    from qpeft.analysis.portrait import SAMPLES
 
     if figure is not None:
         check_format(figure)
@@ -71,10 +71,10 @@ def _is_recipe(what: Sequence[str]) -> bool:
 
 
 def _of_recipe(what: Sequence[str], depth: int | None) -> tuple[list[QthaConfig], int]:
-    from qpeft import QthaConfig  # noqa: PLC0415
-    from qpeft.adapters.build import build_config  # noqa: PLC0415
-    from qpeft.errors import AdapterError  # noqa: PLC0415
-    from qpeft.training import load_recipe  # noqa: PLC0415
+    from qpeft import QthaConfig
+    from qpeft.adapters.build import build_config
+    from qpeft.errors import AdapterError
+    from qpeft.training import load_recipe
 
     adapter = load_recipe(Path(what[0]), what[1:]).adapter
     options = adapter.options if depth is None else adapter.options | {"depth": depth}
@@ -85,9 +85,9 @@ def _of_recipe(what: Sequence[str], depth: int | None) -> tuple[list[QthaConfig]
 
 
 def _named(names: Sequence[str], depth: int | None) -> list[QthaConfig]:
-    from qpeft import QthaConfig  # noqa: PLC0415
-    from qpeft.analysis.portrait import check_ansatz  # noqa: PLC0415
-    from qpeft.circuits.ansatz import ANSATZE  # noqa: PLC0415
+    from qpeft import QthaConfig
+    from qpeft.analysis.portrait import check_ansatz
+    from qpeft.circuits.ansatz import ANSATZE
 
     for name in names:
         if name.startswith("-"):

@@ -37,7 +37,7 @@ def list_batches(
     state: Annotated[State | None, typer.Option(help="Only batches in this state.")] = None,
 ) -> None:
     """List batches: number, run, call, device, circuits, shots, state, job id."""
-    from qpeft.devices.journal import BatchState  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.devices.journal import BatchState
 
     table = Table(
         "batch", "run", "step", "module", "call", "part", "device", "circuits", "shots", "state", "job", "changed"
@@ -58,7 +58,7 @@ def list_batches(
 @jobs.command()
 def show(number: Number, journal: JournalFile = None) -> None:
     """Show one batch and everything that happened to it."""
-    from qpeft.devices.journal.reports import history, rejected  # noqa: PLC0415
+    from qpeft.devices.journal.reports import history, rejected
 
     opened, console = _open(journal), _console()
     batch = opened.batch(number)
@@ -84,8 +84,8 @@ def settle(
     job: Annotated[str | None, typer.Option(help="The device has it under this job id: fetch it on resume.")] = None,
 ) -> None:
     """Decide about a batch of which nobody can tell whether the device accepted it, or whose job is gone."""
-    from qpeft.devices.journal import BatchState  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.errors import JournalError  # noqa: PLC0415
+    from qpeft.devices.journal import BatchState
+    from qpeft.errors import JournalError
 
     if [resubmit, lost, job is not None].count(True) != 1 or (job is not None and not job.strip()):
         raise JournalError("Say exactly one of --resubmit, --lost and --job ID.")
@@ -98,9 +98,9 @@ def settle(
 @jobs.command()
 def cancel(number: Number, journal: JournalFile = None) -> None:
     """Ask the device to stop a batch."""
-    from qpeft.devices.jobs import cancel as cancel_job  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.devices.journal import BatchState  # noqa: PLC0415
-    from qpeft.errors import JournalError  # noqa: PLC0415
+    from qpeft.devices.journal import BatchState
+    from qpeft.devices.queue import cancel as cancel_job
+    from qpeft.errors import JournalError
 
     opened = _open(journal)
     batch = opened.batch(number)
@@ -119,8 +119,8 @@ def resume(
     run: Run = None,
 ) -> None:
     """Fetch results of batches that are at a device, without the run that sent them. Nothing is sent."""
-    from qpeft.devices.journal import BatchState  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.errors import JobError  # noqa: PLC0415
+    from qpeft.devices.journal import BatchState
+    from qpeft.errors import JobError
 
     opened, console = _open(journal), _console()
     waiting = opened.batches(run=run, state=BatchState.SUBMITTED)
@@ -142,8 +142,8 @@ def export(
     ] = False,
 ) -> None:
     """Write every circuit of every call as a line of JSON, with its result where there is one."""
-    from qpeft.devices.journal.reports import rejected, rows  # noqa: PLC0415
-    from qpeft.runs import write_atomically  # noqa: PLC0415
+    from qpeft.devices.journal.reports import rejected, rows
+    from qpeft.runs import write_atomically
 
     opened = _open(journal)
     lines = (json.dumps(row) + "\n" for row in (rejected(opened, run=run) if unused else rows(opened, run=run)))
@@ -156,7 +156,7 @@ def export(
 @jobs.command(name="sum")
 def sum_up(journal: JournalFile = None) -> None:
     """Circuits and shots per run and device, and seconds spent with it."""
-    from qpeft.devices.journal.reports import spending  # noqa: PLC0415
+    from qpeft.devices.journal.reports import spending
 
     table = Table("run", "device", "circuits", "shots", "seconds")
     for run, device, cost in spending(_open(journal)):
@@ -165,7 +165,7 @@ def sum_up(journal: JournalFile = None) -> None:
 
 
 def _open(path: Path | None) -> Journal:
-    from qpeft.devices.journal import Journal, default_path  # noqa: PLC0415
+    from qpeft.devices.journal import Journal, default_path
 
     return Journal(default_path() if path is None else path, create=False)
 
@@ -177,16 +177,16 @@ def _device(batch: Batch) -> AbstractDevice:
 @cache
 def _opened(name: str, options: str) -> AbstractDevice:
     """Once for all batches: some devices start a process each time, or ask their cloud."""
-    from qpeft.devices.registry import load_device  # noqa: PLC0415
+    from qpeft.devices.registry import load_device
 
     return load_device(name, **json.loads(options))
 
 
 def _is_fetched(journal: Journal, batch: Batch, console: Console) -> bool:
     """Whether the device answered about a batch; prints what it said. One that fails must not hide the others."""
-    from qpeft.devices.jobs import collect  # noqa: PLC0415
-    from qpeft.devices.journal import BatchState  # noqa: PLC0415
-    from qpeft.errors import JournalError, QpeftError  # noqa: PLC0415
+    from qpeft.devices.journal import BatchState
+    from qpeft.devices.queue import collect
+    from qpeft.errors import JournalError, QpeftError
 
     try:
         if batch.state is not BatchState.SUBMITTED:

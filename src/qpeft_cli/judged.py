@@ -18,16 +18,15 @@ from qpeft.errors import TaskError
 from qpeft.evaluation import generate
 from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.generation import BATCH_SIZE
-from qpeft.evaluation.judge import KEY_VARIABLE, Judge
-from qpeft.evaluation.judged import Verdict, VerdictFile, judge_reply
+from qpeft.evaluation.judge import KEY_VARIABLE, Judge, Verdict, VerdictFile, judge_reply
 from qpeft.evaluation.tasks.cpsycoune import LARGEST, averages, read_cases, wording
 from qpeft.runs import make_folder
 from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
 from qpeft_cli.adapted import BASE, Adapted, weight_hashes
-from qpeft_cli.consent import agree_to_texts
 from qpeft_cli.held_out_scores import FOLDER, origin_record, result_file, write_json
+from qpeft_cli.on_device import agree_to_texts
 
 MAX_NEW_TOKENS = 256
 NOTICE = (

@@ -127,9 +127,9 @@ def main() -> None:
 
 def _message(error: Exception) -> str | None:
     """What to tell the user; None for a mistake of ours, whose traceback is needed."""
-    from torch import OutOfMemoryError  # noqa: PLC0415  (takes seconds to import)
+    from torch import OutOfMemoryError
 
-    from qpeft.errors import QpeftError  # noqa: PLC0415
+    from qpeft.errors import QpeftError
 
     if isinstance(error, QpeftError):
         return str(error)

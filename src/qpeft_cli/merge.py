@@ -47,9 +47,9 @@ def merge(
 
     A circuit is replaced by the linear map that comes nearest to it on calibration text.
     """
-    from qpeft.exporting import merge_adapter  # noqa: PLC0415
-    from qpeft.runs.bars import Bars  # noqa: PLC0415
-    from qpeft_cli.exports import load, recipe_kept, show  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.exporting import merge_adapter
+    from qpeft.runs.bars import Bars
+    from qpeft_cli.exports import load, recipe_kept, show
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     with Bars(Console(stderr=True)) as bars:

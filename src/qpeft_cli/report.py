@@ -20,10 +20,10 @@ def report(
 
     Of results.json, under whatever name, the HTML file alone: it holds all records of the study, without adapters.
     """
-    from qpeft.comparison import load_results  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.comparison.records import read_records  # noqa: PLC0415
-    from qpeft.comparison.report import write_page, write_report  # noqa: PLC0415
-    from qpeft_cli.compare import show  # noqa: PLC0415
+    from qpeft.comparison import load_results
+    from qpeft.comparison.records import read_records
+    from qpeft.comparison.report import write_page, write_report
+    from qpeft_cli.compare import show
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if study.is_file():

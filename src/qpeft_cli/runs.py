@@ -37,7 +37,7 @@ OUTCOME = (
 @runs.command(name="list")
 def list_runs(root: Root = Path("runs")) -> None:
     """List runs: state, method, model, size, and held-out loss before and after."""
-    from qpeft.runs.catalogue import find_runs  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.runs.catalogue import find_runs
 
     found = find_runs(root)
     if not found:
@@ -193,7 +193,7 @@ def compare(
     ] = False,
 ) -> None:
     """Show the results of runs side by side, and in what they differ (recipe, data, versions), on one screen."""
-    from qpeft.runs.catalogue import side_by_side  # noqa: PLC0415  (takes seconds to import)
+    from qpeft.runs.catalogue import side_by_side
 
     if len(folders) < 2:
         raise typer.BadParameter("Name two folders or more.")
@@ -253,8 +253,8 @@ def export(
     output: Annotated[Path | None, typer.Option(help="File to write; by default standard output.")] = None,
 ) -> None:
     """Write what all runs stored as one table or list."""
-    from qpeft.runs import write_atomically  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.runs.catalogue import find_runs, to_csv, to_json  # noqa: PLC0415
+    from qpeft.runs import write_atomically
+    from qpeft.runs.catalogue import find_runs, to_csv, to_json
 
     found = find_runs(root)
     content = to_csv(found) if format_ == "csv" else to_json(found)
@@ -266,8 +266,8 @@ def export(
 
 def _read(folder: Path) -> StoredRun:
     """A run whose record is whole. Raises: OutputError."""
-    from qpeft.errors import OutputError  # noqa: PLC0415
-    from qpeft.runs.catalogue import read_run  # noqa: PLC0415
+    from qpeft.errors import OutputError
+    from qpeft.runs.catalogue import read_run
 
     run = read_run(folder)
     if run.problem:

@@ -30,10 +30,10 @@ def split(
 
     Which side a question lies on depends on its text alone, so that the same data are split in the same way anywhere.
     """
-    from qpeft.data import load_examples, split_by_opening  # noqa: PLC0415  (takes seconds to import)
-    from qpeft.data.rows import is_local  # noqa: PLC0415
-    from qpeft.errors import OutputError  # noqa: PLC0415
-    from qpeft.runs import make_folder, write_atomically  # noqa: PLC0415
+    from qpeft.data import load_examples, split_by_opening
+    from qpeft.data.rows import is_local
+    from qpeft.errors import OutputError
+    from qpeft.runs import make_folder, write_atomically
 
     if not 0 < share < 1:
         raise typer.BadParameter(f"must lie between 0 and 1; got {share:g}", param_hint="--share")
@@ -53,7 +53,7 @@ def split(
 
 def _lines(examples: Sequence[Example]) -> str:
     """All rows, unchanged."""
-    from qpeft.errors import DataError  # noqa: PLC0415
+    from qpeft.errors import DataError
 
     lines, source = [], ""
     try:

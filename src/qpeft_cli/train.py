@@ -21,7 +21,7 @@ def show_keys(wanted: bool) -> None:
 
 def _show_schema(wanted: bool) -> None:
     if wanted:
-        from qpeft.training.schema import recipe_schema  # noqa: PLC0415  (takes seconds to import)
+        from qpeft.training.config import recipe_schema
 
         typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
         raise typer.Exit
@@ -46,11 +46,11 @@ def train(
 
     Every key of the recipe can be set after it: --training.steps 100 --adapter.rank 4 --output.folder runs/try
     """
-    from qpeft.training import load_recipe  # noqa: PLC0415  (takes seconds to import)
-    from qpeft_cli.consent import asking  # noqa: PLC0415
+    from qpeft.training import load_recipe
+    from qpeft_cli.on_device import asking
 
     parsed = load_recipe(recipe, context.args)
-    from qpeft.training import train as run  # noqa: PLC0415  (seconds that a mistake in the recipe need not wait for)
+    from qpeft.training import train as run
 
     try:
         console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)

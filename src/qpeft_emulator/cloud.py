@@ -16,19 +16,11 @@ from typing import Any
 from qpeft.errors import CircuitError, DeviceError
 from qpeft.simulation.noise import SampleKey
 from qpeft_emulator import replies
-from qpeft_emulator.blocks import best_blocks
 from qpeft_emulator.machine import Machine
 from qpeft_emulator.outcomes import Outcome, RunOptions, run_program
 from qpeft_emulator.parser import Program, parse_origin_ir
-from qpeft_emulator.requests import (
-    CHIP,
-    MAX_PROGRAMS,
-    MAX_SHOTS,
-    BlocksQuestion,
-    RequestError,
-    Submission,
-    parse_body,
-)
+from qpeft_emulator.placement import best_blocks
+from qpeft_emulator.requests import CHIP, MAX_PROGRAMS, MAX_SHOTS, BlocksQuestion, RequestError, Submission, parse_body
 from qpeft_emulator.store import Store, StoredJob
 
 CANCELLED = "cancelled by the user"

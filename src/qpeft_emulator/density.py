@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qpeft.circuits.native import NativeGate, Turn
-from qpeft.simulation.noise import gates
+from qpeft.circuits.native import NativeGate, Pulse
+from qpeft.simulation.noise import channels
 from qpeft.simulation.noise.channels import gate_noise
 from qpeft_emulator.machine import Machine
 
@@ -65,7 +65,7 @@ def _steps(
     machine: Machine, gate: NativeGate, axes: dict[int, int], job_number: int
 ) -> list[tuple[RealArray, tuple[int, ...]]]:
     """Matrices on Pauli coefficients, and the qubits that they act on."""
-    if isinstance(gate, Turn):
+    if isinstance(gate, Pulse):
         return [(_turn(machine, gate, job_number), (gate.qubit,))]
     spectators = {
         (min(qubit, neighbour), max(qubit, neighbour))
@@ -77,7 +77,7 @@ def _steps(
     return [(_controlled_z(machine, gate.qubits), gate.qubits), *cross_talk]
 
 
-def _turn(machine: Machine, gate: Turn, job_number: int) -> RealArray:
+def _turn(machine: Machine, gate: Pulse, job_number: int) -> RealArray:
     if not gate.angle:
         return _about_z(gate.before + gate.after)
     pulse = _about_y(gate.angle * (1 + machine.over_rotation(gate.qubit, job_number)))
@@ -93,8 +93,8 @@ def _controlled_z(machine: Machine, qubits: tuple[int, int]) -> RealArray:
 @lru_cache(maxsize=4096)
 def _pauli_matrix(gate_name: str, angle: float) -> RealArray:
     """(16, 16)"""
-    gate = gates.on_pauli_coefficients(gate_name)
-    weights = gates.functions(gate.frequencies, torch.tensor(angle, dtype=torch.float64)).numpy()
+    gate = channels.on_pauli_coefficients(gate_name)
+    weights = channels.functions(gate.frequencies, torch.tensor(angle, dtype=torch.float64)).numpy()
     return np.asarray(np.tensordot(weights, gate.matrices, 1))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qpeft.circuits.native import NativeGate, Turn, to_native
+from qpeft.circuits.native import NativeGate, Pulse, to_native
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
@@ -126,7 +126,7 @@ def _check_size(group: Sequence[int]) -> None:
 
 
 def _first_qubit(gate: NativeGate) -> int:
-    return gate.qubit if isinstance(gate, Turn) else gate.qubits[0]
+    return gate.qubit if isinstance(gate, Pulse) else gate.qubits[0]
 
 
 def _counted(table: BitArray, bits: Sequence[int]) -> dict[int, int]:

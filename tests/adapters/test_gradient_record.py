@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 import qpeft
-from qpeft.adapters.qtha.gradient_record import GradientRecord
+from qpeft.adapters.qtha.quantum_device import GradientRecord
 from qpeft.devices import DeviceGradients, LocalDevice, Spsa
 
 NAME = "base_model.model.model.layers.1.self_attn.v_proj"

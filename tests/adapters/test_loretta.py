@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from qpeft import LorettaConfig
-from qpeft.adapters.count import count_layers
+from qpeft.adapters.build import count_layers
 from qpeft.adapters.loretta import LorettaBranch, LorettaLayer
 from qpeft.errors import AdapterError, NotMergeableError
 

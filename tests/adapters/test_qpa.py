@@ -9,7 +9,7 @@ from peft import get_peft_model
 from torch.testing import assert_close
 
 from qpeft import QpaConfig
-from qpeft.adapters.count import count_layers, lora_parameters
+from qpeft.adapters.build import count_layers, lora_parameters
 from qpeft.adapters.qpa import QpaBranch
 from qpeft.errors import AdapterError
 

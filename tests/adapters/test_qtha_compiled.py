@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from qpeft.adapters.qtha.traced import register, traced_expectations
+from qpeft.adapters.qtha.bottleneck import register, traced_expectations
 from qpeft.circuits import ansatz
 from qpeft.simulation import expectations
 

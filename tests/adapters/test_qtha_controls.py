@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 import qpeft
 from qpeft import QthaConfig
+from qpeft.adapters.qtha.bottleneck import HilbertMiddle, hilbert_matrix
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.config import MIDDLES
-from qpeft.adapters.qtha.controls import HilbertMiddle, hilbert_matrix
 from qpeft.circuits import Circuit, Operation, Weight, ansatz
 from qpeft.devices import LocalDevice
 from qpeft.errors import AdapterError

@@ -9,8 +9,7 @@ import yaml
 from peft import PeftModel, get_peft_model
 
 from qpeft import QthaConfig
-from qpeft.adapters.build import PRESETS, build_config
-from qpeft.adapters.count import count_layers
+from qpeft.adapters.build import PRESETS, build_config, count_layers
 from qpeft.adapters.qtha import COMPOSITIONS
 from qpeft.adapters.qtha.config import FORMS
 from qpeft.errors import AdapterError

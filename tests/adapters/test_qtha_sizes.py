@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from qpeft import QthaConfig
-from qpeft.adapters.count import count_layers, lora_parameters
+from qpeft.adapters.build import count_layers, lora_parameters
 
 TARGETS = ["q_proj", "v_proj"]
 

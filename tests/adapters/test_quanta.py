@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from qpeft import QuantaConfig
-from qpeft.adapters.count import count_layers
+from qpeft.adapters.build import count_layers
 from qpeft.adapters.load import load_adapter
 from qpeft.adapters.quanta import QuantaBranch
 from qpeft.errors import AdapterError

@@ -9,7 +9,7 @@ from peft import get_peft_model
 from torch.testing import assert_close
 
 from qpeft import QuantumPeftConfig
-from qpeft.adapters.count import count_layers
+from qpeft.adapters.build import count_layers
 from qpeft.adapters.quantum_peft import CircuitColumns, QuantumPeftBranch
 from qpeft.errors import AdapterError
 

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import qpeft
-from qpeft.adapters.qtha.reachable import reachable_tokens
+from qpeft.adapters.qtha.quantum_device import reachable_tokens
 from qpeft.devices import LocalDevice, run_now
 from qpeft.errors import AdapterError
 

@@ -7,7 +7,7 @@ from peft import get_peft_model
 from torch.testing import assert_close
 
 from qpeft import TtLoraConfig
-from qpeft.adapters.count import count_layers
+from qpeft.adapters.build import count_layers
 from qpeft.adapters.tt_lora import TtLoraBranch
 from qpeft.errors import AdapterError
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from qpeft import QthaConfig
-from qpeft.analysis.angles import at_start, uniform
-from qpeft.analysis.gradients import decay_per_qubit, gradient_size
+from qpeft.analysis.circuits import at_start, decay_per_qubit, gradient_size, uniform
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
 
 

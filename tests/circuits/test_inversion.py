@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from qpeft.circuits import GATES, Circuit, Input, Operation
-from qpeft.circuits.inversion import inverse, inverted
+from qpeft.circuits.decomposition import inverse, inverted
 from qpeft.errors import CircuitError
 
 

@@ -9,8 +9,7 @@ from circuit_strategies import NUM_INPUTS, NUM_WEIGHTS, build, circuits
 from hypothesis import given, settings
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
-from qpeft.circuits.native import gate_counts
-from qpeft.circuits.native_batch import native_circuit
+from qpeft.circuits.native import gate_counts, native_circuit
 from qpeft.errors import CircuitError
 
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from qpeft.devices import Capabilities, Journal, LocalDevice
 from qpeft.devices.journal import default_path
 from qpeft.errors import DeviceError, JournalError, RecipeError
-from qpeft.training.bill import Bill
+from qpeft.training.cost_estimate import Bill
 from qpeft.training.sections import DeviceSection
-from qpeft_cli import consent
+from qpeft_cli import on_device
 from qpeft_cli.on_device import section_for
 
 LAYERS = "[layers.1.self_attn.v_proj]"
@@ -110,15 +110,15 @@ def test_a_word_for_one_recipient_is_none_for_another_of_the_same_device(is_remo
     for recipient in ("origin at https://one.test", "origin at https://other.test"):
         bill = Bill(replace(shown, recipient=recipient), {})
         with pytest.raises(DeviceError, match=recipient):
-            consent.asking(console, yes=False)(bill)
-        consent.asking(console, yes=True)(bill)
-        consent.asking(console, yes=False)(bill)
+            on_device.asking(console, yes=False)(bill)
+        on_device.asking(console, yes=True)(bill)
+        on_device.asking(console, yes=False)(bill)
 
 
 @pytest.mark.parametrize(("answer", "code"), [(True, 0), (False, 2)])
 def test_at_a_terminal_the_user_is_asked(qpeft, recipe_file, is_remote, monkeypatch, answer, code):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(consent.typer, "confirm", lambda _: answer)
+    monkeypatch.setattr(on_device.typer, "confirm", lambda _: answer)
     assert train(qpeft, recipe_file)[0] == code
 
 
@@ -136,9 +136,9 @@ def test_words_for_two_devices_at_once_are_both_kept(is_remote, monkeypatch):
     console, shown = Console(quiet=True), LocalDevice().capabilities()
 
     def agree(device):
-        consent.asking(console, yes=True)(Bill(replace(shown, recipient=device), {}))
+        on_device.asking(console, yes=True)(Bill(replace(shown, recipient=device), {}))
 
-    read, other = consent._agreed, Thread(target=agree, args=["second"])
+    read, other = on_device._agreed, Thread(target=agree, args=["second"])
 
     def slowly():
         agreed = read()
@@ -147,8 +147,8 @@ def test_words_for_two_devices_at_once_are_both_kept(is_remote, monkeypatch):
             other.join(timeout=0.3)
         return agreed
 
-    monkeypatch.setattr(consent, "_agreed", slowly)
-    consent._remember("first")
+    monkeypatch.setattr(on_device, "_agreed", slowly)
+    on_device._remember("first")
     other.join()
     assert read().keys() == {"first", "second"}
 

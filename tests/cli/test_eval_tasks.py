@@ -7,7 +7,7 @@ import pytest
 
 from judge_server import MARKS, judge_server
 from qpeft.evaluation import judge as judge_module
-from qpeft_cli import consent
+from qpeft_cli import on_device
 
 COLON = "\N{FULLWIDTH COLON}"
 
@@ -214,7 +214,7 @@ def test_the_true_talk_is_what_the_model_and_the_judge_see(qpeft, adapter, cases
 
 def test_texts_go_to_nobody_who_was_not_agreed_to(qpeft, adapter, cases, tmp_path, monkeypatch):
     agreed = tmp_path / "agreed.json"
-    monkeypatch.setattr(consent, "_path", lambda: agreed)
+    monkeypatch.setattr(on_device, "_path", lambda: agreed)
     sent = []
     monkeypatch.setattr(judge_module.Judge, "_post", lambda *_: sent.append(1) or b"{}")
     options = ["--task", "cpsycoune", "--data", cases, "--judge", "http://judge.example/v1", "--judge-model", "x"]

@@ -14,8 +14,7 @@ import yaml
 from qpeft.adapters import ADAPTERS
 from qpeft.comparison.study import Study
 from qpeft.devices.journal import BatchState
-from qpeft.training.config import section_of
-from qpeft.training.schema import recipe_schema
+from qpeft.training.config import recipe_schema, section_of
 from qpeft.training.sections import Recipe
 from qpeft_cli.jobs import State
 from qpeft_cli.keys import MOST_USED, recipe_keys

@@ -7,7 +7,7 @@ import torch
 from peft import get_peft_model
 
 from qpeft import QthaConfig
-from qpeft.adapters.qtha.middle import AbstractMiddle
+from qpeft.adapters.qtha.bottleneck import AbstractMiddle
 from qpeft.comparison.trial_work import permuted, replaced_by_mean
 from qpeft.data import encode_all, load_examples
 from qpeft.errors import StudyError

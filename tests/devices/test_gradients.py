@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from qpeft.circuits import GATES, Circuit, Input, Operation, Weight, ansatz
 from qpeft.devices import CallKey, LocalDevice, Spsa, device_expectations, device_gradients
-from qpeft.devices.shift_rules import shift_rule
+from qpeft.devices.gradients import shift_rule
 from qpeft.errors import GradientError
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import Damping, EdgeNoise, NoiseModel, QubitNoise, ReadoutError, noisy_expectations

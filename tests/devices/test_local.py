@@ -11,7 +11,7 @@ from qpeft.devices import Capabilities, LocalDevice, device_expectations, load_d
 from qpeft.devices import local as local_module
 from qpeft.devices.journal import Journal
 from qpeft.devices.protocol import CallKey, check_request
-from qpeft.devices.runner import JournalledRunner
+from qpeft.devices.queue import JournalledRunner
 from qpeft.errors import DeviceError, JobError, NoiseError, ShotsError, SimulationError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError, noisy_expectations
 from qpeft.simulation.noise.counter import Stream

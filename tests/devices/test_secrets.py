@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from qpeft.devices.secrets import told
+from qpeft.devices.registry import told
 
 KEY = "k3y-0f-t3sts"
 

@@ -6,7 +6,7 @@ import torch
 from qpeft.data import Example, Message, encode_all, load_examples
 from qpeft.errors import DataError
 from qpeft.evaluation import find_task, generate, held_out_loss, score
-from qpeft.evaluation import held_out as module
+from qpeft.evaluation import loss as module
 from qpeft.models import load_model, load_tokenizer
 
 

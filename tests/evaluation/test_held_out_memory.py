@@ -6,8 +6,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from qpeft.data import Encoded, encode_all, load_examples
-from qpeft.evaluation import causal_loss, held_out_loss
-from qpeft.evaluation import held_out as module
+from qpeft.evaluation import held_out_loss
+from qpeft.evaluation import loss as loss_module
 from qpeft.models import load_model, load_tokenizer
 
 
@@ -36,7 +36,7 @@ def all_trained(encoded):
 
 
 def test_out_of_memory_at_the_first_evaluation_since_logits_are_kept(model, encoded, monkeypatch):
-    monkeypatch.setattr(causal_loss, "LOGITS_AT_ONCE", 16)
+    monkeypatch.setattr(loss_module, "LOGITS_AT_ONCE", 16)
     tokens, head = [], model.get_output_embeddings()
     own = head.forward
     examples = all_trained(encoded)
@@ -81,5 +81,5 @@ def test_batches_follow_the_number_of_tokens(model, encoded):
     longest = max(len(one.input_ids) for one in encoded)
     held_out_loss(model, encoded, tokens_per_batch=longest)
     assert all(shape.numel() <= longest for shape in shapes)
-    largest = module.largest_batch(encoded, tokens_per_batch=longest)
+    largest = loss_module.largest_batch(encoded, tokens_per_batch=longest)
     assert len(largest) * len(largest[-1].input_ids) == max(shape.numel() for shape in shapes)

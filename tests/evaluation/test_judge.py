@@ -9,8 +9,7 @@ from judge_server import MARKS, judge_server
 from qpeft.data import Message
 from qpeft.errors import OutputError, TaskError
 from qpeft.evaluation import judge as module
-from qpeft.evaluation.judge import Judge
-from qpeft.evaluation.judged import VerdictFile, judge_reply
+from qpeft.evaluation.judge import Judge, VerdictFile, judge_reply
 
 TALK = [Message("system", "Be kind."), Message("user", "我睡不着"), Message("assistant", "多久了")]
 TALK.append(Message("user", "一个月"))

@@ -7,8 +7,7 @@ from numpy.testing import assert_allclose
 
 from qpeft import LorettaConfig, QthaConfig
 from qpeft.errors import DataError
-from qpeft.exporting.fit import fit_bottleneck, linear_bottleneck
-from qpeft.exporting.moments import Moments, collect_moments
+from qpeft.exporting.low_rank import Moments, collect_moments, fit_bottleneck, linear_bottleneck
 from qpeft.exporting.updates import adapted_layers
 
 NAME = "model.layers.1.self_attn.v_proj"

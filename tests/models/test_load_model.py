@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from qpeft.errors import ModelError
 from qpeft.models import load_model, load_skeleton, load_tokenizer
-from qpeft.models.hub import require_on_hub
+from qpeft.models.load import require_on_hub
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from qpeft.errors import ModelError, RecipeError
 from qpeft.models import load_model, prepare_for_training
-from qpeft.models import quantization as module
+from qpeft.models import precision as module
 from qpeft.training import train
 
 BITS = ["4bit", "8bit"]

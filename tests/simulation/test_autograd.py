@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from torch.testing import assert_close
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
-from qpeft.circuits.real import cnot_chain
+from qpeft.circuits.ansatz import cnot_chain
 from qpeft.devices import LocalDevice, device_expectations
 from qpeft.errors import GradientError, SimulationError
 from qpeft.simulation import apply_circuit, expectations

@@ -11,9 +11,9 @@ from torch.testing import assert_close
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
 from qpeft.errors import GradientError, SimulationError
-from qpeft.simulation import expectations, memory
+from qpeft.simulation import checks, expectations
 from qpeft.simulation.checks import check_shapes
-from qpeft.simulation.kernel import compilation, interpreter, runner
+from qpeft.simulation.kernel import interpreter, layout, runner
 
 MODULE = sys.modules["qpeft.simulation.expectations"]
 CIRCUIT = ansatz.ring_crz(4)
@@ -153,7 +153,7 @@ def test_a_forked_process_computes_the_same():
 
 
 def test_one_compilation_serves_all_circuits():
-    kernel = compilation.compiled_kernel()
+    kernel = layout.compiled_kernel()
     for circuit in (CIRCUIT, ansatz.ring_cnot(9, 2), Circuit(1, (Operation("RX", (0,), Input(0)),), ("Y",))):
         expectations(circuit, angles(3, circuit.num_inputs), angles(circuit.num_weights))
     assert all(len(function.signatures) == 1 for function in kernel)
@@ -195,7 +195,7 @@ def test_tensors_on_two_devices_are_refused():
 
 
 def test_more_qubits_than_memory_holds_are_refused_with_the_numbers(monkeypatch):
-    monkeypatch.setattr(memory, "bytes_free", lambda _: 2 * 2**30)
+    monkeypatch.setattr(checks, "bytes_free", lambda _: 2 * 2**30)
     circuit = ansatz.ring_cz(30, 2)
     with pytest.raises(
         SimulationError, match=r"30 qubits needs .* GiB; cpu has 2.0 GiB free, enough for about 2\d qubits"
@@ -219,15 +219,15 @@ def test_without_numba_torch_computes_and_says_so_once(monkeypatch):
 def test_a_cache_folder_that_cannot_be_written_costs_time_only(monkeypatch, caplog, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    monkeypatch.setattr(compilation.config, "CACHE_DIR", str(blocked))
+    monkeypatch.setattr(layout.config, "CACHE_DIR", str(blocked))
 
     def refuse(*args, **kwargs):
         if kwargs.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return compilation.nb.core.decorators.njit(*args, **kwargs)
+        return layout.nb.core.decorators.njit(*args, **kwargs)
 
-    monkeypatch.setattr(compilation.nb, "njit", refuse)
-    function = compilation._compile(interpreter.workspace_vectors, compilation.nb.int64(compilation.nb.int64[::1]))
+    monkeypatch.setattr(layout.nb, "njit", refuse)
+    function = layout._compile(interpreter.workspace_vectors, layout.nb.int64(layout.nb.int64[::1]))
     assert function(runner.compile_program(CIRCUIT).code) > 0
     assert "every process compiles" in caplog.text
 
@@ -237,7 +237,7 @@ def test_workers_stop_when_one_fails():
         raise ValueError("in a worker")
 
     with pytest.raises(ValueError, match="in a worker"):
-        runner._share(runner.compile_program(CIRCUIT), compilation.compiled_kernel(), 5000, fail)
+        runner._share(runner.compile_program(CIRCUIT), layout.compiled_kernel(), 5000, fail)
     assert threading.active_count() < 50
 
 

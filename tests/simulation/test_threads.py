@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.circuits import ansatz, bind
-from qpeft.circuits.real import cnot_chain
+from qpeft.circuits.ansatz import cnot_chain
 from qpeft.devices import LocalDevice, run
 from qpeft.simulation import apply_circuit, expectations, threads, torch_path
 from qpeft.simulation.noise import NoiseModel, QubitNoise, noisy_expectations

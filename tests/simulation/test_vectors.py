@@ -10,7 +10,7 @@ from dense_oracle import final_states
 from torch.testing import assert_close
 
 from qpeft.circuits import Circuit, Input, Operation, Weight
-from qpeft.circuits.real import cnot_chain, two_design
+from qpeft.circuits.ansatz import cnot_chain, two_design
 from qpeft.errors import GradientError, SimulationError
 from qpeft.simulation import apply_circuit
 

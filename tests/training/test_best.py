@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from training_helpers import interrupted
 
 from qpeft.errors import RecipeError
-from qpeft.evaluation.held_out import HeldOutLoss
+from qpeft.evaluation.loss import HeldOutLoss
 from qpeft.training import train
 from qpeft.training import trainer as trainer_module
 from qpeft.training.trainer import CheckpointingTrainer

@@ -12,7 +12,7 @@ from qpeft.devices import Journal, LocalDevice
 from qpeft.devices.journal import BatchState
 from qpeft.errors import AdapterError, BudgetError, DeviceError, GradientError, JournalError, OutputError, RecipeError
 from qpeft.training import train
-from qpeft.training.bill import Price, reachable
+from qpeft.training.cost_estimate import Price, reachable
 from qpeft.training.sections import AdapterSection
 from qpeft.training.trainer import CheckpointingTrainer
 

@@ -13,7 +13,7 @@ from qpeft.adapters.qtha.health import CircuitProbe, circuit_branches
 from qpeft.models import load_model
 from qpeft.simulation import expectations
 from qpeft.training import train
-from qpeft.training.health import CONSTANT_BELOW, VANISHED_BELOW, HealthMonitor, problem_of
+from qpeft.training.health_log import CONSTANT_BELOW, VANISHED_BELOW, HealthMonitor, problem_of
 
 IDS = torch.arange(24).reshape(2, 12)
 LAYER = "model.layers.0.self_attn.q_proj"

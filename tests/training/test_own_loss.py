@@ -17,10 +17,10 @@ from qpeft import QthaConfig
 from qpeft.adapters.build import add_adapter
 from qpeft.data import Encoded, pad_batch
 from qpeft.errors import AdapterError, RecipeError
-from qpeft.evaluation import causal_loss
-from qpeft.evaluation.causal_loss import CausalLoss
+from qpeft.evaluation import loss
+from qpeft.evaluation.loss import CausalLoss
 from qpeft.training import train
-from qpeft.training.continuing import fingerprint
+from qpeft.training.resume import fingerprint
 from qpeft.training.sections import AdapterSection
 from qpeft.training.trial import try_out
 
@@ -96,7 +96,7 @@ def compare(model, batch):
 @pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("at_once", [4, 128])
 def test_the_loss_and_its_gradients_are_the_models_own(family, at_once, batch, monkeypatch):
-    monkeypatch.setattr(causal_loss, "LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
     model = made(family)
     expected = "tail" if family in {"RecurrentGemma", "Gemma2", "Cohere", "Granite"} else "head"
     # Every weight trained, tied ones included; then only an adapter's, as in training.

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from qpeft.errors import RecipeError
-from qpeft.training import reports, train
+from qpeft.training import progress, train
 
 
 def short(recipe, **training):
@@ -78,20 +78,20 @@ def test_wandb_that_does_not_start_says_so_and_the_run_can_go_on_without(recipe,
     ],
 )
 def test_loggers_by_name_and_by_what_is_installed(recipe, monkeypatch, installed, wanted, names):
-    monkeypatch.setattr(reports, "_is_installed", lambda package: package in installed)
-    assert reports.report_names(recipe(training={"report_to": wanted}).training) == names
+    monkeypatch.setattr(progress, "_is_installed", lambda package: package in installed)
+    assert progress.report_names(recipe(training={"report_to": wanted}).training) == names
 
 
 @pytest.mark.parametrize(("wanted", "is_told"), [("auto", True), ("none", False)])
 def test_a_run_without_tensorboard_says_so_unless_that_was_asked_for(recipe, monkeypatch, wanted, is_told):
-    monkeypatch.setattr(reports, "_is_installed", lambda _: False)
+    monkeypatch.setattr(progress, "_is_installed", lambda _: False)
     shown = io.StringIO()
     train(short(recipe, report_to=wanted, steps=1, eval_every=None), console=Console(file=shown, width=200))
     assert ("TensorBoard, which is not installed: pip install tensorboard" in shown.getvalue()) is is_told
 
 
 def test_a_logger_that_is_not_installed_is_named_before_anything_is_written(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(reports, "_is_installed", lambda _: False)
+    monkeypatch.setattr(progress, "_is_installed", lambda _: False)
     with pytest.raises(RecipeError, match="wandb is not installed: pip install wandb"):
         train(short(recipe, report_to=["wandb"]))
     assert not (tmp_path / "run").exists()

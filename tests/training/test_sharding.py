@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from qpeft import QthaConfig
 from qpeft.models import load_model
-from qpeft.training.sharding import shard, whole_weights
+from qpeft.training.processes import shard, whole_weights
 
 FOLDER, STORE, DTYPE = sys.argv[1:]
 TOKENS = torch.randint(0, 250, (4, 12), generator=torch.Generator().manual_seed(1))
@@ -115,7 +115,7 @@ def test_sharding_without_processes_says_what_to_start():
     from peft import get_peft_model
 
     from qpeft import QthaConfig
-    from qpeft.training.sharding import shard
+    from qpeft.training.processes import shard
 
     model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), QthaConfig(rank=4, target_modules=["0"]))
     with pytest.raises(LaunchError, match="init_process_group"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import nn
 from qpeft.adapters import bridge, plugins
 from qpeft.adapters.base.config import nearest_option
 from qpeft.adapters.base.targets import check_targets, linear_names
+from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.adapters.qtha.config import PRESETS as QTHA_PRESETS
 from qpeft.errors import AdapterError, QpeftError
@@ -99,3 +102,41 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(sorted(names))}."
+
+
+# What an adapter would add to a model, counted without weights.
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """Adapted layers that share name, shape and number of trainable parameters; `count` of them."""
+
+    name: str
+    in_features: int
+    out_features: int
+    parameters: int
+    count: int
+
+
+def count_layers(skeleton: nn.Module, config: PeftConfig) -> list[LayerKind]:
+    """The kinds of layers that `config` adapts in a model on the meta device, which is changed by it.
+
+    Raises: AdapterError if the config does not fit the model.
+    """
+    model = add_adapter(skeleton, config, low_cpu_mem_usage=True)
+    kinds = Counter(
+        (
+            name.rsplit(".", 1)[-1],
+            module.in_features,
+            module.out_features,
+            sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    )
+    return [LayerKind(*kind, count) for kind, count in kinds.items()]
+
+
+def lora_parameters(kind: LayerKind, rank: int) -> int:
+    """Parameters of LoRA of this rank on one such layer."""
+    return rank * (kind.in_features + kind.out_features)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
+from torch import nn
 from transformers import PreTrainedModel
 
-from qpeft.adapters.saved import WEIGHTS, check_saved
+from qpeft.adapters.validation import WEIGHTS, check_saved
 from qpeft.errors import AdapterError
 
 
@@ -52,3 +56,19 @@ def _without_place(model: PeftModel, file: Path) -> list[str]:
     taken = {*get_peft_model_state_dict(model, save_embedding_layers=False), *model.state_dict()}
     with safe_open(file, framework="pt") as weights:
         return sorted(name for name in weights.keys() if name not in taken)  # noqa: SIM118  (no mapping)
+
+
+# A model in evaluation mode for a while.
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients inside; outside, every module has the mode from before."""
+    were_training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, was_training in were_training:
+            module.training = was_training

@@ -18,7 +18,7 @@ from qpeft.adapters.base import (
     check_counts,
     option,
 )
-from qpeft.circuits.real import cnot_chain
+from qpeft.circuits.ansatz import cnot_chain
 from qpeft.simulation import apply_circuit
 
 

@@ -18,7 +18,7 @@ from qpeft.adapters.base import (
     check_counts,
     option,
 )
-from qpeft.circuits.real import two_design
+from qpeft.circuits.ansatz import two_design
 from qpeft.errors import AdapterError
 from qpeft.simulation import apply_circuit
 

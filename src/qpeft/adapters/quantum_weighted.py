@@ -36,8 +36,8 @@ from qpeft.adapters.base import (
 from qpeft.adapters.base.branch import AbstractMatrixBranch
 from qpeft.adapters.base.config import check_numbers
 from qpeft.circuits import Circuit
+from qpeft.circuits.ansatz import cnot_chain, cz_ring, two_design
 from qpeft.circuits.circuit import Input, Operation, Weight
-from qpeft.circuits.real import cnot_chain, cz_ring, two_design
 from qpeft.errors import AdapterError
 from qpeft.simulation import expectations
 from qpeft.simulation.noise.counter import SampleKey, Stream

@@ -11,11 +11,19 @@ import torch
 
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.adapters.qtha.config import MAX_QUBITS
-from qpeft.analysis.angles import at_start, uniform
-from qpeft.analysis.gradients import GradientSize, decay_per_qubit, gradient_size
+from qpeft.analysis.circuits import (
+    Estimate,
+    GradientSize,
+    at_start,
+    decay_per_qubit,
+    entangling_capability,
+    expressibility,
+    gradient_size,
+    reached_states,
+    uniform,
+)
 from qpeft.analysis.resources import Resources, resources
 from qpeft.analysis.spectrum import Spectrum, spectrum
-from qpeft.analysis.states import Estimate, entangling_capability, expressibility, reached_states
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import CircuitError

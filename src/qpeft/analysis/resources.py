@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qpeft.circuits import Circuit, Operation
-from qpeft.circuits.binding import bind
+from qpeft.circuits.circuit import bind
 from qpeft.circuits.decomposition import to_controlled_z
 from qpeft.simulation import compile_plan, dead_weights
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qpeft.analysis.angles import freed, uniform
+from qpeft.analysis.circuits import freed, uniform
 from qpeft.circuits import Circuit, Input
 from qpeft.errors import CircuitError
 from qpeft.simulation import expectations

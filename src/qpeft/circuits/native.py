@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import cmath
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from qpeft.circuits.binding import bind
-from qpeft.circuits.circuit import Circuit, Operation
+from qpeft.circuits.circuit import Circuit, Input, Operation, bind
 from qpeft.circuits.decomposition import bound_angle, to_controlled_z
 from qpeft.circuits.gates import GATES, ComplexMatrix
 
 
 @dataclass(frozen=True)
-class Turn:
+class Pulse:
     """A gate on one qubit as the chip makes it: RZ(before), one pulse that is RY(angle), RZ(after). Radians.
 
     The RZ are changes of the phase of later pulses: they take no time and make no error. Without an angle there is no
@@ -40,7 +40,7 @@ class ControlledZ:
 NOTHING = 1e-9
 """A pulse of a smaller angle is not made."""
 
-NativeGate: TypeAlias = Turn | ControlledZ
+NativeGate: TypeAlias = Pulse | ControlledZ
 
 
 def to_native(operations: Iterable[Operation], *, optimise: bool) -> list[NativeGate]:
@@ -75,12 +75,12 @@ def gate_counts(circuit: Circuit) -> tuple[dict[int, int], dict[tuple[int, int],
     inputs = [0.7 + 0.1 * index for index in range(circuit.num_inputs)]
     weights = [0.43 + 0.017 * index for index in range(circuit.num_weights)]
     native = to_native(bind(circuit, inputs, weights).operations, optimise=True)
-    pulses = Counter(gate.qubit for gate in native if isinstance(gate, Turn) and gate.angle)
+    pulses = Counter(gate.qubit for gate in native if isinstance(gate, Pulse) and gate.angle)
     flips = Counter((min(gate.qubits), max(gate.qubits)) for gate in native if isinstance(gate, ControlledZ))
     return {qubit: pulses[qubit] for qubit in range(circuit.num_qubits)}, dict(flips)
 
 
-def _turn(qubit: int, matrix: ComplexMatrix) -> Turn:
+def _turn(qubit: int, matrix: ComplexMatrix) -> Pulse:
     """ZYZ angles of a unitary: exp(i phase) RZ(after) RY(angle) RZ(before)."""
     angle = 2 * np.arctan2(abs(matrix[1, 0]), abs(matrix[0, 0]))
     # With determinant 1 the phases of the entries are half of after + before and after - before. The phase of an entry
@@ -88,4 +88,81 @@ def _turn(qubit: int, matrix: ComplexMatrix) -> Turn:
     unit = matrix / np.sqrt(np.linalg.det(matrix))
     total = 2 * cmath.phase(unit[1, 1]) if abs(unit[1, 1]) > NOTHING else 0.0
     difference = 2 * cmath.phase(unit[1, 0]) if abs(unit[1, 0]) > NOTHING else 0.0
-    return Turn(qubit, (total - difference) / 2, float(angle) if angle > NOTHING else 0.0, (total + difference) / 2)
+    return Pulse(qubit, (total - difference) / 2, float(angle) if angle > NOTHING else 0.0, (total + difference) / 2)
+
+
+# A circuit with inputs, rewritten once for all its rows in the gates of a superconducting chip.
+
+
+RealArray = npt.NDArray[np.float64]
+
+FREE_GATES = frozenset({"RZ"})
+"""Of RZ, RY and CZ those that take no time and make no error: RZ is a change of the phase of later pulses."""
+
+
+def native_circuit(
+    circuit: Circuit, inputs: Sequence[Sequence[float]], weights: Sequence[float]
+) -> tuple[Circuit, RealArray]:
+    """One circuit of RZ, RY and CZ for all rows of inputs, and the angles of every row.
+
+    Each RY is a pulse, each RZ is free. Between two CZ a qubit has at most one pulse, with one RZ before it: what is
+    left of a rotation about Z after a pulse commutes with CZ and joins the next one. An RZ that no pulse follows is
+    left out unless X or Y of its qubit is measured, as is one before the first pulse, where the qubit is still |0>.
+
+    Args:
+        inputs: one row per evaluation, at least one; radians.
+        weights: shared by all rows; radians.
+
+    Returns:
+        A circuit without weights, with the observables of `circuit`; its inputs, (rows, num_inputs), radians. A pulse
+        that some rows do not need, because they turn by exactly 0 there, stays in the circuit; one that no row needs
+        does not.
+
+    Raises: CircuitError if there are too few or too many angles.
+    """
+    rows = [to_native(bind(circuit, row, weights).operations, optimise=True) for row in inputs]
+    batch = _Batch(len(rows))
+    for gates in zip(*rows, strict=True):
+        first = gates[0]
+        if isinstance(first, ControlledZ):
+            batch.flip(first.qubits)
+        else:
+            batch.turn(first.qubit, [gate for gate in gates if isinstance(gate, Pulse)])
+    for qubit in range(circuit.num_qubits):
+        if any(observable[qubit] in "XY" for observable in circuit.observables):
+            batch.end(qubit)
+    return Circuit(circuit.num_qubits, tuple(batch.operations), circuit.observables), batch.angles()
+
+
+class _Batch:
+    """Collects gates and their columns of angles; `_phases` are rotations about Z that wait for the next pulse."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.operations: list[Operation] = []
+        self._columns: list[RealArray] = []
+        self._phases: dict[int, RealArray] = {}
+        self._num_rows = num_rows
+
+    def flip(self, qubits: tuple[int, int]) -> None:
+        self.operations.append(Operation("CZ", qubits))
+
+    def turn(self, qubit: int, turns: Sequence[Pulse]) -> None:
+        before, angles, after = np.array([(turn.before, turn.angle, turn.after) for turn in turns]).T
+        if angles.any():
+            if qubit in self._phases:
+                self._rotate("RZ", qubit, self._phases[qubit] + before)
+            self._rotate("RY", qubit, angles)
+            self._phases[qubit] = after
+        elif qubit in self._phases:
+            self._phases[qubit] = self._phases[qubit] + before + after
+
+    def end(self, qubit: int) -> None:
+        if qubit in self._phases:
+            self._rotate("RZ", qubit, self._phases[qubit])
+
+    def angles(self) -> RealArray:
+        return np.stack(self._columns, axis=1) if self._columns else np.zeros((self._num_rows, 0))
+
+    def _rotate(self, name: str, qubit: int, angles: RealArray) -> None:
+        self.operations.append(Operation(name, (qubit,), Input(len(self._columns))))
+        self._columns.append(angles)

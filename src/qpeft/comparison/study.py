@@ -14,8 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from qpeft.adapters.build import build_config
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.errors import StudyError
-from qpeft.training.config import parse, read_values
-from qpeft.training.schema import DIALECT, recipe_schema
+from qpeft.training.config import DIALECT, parse, read_values, recipe_schema
 from qpeft.training.sections import AdapterSection, Recipe, Section
 
 Rates = Annotated[list[PositiveFloat], Field(min_length=1)]

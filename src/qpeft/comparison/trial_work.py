@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
-from qpeft.adapters.qtha.middle import AbstractMiddle
-from qpeft.adapters.saved import WEIGHTS
+from qpeft.adapters.qtha.bottleneck import AbstractMiddle
+from qpeft.adapters.validation import WEIGHTS
 from qpeft.comparison.holdout import holdout_data
 from qpeft.data import Encoded
 from qpeft.errors import StudyError
@@ -24,8 +24,8 @@ from qpeft.models import default_device, load_model, load_tokenizer
 from qpeft.models.reading import reading
 from qpeft.runs import hash_file, read_record
 from qpeft.runs.record import FILE_NAME
-from qpeft.training.bill import Bill
 from qpeft.training.config import parse_recipe
+from qpeft.training.cost_estimate import Bill
 from qpeft.training.splits import load_held_out
 
 NEUTRAL = "neutral.txt"

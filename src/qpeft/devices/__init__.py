@@ -1,20 +1,20 @@
 """Where circuits run that are not simulated here: quantum computers, and what stands in for one."""
 
 from qpeft.devices.budget import Budget, Cost
-from qpeft.devices.differentiation import DeviceGradients, device_gradients
-from qpeft.devices.evaluation import (
+from qpeft.devices.chip import Comparison, Preflight, compare, find_blocks, preflight, suggest
+from qpeft.devices.estimator import (
+    DeviceGradients,
     DeviceValues,
     backward_circuits,
     backward_shots,
     device_expectations,
+    device_gradients,
     forward_circuits,
 )
 from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
 from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise
-from qpeft.devices.placement import find_blocks
-from qpeft.devices.preflight import Comparison, Preflight, compare, preflight, suggest
 from qpeft.devices.protocol import (
     AbstractDevice,
     CallKey,
@@ -26,8 +26,8 @@ from qpeft.devices.protocol import (
     run,
     run_now,
 )
+from qpeft.devices.queue import JournalledRunner
 from qpeft.devices.registry import DEVICES, load_device
-from qpeft.devices.runner import JournalledRunner
 
 __all__ = [
     "DEVICES",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
-from qpeft.devices.secrets import told
+from qpeft.devices.registry import told
 from qpeft.errors import JobError
 
 KEPT_OUTCOMES = 2**22

@@ -22,7 +22,7 @@ from qpeft.devices.protocol import (
     check_request,
     check_results,
 )
-from qpeft.devices.secrets import told
+from qpeft.devices.registry import told
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel
 

@@ -89,3 +89,34 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(names) or 'none'}."
+
+
+# Errors of vendors without the keys that may stand in them.
+
+
+SHORTEST = 6
+"""Letters below which a text is taken for no key: blanking it would make messages unreadable and hide nothing."""
+
+
+def told(error: BaseException, secrets: Iterable[object]) -> tuple[str, BaseException | None]:
+    """What an error says, for a message of ours, and the error itself as the cause, if that gives no key away.
+
+    Args:
+        error: of a vendor.
+        secrets: what must not be seen; only texts of at least `SHORTEST` letters count.
+
+    Returns:
+        Kind and text of the error with every secret as "...", and what to raise ours from: None if it held one.
+    """
+    texts = [secret for secret in secrets if isinstance(secret, str) and len(secret) >= SHORTEST]
+    plain = text = f"{type(error).__name__}: {error}"
+    for secret in sorted(texts, key=len, reverse=True):
+        text = text.replace(secret, "...")
+    # Tracebacks print causes, and what those were raised from, with their own texts.
+    return text, error if text == plain and not _holds(error, texts) else None
+
+
+def _holds(error: BaseException, secrets: list[str]) -> bool:
+    """Whether a secret stands in what the error was raised from, however far back."""
+    earlier = error.__cause__ or error.__context__
+    return earlier is not None and told(earlier, secrets)[1] is None

@@ -2,7 +2,7 @@
 
 from qpeft.evaluation.answers import final_number, is_right
 from qpeft.evaluation.generation import generate
-from qpeft.evaluation.held_out import HeldOutLoss, held_out_loss
+from qpeft.evaluation.loss import HeldOutLoss, held_out_loss
 from qpeft.evaluation.scores import Answer, Scores, score
 from qpeft.evaluation.tasks import TASKS, AbstractTask, find_task
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
+
+from qpeft.data import Message
+from qpeft.data.dialogues import read_question
+from qpeft.data.fields import Template, message, text_of
+from qpeft.data.formats import Roles, alpaca_question
+from qpeft.data.rows import READERS, Row, listed, read_rows, text_lines
+from qpeft.errors import DataError
 
 _SIGN_DASHES = "\u2010\u2011\u2012\u2013"
 _SAME = str.maketrans(
@@ -101,3 +111,90 @@ def is_right(answer: str, expected: str) -> bool:
     """Whether both end on the same number, so that 12, 12.0 and $12 agree. An answer without a number is wrong."""
     number = final_number(answer)
     return number is not None and number == final_number(expected)
+
+
+# Questions from a file: rows with a question in one of the usual columns, or lines of text.
+
+
+TEXT = ".txt"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A dialogue up to where the assistant is to speak. `row`: the row that it was made from; `source`: its place."""
+
+    messages: tuple[Message, ...]
+    row: Mapping[str, object]
+    source: str
+
+
+def read_questions(
+    path: Path, *, system: str | None = None, prompt: str | None = None, roles: Roles | None = None
+) -> list[Question]:
+    """All questions of a file, in their order, read as training reads rows of the same columns.
+
+    Args:
+        path: .jsonl, .json, .csv or .parquet with columns of `COLUMNS` or those of `prompt`; .txt with one a line.
+        system: system message for dialogues that have none of their own.
+        prompt: template of the question with column names in braces. Rows that lack its columns are read by `COLUMNS`.
+        roles: what role names mean that are not known: {"tool": "user"}.
+
+    Raises: DataError for a file that cannot be read or holds no question, or a row without one; it names the line.
+    """
+    if path.suffix.lower() not in (TEXT, *READERS):
+        raise DataError(f"{path}: files of questions end in {', '.join([*READERS, TEXT])}; got '{path.suffix}'.")
+    rows = _lines(path) if path.suffix.lower() == TEXT else read_rows(str(path), split="train")
+    template = Template("prompt", prompt) if prompt else None
+    questions = []
+    for row in rows:
+        messages = _messages(row, template, roles or {})
+        if system and messages[0].role != "system":
+            messages = [Message("system", system), *messages]
+        questions.append(Question(tuple(messages), row.values, row.source))
+    if not questions:
+        raise DataError(f"{path} holds no question.")
+    return questions
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    try:
+        for number, line in text_lines(path):
+            if text := line.strip():
+                yield Row({"question": text}, f"{path}:{number}")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _messages(row: Row, template: Template | None, roles: Roles) -> list[Message]:
+    if template is not None and all(column in row.values for column in template.columns):
+        return [message("user", template.fill(row), "prompt", row)]
+    present = [column for column in COLUMNS if column in row.values]
+    if not present:
+        wanted = f" or those of the template, {listed(template.columns)}" if template else ""
+        raise DataError(
+            f"{row.source}: no question in the keys {listed(row.values)}; expected one of {listed(COLUMNS)}{wanted}."
+        )
+    column = next(filter(row.is_given, present), present[0])
+    return COLUMNS[column](row, column, roles)
+
+
+def _dialogue(row: Row, column: str, roles: Roles) -> list[Message]:
+    return read_question(row.structure(column), column, row, roles)
+
+
+def _plain(row: Row, column: str, _: Roles) -> list[Message]:
+    return [message("user", text_of(column, row), f"'{column}'", row)]
+
+
+def _prompt(row: Row, column: str, roles: Roles) -> list[Message]:
+    return (_dialogue if isinstance(row.values[column], list) else _plain)(row, column, roles)
+
+
+COLUMNS: dict[str, Callable[[Row, str, Roles], list[Message]]] = {
+    "messages": _dialogue,
+    "conversations": _dialogue,
+    "prompt": _prompt,
+    "question": _plain,
+    "instruction": lambda row, _, __: alpaca_question(row),
+}
+"""Where a question may stand, the first that a row has and that is not null."""

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from qpeft.adapters.modes import evaluating
+from qpeft.adapters.load import evaluating
 from qpeft.data import AnswerEnds, Message, answer_ends
 from qpeft.errors import DataError
 from qpeft.evaluation.generation import prompts, stopping

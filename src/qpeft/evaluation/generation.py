@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from qpeft.adapters.modes import evaluating
+from qpeft.adapters.load import evaluating
 from qpeft.data import AnswerEnds, Message, answer_ends
 from qpeft.errors import DataError
 

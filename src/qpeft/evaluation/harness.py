@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from yaml import YAMLError
 
-from qpeft.adapters.modes import evaluating
+from qpeft.adapters.load import evaluating
 from qpeft.data import answer_ends
 from qpeft.data.turns import added_tokens
 from qpeft.errors import DataError, QpeftError, TaskError

@@ -14,7 +14,7 @@ from qpeft.data import Encoded, Example
 from qpeft.errors import DataError
 from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.generation import generate
-from qpeft.evaluation.held_out import held_out_loss
+from qpeft.evaluation.loss import held_out_loss
 from qpeft.evaluation.tasks import AbstractTask
 from qpeft.runs.bars import OnProgress, to_nobody
 

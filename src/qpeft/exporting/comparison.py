@@ -13,10 +13,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from qpeft.adapters.bridge import BaseTunerLayer
-from qpeft.adapters.modes import evaluating
+from qpeft.adapters.load import evaluating
 from qpeft.data import Encoded
 from qpeft.evaluation import HeldOutLoss, held_out_loss
-from qpeft.evaluation.causal_loss import replaced
+from qpeft.evaluation.loss import replaced
 from qpeft.exporting.updates import LinearUpdate
 from qpeft.runs.bars import OnProgress, to_nobody
 

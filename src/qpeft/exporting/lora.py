@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qpeft.data import Encoded, answer_ends, save_ends
 from qpeft.exporting.card import lora_card
-from qpeft.exporting.fit import Constant
+from qpeft.exporting.low_rank import Constant
 from qpeft.exporting.plan import Plan, finish_folder, make_plan, require_free
 from qpeft.exporting.report import ExportReport
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from qpeft.adapters.base import FactoredBranch
+from qpeft.adapters.load import evaluating
+from qpeft.data import Encoded
+from qpeft.errors import DataError
+from qpeft.runs.bars import OnProgress, to_nobody
 
 SUMMED, ROUNDED_ONCE = 4.0, 1.0
 """How far rounding reaches, in units of `_rounding`: where every term of a sum is rounded (float32, float64), and where
@@ -112,3 +121,182 @@ def _singular(matrix: Tensor, width: int, rounding: float) -> tuple[Tensor, Tens
 def _lost(values: Tensor, rank: int) -> float:
     whole = float(values.norm())
     return float(values[rank:].norm()) / whole if whole else 0.0
+
+
+# First and second moments of what goes into a bottleneck and what comes out, gathered token by token.
+
+
+class Moments:
+    """Sums over tokens of h, z and all products of their entries, in float64; the tokens themselves are not kept.
+
+    h (tokens, rank) goes into a bottleneck, z (tokens, rank) comes out of it.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.tokens = rank, 0
+        self._sum = torch.zeros(2 * rank, dtype=torch.float64)
+        self._products = torch.zeros(2 * rank, 2 * rank, dtype=torch.float64)
+
+    def add(self, h: Float[Tensor, "*batch rank"], z: Float[Tensor, "*batch rank"]) -> None:
+        """Count further tokens."""
+        both = torch.cat([h.double(), z.double()], dim=-1).flatten(0, -2)
+        self.tokens += len(both)
+        self._sum += both.sum(0).cpu()
+        self._products += (both.T @ both).cpu()
+
+    def means(self) -> tuple[Float[Tensor, " rank"], Float[Tensor, " rank"]]:
+        """Of h and of z."""
+        mean_h, mean_z = (self._sum / self.tokens).split(self.rank)
+        return mean_h, mean_z
+
+    def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of h with h, of z with h and of z with z, each (rank, rank)."""
+        mean = self._sum / self.tokens
+        covariance = self._products / self.tokens - torch.outer(mean, mean)
+        h, z = slice(0, self.rank), slice(self.rank, None)
+        return covariance[h, h], covariance[z, h], covariance[z, z]
+
+
+def collect_moments(
+    model: nn.Module,
+    branches: Mapping[str, FactoredBranch],
+    encoded: Sequence[Encoded],
+    *,
+    on_progress: OnProgress = to_nobody,
+) -> dict[str, Moments]:
+    """Moments of every branch while the model reads the examples, adapters and all, in evaluation mode.
+
+    Examples are read one at a time: so no token is padding, whatever shape a layer gives its inputs.
+    """
+    moments = {name: Moments(branch.effective_factors()[0].shape[0]) for name, branch in branches.items()}
+    device = next(model.parameters()).device
+    with ExitStack() as counted, evaluating(model):
+        for name, branch in branches.items():
+            counted.enter_context(_gathering(branch, moments[name]))
+        for done, one in enumerate(encoded):
+            on_progress("calibration text", done, len(encoded))
+            model(input_ids=torch.tensor([one.input_ids], device=device), use_cache=False)
+    on_progress("calibration text", len(encoded), len(encoded))
+    return moments
+
+
+@contextmanager
+def _gathering(branch: FactoredBranch, moments: Moments) -> Iterator[None]:
+    """Inside, what passes the bottleneck is counted. Nothing is evaluated for that: a device is paid for each time."""
+    bottleneck = branch.bottleneck
+
+    def gather(h: Tensor) -> Tensor:
+        z = bottleneck(h)
+        moments.add(h, z)
+        return z
+
+    branch.bottleneck = gather  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del branch.bottleneck
+
+
+# The linear map that stands in best for a bottleneck.
+
+
+CUTOFF = 1e-10
+"""Directions in which h varies by less than this share of its largest variance count as rounding, and are left out."""
+
+LINEAR = 1e-5
+"""A bottleneck this close to linear, relative to its largest value, is linear up to rounding in float32."""
+
+PROBES = 64
+
+
+Constant = Literal["keep", "absorb", "drop"]
+"""What becomes of the constant of a fit: it is kept, or the matrix takes on what it can of it, or it is lost."""
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """z is about `matrix` h + `constant`.
+
+    Attributes:
+        matrix: (rank, rank), float64.
+        constant: (rank,), float64.
+        explained: share of the update's variance over tokens that the best matrix and constant give, 1 for all of it.
+        constant_share: size of what the best constant adds to the update, relative to the update's root mean square.
+        missed: root mean square of what this fit leaves of the update, relative to the update's.
+        tokens: that it was fitted on; 0 for a bottleneck that is linear.
+    """
+
+    matrix: Float[Tensor, "rank rank"]
+    constant: Float[Tensor, " rank"]
+    explained: float = 1.0
+    constant_share: float = 0.0
+    missed: float = 0.0
+    tokens: int = 0
+
+
+def fit_bottleneck(moments: Moments, up: Float[Tensor, "rank out_features"], constant: Constant) -> LinearFit:
+    """The least-squares fit of z to h over all tokens that `moments` has seen.
+
+    Centred, z = M h + c, which is the best with a constant; `absorb` fits z = M h, the best without one.
+
+    The matrix that comes nearest to z comes nearest to the update as well, since each row of a least-squares fit is
+    found by itself and `up` only mixes rows. So `up` is needed for the shares alone, which are those of the update.
+
+    Raises: DataError if there were no more tokens than unknowns in a row.
+    """
+    if moments.tokens <= moments.rank + 1:
+        raise DataError(
+            f"{moments.tokens} tokens of calibration text do not determine a linear map of rank {moments.rank}; "
+            "give more of it: thousands of tokens are usual."
+        )
+    mean_h, mean_z = moments.means()
+    of_h, of_zh, of_z = moments.covariances()
+    matrix = of_zh @ _inverse(of_h)
+    offset = mean_z - matrix @ mean_h
+    metric = up.double().cpu() @ up.double().cpu().T
+    variance, mean_square = _trace(metric, of_z), _trace(metric, of_z + mean_z.outer(mean_z))
+
+    def left(chosen: Tensor, added: Tensor) -> Tensor:
+        apart = mean_z - chosen @ mean_h - added
+        return of_z - chosen @ of_zh.T - of_zh @ chosen.T + chosen @ of_h @ chosen.T + apart.outer(apart)
+
+    explained = 1 - _share(_trace(metric, left(matrix, offset)), variance)
+    constant_share = _share(_trace(metric, offset.outer(offset)), mean_square) ** 0.5
+    if constant == "absorb":
+        matrix = (of_zh + mean_z.outer(mean_h)) @ _inverse(of_h + mean_h.outer(mean_h))
+    kept = offset if constant == "keep" else torch.zeros_like(offset)
+    missed = _share(_trace(metric, left(matrix, kept)), mean_square) ** 0.5
+    return LinearFit(matrix, kept, explained, constant_share, missed, moments.tokens)
+
+
+@torch.no_grad()
+def linear_bottleneck(branch: FactoredBranch) -> LinearFit | None:
+    """The bottleneck itself if it is linear, as without a circuit; else None.
+
+    It is tried on zero, the unit vectors and random vectors, wherever the branch lets its circuits be evaluated.
+    """
+    down, _ = branch.effective_factors()
+    rank = len(down)
+    probes = torch.randn(PROBES, rank, generator=torch.Generator().manual_seed(0))
+    h = torch.cat([torch.zeros(1, rank), torch.eye(rank), probes]).to(down)
+    z = branch.bottleneck(h).double()
+    matrix = z[1 : rank + 1].T
+    rounding = max(LINEAR, 4 * torch.finfo(branch.dtype).eps)
+    if (z - h.double() @ matrix.T).abs().max() > rounding * z.abs().max():
+        return None
+    return LinearFit(matrix.cpu(), torch.zeros(rank, dtype=torch.float64))
+
+
+def _inverse(second_moments: Tensor) -> Tensor:
+    inverse: Tensor = torch.linalg.pinv(second_moments, rtol=CUTOFF, hermitian=True)
+    return inverse
+
+
+def _trace(metric: Tensor, matrix: Tensor) -> float:
+    """Trace of the product of two symmetric matrices."""
+    return float((metric * matrix).sum())
+
+
+def _share(part: float, whole: float) -> float:
+    # Differences of large numbers: what is nothing may come out as a little less.
+    return max(0.0, part) / whole if whole > 0 else 0.0

@@ -22,13 +22,13 @@ from qpeft.exporting.comparison import (
     standing_in,
     trainability_restored,
 )
-from qpeft.exporting.fit import Constant
+from qpeft.exporting.low_rank import Constant
 from qpeft.exporting.plan import Plan, finish_folder, first_tokens, make_plan, require_free
 from qpeft.exporting.report import ExportReport
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, delta_weight
 from qpeft.models import load_model
 from qpeft.models.load import DTYPES
-from qpeft.models.vendor import forget_gguf, no_progress_bars
+from qpeft.models.package import forget_gguf, no_progress_bars
 from qpeft.runs.bars import OnProgress, to_nobody
 from qpeft.runs.files import staged
 

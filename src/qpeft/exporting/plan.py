@@ -15,7 +15,7 @@ from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError, DataError, OutputError
 from qpeft.exporting.comparison import compare_logits, compare_losses, trainability_restored
-from qpeft.exporting.fit import Constant
+from qpeft.exporting.low_rank import Constant
 from qpeft.exporting.report import ExportReport, layer_reports
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, copies_lora, linear_updates
 from qpeft.runs import environment

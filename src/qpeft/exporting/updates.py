@@ -16,9 +16,16 @@ from qpeft.adapters.base import AbstractAdapterLayer, FactoredBranch, require_li
 from qpeft.adapters.bridge import BaseTunerLayer, LoraLayer
 from qpeft.data import Encoded
 from qpeft.errors import AdapterError, DataError, NotMergeableError
-from qpeft.exporting.fit import Constant, LinearFit, fit_bottleneck, linear_bottleneck
-from qpeft.exporting.low_rank import LowRank, cut_matrix, cut_product
-from qpeft.exporting.moments import collect_moments
+from qpeft.exporting.low_rank import (
+    Constant,
+    LinearFit,
+    LowRank,
+    collect_moments,
+    cut_matrix,
+    cut_product,
+    fit_bottleneck,
+    linear_bottleneck,
+)
 from qpeft.runs.bars import OnProgress, to_nobody
 
 DEFAULT_RANK = 64

@@ -1,10 +1,8 @@
 """Base models and their tokenizers: from a folder, from the Hub, or the small one that comes in a Python package."""
 
-from qpeft.models.device import default_device, device_name
 from qpeft.models.load import load_model, load_skeleton, load_tokenizer
 from qpeft.models.package import PACKAGE_MODEL
-from qpeft.models.precision import Precision, choose_precision
-from qpeft.models.quantization import prepare_for_training
+from qpeft.models.precision import Precision, choose_precision, default_device, device_name, prepare_for_training
 
 __all__ = [
     "PACKAGE_MODEL",

@@ -24,9 +24,8 @@ from qpeft.circuits import Circuit
 from qpeft.errors import SimulationError
 from qpeft.simulation import torch_path
 from qpeft.simulation.autograd import AbstractOperation, row_values
-from qpeft.simulation.checks import check_shapes
+from qpeft.simulation.checks import check_memory, check_shapes
 from qpeft.simulation.gpu.selection import gpu_path
-from qpeft.simulation.memory import check_memory
 
 KERNEL_MAX_QUBITS = 16
 """Beyond this a block of tokens no longer fits any cache, and the kernel loses its advantage."""

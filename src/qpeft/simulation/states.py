@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.errors import SimulationError
-from qpeft.simulation.noise import gates
+from qpeft.simulation.noise import channels
 
 MAX_QUBITS = 20
 
@@ -38,6 +38,6 @@ def final_states(
     state[0] = 1
     state = state.reshape(*[2] * (num_qubits + 1), len(inputs))
     for operation in circuit.operations:
-        gate, axes = gates.on_amplitudes(operation.gate_name), (0, *(qubit + 1 for qubit in operation.qubits))
-        state = gates.apply(gate, gates.angle_values(operation.angle, inputs, weights), state, axes)
+        gate, axes = channels.on_amplitudes(operation.gate_name), (0, *(qubit + 1 for qubit in operation.qubits))
+        state = channels.apply(gate, channels.angle_values(operation.angle, inputs, weights), state, axes)
     return state.reshape(2, 2**num_qubits, len(inputs))

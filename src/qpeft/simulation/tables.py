@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from qpeft.circuits import Circuit
-from qpeft.simulation.bits import combinations, completed, signs
 from qpeft.simulation.compiler import compile_plan
-from qpeft.simulation.paulis import parity
+from qpeft.simulation.paulis import combinations, completed, parity, signs
 from qpeft.simulation.plan import AngleSum, Plan, RotationLayer
 
 MAX_FACTOR_BITS = 4

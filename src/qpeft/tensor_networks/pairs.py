@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.errors import FactorizationError
-from qpeft.tensor_networks.modes import Modes
+from qpeft.tensor_networks.mpo import Modes
 
 
 @dataclass(frozen=True)

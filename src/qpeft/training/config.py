@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from peft import PeftConfig
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from qpeft.adapters import ADAPTERS
+from qpeft.adapters.build import PRESETS
 from qpeft.errors import RecipeError
-from qpeft.training.sections import SOURCE_KINDS, Recipe
+from qpeft.training.sections import SOURCE_KINDS, AdapterSection, Recipe
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -211,3 +215,48 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := section_of(inner))), None)
+
+
+# The JSON schema of recipes, for editors that complete and check YAML.
+
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Every key of a recipe with type, default and description; unknown keys are refused.
+
+    Options of our own methods stand under `adapter`, chosen by its `type`. Those of PEFT's own methods depend on the
+    PEFT that is installed, so they are left open.
+    """
+    schema = Recipe.model_json_schema()
+    adapter = schema["$defs"][AdapterSection.__name__]
+    default = adapter["properties"]["type"]["default"]
+    adapter["allOf"] = [
+        {
+            # Without `type` the first condition holds for every method, so the others ask for it.
+            "if": {"properties": {"type": {"const": method}}} | ({} if method == default else {"required": ["type"]}),
+            "then": {
+                "properties": adapter["properties"] | _options(method, config_class),
+                "additionalProperties": False,
+            },
+        }
+        for method, (config_class, _) in ADAPTERS.items()
+    ]
+    return {"$schema": DIALECT, **schema}
+
+
+def _options(method: str, config_class: type[PeftConfig]) -> dict[str, Any]:
+    """The fields of a method's config, and its presets."""
+    defaults, types = config_class(), get_type_hints(config_class)
+    of_peft = {field.name for field in dataclasses.fields(PeftConfig)}
+    options: dict[str, Any] = {}
+    if method in PRESETS:
+        options["preset"] = {"enum": list(PRESETS[method]), "description": "Other defaults to start from."}
+    for field in dataclasses.fields(config_class):
+        if field.name in of_peft:
+            options[field.name] = {"description": "A field of every PEFT config."}
+        else:
+            described = {"default": getattr(defaults, field.name), "description": field.metadata["help"]}
+            options[field.name] = TypeAdapter(types[field.name]).json_schema() | described
+    return options

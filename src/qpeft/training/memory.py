@@ -10,7 +10,7 @@ import torch
 
 from qpeft.data import Encoded, lengths
 from qpeft.errors import MemoryLimitError
-from qpeft.evaluation.held_out import TOKENS_PER_BATCH
+from qpeft.evaluation.loss import TOKENS_PER_BATCH
 from qpeft.training.sections import Recipe
 
 _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")

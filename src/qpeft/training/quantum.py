@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, finalize, set_quantum_device
-from qpeft.adapters.qtha.reachable import reachable_tokens
+from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, finalize, reachable_tokens, set_quantum_device
 from qpeft.adapters.quantum_weighted import circuit_banks
 from qpeft.devices import (
     AbstractDevice,

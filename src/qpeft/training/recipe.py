@@ -22,22 +22,27 @@ from qpeft.evaluation import find_task
 from qpeft.models import Precision, choose_precision, default_device, device_name, load_skeleton, load_tokenizer
 from qpeft.runs import environment, make_folder, require_empty_folder, write_atomically, write_record
 from qpeft.runs.files import used_alone
-from qpeft.training.bill import Bill, training_bill
+from qpeft.training.batches import require_separate_examples
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
-from qpeft.training.continuing import continue_folder
+from qpeft.training.chip_forecast import expected_quality
+from qpeft.training.cost_estimate import Bill, training_bill
 from qpeft.training.measuring import measure
 from qpeft.training.memory import peak_memory, training_memory
-from qpeft.training.packing import require_separate_examples
-from qpeft.training.processes import busy_cores, from_main, is_main_process, join_processes, number_of_processes
-from qpeft.training.progress import ProgressReport
-from qpeft.training.quality import expected_quality
+from qpeft.training.processes import (
+    busy_cores,
+    from_main,
+    is_main_process,
+    join_processes,
+    number_of_processes,
+    whole_weights,
+)
+from qpeft.training.progress import ProgressReport, report_names
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
 from qpeft.training.readable import require_readable
-from qpeft.training.reports import report_names
+from qpeft.training.resume import continue_folder
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
 from qpeft.training.setup import adapted_model, fit_frozen_factors, learning_rate, make_trainer
-from qpeft.training.sharding import whole_weights
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
 from qpeft.training.trainer import CheckpointingTrainer
 from qpeft.training.trial import try_out

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from peft import PeftConfig, PeftModel
 from torch import Tensor
 
-from qpeft.data import AnswerEnds, save_ends
+from qpeft.adapters import ADAPTERS
+from qpeft.adapters.base import AbstractMatrixModel
+from qpeft.data import AnswerEnds, ends_note, save_ends
+from qpeft.evaluation import find_task
 from qpeft.runs import write_atomically, write_record
 from qpeft.runs.files import disk_errors, follow_folder
 from qpeft.runs.record import held_out_ends
-from qpeft.training.card import model_card
 from qpeft.training.figure import save_health, save_loss_curve
 from qpeft.training.sections import Recipe
 
@@ -79,3 +83,100 @@ def _settle_config(path: Path, config: PeftConfig, base_model: str) -> None:
     values = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
     values |= {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+# The model card of a trained adapter: what it is, how to load it, what was measured.
+
+
+def model_card(recipe: Recipe, record: Mapping[str, Any], ends: AnswerEnds) -> str:
+    """README.md of the adapter folder, in Markdown with the metadata block that model hubs read.
+
+    Args:
+        recipe: of the run.
+        record: of the run.
+        ends: of answers.
+    """
+    method = recipe.adapter.type
+    metadata = {"base_model": recipe.model.name, "library_name": "peft", "tags": ["qpeft", method, "text-generation"]}
+    parts = [
+        f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---",
+        f"# {method.upper()} adapter for {recipe.model.name}",
+    ]
+    if recipe.output.notice:
+        parts.append(f"> **{recipe.output.notice.strip()}**")
+    parts += [_loading(recipe, ends), _results(record), _making(recipe, record)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _loading(recipe: Recipe, ends: AnswerEnds) -> str:
+    first = note = ""
+    if (method := recipe.adapter.type) in ADAPTERS:
+        first = "import qpeft  # first: it makes the adapter type known to PEFT\n"
+        note = f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {_merging(recipe)}\n\n"
+    bits = recipe.model.quantization
+    how = f', quantization="{bits}"' if bits else ""
+    return (
+        f"## Use\n\n{note}```python\n{first}from peft import PeftModel\nfrom qpeft.models import load_model, "
+        "load_tokenizer\nfrom transformers import GenerationConfig\n\n"
+        f'tokenizer = load_tokenizer("{recipe.model.name}")\n'
+        f'model = PeftModel.from_pretrained(load_model("{recipe.model.name}"{how}), "path/to/this/folder")\n'
+        'model.generation_config = GenerationConfig.from_pretrained("path/to/this/folder")\n```\n\n'
+        "The last line makes answers end where training ended them: PEFT reads no `generation_config.json` by itself. "
+        f"{ends_note(ends)}"
+    ).rstrip()
+
+
+def _merging(recipe: Recipe) -> str:
+    if issubclass(ADAPTERS[recipe.adapter.type][1], AbstractMatrixModel):
+        return "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft."
+    where = "The circuit runs on an exact simulator"
+    if recipe.device:
+        layers = ", ".join(recipe.device.layers or ["all layers"])
+        where = (
+            f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was measured, "
+            "and what loads here, runs on an exact simulator"
+        )
+    return (
+        f"{where}; PEFT cannot merge the adapter, since its update depends on the input. `qpeft export` and `qpeft "
+        "merge` replace the circuit by the nearest linear map and report what that loses."
+    )
+
+
+def _results(record: Mapping[str, Any]) -> str:
+    before, after = record.get("before"), record.get("after")
+    if not after:
+        return "## Results\n\nNo held-out data were given, so nothing was measured."
+
+    def row(name: str, key: str, form: str) -> str:
+        return f"| {name} | {format(before[key], form) if before else 'not measured'} | {format(after[key], form)} |"
+
+    rows = ["## Results", "", "| | before | after |", "| --- | --- | --- |"]
+    rows.append(row(f"held-out loss, nats per token ({after['tokens']:,} tokens)", "loss", ".4f"))
+    for name, title in _metric_titles(after).items():
+        figures = [(one or {}).get("metrics", {}).get(name) for one in (before, after)]
+        cells = ["not measured" if figure is None else f"{figure:.1%}" for figure in figures]
+        rows.append(f"| {title} ({after['answered']} answers) | {' | '.join(cells)} |")
+    rows += ["", "![loss curve](loss.png)"]
+    if (health := record.get("health")) is not None:
+        rows += ["", "![health of the circuits](health.png)"]
+        rows += ["", *(f"- {layer}: {problem}" for layer, problem in health["warnings"].items())]
+    return "\n".join(rows)
+
+
+def _metric_titles(after: Mapping[str, Any]) -> dict[str, str]:
+    if after["task"] is None:
+        return {}
+    task = find_task(after["task"])
+    return {**task.overall_metrics, **task.metrics}
+
+
+def _making(recipe: Recipe, record: Mapping[str, Any]) -> str:
+    values = recipe.model_dump(mode="json", exclude={"output"})
+    versions = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
+    adapter = record["adapter"]
+    return (
+        f"## Making\n\n{adapter['trainable_parameters']:,} trainable parameters in {adapter['layers']} layers; "
+        f"{record['steps']} steps; {versions}.\n\n"
+        f"```yaml\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}```\n\n"
+        "`run.json` beside this file holds the whole record: environment, hashes of the data, every logged loss."
+    )

@@ -24,16 +24,15 @@ from qpeft.adapters.learning_rates import LearningRate, default_learning_rate
 from qpeft.adapters.qtha.fitting import fit_inputs, frozen_factors
 from qpeft.data import Encoded, PackedExamples, lengths, pad_batch
 from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
-from qpeft.training.continuing import fingerprint
-from qpeft.training.health import HealthMonitor
+from qpeft.training.early_stopping import HeldOutWatch
+from qpeft.training.health_log import HealthMonitor
 from qpeft.training.memory import tokens_per_evaluation
 from qpeft.training.processes import computes_on_cpu, number_of_processes
-from qpeft.training.progress import ProgressReport
+from qpeft.training.progress import ProgressReport, reporters
 from qpeft.training.quantum import DeviceSteps
-from qpeft.training.reports import reporters
+from qpeft.training.resume import fingerprint
 from qpeft.training.sections import ModelSection, Recipe
 from qpeft.training.splits import Split
-from qpeft.training.watch import HeldOutWatch
 
 if TYPE_CHECKING:
     from qpeft.training.trainer import CheckpointingTrainer

@@ -19,18 +19,17 @@ from transformers.trainer import TRAINER_STATE_NAME
 from qpeft.data import Encoded, lengths
 from qpeft.errors import AdapterError, DeviceError
 from qpeft.evaluation import held_out_loss
-from qpeft.evaluation.causal_loss import CausalLoss
-from qpeft.evaluation.held_out import largest_batch
+from qpeft.evaluation.loss import CausalLoss, largest_batch
 from qpeft.runs.bars import OnProgress, to_nobody
+from qpeft.training.batches import LengthGroupedSampler
 from qpeft.training.checkpoints import ADAPTER, checkpoints, saved_state, seal
-from qpeft.training.health import HealthMonitor
+from qpeft.training.early_stopping import HeldOutWatch
+from qpeft.training.health_log import HealthMonitor
 from qpeft.training.memory import evaluation_memory, memory_errors, training_memory
-from qpeft.training.order import OrderRecord
 from qpeft.training.processes import from_main, is_main_process, staged_together, wait_for_all
 from qpeft.training.quantum import DeviceSteps
-from qpeft.training.sampling import LengthGroupedSampler
+from qpeft.training.resume import OrderRecord
 from qpeft.training.sections import Recipe
-from qpeft.training.watch import HeldOutWatch
 
 
 class CheckpointingTrainer(Trainer):

@@ -14,11 +14,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from qpeft.adapters import bridge
-from qpeft.adapters.modes import evaluating
+from qpeft.adapters.load import evaluating
 from qpeft.data import Encoded, pad_batch
 from qpeft.data.encode import IGNORED
 from qpeft.errors import AdapterError, RecipeError
-from qpeft.evaluation.causal_loss import CausalLoss
+from qpeft.evaluation.loss import CausalLoss
 
 EXAMPLES = 4
 """From all over the training data, unless fewer tell all. A layer that is skipped at random has so many chances."""

@@ -15,10 +15,10 @@ from qpeft.simulation.noise import Damping, NoiseModel, SampleKey
 from qpeft.simulation.noise.outcomes import outcome_probabilities as with_noise_model
 from qpeft_emulator import chip as chips
 from qpeft_emulator import parse_origin_ir
-from qpeft_emulator.blocks import best_blocks
 from qpeft_emulator.density import outcome_probabilities
 from qpeft_emulator.machine import HiddenEffects, Machine
 from qpeft_emulator.outcomes import RunOptions, run_program
+from qpeft_emulator.placement import best_blocks
 from qpeft_emulator.start import open_machine
 
 RING = (0, 1, 2, 3, 9, 8, 7, 6)

@@ -9,7 +9,7 @@ import pytest
 from ibm_cloud import BACKEND, KEY
 
 from qpeft.devices import load_device
-from qpeft.devices.ibm.account import find_token
+from qpeft.devices.ibm.service import find_token
 from qpeft.errors import CredentialsError, DeviceError
 
 WRONG = "a-wr0ng-k3y-that-nobody-may-see"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qpeft.devices import load_device
-from qpeft.devices.ibm.calibration import noise_model
+from qpeft.devices.ibm.service import noise_model
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise.channels import damping_channel, depolarising_channel
 

@@ -14,8 +14,8 @@ from ibm_cloud import BACKEND, KEY, end, results_text
 import qpeft
 from qpeft.circuits import Circuit, Operation
 from qpeft.devices import CallKey, JobState, Journal, JournalledRunner, load_device
-from qpeft.devices.ibm import service_jobs
-from qpeft.devices.ibm.service_jobs import STATES, tag_of
+from qpeft.devices.ibm import jobs
+from qpeft.devices.ibm.jobs import STATES, tag_of
 from qpeft.devices.journal import BatchState
 from qpeft.devices.protocol import check_results
 from qpeft.errors import CredentialsError, DeviceError, JobError, JournalError, RefusedError
@@ -150,7 +150,7 @@ def test_a_circuit_that_the_vendors_client_refuses_is_certain_not_to_be_sent(dev
     def refuse(*_):
         raise ValueError("operating on a faulty qubit 3")
 
-    monkeypatch.setattr(service_jobs, "start", refuse)
+    monkeypatch.setattr(jobs, "start", refuse)
     with pytest.raises(RefusedError, match=r"took no job.*faulty qubit 3"):
         device.submit(COINS, 10)
 

@@ -7,8 +7,8 @@ from dense_oracle import final_states
 from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
 from qpeft.devices import load_device, run
 from qpeft.devices.ibm import translation
-from qpeft.devices.ibm.backends import local_backend
-from qpeft.devices.ibm.sampling import start
+from qpeft.devices.ibm.jobs import start
+from qpeft.devices.ibm.service import local_backend
 from qpeft.devices.ibm.translation import METHODS, Translator, distributions, to_qiskit
 from qpeft.errors import DeviceError, OrderError, RefusedError
 

@@ -3,7 +3,7 @@ from fake_device import FakeDevice, rotation
 
 from qpeft.devices import CallKey
 from qpeft.devices.journal import Journal
-from qpeft.devices.runner import JournalledRunner
+from qpeft.devices.queue import JournalledRunner
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from fake_device import FakeDevice, rotation
 
 from qpeft.devices import CallKey
 from qpeft.devices.journal import Journal
-from qpeft.devices.runner import JournalledRunner
+from qpeft.devices.queue import JournalledRunner
 
 SHOTS = 1000
 # Forks of one process that has imported qpeft: each child starts in milliseconds.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["qpeft.devices.runner"])
+PROCESSES.set_forkserver_preload(["qpeft.devices.queue"])
 
 
 def calls():

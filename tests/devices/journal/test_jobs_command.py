@@ -8,7 +8,7 @@ from fake_device import FakeDevice, rotation
 
 from qpeft.devices import JobState, JobStatus, registry
 from qpeft.devices.journal import BatchState, Journal
-from qpeft.devices.runner import JournalledRunner
+from qpeft.devices.queue import JournalledRunner
 from qpeft.errors import DeviceError, JournalError, OrderError
 from qpeft_cli.main import main
 

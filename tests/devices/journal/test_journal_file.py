@@ -16,10 +16,10 @@ from killed import PROCESSES
 
 from qpeft.devices import CallKey
 from qpeft.devices.journal import BatchState, Journal, Request, database, default_path
-from qpeft.devices.journal.hashing import hash_batch, hash_circuit
+from qpeft.devices.journal.database import create_tables
 from qpeft.devices.journal.owner import is_alive, is_sending, sending, this_process
-from qpeft.devices.journal.schema import create_tables
-from qpeft.devices.runner import JournalledRunner
+from qpeft.devices.journal.records import hash_batch, hash_circuit
+from qpeft.devices.queue import JournalledRunner
 from qpeft.errors import JournalError
 
 

@@ -14,7 +14,7 @@ from qpeft.devices import JobState, JobStatus
 from qpeft.devices.budget import Budget
 from qpeft.devices.journal import BatchState, Journal
 from qpeft.devices.journal.reports import history, rejected, rows
-from qpeft.devices.runner import JournalledRunner
+from qpeft.devices.queue import JournalledRunner
 from qpeft.errors import BudgetError, CredentialsError, DeviceError, JobError, OrderError, RefusedError
 
 CIRCUITS = [rotation(0.01 * number, 4) for number in range(60)]  # wide enough that none looks like a marker

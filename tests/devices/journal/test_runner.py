@@ -10,7 +10,7 @@ from qpeft.circuits import Circuit, Input, Operation, ansatz
 from qpeft.devices import CallKey, JobState, JobStatus, LocalDevice, device_expectations
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.journal import BatchState
-from qpeft.devices.runner import JournalledRunner
+from qpeft.devices.queue import JournalledRunner
 from qpeft.errors import BudgetError, CredentialsError, DeviceError, JobError, JournalError, RefusedError, ShotsError
 from qpeft.simulation.noise import NoiseModel, QubitNoise
 

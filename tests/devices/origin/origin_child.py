@@ -9,7 +9,7 @@ from qpeft.devices.origin import OriginDevice
 
 # Forks of one process that has imported qpeft: each child starts in milliseconds.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["qpeft.devices.origin", "qpeft.devices.runner"])
+PROCESSES.set_forkserver_preload(["qpeft.devices.origin", "qpeft.devices.queue"])
 
 CIRCUIT = Circuit(2, (Operation("X", (1,)),))
 

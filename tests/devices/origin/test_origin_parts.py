@@ -10,9 +10,9 @@ import pytest
 
 from qpeft.devices import JobState
 from qpeft.devices.origin import DEFAULT_URL, OriginDevice
+from qpeft.devices.origin.account import find_key
 from qpeft.devices.origin.chip import chip_from, noise_model_of
-from qpeft.devices.origin.credentials import find_key
-from qpeft.devices.origin.layout import Contents, split_id, suffix_of
+from qpeft.devices.origin.outbox import Contents, split_id, suffix_of
 from qpeft.devices.origin.replies import distributions_of, status_of, task_of
 from qpeft.devices.origin.worker import kind_of
 from qpeft.errors import CredentialsError, DeviceError, JobError

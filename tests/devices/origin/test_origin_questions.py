@@ -13,7 +13,7 @@ from qpeft.circuits import Circuit, Operation
 from qpeft.devices import CallKey, Journal, JournalledRunner, load_device
 from qpeft.devices.origin import cloud as clouds
 from qpeft.devices.origin import list_chips
-from qpeft.devices.origin.listing import listed_as, written
+from qpeft.devices.origin.cloud import listed_as, written
 from qpeft.errors import CredentialsError, DeviceError, RefusedError
 from qpeft_emulator.cloud import Timing
 

@@ -6,8 +6,7 @@ import pytest
 
 from qpeft.circuits import Circuit, Operation, ansatz, bind
 from qpeft.devices import JobState, run
-from qpeft.devices.origin.layout import Contents
-from qpeft.devices.origin.programs import side_by_side
+from qpeft.devices.origin.outbox import Contents, side_by_side
 from qpeft.errors import RefusedError
 from qpeft_emulator import parse_origin_ir
 from qpeft_emulator.chip import wukong

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from networkx.algorithms.isomorphism import GraphMatcher
 
 from qpeft.circuits import Circuit, Operation, ansatz
-from qpeft.devices.placement import block_calibration, find_blocks
-from qpeft.devices.placement.embeddings import embeddings
+from qpeft.devices.chip import block_calibration, find_blocks
+from qpeft.devices.chip.blocks import embeddings
 from qpeft.errors import DeviceError, NoiseError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, QubitNoise, ReadoutError
 from qpeft_emulator import chip as chips

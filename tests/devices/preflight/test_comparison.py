@@ -5,7 +5,7 @@ import torch
 from calibrations import calibration_of
 
 from qpeft.circuits import ansatz
-from qpeft.devices.preflight import Verdict, compare, preflight, suggest
+from qpeft.devices.chip import Verdict, compare, preflight, suggest
 from qpeft.errors import CircuitError, DeviceError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel
 from qpeft_emulator import chip as chips

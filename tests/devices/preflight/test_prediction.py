@@ -12,7 +12,7 @@ from calibrations import calibration_of
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz, bind
 from qpeft.circuits.native import to_native
-from qpeft.devices.preflight import Verdict, depolarising_only, preflight
+from qpeft.devices.chip import Verdict, depolarising_only, preflight
 from qpeft.errors import DeviceError, NoiseError, ShotsError, SimulationError
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import Damping, EdgeNoise, NoiseModel, QubitNoise, ReadoutError

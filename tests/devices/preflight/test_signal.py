@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qpeft.devices.preflight import Preflight, Signal, Verdict, fit_line
+from qpeft.devices.chip import Preflight, Signal, Verdict, fit_line
 from qpeft.errors import DeviceError
 
 VALUES = st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=3, max_size=20)

@@ -1,6 +1,11 @@
 """What all our adapters share: options, the layer and the tuner, matrices as updates, tensor networks as factors."""
 
-from qpeft.adapters.base.branch import AbstractBranch, AbstractMatrixBranch, FactoredBranch, FactoredMatrixBranch
+from qpeft.adapters.base.branch import (
+    AbstractBranch,
+    AbstractMatrixBranch,
+    FactoredBranch,
+    FactoredMatrixBranch,
+)
 from qpeft.adapters.base.config import AdapterConfig, RankedConfig, check_counts, option
 from qpeft.adapters.base.factors import (
     AbstractFactor,
@@ -9,12 +14,18 @@ from qpeft.adapters.base.factors import (
     Factor,
     MpoFactor,
     build_factor,
+    check_factors,
+    given_factors,
 )
 from qpeft.adapters.base.layer import AbstractAdapterLayer, generator, require_linear
-from qpeft.adapters.base.matrix import AbstractMatrixLayer, AbstractMatrixModel
+from qpeft.adapters.base.matrix import (
+    AbstractLoraLikeBranch,
+    AbstractMatrixLayer,
+    AbstractMatrixModel,
+    AbstractRankedBranch,
+    AbstractRankedLayer,
+)
 from qpeft.adapters.base.model import AbstractAdapterModel
-from qpeft.adapters.base.ranked import AbstractLoraLikeBranch, AbstractRankedBranch, AbstractRankedLayer
-from qpeft.adapters.base.widths import check_factors, given_factors
 
 __all__ = [
     "AbstractAdapterLayer",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpeft.adapters.base.branch import AbstractMatrixBranch
-from qpeft.adapters.base.layer import AbstractAdapterLayer
+from qpeft.adapters.base.branch import AbstractMatrixBranch, FactoredMatrixBranch
+from qpeft.adapters.base.config import RankedConfig
+from qpeft.adapters.base.factors import AbstractFactor, AbstractRandomFactor
+from qpeft.adapters.base.layer import AbstractAdapterLayer, generator
 from qpeft.adapters.base.model import AbstractAdapterModel
-from qpeft.adapters.base.requantization import Requantization, log_requantization
 from qpeft.adapters.bridge import AuxiliaryTrainingWrapper, check_adapters_to_merge, unpack
 from qpeft.errors import AdapterError, NotMergeableError
 
@@ -180,3 +185,102 @@ class AbstractMatrixModel(AbstractAdapterModel):
 
     def _layers(self) -> list[AbstractMatrixLayer]:
         return [module for module in self.modules() if isinstance(module, AbstractMatrixLayer)]
+
+
+# What a quantized weight loses of an update that is merged into it, or taken out again.
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """Frobenius norms of one layer: of what rounding moved the weight by, of the weight, and of the update."""
+
+    error: float
+    weight: float
+    update: float
+
+    @classmethod
+    def between(cls, wanted: Tensor, stored: Tensor, update: Tensor) -> Requantization:
+        """From the weight that was to be stored, the one that is, and the update that was added; of one shape."""
+        wanted, stored = wanted.float(), stored.float()
+        norms = ((stored - wanted).norm(), wanted.norm(), update.float().norm())
+        return cls(*(norm.item() for norm in norms))
+
+
+def log_requantization(verb: str, layers: Iterable[Requantization | None]) -> None:
+    """Warn once about all quantized layers, if there are any; None stands for a layer that is not quantized."""
+    found = [layer for layer in layers if layer is not None]
+    if not found:
+        return
+    error, weight, update = (
+        math.hypot(*norms)
+        for norms in zip(*((layer.error, layer.weight, layer.update) for layer in found), strict=True)
+    )
+    logger.warning(
+        "%s %d quantized weights; the requantization error is %.3g of the weights and %.3g of the updates (Frobenius "
+        "norms over all of them). To lose nothing, merge into the base model without quantization.",
+        verb,
+        len(found),
+        error / weight if weight else math.nan,
+        error / update if update else math.nan,
+    )
+
+
+# Methods whose update is two factors of a rank, as LoRA's A and B are: made and started in the same way.
+
+
+class AbstractRankedBranch(FactoredMatrixBranch):
+    """Two factors that a method makes for a rank and a width each.
+
+    update = scaling * x down^T up
+
+    Shapes: x (..., in_features); down (rank, in_features); up (rank, out_features).
+    """
+
+    def __init__(self, config: Any, in_features: int, out_features: int, *, rank: int, scaling: float) -> None:
+        down, up = (self.make_factor(config, rank, width) for width in (in_features, out_features))
+        super().__init__(down, up, scaling=scaling, dropout=config.dropout)
+        self.rank, self.in_features = rank, in_features
+
+    @staticmethod
+    @abstractmethod
+    def make_factor(config: Any, rank: int, width: int) -> AbstractFactor:
+        """A factor (rank, width) of this config, not yet initialised."""
+
+    @abstractmethod
+    def initialize(self, generator: torch.Generator | None) -> None:
+        """First values, with which the update is zero. Does nothing on the meta device."""
+
+
+class AbstractLoraLikeBranch(AbstractRankedBranch):
+    """Such factors that start as LoRA's do: `down` at random, `up` at zero."""
+
+    down: AbstractRandomFactor
+    up: AbstractRandomFactor
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator | None) -> None:
+        """Random factors, then `up` zero: the update starts at zero. Does nothing on the meta device.
+
+        Inputs of unit variance give down x the variance 1/3, as in LoRA.
+        """
+        if next(self.parameters()).is_meta:
+            return
+        self.down.initialize(variance=1 / (3 * self.in_features), generator=generator)
+        self.up.initialize(variance=1 / self.rank, generator=generator)
+        self.up.zero()
+
+
+class AbstractRankedLayer(AbstractMatrixLayer):
+    """A linear layer with such branches beside it, of the class that a method names."""
+
+    branch_class: ClassVar[type[AbstractRankedBranch]]
+
+    def make_branch(self, config: RankedConfig) -> AbstractRankedBranch:
+        """A branch of the rank and alpha that the config's patterns give this layer; its update is zero."""
+        rank, scaling = config.rank_of(self.name), config.scaling_of(self.name)
+        branch = self.branch_class(config, self.in_features, self.out_features, rank=rank, scaling=scaling)
+        branch.initialize(generator(config.init_seed, self.name))
+        return branch

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from qpeft.adapters.base.config import AdapterConfig
 from qpeft.adapters.base.layer import AbstractAdapterLayer, require_linear
-from qpeft.adapters.base.mixed import mixed_batch
 from qpeft.adapters.base.targets import check_targets, warn_of_unfit
 from qpeft.adapters.bridge import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    AuxiliaryTrainingWrapper,
     BaseTuner,
     get_quantization_kwargs,
     targeted_modules,
@@ -107,4 +109,49 @@ def _refuse_adapter_names(model: nn.Module, _: tuple[Any, ...], kwargs: dict[str
         raise AdapterError(
             f"{type(model).__name__} would ignore adapter_names: mixed batches need PEFT's own model, as of "
             "PeftModel.from_pretrained(model, folder). Here, set_adapter(name) before each batch."
+        )
+
+
+# Mixed batches: `model(tokens, adapter_names=["first", "__base__", "second"])`, an adapter for each row.
+
+
+BASE = "__base__"
+"""In `adapter_names`, PEFT's word for a row without an adapter."""
+
+
+@contextmanager
+def mixed_batch(tuner: nn.Module, adapter_names: Sequence[str], num_beams: int | None) -> Iterator[None]:
+    """A context in which row i of every batch goes through adapter_names[i].
+
+    Args:
+        tuner: with the layers of one method.
+        adapter_names: one a row; `BASE` for none.
+        num_beams: of a beam search, which repeats each row so many times.
+
+    Raises: AdapterError in training mode, while merged, beside modules_to_save, or with a name that no layer knows.
+    """
+    layers = [module for module in tuner.modules() if isinstance(module, AbstractAdapterLayer)]
+    _check(tuner, adapter_names, layers)
+    names = [name for name in adapter_names for _ in range(num_beams or 1)]
+    # Of (batch, tokens, features): with a dimension less, tokens of all rows are mixed up, as an expert gets them.
+    dimensions = 3 if isinstance(tuner.get_submodule("model"), PreTrainedModel) else 2
+    with ExitStack() as contexts:
+        for layer in layers:
+            contexts.enter_context(layer.mixed(names, dimensions=dimensions))
+        yield
+
+
+def _check(tuner: nn.Module, adapter_names: Sequence[str], layers: Sequence[AbstractAdapterLayer]) -> None:
+    if tuner.training:
+        raise AdapterError("adapter_names is for inference; call model.eval() first, or train one adapter a batch.")
+    if any(layer.merged for layer in layers):
+        raise AdapterError("adapter_names needs adapters beside the weights; call model.unmerge_adapter() first.")
+    if any(isinstance(module, AuxiliaryTrainingWrapper) for module in tuner.modules()):
+        # PEFT would send all rows through those of the active adapter.
+        raise AdapterError("adapter_names does not reach modules_to_save: run one batch per adapter, by set_adapter.")
+    known = {name for layer in layers for name in layer.branches}
+    if unknown := sorted({*adapter_names} - known - {BASE}):
+        raise AdapterError(
+            f"adapter_names holds {', '.join(map(repr, unknown))}; the model has {', '.join(sorted(known))}, and "
+            f"{BASE!r} for no adapter."
         )

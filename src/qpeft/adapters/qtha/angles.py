@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.middle import Evaluate
+from qpeft.adapters.qtha.bottleneck import Evaluate
 from qpeft.adapters.qtha.quantum_device import device_circuits
 from qpeft.circuits import Circuit
 from qpeft.simulation import expectations

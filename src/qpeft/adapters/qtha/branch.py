@@ -11,9 +11,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qpeft.adapters.base import Factor, FactoredBranch, build_factor
+from qpeft.adapters.qtha.bottleneck import (
+    AbstractMiddle,
+    CircuitMiddle,
+    ClassicalFormMiddle,
+    ConstantMiddle,
+    HilbertMiddle,
+    MlpMiddle,
+    UnitMiddle,
+)
 from qpeft.adapters.qtha.config import QthaConfig
-from qpeft.adapters.qtha.controls import ClassicalFormMiddle, ConstantMiddle, HilbertMiddle, MlpMiddle, UnitMiddle
-from qpeft.adapters.qtha.middle import AbstractMiddle, CircuitMiddle
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import AdapterError

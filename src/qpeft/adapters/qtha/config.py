@@ -10,7 +10,6 @@ from typing import Any
 
 from qpeft.adapters.base import RankedConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
-from qpeft.adapters.qtha.compositions import COMPOSITIONS
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import AdapterError
 
@@ -25,6 +24,29 @@ MIDDLES = (*CIRCUIT_SIZED, "hilbert", "mlp", "constant", "none")
 
 FORMS = ("paper", "fitted", "compact")
 """Whole forms of QTHA, each a class method of `QthaConfig` with its own rank and modules."""
+
+# QTHA and its ablations as compositions of blocks, by name.
+#
+# Each entry names only the blocks in which it differs from QTHA, so a study changes one thing at a time; sizes, first
+# values and learning come from the other options. docs/qtha.md has the table with formulas.
+_LORA_FACTORS = {"down": "dense", "up": "dense"}
+
+COMPOSITIONS: dict[str, dict[str, Any]] = {
+    "no_circuit": {"middle": "none"},
+    "frozen_circuit": {"middle": "frozen_circuit"},
+    "hilbert_twin": {"middle": "hilbert"},
+    "sinusoid_twin": {"middle": "sinusoid"},
+    "tanh_twin": {"middle": "tanh"},
+    "mlp_twin": {"middle": "mlp"},
+    "constant_twin": {"middle": "constant"},
+    "classical_form": {"middle": "classical_form", "ansatz": "ring_cz"},
+    "hadamard_fusion": {"fusion": "hadamard"},
+    "tensor_network_only": {"down": "bare_mpo", "up": "bare_mpo", "middle": "none", "classical_path": False},
+    "lora_mixing_matrix": _LORA_FACTORS | {"middle": "none"},
+    "lora_circuit_only": _LORA_FACTORS | {"classical_path": False},
+    "lora_circuit": dict(_LORA_FACTORS),
+    "lora_mlp": _LORA_FACTORS | {"middle": "mlp"},
+}
 
 PRESETS = (*FORMS, *COMPOSITIONS)
 """Names that `QthaConfig.preset` knows."""

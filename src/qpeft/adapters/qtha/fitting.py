@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qpeft.adapters.base import generator
 from qpeft.adapters.base.factors import DenseFactor
 from qpeft.adapters.base.principal import InputSketch
-from qpeft.adapters.modes import evaluating
+from qpeft.adapters.load import evaluating
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.errors import AdapterError

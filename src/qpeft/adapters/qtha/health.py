@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from qpeft.adapters.qtha.bottleneck import AbstractAngleMiddle
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.layer import QthaLayer
-from qpeft.adapters.qtha.middle import AbstractAngleMiddle
 
 TOKENS = 64
 """Of a batch, looked at in every layer."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import difflib
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.call_numbers import CallNumbers
-from qpeft.adapters.qtha.gradient_record import GradientRecord
-from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
-from qpeft.adapters.qtha.selection import circuits_of, matching, put_elsewhere, qtha_layers
+from qpeft.adapters.qtha.bottleneck import CircuitMiddle, Evaluate
+from qpeft.adapters.qtha.branch import QthaBranch
+from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.quantum_weighted import CircuitBank, circuit_banks
 from qpeft.circuits import Circuit, bind
 from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
-from qpeft.devices.differentiation import DeviceGradients, device_gradients
+from qpeft.devices.estimator import DeviceGradients, device_gradients
 from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
 from qpeft.devices.mitigation import check_suits
 from qpeft.devices.protocol import check_request
@@ -295,3 +299,193 @@ def _evaluate_as(name: str, evaluator: DeviceEvaluator) -> Evaluate:
     # Compilers cannot look into jobs: they leave their graph here, or refuse if they were asked for one graph.
     outside_graphs: Evaluate = torch.compiler.disable(evaluate)
     return outside_graphs
+
+
+# Numbers for the evaluations of a training step, equal for equal angles.
+
+
+class CallNumbers:
+    """Numbers the evaluations of any number of modules, within each step and module from 0.
+
+    An evaluation with the angles of an earlier one gets its number: so a forward pass that gradient checkpointing
+    repeats is known again.
+
+    Attributes:
+        step: of the training; set it by `begin_step`.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0
+        self._numbers: dict[str, dict[bytes, int]] = {}
+
+    def begin_step(self, step: int) -> None:
+        """Number all further evaluations within this step, from 0 for every module."""
+        self.step = step
+        self._numbers.clear()
+
+    def number(self, module: str, *angles: Tensor) -> int:
+        """Of an evaluation of a module's circuits with these angles."""
+        numbers = self._numbers.setdefault(module, {})
+        return numbers.setdefault(_digest(*angles), len(numbers))
+
+
+def _digest(*tensors: Tensor) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().double().numpy().tobytes())
+    return digest.digest()
+
+
+# What a step's backward passes through a device said of one module: sums, and how far off they are.
+
+
+@dataclass
+class GradientRecord:
+    """Gradients of the circuits of one module, over its backward passes since `DeviceEvaluator.begin_step`.
+
+    Attributes:
+        passes: so many.
+        weights: gradient by the circuits' weights, summed over the passes, (num_circuits, num_weights).
+        weight_errors: its standard errors, same shape.
+        squares, variances: sums over the entries of all gradients, by inputs and by weights, of their squares and of
+            their squared standard errors.
+
+    Standard errors are as in `DeviceGradients`; NaN if one of them is.
+    """
+
+    passes: int
+    weights: Tensor
+    weight_errors: Tensor
+    squares: float = 0.0
+    variances: float = 0.0
+
+    @classmethod
+    def empty(cls, gradients: DeviceGradients) -> GradientRecord:
+        """Without a pass, for gradients of this shape."""
+        return cls(0, torch.zeros_like(gradients.weights), torch.zeros_like(gradients.weights))
+
+    @property
+    def relative_error(self) -> float:
+        """Root of the summed variances over the length of the gradients; NaN if these are all zero."""
+        return math.sqrt(self.variances / self.squares) if self.squares else math.nan
+
+    def add(self, gradients: DeviceGradients) -> None:
+        """Count one more pass, whose errors are independent of the others'."""
+        self.passes += 1
+        self.weights = self.weights + gradients.weights
+        self.weight_errors = torch.hypot(self.weight_errors, gradients.weight_errors)
+        self.squares += _sum_of_squares(gradients.inputs, gradients.weights)
+        self.variances += _sum_of_squares(gradients.input_errors, gradients.weight_errors)
+
+
+def _sum_of_squares(*tensors: Tensor) -> float:
+    return sum(tensor.double().square().sum().item() for tensor in tensors)
+
+
+# QTHA layers of a model by name, and their circuits, whose evaluation is chosen at run time.
+
+
+def qtha_layers(model: nn.Module, *, required: bool = True) -> dict[str, QthaLayer]:
+    """Every QTHA layer by its full name. Raises: AdapterError if one is required and there is none."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
+    if required and not found:
+        raise AdapterError(
+            "The model has no QTHA layer and no quantum-weighted adapter, and only these have circuits. In a recipe: "
+            "adapter.type qtha or quantum_weighted, or no device section; in Python: get_peft_model(model, "
+            "QthaConfig(...)) first."
+        )
+    return found
+
+
+def put_elsewhere(chosen: Mapping[CircuitMiddle, Evaluate], layers: Iterable[QthaLayer]) -> None:
+    """Let the chosen circuits be evaluated as said, and all others of these layers on the simulator."""
+    for layer in layers:
+        for _, middle in _middles("", layer):
+            middle.evaluate_elsewhere(chosen.get(middle))
+
+
+def circuits_of(layers: Mapping[str, QthaLayer]) -> Iterator[tuple[str, CircuitMiddle]]:
+    """Circuits of every adapter of these layers, as "layer.adapter". Raises: AdapterError for a layer without any."""
+    for name, layer in layers.items():
+        middles = list(_middles(name, layer))
+        if not middles:
+            raise AdapterError(
+                f"Layer {name!r} has no circuit: no adapter of it has middle='circuit' or 'frozen_circuit'."
+            )
+        yield from middles
+
+
+def matching(layers: Mapping[str, QthaLayer], wanted: Iterable[str]) -> dict[str, QthaLayer]:
+    """Layers whose full names are wanted, or end in what is wanted, part by part.
+
+    Raises: AdapterError for a string in place of a list, an empty list, or a name that fits none, naming the nearest.
+    """
+    if isinstance(wanted, str):
+        raise AdapterError(f"layers is a list of names; got the string {wanted!r}. Write layers=[{wanted!r}].")
+    chosen: dict[str, QthaLayer] = {}
+    for name in wanted:
+        fits = {full: layer for full, layer in layers.items() if full == name or full.endswith(f".{name}")}
+        if not fits:
+            raise AdapterError(f"No QTHA layer is called {name!r}{_nearest(name, layers)}")
+        chosen |= fits
+    if not chosen:
+        raise AdapterError(
+            "layers names no layer; leave it out for every QTHA layer, or pass None, not a device or noise, for none."
+        )
+    return chosen
+
+
+def _middles(name: str, layer: QthaLayer) -> Iterator[tuple[str, CircuitMiddle]]:
+    for adapter, branch in layer.branches.items():
+        assert isinstance(branch, QthaBranch)
+        if isinstance(branch.middle, CircuitMiddle):
+            yield f"{name}.{adapter}", branch.middle
+
+
+def _nearest(name: str, layers: Iterable[str]) -> str:
+    parts = [full.split(".") for full in layers]
+    suffixes = sorted({".".join(part[first:]) for part in parts for first in range(len(part))}, key=len)
+    near = difflib.get_close_matches(name, suffixes, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f". QTHA layers: {', '.join(layers)}."
+
+
+# Which tokens of a batch can reach the loss of a causal language model, so that others need no circuits.
+
+
+NOT_TRAINED = -100
+"""The label that transformers leaves out of the loss."""
+
+
+def reachable_tokens(
+    attention_mask: Tensor | None, labels: Int[Tensor, "batch sequence"]
+) -> Bool[Tensor, "batch sequence"]:
+    """Mask of the tokens whose hidden states can reach the loss.
+
+    In a causal model the output at a position is compared with the label of the next, and depends on no later token.
+    So a token matters if it is no padding and a trained label stands after it in its row. The answer holds for the
+    usual loss, the cross-entropy of the labels; a loss that reads other outputs (router losses of mixtures of experts,
+    distances to a reference model) reaches more. In packed rows it may include too much, never too little.
+
+    Args:
+        attention_mask: (batch, sequence), 0 at padding, on either side; None if there is none.
+        labels: one per token, as transformers takes them: at a token's own position, -100 where nothing is trained.
+
+    Returns:
+        On the device of `labels`. Rows in which padding itself predicts a trained label (left padding, with a label on
+        the first token) are all True: what a padding token attends to differs between implementations.
+
+    Raises: AdapterError if the shapes are not (batch, sequence), both the same.
+    """
+    if labels.ndim != 2 or (attention_mask is not None and attention_mask.shape != labels.shape):
+        mask = "none" if attention_mask is None else tuple(attention_mask.shape)
+        raise AdapterError(
+            f"Labels and attention mask are both (batch, sequence); got labels {tuple(labels.shape)}, mask {mask}."
+        )
+    trained = labels != NOT_TRAINED
+    predicts = torch.nn.functional.pad(trained[:, 1:], (0, 1))
+    reaches = predicts.flip(1).cummax(1).values.flip(1)
+    if attention_mask is None:
+        return reaches
+    token = attention_mask.to(labels.device) != 0
+    unclear = (predicts & ~token).any(1, keepdim=True)
+    return reaches & token | unclear

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.call_numbers import CallNumbers
+from qpeft.adapters.qtha.bottleneck import CircuitMiddle, Evaluate
 from qpeft.adapters.qtha.layer import QthaLayer
-from qpeft.adapters.qtha.middle import CircuitMiddle, Evaluate
-from qpeft.adapters.qtha.selection import circuits_of, matching, put_elsewhere, qtha_layers
+from qpeft.adapters.qtha.quantum_device import CallNumbers, circuits_of, matching, put_elsewhere, qtha_layers
 from qpeft.circuits import Circuit
 from qpeft.errors import AdapterError
 from qpeft.simulation import expectations

@@ -7,14 +7,11 @@ from importlib import import_module
 from typing import Any
 
 from qpeft.circuits import Circuit
-from qpeft.devices.ibm.account import find_token, open_service
-from qpeft.devices.ibm.backends import is_local, local_backend, remote_backend
-from qpeft.devices.ibm.calibration import noise_model
-from qpeft.devices.ibm.local_jobs import LocalJobs
-from qpeft.devices.ibm.service_jobs import ServiceJobs
+from qpeft.devices.ibm.jobs import LocalJobs, ServiceJobs
+from qpeft.devices.ibm.service import find_token, is_local, local_backend, noise_model, open_service, remote_backend
 from qpeft.devices.ibm.translation import METHODS, Translator
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobStatus, check_request
-from qpeft.devices.secrets import told
+from qpeft.devices.registry import told
 from qpeft.errors import DeviceError, RefusedError
 from qpeft.simulation.noise import NoiseModel
 

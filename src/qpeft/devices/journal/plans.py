@@ -8,8 +8,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from qpeft.devices import markers
-from qpeft.devices.journal.hashing import hash_batch, hash_circuit
-from qpeft.devices.journal.records import BatchState, Request, describe
+from qpeft.devices.journal.records import BatchState, Request, describe, hash_batch, hash_circuit
 from qpeft.devices.protocol import CallKey
 from qpeft.errors import JournalError
 

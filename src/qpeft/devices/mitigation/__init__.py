@@ -1,6 +1,6 @@
 """Error mitigation: better values from a noisy device, for more circuits or more shots."""
 
-from qpeft.devices.mitigation.abstract import AbstractMitigation, check_suits
+from qpeft.devices.mitigation.reading import AbstractMitigation, check_suits
 from qpeft.devices.mitigation.readout_inversion import ReadoutInversion
 from qpeft.devices.mitigation.zero_noise import ZeroNoise
 

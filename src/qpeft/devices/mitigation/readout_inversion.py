@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from qpeft.circuits import Circuit, Operation
-from qpeft.devices.mitigation.abstract import AbstractMitigation
-from qpeft.devices.mitigation.reading import Readout, signs
+from qpeft.devices.mitigation.reading import AbstractMitigation, Readout, signs
 from qpeft.devices.protocol import AbstractDevice, CallKey, Capabilities, Runner
 from qpeft.errors import DeviceError
 from qpeft.simulation.checks import check_shots

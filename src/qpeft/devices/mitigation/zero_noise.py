@@ -9,9 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from qpeft.circuits import Operation
-from qpeft.circuits.inversion import inverted
-from qpeft.devices.mitigation.abstract import AbstractMitigation
-from qpeft.devices.mitigation.reading import Readout
+from qpeft.circuits.decomposition import inverted
+from qpeft.devices.mitigation.reading import AbstractMitigation, Readout
 from qpeft.devices.mitigation.readout_inversion import ReadoutInversion
 from qpeft.devices.protocol import AbstractDevice, CallKey, Capabilities, Runner
 from qpeft.errors import DeviceError

@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from qpeft.circuits import GATES, Circuit
-from qpeft.devices.origin.address import DEFAULT_URL, checked_url, is_loopback
+from qpeft.devices.chip import find_blocks
+from qpeft.devices.origin.account import DEFAULT_URL, checked_url, is_loopback
 from qpeft.devices.origin.chip import Chip, chip_from, noise_model_of
-from qpeft.devices.origin.cloud import Cloud
-from qpeft.devices.origin.layout import split_id, suffix_of
-from qpeft.devices.origin.listing import SECONDS_PER_ANSWER, chips_of, listed_as, written
-from qpeft.devices.origin.outbox import Outbox, default_folder
-from qpeft.devices.origin.programs import Program, Structure, check_places, one_each, side_by_side, structure_of
+from qpeft.devices.origin.cloud import SECONDS_PER_ANSWER, Cloud, chips_of, listed_as, written
+from qpeft.devices.origin.outbox import (
+    Outbox,
+    Program,
+    Structure,
+    check_places,
+    default_folder,
+    one_each,
+    side_by_side,
+    split_id,
+    structure_of,
+    suffix_of,
+)
 from qpeft.devices.origin.replies import check_same, distributions_of, status_of, task_of
-from qpeft.devices.placement import find_blocks
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, check_request
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
 from qpeft.simulation.noise import NoiseModel

@@ -7,18 +7,24 @@ sends it, and then what came of it. Each note replaces the one before in one ste
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import re
 import socket
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qpeft.circuits import Circuit
+from qpeft.circuits.origin_ir import to_origin_ir
 from qpeft.devices.journal import default_path
 from qpeft.devices.journal.owner import is_alive, this_process
+from qpeft.devices.origin.chip import Chip
 from qpeft.devices.origin.worker import HANDED_OVER, REFUSED, SENDING, SENT, write_note
-from qpeft.errors import JobError, RefusedError
+from qpeft.errors import DeviceError, JobError, RefusedError
 
 PREPARING = "preparing"
 UNDER_WAY = (PREPARING, HANDED_OVER, SENDING)
@@ -136,3 +142,136 @@ class Outbox:
             write_note(self.path(ticket), note, outlives_power_cut=False)
         except OSError as error:
             raise RefusedError(f"The outbox {self.folder} cannot be written, so nothing was sent: {error}.") from error
+
+
+# Circuits as the programs of a job: one each, or as many side by side as the chip has places for.
+
+
+Structure = tuple[int, tuple[tuple[str, tuple[int, ...]], ...]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """OriginIR, and what it holds."""
+
+    text: str
+    contents: Contents
+
+
+def one_each(circuits: Sequence[Circuit], qubits: Sequence[int] = ()) -> list[Program]:
+    """Every circuit in a program of its own, on the first of these qubits, by default 0, 1, 2, ..."""
+    return [
+        Program(to_origin_ir(circuit, qubits[: circuit.num_qubits] or None), Contents(circuit.num_qubits))
+        for circuit in circuits
+    ]
+
+
+def check_places(circuits: Sequence[Circuit], qubits: Sequence[int], chip: Chip) -> None:
+    """Raises: DeviceError if a circuit has more qubits than are given, or a gate where the chip has no living part."""
+    for circuit in circuits:
+        places = qubits or range(circuit.num_qubits)
+        if circuit.num_qubits > len(places):
+            raise DeviceError(f"The circuit has {circuit.num_qubits} qubits, and qubits names {list(places)}.")
+        used = set(places[: circuit.num_qubits])
+        if dead := sorted(used - set(chip.qubits)):
+            raise DeviceError(
+                f"Qubit(s) {dead} of chip {chip.name} are not alive; `find_blocks` names places that are."
+            )
+        for operation in circuit.operations:
+            edge = tuple(sorted(places[qubit] for qubit in operation.qubits))
+            if len(edge) == 2 and edge not in chip.edges:
+                raise DeviceError(
+                    f"{operation.gate_name} would need a living coupler between qubits {edge[0]} and {edge[1]} of chip "
+                    f"{chip.name}. Name other qubits (`find_blocks` finds some), or let the cloud map the circuit."
+                )
+
+
+def structure_of(circuits: Sequence[Circuit]) -> tuple[Structure, Circuit]:
+    """Gates and qubits that all of them share, and the first that has them; only angles may differ.
+
+    Circuits that only flip qubits, as those of known outcome do, need no couplers: they fit wherever the others do.
+    Raises: DeviceError if they do not.
+    """
+    found = [
+        (circuit.num_qubits, tuple((operation.gate_name, operation.qubits) for operation in circuit.operations))
+        for circuit in circuits
+    ]
+    first = next((number for number, (_, gates) in enumerate(found) if any(name != "X" for name, _ in gates)), 0)
+    size, whole = found[first]
+    for number, (own_size, gates) in enumerate(found):
+        if own_size != size or (gates != whole and any(name != "X" for name, _ in gates)):
+            raise DeviceError(
+                f"Side by side go circuits that differ in nothing but angles; circuit {number} of the job has other "
+                f"gates than circuit {first}. Send them in jobs of their own, or without side_by_side."
+            )
+    return found[first], circuits[first]
+
+
+def side_by_side(circuits: Sequence[Circuit], blocks: Sequence[tuple[int, ...]]) -> list[Program]:
+    """As many circuits in a program as there are blocks, circuit k of a program on block k."""
+    programs = []
+    for first in range(0, len(circuits), len(blocks)):
+        group = circuits[first : first + len(blocks)]
+        size = group[0].num_qubits
+        whole = Circuit(
+            size * len(group),
+            tuple(
+                replace(operation, qubits=tuple(place * size + qubit for qubit in operation.qubits))
+                for place, circuit in enumerate(group)
+                for operation in circuit.operations
+            ),
+        )
+        qubits = [qubit for block in blocks[: len(group)] for qubit in block]
+        programs.append(Program(to_origin_ir(whole, qubits), Contents(size, len(group))))
+    return programs
+
+
+# Which circuits the programs of a job hold, in a few characters of the job's id, so that any process can read
+# results.
+#
+# An id is "<task>@<layout>": "9A3F@4x200" is the task 9A3F with 200 programs of one circuit on 4 qubits each, and in
+# "9A3F@8:5x40,8:2x1" 40 programs hold 5 circuits on 8 qubits each, side by side, and one holds 2.
+
+
+_GROUP = re.compile(r"([1-9]\d{0,3})(?::([1-9]\d{0,3}))?x([1-9]\d{0,3})")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One program: circuits of equal size, circuit k measured into bits k num_qubits and following."""
+
+    num_qubits: int
+    num_circuits: int = 1
+
+    @property
+    def num_bits(self) -> int:
+        """Classical bits of the program."""
+        return self.num_qubits * self.num_circuits
+
+
+def suffix_of(programs: Iterable[Contents]) -> str:
+    """What is put behind the task's own id."""
+    groups = ((contents, sum(1 for _ in group)) for contents, group in itertools.groupby(programs))
+    return "@" + ",".join(
+        f"{one.num_qubits}x{count}" if one.num_circuits == 1 else f"{one.num_qubits}:{one.num_circuits}x{count}"
+        for one, count in groups
+    )
+
+
+def split_id(job_id: str) -> tuple[str, list[Contents] | None]:
+    """Task and layout; None in place of the layout for an id as the cloud itself shows it.
+
+    Raises: JobError if there is no id, or its layout is none.
+    """
+    task, mark, layout = job_id.rpartition("@") if "@" in job_id else (job_id, "", "")
+    if not task:
+        raise JobError(f"origin has no job {job_id!r}; its ids are those of the cloud, with @ and a layout behind.")
+    if not mark:
+        return task, None
+    programs: list[Contents] = []
+    for text in layout.split(","):
+        match = _GROUP.fullmatch(text)
+        if match is None:
+            raise JobError(f"origin has no job {job_id!r}: {text!r} is no layout of circuits, as 4x200 is.")
+        programs += [Contents(int(match[1]), int(match[2] or 1))] * int(match[3])
+    return task, programs

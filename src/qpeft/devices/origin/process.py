@@ -19,8 +19,7 @@ from typing import IO, Any
 import psutil  # type: ignore[import-untyped]
 
 from qpeft.devices.origin import worker
-from qpeft.devices.origin.address import is_loopback
-from qpeft.devices.origin.credentials import VARIABLE, Secret
+from qpeft.devices.origin.account import VARIABLE, Secret, is_loopback
 from qpeft.errors import DeviceError
 
 SECONDS_TO_END = 2.0

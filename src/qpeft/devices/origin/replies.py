@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qpeft.devices.origin.layout import Contents
+from qpeft.devices.origin.outbox import Contents
 from qpeft.devices.origin.worker import ABOUT_KEYS
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
 from qpeft.errors import CredentialsError, DeviceError, JobError, OrderError

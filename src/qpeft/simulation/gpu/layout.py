@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qpeft.simulation.bits import signs
+from qpeft.simulation.paulis import signs
 from qpeft.simulation.plan import AngleSum, PhaseLayer, Plan, RotationLayer
 
 FloatArray = npt.NDArray[np.float64]

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Circuit
-from qpeft.simulation.bits import combinations, completed, dual_directions, independent, parities
 from qpeft.simulation.compiler import compile_plan
-from qpeft.simulation.paulis import Pauli, parity
+from qpeft.simulation.paulis import Pauli, combinations, completed, dual_directions, independent, parities, parity
 from qpeft.simulation.plan import AngleSum, PhaseLayer, Plan, Rotation, RotationLayer, Term
 
 IntArray: TypeAlias = npt.NDArray[np.int64]

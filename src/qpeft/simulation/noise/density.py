@@ -23,7 +23,7 @@ from qpeft.circuits import Angle, Circuit, Input, Operation, Weight
 from qpeft.errors import SimulationError
 from qpeft.simulation.autograd import AbstractOperation, row_values
 from qpeft.simulation.checks import check_angles, check_shapes
-from qpeft.simulation.noise import gates
+from qpeft.simulation.noise import channels
 from qpeft.simulation.noise.channels import gate_noise, readout_row
 from qpeft.simulation.noise.model import NoiseModel
 from qpeft.simulation.threads import threads_for
@@ -81,7 +81,7 @@ def pauli_coefficients(circuit: Circuit, inputs: Tensor, weights: Tensor, noise:
     """Tr(P rho) of the final state before readout for every Pauli string P, (4, ..., 4, tokens): IXYZ of each qubit."""
     state = _ground_state(circuit, inputs)
     for step in _steps(circuit, noise):
-        state = step.forward(state, gates.angle_values(step.angle, inputs, weights))
+        state = step.forward(state, channels.angle_values(step.angle, inputs, weights))
     return state
 
 
@@ -89,7 +89,7 @@ def pauli_coefficients(circuit: Circuit, inputs: Tensor, weights: Tensor, noise:
 class _Step:
     """A gate and the noise that follows it."""
 
-    gate: gates.TrigonometricMatrix
+    gate: channels.TrigonometricMatrix
     qubits: tuple[int, ...]
     angle: Angle | None
 
@@ -98,18 +98,18 @@ class _Step:
         return isinstance(self.angle, (Input, Weight))
 
     def forward(self, state: Tensor, angle: Tensor) -> Tensor:
-        return gates.apply(self.gate, angle, state, self.qubits)
+        return channels.apply(self.gate, angle, state, self.qubits)
 
     def backward(self, costate: Tensor, angle: Tensor) -> Tensor:
         """The transposed matrix on the costate, the gradient with respect to the state after this step."""
         matrices = torch.from_numpy(self.gate.matrices).to(costate).mT
-        return gates.apply_weighted(matrices, gates.functions(self.gate.frequencies, angle), costate, self.qubits)
+        return channels.apply_weighted(matrices, channels.functions(self.gate.frequencies, angle), costate, self.qubits)
 
     def slope(self, state: Tensor, costate: Tensor, angle: Tensor) -> Tensor:
         """Gradient with respect to the angle, same shape as `angle`, from the state before and the costate after."""
-        before, after = gates.as_rows(state, self.qubits), gates.as_rows(costate, self.qubits)
+        before, after = channels.as_rows(state, self.qubits), channels.as_rows(costate, self.qubits)
         matrices = torch.from_numpy(self.gate.matrices).to(state)
-        slopes = gates.slopes(self.gate.frequencies, angle)
+        slopes = channels.slopes(self.gate.frequencies, angle)
         if angle.ndim == 0:
             overlap: Tensor = torch.tensordot(slopes, matrices, 1) * (after.flatten(1) @ before.flatten(1).T)
             return overlap.sum()
@@ -148,7 +148,7 @@ class _Noisy(AbstractOperation):
                 states = _states_before_angles(self.circuit, steps, block, weights)
                 costate = readout.costate(block_grad)
                 for step in reversed(steps):
-                    angle = gates.angle_values(step.angle, block, weights)
+                    angle = channels.angle_values(step.angle, block, weights)
                     match step.angle:
                         case Input(index):
                             block_input_grad[:, index] += step.slope(states.pop(), costate, angle)
@@ -197,8 +197,8 @@ def _steps(circuit: Circuit, noise: NoiseModel) -> tuple[_Step, ...]:
     )
 
 
-def _noisy_gate(operation: Operation, noise: NoiseModel) -> gates.TrigonometricMatrix:
-    gate = gates.on_pauli_coefficients(operation.gate_name)
+def _noisy_gate(operation: Operation, noise: NoiseModel) -> channels.TrigonometricMatrix:
+    gate = channels.on_pauli_coefficients(operation.gate_name)
     free = operation.gate_name in noise.free_gates
     return gate if free else gate.followed_by(gate_noise(noise, operation.qubits))
 
@@ -216,7 +216,7 @@ def _states_before_angles(circuit: Circuit, steps: tuple[_Step, ...], inputs: Te
     for step in steps:
         if step.has_gradient:
             kept.append(state)
-        state = step.forward(state, gates.angle_values(step.angle, inputs, weights))
+        state = step.forward(state, channels.angle_values(step.angle, inputs, weights))
     return kept
 
 

@@ -1,0 +1,179 @@
+"""Which ansatz at which depth a chip keeps most of, on the same qubits and with the same inputs."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from jaxtyping import Float
+from torch import Tensor
+
+from qpeft.circuits import Circuit
+from qpeft.circuits.ansatz import ANSATZE
+from qpeft.devices.chip import find_blocks
+from qpeft.devices.chip.prediction import MAX_ROWS, Preflight, Verdict, preflight
+from qpeft.errors import DeviceError
+from qpeft.simulation.noise import NoiseModel, SampleKey
+from qpeft.simulation.noise.counter import Stream
+
+DEPTHS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One circuit of a family, and what is predicted for it: once for trained weights, else once per draw of them."""
+
+    ansatz: str
+    depth: int
+    predictions: tuple[Preflight, ...]
+
+    def __str__(self) -> str:
+        return f"{self.ansatz} of depth {self.depth}"
+
+    @property
+    def verdict(self) -> Verdict:
+        """The best that at least half of the predictions reach."""
+        ranked = sorted((found.verdict for found in self.predictions), key=lambda verdict: verdict.rank)
+        return ranked[(len(ranked) - 1) // 2]
+
+    @property
+    def signal_to_noise(self) -> float:
+        """Mean over the predictions."""
+        return fmean(found.signal_to_noise for found in self.predictions)
+
+    @property
+    def slope(self) -> float:
+        """Mean over the predictions."""
+        return fmean(found.slope for found in self.predictions)
+
+    @property
+    def correlation(self) -> float:
+        """Mean over the predictions."""
+        return fmean(found.correlation for found in self.predictions)
+
+    @property
+    def flips(self) -> int:
+        """CZ on the chip."""
+        return self.predictions[0].flips
+
+    @property
+    def pulses(self) -> int:
+        """Pulses on the chip."""
+        return self.predictions[0].pulses
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidates, the best first: by verdict, then by signal-to-noise ratio. Equally good ones: the shallower first."""
+
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+    def find(self, ansatz: str, depth: int) -> Candidate:
+        """Raises: DeviceError if that one was not compared."""
+        for candidate in self.candidates:
+            if (candidate.ansatz, candidate.depth) == (ansatz, depth):
+                return candidate
+        raise DeviceError(f"{ansatz} of depth {depth} is not among {', '.join(map(str, self.candidates))}.")
+
+    def __str__(self) -> str:
+        head = f"{'ansatz':>10} {'depth':>5} {'pulses':>6} {'CZ':>4} {'slope':>6} {'corr':>6} {'SNR':>7}  verdict"
+        rows = [
+            f"{found.ansatz:>10} {found.depth:5} {found.pulses:6} {found.flips:4} {found.slope:6.3f} "
+            f"{found.correlation:6.3f} {found.signal_to_noise:7.1f}  {found.verdict.value}"
+            for found in self.candidates
+        ]
+        return "\n".join([head, *rows])
+
+
+def compare(
+    num_qubits: int,
+    inputs: Float[Tensor, "*batch num_qubits"],
+    calibration: NoiseModel,
+    *,
+    shots: int,
+    block: Sequence[int] | None = None,
+    ansatze: Iterable[str] = tuple(ANSATZE),
+    depths: Iterable[int] = DEPTHS,
+    weights: Mapping[tuple[str, int], Tensor] | None = None,
+    draws: int = 8,
+    seed: int = 0,
+    max_rows: int = MAX_ROWS,
+) -> Comparison:
+    """Predictions for every ansatz at every depth, on one block of the chip.
+
+    Args:
+        num_qubits: of every candidate, at most 8.
+        inputs: as for `preflight`; all ansätze read one angle per qubit.
+        calibration, shots, max_rows: as for `preflight`.
+        block: where; by default where the first candidate has its best place.
+        ansatze: names in `circuits.ansatz.ANSATZE`.
+        depths: each at least 1.
+        weights: trained angles by (ansatz, depth); for a candidate without, angles are drawn uniformly from [-pi, pi].
+        draws: of such angles, since one draw can be lucky; each has its share of `max_rows`, and at least 4 rows.
+        seed: of the angles drawn.
+
+    Raises: as `preflight`; DeviceError for an unknown ansatz, naming the nearest, or nothing to compare,
+        or weights for what is not compared; CircuitError for a depth below 1.
+    """
+    pairs = [(name, depth) for name in ansatze for depth in depths]
+    if not pairs or draws < 1:
+        raise DeviceError(
+            "There is nothing to compare: give at least one ansatz, one depth and one draw of weights; got "
+            f"{len(pairs)} circuit(s) and draws={draws}."
+        )
+    if strangers := set(weights or {}) - set(pairs):
+        raise DeviceError(f"There are weights for {sorted(strangers)}, which is not among what is compared: {pairs}.")
+    circuits = {pair: _circuit(pair[0], num_qubits, pair[1]) for pair in pairs}
+    place = find_blocks(circuits[pairs[0]], calibration, most=1)[0] if block is None else tuple(block)
+    candidates = []
+    for (name, depth), circuit in circuits.items():
+        given = (weights or {}).get((name, depth))
+        tried = [_drawn(circuit, f"{name} {depth} {draw}", seed) for draw in range(draws)] if given is None else [given]
+        rows = max_rows if given is not None else max(4, max_rows // draws)
+        found = tuple(
+            preflight(circuit, inputs, angles, calibration, shots=shots, block=place, max_rows=rows) for angles in tried
+        )
+        candidates.append(Candidate(name, depth, found))
+    return Comparison(tuple(sorted(candidates, key=_order)))
+
+
+def suggest(current: Candidate, comparison: Comparison) -> str:
+    """One sentence: whether `current` can stay, and which candidate is better by how much if there is one."""
+    best = comparison.best
+    state = (
+        f"{current} is {current.verdict.value} (SNR {current.signal_to_noise:.1f}, correlation "
+        f"{current.correlation:.2f})"
+    )
+    if _order(current) > _order(best):
+        return (
+            f"{state}; {best} is better: {best.verdict.value}, SNR {best.signal_to_noise:.1f}, correlation "
+            f"{best.correlation:.2f}, {best.flips} CZ instead of {current.flips}."
+        )
+    if current.verdict is Verdict.USABLE:
+        return f"{state}; nothing compared here is better."
+    block = list(current.predictions[0].block)
+    return f"{state}; nothing compared here is better: take fewer qubits, better ones than {block}, or more shots."
+
+
+def _order(candidate: Candidate) -> tuple[int, float, int]:
+    return candidate.verdict.rank, -candidate.signal_to_noise, candidate.depth
+
+
+def _circuit(name: str, num_qubits: int, depth: int) -> Circuit:
+    if name not in ANSATZE:
+        near = difflib.get_close_matches(name, ANSATZE, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(ANSATZE)}."
+        raise DeviceError(f"There is no ansatz {name!r}. {hint}")
+    return ANSATZE[name](num_qubits, depth)
+
+
+def _drawn(circuit: Circuit, name: str, seed: int) -> Tensor:
+    draws = Stream(SampleKey(seed, module=f"preflight {name}")).uniforms(circuit.num_weights)
+    return (2 * draws - 1) * math.pi

@@ -1,0 +1,112 @@
+"""Addresses that a key may be sent to."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+from importlib import import_module
+from urllib.parse import urlsplit
+
+from qpeft.errors import CredentialsError, DeviceError
+
+DEFAULT_URL = "https://pyqanda-admin.qpanda.cn"
+"""Host as in the documentation of the vendor's client, which has it with http; nobody has tried this one with https."""
+
+
+def checked_url(url: str) -> str:
+    """The address without a slash at its end.
+
+    Raises: DeviceError if it is none, or would send the key in the clear over a network.
+    """
+    if not is_server(url):
+        raise DeviceError(
+            f"The url of the cloud is https://host or, on this machine, http://127.0.0.1:port; got {url!r}."
+        )
+    if urlsplit(url).scheme == "http" and not is_loopback(url):
+        raise DeviceError(
+            f"{url} is not encrypted, and the key would travel in the clear. Use https://; http:// is for "
+            "127.0.0.1 alone."
+        )
+    return url.rstrip("/")
+
+
+def is_server(url: str) -> bool:
+    """Whether it is http or https, a host, perhaps a port and a path, and nothing else: no user, no query."""
+    try:
+        parts = urlsplit(url)
+        is_address = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        return False
+    return is_address and not (parts.username or parts.password or parts.query or parts.fragment)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether what is sent there stays on this machine; not so for what is no address."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, or nothing that can be read
+        return False
+
+
+# The user's key for Origin's cloud: where it is found, and how it is kept out of sight.
+
+
+VARIABLE = "QPEFT_ORIGIN_KEY"
+ADDRESS_VARIABLE = "QPEFT_ORIGIN_URL"
+"""Where the key belongs if not to the usual address. In the environment alone: a recipe may come from somebody else."""
+SERVICE, USER = "qpeft", "origin"
+"""Under which the keyring has it."""
+WAYS = (
+    f"Set the environment variable {VARIABLE}, or store the key once with `keyring set {SERVICE} {USER}` "
+    "(pip install keyring)."
+)
+
+
+class Secret:
+    """A key that shows itself to nobody who does not ask for it by name."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def reveal(self) -> str:
+        """The key."""
+        return self._key
+
+    def redact(self, text: str) -> str:
+        """`text` without the key."""
+        return text.replace(self._key, "<key>")
+
+    def __repr__(self) -> str:
+        return "<key>"
+
+
+def find_key(url: str) -> Secret:
+    """The key for this address from the environment, else from the keyring.
+
+    Raises: CredentialsError if neither has one, it cannot be a key, or it may belong elsewhere.
+    """
+    if not is_loopback(url) and url not in (DEFAULT_URL, os.environ.get(ADDRESS_VARIABLE, "").rstrip("/")):
+        raise CredentialsError(
+            f"Your key for Origin's cloud goes to {DEFAULT_URL} alone, and the device is at {url}, as its options or a "
+            f"recipe say. If your key belongs there, set the environment variable {ADDRESS_VARIABLE} to that address."
+        )
+    key = os.environ.get(VARIABLE, "").strip()
+    source = f"environment variable {VARIABLE}"
+    if not key and importlib.util.find_spec("keyring") is not None:
+        key, source = _from_keyring(), "keyring"
+    if not key:
+        raise CredentialsError(f"There is no key for Origin's cloud. {WAYS}")
+    if not key.isprintable() or not key.isascii() or " " in key:
+        raise CredentialsError(f"The {source} has a key with characters that no key has. {WAYS}")
+    return Secret(key)
+
+
+def _from_keyring() -> str:
+    try:
+        return (import_module("keyring").get_password(SERVICE, USER) or "").strip()
+    except Exception as error:  # every backend of it has errors of its own
+        raise CredentialsError(f"The keyring cannot be read: {error}. {WAYS}") from error
