@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
-from qpeft.devices.chip import find_blocks
+from qpeft.devices.chip.blocks import find_blocks
 from qpeft.devices.chip.prediction import MAX_ROWS, Preflight, Verdict, preflight
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel, SampleKey
