@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sqlite3
 import tempfile
@@ -11,8 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-
 from qpeft.errors import JournalError
+import itertools
+
 
 SECONDS_FOR_LOCK = 60.0
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
 import psutil  # type: ignore[import-untyped]
+import sys
 from platformdirs import user_data_path
+
 
 SAME_START = 5.0
 """Seconds within which two start times are one: psutil derives them from a clock that may be set meanwhile."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from json import dumps
-
 from qpeft.circuits import Circuit
 from qpeft.devices.budget import Cost
 from qpeft.devices.protocol import CallKey
+import hashlib
+from json import dumps
 from qpeft.errors import JournalError
 from qpeft.simulation.noise import NoiseModel
 
