@@ -7,7 +7,7 @@ from fake_device import FakeDevice
 from qpeft.devices import Budget
 from qpeft.devices.budget import Cost
 from qpeft.devices.journal import BatchState, Journal
-from qpeft.devices.journal import reports as owners
+from qpeft.devices.journal import owner as owners
 from qpeft.devices.queue import recover
 from qpeft.errors import JournalError
 

@@ -5,27 +5,32 @@ from __future__ import annotations
 import sqlite3
 import time
 from itertools import islice
-from typing import TypeAlias
 
 from qpeft.devices import markers
-from qpeft.devices.journal.records import BatchState, Request, describe, hash_batch, hash_circuit
+from qpeft.devices.journal.records import BatchState, Request, hash_batch, hash_circuit
 from qpeft.devices.protocol import CallKey
 from qpeft.errors import JournalError
 
-Place: TypeAlias = tuple[int, int]
-"""Batch and position in it."""
-
 
 def find_call(connection: sqlite3.Connection, run: str, key: CallKey, request: Request) -> int | None:
-    """Id of a call if the journal has it. Raises: JournalError if it was made with another request."""
+    """Return the id of a call if the journal has it.
+
+    Args:
+        connection: to the journal.
+        run: id of the run.
+        key: of the call.
+        request: what it asks for.
+
+    Raises: JournalError if it was made with another request.
+    """
     query = "SELECT id, hash FROM calls WHERE run = ? AND step = ? AND module = ? AND call = ? AND part = ?"
-    row = connection.execute(query, (run, *_columns(key))).fetchone()
+    row = connection.execute(query, (run, key.step, key.module, key.call, key.part)).fetchone()
     if row is None:
         return None
     call_id, stored = row
     if stored != request.hash:
         raise JournalError(
-            f"Run {run} made the call ({describe(key)}) before with other circuits, shots, device or options, so its "
+            f"Run {run} made the call ({key}) before with other circuits, shots, device or options, so its "
             "results do not answer this one. Take the same recipe and seed, on the same kind of machine with as many "
             "threads, which change the last bits of angles; or start a new run. Nothing was sent."
         )
@@ -46,17 +51,27 @@ def make_call(
 
     Args:
         connection: in a transaction.
-        run, key, request: of the call.
+        run, key, request: as for `find_call`.
         size: of a batch at most, without markers.
         calibration: under which results of other calls may answer; None for none of them.
         marked: whether batches get markers, as their sizes allow.
     """
     call = connection.execute(
         "INSERT INTO calls (run, step, module, call, part, hash) VALUES (?, ?, ?, ?, ?, ?)",
-        (run, *_columns(key), request.hash),
+        (run, key.step, key.module, key.call, key.part, request.hash),
     ).lastrowid
     assert call is not None
-    places = _known_places(connection, request, calibration) if calibration is not None else {}
+    # Hash of a circuit to batch and position of its result.
+    places: dict[str, tuple[int, int]] = {}
+    if calibration is not None:
+        # The newest result of any run counts, as the chip may have drifted within one calibration.
+        query = """SELECT batch, position FROM circuits JOIN batches ON number = batch WHERE circuits.hash = ?
+            AND distribution IS NOT NULL AND device = ? AND options = ? AND shots IS ? AND calibration = ?
+            ORDER BY batch DESC LIMIT 1"""
+        for one in request.circuits:
+            values = (one, request.device, request.options, request.shots, calibration)
+            if (row := connection.execute(query, values).fetchone()) is not None:
+                places[one] = row
     missing = iter([one for one in request.circuits if one not in places])
     while batch := list(islice(missing, size)):
         number, positions = _make_batch(connection, call, request, batch, calibration, marked=marked)
@@ -64,10 +79,6 @@ def make_call(
     entries = [(call, index, *places[one]) for index, one in enumerate(request.hashes)]
     connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", entries)
     return call
-
-
-def _columns(key: CallKey) -> tuple[int, str, int, str]:
-    return key.step, key.module, key.call, key.part
 
 
 def _make_batch(
@@ -79,11 +90,11 @@ def _make_batch(
     *,
     marked: bool,
 ) -> tuple[int, list[int]]:
-    """Its number, and at which position of it each of these circuits stands."""
+    """Write a batch; return its number, and at which position of it each of these circuits stands."""
     circuits, known = [request.circuits[one] for one in hashes], {}
     if marked:
-        # Of what is asked alone: whoever plans the same again, in this run or another or at another address of the
-        # cloud, which is an option, sends the very same job.
+        # Drawn from what is asked alone: whoever plans the same again, in this run or another or at another address of
+        # the cloud, which is an option, sends the very same job.
         identity = hash_batch(hashes, request.shots, request.device, options="")
         known = markers.draw_markers(identity, len(hashes), max(circuit.num_qubits for circuit in circuits))
     sent = markers.with_markers(circuits, known)
@@ -104,16 +115,3 @@ def _make_batch(
         ],
     )
     return number, [position for position in range(len(sent)) if position not in known]
-
-
-def _known_places(connection: sqlite3.Connection, request: Request, calibration: str) -> dict[str, Place]:
-    """Where results of the request's circuits stand, from any run, under the same calibration; the newest."""
-    query = """SELECT batch, position FROM circuits JOIN batches ON number = batch WHERE circuits.hash = ?
-        AND distribution IS NOT NULL AND device = ? AND options = ? AND shots IS ? AND calibration = ?
-        ORDER BY batch DESC LIMIT 1"""
-    places = {}
-    for one in request.circuits:
-        row = connection.execute(query, (one, request.device, request.options, request.shots, calibration)).fetchone()
-        if row is not None:
-            places[one] = row
-    return places

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from json import dumps
+
 from qpeft.circuits import Circuit
 from qpeft.devices.budget import Cost
 from qpeft.devices.protocol import CallKey
-import hashlib
-from json import dumps
 from qpeft.errors import JournalError
 from qpeft.simulation.noise import NoiseModel
-
-
-def describe(key: CallKey) -> str:
-    """A key in words."""
-    return f"step {key.step}, module {key.module or 'none'}, call {key.call}, {key.part}"
 
 
 class BatchState(Enum):
@@ -72,11 +68,11 @@ class Batch:
 
     @property
     def cost(self) -> Cost:
-        """Of sending it once."""
+        """What sending it once costs."""
         return Cost(self.num_circuits, self.num_circuits * (self.shots or 0))
 
     def __str__(self) -> str:
-        what = f"{describe(self.key)}; {self.num_circuits} circuits on {self.device}"
+        what = f"{self.key}; {self.num_circuits} circuits on {self.device}"
         return f"Batch {self.number} of run {self.run} ({what})"
 
 
@@ -100,24 +96,35 @@ class Request:
 
     @classmethod
     def of(cls, device: str, options: Mapping[str, object], circuits: Sequence[Circuit], shots: int | None) -> Request:
-        """The request for these circuits.
+        """Return the request for these circuits.
+
+        Args:
+            device: its name.
+            options: of the device, plain values.
+            circuits: in the order of the answer, repetitions included.
+            shots: per circuit; None for exact.
 
         Raises: JournalError if an angle is unbound or an option is no plain value.
         """
+        try:
+            # Sorted, so that options in another order make no other batch.
+            canonical = dumps(dict(options), sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise JournalError(f"Device options must be numbers, strings, lists or mappings; {error}.") from error
         hashes = tuple(hash_circuit(circuit) for circuit in circuits)
-        return cls(device, canonical_options(options), shots, hashes, dict(zip(hashes, circuits, strict=True)))
+        return cls(device, canonical, shots, hashes, dict(zip(hashes, circuits, strict=True)))
 
     @cached_property
     def hash(self) -> str:
-        """Of all of it; a key that comes back must come with the same one."""
+        """Hash of all of it; a key that comes back must come with the same one."""
         return hash_batch(self.hashes, self.shots, self.device, self.options)
 
 
-# Hashes of circuits, batches and calibrations: equal exactly for what is equal, on every machine and in every run.
+# Hashes are equal exactly for what is equal, on every machine and in every run: they are stored.
 
 
 def hash_circuit(circuit: Circuit) -> str:
-    """SHA-256 of a bound circuit, angles bit by bit. Observables do not matter: devices do not see them.
+    """Return the SHA-256 of a bound circuit, angles bit by bit. Observables do not matter: devices do not see them.
 
     Raises: JournalError if an angle is not a number yet.
     """
@@ -132,20 +139,19 @@ def hash_circuit(circuit: Circuit) -> str:
 
 
 def hash_batch(circuits: Sequence[str], shots: int | None, device: str, options: str) -> str:
-    """SHA-256 of what is sent: hashes of circuits in their order, shots, name of the device, canonical options."""
+    """Return the SHA-256 of what is sent.
+
+    Args:
+        circuits: their hashes, in their order.
+        shots: per circuit; None for exact.
+        device: its name.
+        options: of the device, canonical JSON.
+    """
     return _hash(dumps([list(circuits), shots, device, options]))
 
 
-def canonical_options(options: Mapping[str, object]) -> str:
-    """Options of a device as JSON with sorted keys. Raises: JournalError if they are not plain values."""
-    try:
-        return dumps(dict(options), sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise JournalError(f"Device options must be numbers, strings, lists or mappings; {error}.") from error
-
-
 def hash_calibration(calibration: NoiseModel | None) -> str | None:
-    """SHA-256 of what a device says of its errors, every number exactly; None if it says nothing."""
+    """Return the SHA-256 of what a device says of its errors, every number exactly; None if it says nothing."""
     # A repr of frozen dataclasses of numbers names every field and round-trips every float.
     return None if calibration is None else _hash(repr(calibration))
 
