@@ -32,8 +32,7 @@ class Cost:
 class Budget:
     """The most that a run may spend; None for no limit.
 
-    Limits on circuits and shots are never exceeded. How long a job takes is known only afterwards, so `max_seconds`
-    stops the first submission after it was used up.
+    Limits on circuits and shots are never exceeded; `max_seconds` stops the first submission after it was used up.
 
     Raises: BudgetError if a limit is negative or not a number.
     """
@@ -59,6 +58,7 @@ class Budget:
                 problems.append(
                     f"max_{unit}={limit:,}: {used:,} spent, {wanted:,} asked, {max(0, limit - used):,} left"
                 )
+        # How long a job takes is known afterwards, so seconds can only be used up.
         if self.max_seconds is not None and spent.seconds >= self.max_seconds:
             problems.append(f"max_seconds={self.max_seconds:,}: {spent.seconds:,.2f} spent, 0 left")
         if problems:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
 from qpeft.devices.registry import told
@@ -14,12 +13,9 @@ from qpeft.errors import JobError
 KEPT_OUTCOMES = 2**22
 """Results of so many bit strings stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
 
-Work: TypeAlias = Callable[[], list[Distribution]]
-
-
 @dataclass
 class _Job:
-    work: Work | None
+    work: Callable[[], list[Distribution]] | None
     state: JobState = JobState.WAITING
     message: str = ""
     results: list[Distribution] = field(default_factory=list)
@@ -39,13 +35,13 @@ class MemoryJobs:
         self._finished: deque[int] = deque()
         self._kept_outcomes = 0
 
-    def add(self, work: Work) -> str:
+    def add(self, work: Callable[[], list[Distribution]]) -> str:
         """Keep `work` for the first poll. Returns: the id of the new job."""
         self._jobs.append(_Job(work))
         return f"{self._device}-{len(self._jobs) - 1}"
 
     def poll(self, job_id: str) -> JobStatus:
-        """The state after the work was done, which happens here. An error of the work makes the job fail.
+        """Return the state after the work was done, which happens here. An error of the work makes the job fail.
 
         Raises: JobError if the job is unknown; KeyboardInterrupt and its like, and the job has failed then.
         """
@@ -60,11 +56,18 @@ class MemoryJobs:
                 job.message = told(error, self._secrets)[0]
             else:
                 job.state, job.message = JobState.FINISHED, ""
-                self._keep(number, job)
+                self._finished.append(number)
+                self._kept_outcomes += sum(map(len, job.results))
+                # The last one stays, however large it is: it has not been fetched yet.
+                while self._kept_outcomes > KEPT_OUTCOMES and len(self._finished) > 1:
+                    oldest = self._finished.popleft()
+                    forgotten, self._jobs[oldest] = self._jobs[oldest], None
+                    assert forgotten is not None
+                    self._kept_outcomes -= sum(map(len, forgotten.results))
         return JobStatus(job.state, job.message)
 
     def fetch(self, job_id: str) -> list[Distribution]:
-        """Copies of the results. Raises: JobError if the job is unknown or not finished."""
+        """Return copies of the results. Raises: JobError if the job is unknown or not finished."""
         _, job = self._find(job_id)
         if job.state is not JobState.FINISHED:
             raise JobError(
@@ -91,12 +94,3 @@ class MemoryJobs:
                 "came out. Fetch sooner, or in smaller jobs."
             )
         return number, job
-
-    def _keep(self, number: int, job: _Job) -> None:
-        self._finished.append(number)
-        self._kept_outcomes += sum(map(len, job.results))
-        while self._kept_outcomes > KEPT_OUTCOMES and len(self._finished) > 1:
-            oldest = self._finished.popleft()
-            forgotten, self._jobs[oldest] = self._jobs[oldest], None
-            assert forgotten is not None
-            self._kept_outcomes -= sum(map(len, forgotten.results))
