@@ -3,7 +3,6 @@
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.chip import Comparison, Preflight, compare, find_blocks, preflight, suggest
 from qpeft.devices.estimator import (
-    DeviceGradients,
     DeviceValues,
     backward_circuits,
     backward_shots,
@@ -11,7 +10,7 @@ from qpeft.devices.estimator import (
     device_gradients,
     forward_circuits,
 )
-from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
+from qpeft.devices.gradients import DeviceGradients, ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
 from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise

@@ -113,34 +113,20 @@ class LocalDevice(AbstractDevice):
                 ),
             )
             # A state has 2^n complex numbers, a density matrix 4^n real ones.
-            numbers = (2 if self._noise is None else 2**first.num_qubits) * 2**first.num_qubits
-            size = max(1, NUMBERS_PER_BLOCK // numbers)
-            for start in range(0, len(members), size):
-                places = members[start : start + size]
-                self._run_block(skeleton, places, circuits, number, shots, results)
+            num_qubits, weights = first.num_qubits, torch.zeros(0, dtype=torch.float64)
+            size = max(1, NUMBERS_PER_BLOCK // ((2 if self._noise is None else 2**num_qubits) * 2**num_qubits))
+            for places in (members[start : start + size] for start in range(0, len(members), size)):
+                angles = torch.tensor(
+                    [[one.angle for one in circuits[place].operations if one.angle is not None] for place in places],
+                    dtype=torch.float64,
+                )
+                shares = outcome_probabilities(skeleton, angles, weights, "Z" * num_qubits, self._noise)
+                for place, row in zip(places, shares, strict=True):
+                    if shots is not None:
+                        # By the place in the job, so that samples do not depend on how circuits were grouped.
+                        key = SampleKey(self._seed, step=number, module="local", call=place)
+                        row = sampled(row[None], Stream(key), shots)[0].double() / shots  # noqa: PLW2901
+                    outcomes = row.nonzero().flatten().tolist()
+                    chances = zip(outcomes, row[outcomes].tolist(), strict=True)
+                    results[place] = {f"{outcome:0{num_qubits}b}": share for outcome, share in chances}
         return results
-
-    def _run_block(
-        self,
-        skeleton: Circuit,
-        places: Sequence[int],
-        circuits: Sequence[Circuit],
-        number: int,
-        shots: int | None,
-        results: list[Distribution],
-    ) -> None:
-        """Write the results of the circuits at `places`, all of the shape of `skeleton`."""
-        angles = torch.tensor(
-            [[one.angle for one in circuits[place].operations if one.angle is not None] for place in places],
-            dtype=torch.float64,
-        )
-        num_qubits, weights = skeleton.num_qubits, torch.zeros(0, dtype=torch.float64)
-        shares = outcome_probabilities(skeleton, angles, weights, "Z" * num_qubits, self._noise)
-        for place, row in zip(places, shares, strict=True):
-            if shots is not None:
-                # By the circuit's place in its job, so that samples do not depend on how circuits were grouped.
-                key = SampleKey(self._seed, step=number, module="local", call=place)
-                row = sampled(row[None], Stream(key), shots)[0].double() / shots  # noqa: PLW2901
-            outcomes = row.nonzero().flatten().tolist()
-            chances = zip(outcomes, row[outcomes].tolist(), strict=True)
-            results[place] = {f"{outcome:0{num_qubits}b}": share for outcome, share in chances}

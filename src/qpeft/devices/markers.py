@@ -108,5 +108,7 @@ def _fits(result: dict[str, float], outcome: str, shots: int | None) -> bool:
     agreement = [sum(share for bits, share in result.items() if bits[k] == bit) for k, bit in enumerate(outcome)]
     # One standard error of a share is sqrt(p (1 - p) / samples); all bits together are as many samples as there are.
     deviation = math.sqrt(LOWEST_AGREEMENT * (1 - LOWEST_AGREEMENT) / shots) if shots else 0.0
-    lowest, lowest_mean = (LOWEST_AGREEMENT - STANDARD_ERRORS * one for one in (deviation, deviation / math.sqrt(len(outcome))))
+    lowest, lowest_mean = (
+        LOWEST_AGREEMENT - STANDARD_ERRORS * one for one in (deviation, deviation / math.sqrt(len(outcome)))
+    )
     return min(agreement) >= lowest and sum(agreement) / len(outcome) >= lowest_mean

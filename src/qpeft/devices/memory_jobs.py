@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
-from qpeft.devices.registry import told
+from qpeft.devices.secrets import redacted
 from qpeft.errors import JobError
 
 KEPT_OUTCOMES = 2**22
 """Results of so many bit strings stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
+
 
 @dataclass
 class _Job:
@@ -53,7 +54,7 @@ class MemoryJobs:
             try:
                 job.results = work()
             except Exception as error:  # vendors raise what they like
-                job.message = told(error, self._secrets)[0]
+                job.message = redacted(error, self._secrets)[0]
             else:
                 job.state, job.message = JobState.FINISHED, ""
                 self._finished.append(number)

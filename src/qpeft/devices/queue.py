@@ -184,11 +184,12 @@ class Completion:
             if self._keeps_jobs and waiting:
                 names = ", ".join(f"job {batch.job_id} of batch {batch.number}" for batch in waiting[:SHOWN_JOBS])
                 more = f" and {len(waiting) - SHOWN_JOBS} more" if len(waiting) > SHOWN_JOBS else ""
-                error.args = (
-                    f"{error} What is at the device is safe: the journal has {names}{more}. Nothing is sent or paid "
-                    "for twice: the same training command with `--resume` goes on from there, and `qpeft jobs resume` "
-                    "fetches it without the run.",
+                safe = (
+                    f"What is at the device is safe: the journal has {names}{more}. Nothing is sent or paid for twice: "
+                    "the same training command with `--resume` goes on from there, and `qpeft jobs resume` fetches it "
+                    "without the run."
                 )
+                error.args = (f"{error} {safe}",)
             raise
 
     def _run(self, batches: Sequence[Batch]) -> None:
@@ -314,7 +315,7 @@ class Completion:
         for pause in (*TROUBLED_PAUSES, None):
             try:
                 collect(self.journal, self.device, batch)
-            except DeviceError as error:
+            except DeviceError as error:  # noqa: PERF203
                 is_final = isinstance(error, (JobError, CredentialsError, JournalError, OrderError))
                 if is_final or not self._keeps_jobs or pause is None:
                     raise

@@ -230,7 +230,13 @@ class Journal:
             connection.execute("INSERT OR IGNORE INTO rejected VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def move(
-        self, batch: Batch, allowed: AbstractSet[BatchState], state: BatchState, *, message: str, job_id: str | None = None
+        self,
+        batch: Batch,
+        allowed: AbstractSet[BatchState],
+        state: BatchState,
+        *,
+        message: str,
+        job_id: str | None = None,
     ) -> bool:
         """Change the state if it is one of those allowed; return whether it was.
 

@@ -39,7 +39,9 @@ class ReadoutInversion(AbstractMitigation):
     errors: tuple[ReadoutError, ...] | None = None
     shots: int = 10_000
     steps_between: int | None = None
-    _measured: dict[tuple[Measure, int, int | None], tuple[int, Readout]] = field(default_factory=dict, init=False, repr=False)
+    _measured: dict[tuple[Measure, int, int | None], tuple[int, Readout]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.errors is not None:
