@@ -11,7 +11,6 @@ from statistics import fmean
 from jaxtyping import Float
 from torch import Tensor
 
-from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.devices.chip import find_blocks
 from qpeft.devices.chip.prediction import MAX_ROWS, Preflight, Usability, preflight

@@ -285,7 +285,7 @@ def preflight(
 def depolarising_only(calibration: NoiseModel) -> NoiseModel:
     """Return a model in which every gate has the same average fidelity and errs by depolarising alone.
 
-    A calibration lists fidelities and not mixtures of errors, so this is another reading of it; readout stays as it was.
+    A calibration lists fidelities and not mixtures of errors, so this is another reading; readout stays as it was.
     Dephasing spares Z, depolarising spares nothing, so of all mixtures with these fidelities that relax towards no
     particular value this one predicts the smallest slopes, or nearly so. The calibration as it is and this model give
     a range for what the chip may do.
