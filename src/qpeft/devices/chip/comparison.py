@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.circuits.ansatz import ANSATZE
-from qpeft.devices.chip import find_blocks
+from qpeft.devices.chip.blocks import find_blocks
 from qpeft.devices.chip.prediction import MAX_ROWS, Preflight, Usability, preflight
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel, SampleKey

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.circuits.native import FREE_GATES, native_circuit
-from qpeft.devices.chip import block_calibration, find_blocks
+from qpeft.devices.chip.blocks import block_calibration, find_blocks
 from qpeft.errors import DeviceError, SimulationError
 from qpeft.simulation import expectations
 from qpeft.simulation.checks import check_angles, check_shots
