@@ -167,7 +167,7 @@ def test_trained_matrices_are_a_tensor_train_of_the_variance_of_random_ones(adap
 
 
 def test_free_numbers_are_peft_s_tinylora_for_equal_matrices(adapted, make_model, tokens):
-    model = adapted(circuit="free", share="model")
+    model = adapted(circuit="free", share="model", gain=1.0)
     bank = turn(model)
     theirs = get_peft_model(
         make_model(), TinyLoraConfig(r=3, u=9, weight_tying=1.0, target_modules=["q_proj", "v_proj"], init_weights=True)
@@ -189,7 +189,7 @@ def test_free_numbers_are_peft_s_tinylora_for_equal_matrices(adapted, make_model
 
 
 def test_near_the_start_calibrated_numbers_are_the_turns_themselves(adapted):
-    model = adapted(ridge=0.0, num_qubits=4, depth=1)  # 15 strings for 8 angles
+    model = adapted(ridge=0.0, gain=1.0, num_qubits=4, depth=1)  # 15 strings for 8 angles
     bank = bank_of(model)
     away = 1e-3 * torch.randn(bank.turns.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
