@@ -5,7 +5,6 @@ from qpeft.devices.chip import Comparison, Preflight, compare, find_blocks, pref
 from qpeft.devices.estimator import (
     DeviceValues,
     backward_circuits,
-    backward_shots,
     device_expectations,
     device_gradients,
     forward_circuits,
@@ -53,7 +52,6 @@ __all__ = [
     "Spsa",
     "ZeroNoise",
     "backward_circuits",
-    "backward_shots",
     "compare",
     "device_expectations",
     "device_gradients",

@@ -103,7 +103,8 @@ class DeviceCall:
         covariances = np.zeros((*values.shape, self.circuit.num_observables))
         if not bound:
             return values, covariances
-        weights, readout = (1.0,), None
+        weights: tuple[float, ...] = (1.0,)
+        readout = None
         if self.mitigation is not None:
             weights = self.mitigation.weights
             measure = Measure(self.device, self.runner)

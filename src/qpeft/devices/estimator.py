@@ -173,26 +173,6 @@ def backward_circuits(
     return found.circuits(circuit, WantedGradients(inputs, weights), num_rows) * num_versions(mitigation)
 
 
-def backward_shots(
-    circuit: Circuit,
-    gradient: GradientChoice,
-    shots: int,
-    num_rows: int = 1,
-    *,
-    inputs: bool = True,
-    weights: bool = True,
-    mitigation: AbstractMitigation | None = None,
-) -> int:
-    """Return the shots of all `backward_circuits` together.
-
-    Args:
-        shots: per circuit.
-        circuit, gradient, num_rows, inputs, weights, mitigation: as for `backward_circuits`.
-    """
-    circuits = backward_circuits(circuit, gradient, num_rows, inputs=inputs, weights=weights, mitigation=mitigation)
-    return circuits * shots
-
-
 @torch.no_grad()
 def _gradients(
     call: DeviceCall, gradient: AbstractGradient, inputs: Tensor, weights: Tensor, grad: Tensor, wanted: WantedGradients

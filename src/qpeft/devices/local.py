@@ -10,7 +10,7 @@ import torch
 
 from qpeft.circuits import GATES, Circuit, Input
 from qpeft.devices.memory_jobs import MemoryJobs
-from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobStatus, check_request
+from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, check_request
 from qpeft.errors import DeviceError, NoiseError
 from qpeft.simulation.checks import whole_number
 from qpeft.simulation.noise import NoiseModel, SampleKey, density
@@ -23,10 +23,10 @@ NUMBERS_PER_BLOCK = 2**20
 """Circuits are simulated in blocks of this many float64 numbers, 8 MiB."""
 
 
-class LocalDevice(AbstractDevice):
+class LocalDevice(MemoryJobs, AbstractDevice):
     """A quantum computer made of our simulator, for tests, for planning, and wherever no chip is at hand.
 
-    A job is computed when it is first asked about. Samples are a function of (seed, number of the job, place of the
+    A job is computed when it is first polled. Samples are a function of (seed, number of the job, place of the
     circuit in it): two devices with the same seed give the same results to the same jobs.
 
     Args:
@@ -38,6 +38,7 @@ class LocalDevice(AbstractDevice):
     """
 
     def __init__(self, *, num_qubits: int | None = None, seed: int = 0, noise: NoiseModel | None = None) -> None:
+        super().__init__("local")
         largest = MAX_QUBITS if noise is None else min(density.MAX_QUBITS, len(noise.qubits))
         self._num_qubits = largest if num_qubits is None else whole_number(num_qubits) or 0
         if not 1 <= self._num_qubits <= largest:
@@ -46,7 +47,7 @@ class LocalDevice(AbstractDevice):
         if noise is not None:
             noise.check_covers(Circuit(self._num_qubits, ()))
         self._seed, self._noise = SampleKey(seed).seed, noise
-        self._jobs, self._numbers = MemoryJobs("local"), itertools.count()
+        self._numbers = itertools.count()
 
     def capabilities(self) -> Capabilities:
         """Return: all gates, any number of shots and circuits, and exact probabilities."""
@@ -72,24 +73,13 @@ class LocalDevice(AbstractDevice):
         """
         shots = check_request(self.capabilities(), circuits, shots)
         try:
-            for circuit in circuits if self._noise is not None else ():
-                self._noise.check_covers(circuit)
+            if self._noise is not None:
+                for circuit in circuits:
+                    self._noise.check_covers(circuit)
         except NoiseError as error:
             raise DeviceError(f"local cannot run this circuit, so no job was made: {error}") from error
         kept, number = tuple(circuits), next(self._numbers)
-        return self._jobs.add(lambda: self._run(number, kept, shots))
-
-    def poll(self, job_id: str) -> JobStatus:
-        """Return the state after the job was run, which happens here, once. Raises: JobError if it is unknown."""
-        return self._jobs.poll(job_id)
-
-    def fetch(self, job_id: str) -> list[Distribution]:
-        """Return copies of the results. Raises: JobError if the job is unknown, cancelled or was never polled."""
-        return self._jobs.fetch(job_id)
-
-    def cancel(self, job_id: str) -> None:
-        """Never run this job; nothing happens if it is over. Raises: JobError if it is unknown."""
-        self._jobs.cancel(job_id)
+        return self.add(lambda: self._run(number, kept, shots))
 
     def calibration(self) -> NoiseModel | None:
         """Return the noise model that it was made with."""

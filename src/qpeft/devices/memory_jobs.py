@@ -23,7 +23,9 @@ class _Job:
 
 
 class MemoryJobs:
-    """What was submitted and is run when it is first asked about, once, whatever comes of it.
+    """Jobs that run when they are first polled, once, whatever comes of it.
+
+    Stands before `AbstractDevice` among the bases of a device, which then has `poll`, `fetch` and `cancel` from here.
 
     Args:
         device: name of the device, for ids and messages.
@@ -31,7 +33,7 @@ class MemoryJobs:
     """
 
     def __init__(self, device: str, *, secrets: Iterable[object] = ()) -> None:
-        self._device, self._secrets = device, tuple(secrets)
+        self._prefix, self._secrets = device, tuple(secrets)
         self._jobs: list[_Job | None] = []
         self._finished: deque[int] = deque()
         self._kept_outcomes = 0
@@ -39,7 +41,7 @@ class MemoryJobs:
     def add(self, work: Callable[[], list[Distribution]]) -> str:
         """Keep `work` for the first poll. Returns: the id of the new job."""
         self._jobs.append(_Job(work))
-        return f"{self._device}-{len(self._jobs) - 1}"
+        return f"{self._prefix}-{len(self._jobs) - 1}"
 
     def poll(self, job_id: str) -> JobStatus:
         """Return the state after the work was done, which happens here. An error of the work makes the job fail.
@@ -85,13 +87,13 @@ class MemoryJobs:
 
     def _find(self, job_id: str) -> tuple[int, _Job]:
         prefix, _, digits = job_id.rpartition("-")
-        number = int(digits) if prefix == self._device and digits.isdecimal() else len(self._jobs)
+        number = int(digits) if prefix == self._prefix and digits.isdecimal() else len(self._jobs)
         if number >= len(self._jobs):
-            raise JobError(f"{self._device} has no job {job_id!r}; jobs live as long as the object that took them.")
+            raise JobError(f"{self._prefix} has no job {job_id!r}; jobs live as long as the object that took them.")
         job = self._jobs[number]
         if job is None:
             raise JobError(
-                f"{self._device} has forgotten job {job_id!r}: it keeps the last {KEPT_OUTCOMES:,} bit strings that "
+                f"{self._prefix} has forgotten job {job_id!r}: it keeps the last {KEPT_OUTCOMES:,} bit strings that "
                 "came out. Fetch sooner, or in smaller jobs."
             )
         return number, job

@@ -23,44 +23,28 @@ DEPTHS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One circuit of a family, and what is predicted for it: once for trained weights, else once per draw of them."""
+    """One circuit of a family, and what is predicted for it.
+
+    Attributes:
+        ansatz, depth: of the circuit.
+        predictions: once for trained weights, else once per draw of them.
+        verdict: the best that at least half of the predictions reach.
+        signal_to_noise, slope, correlation: means over the predictions.
+        num_pulses, num_cz: of the circuit on the chip.
+    """
 
     ansatz: str
     depth: int
     predictions: tuple[Preflight, ...]
+    verdict: Usability
+    signal_to_noise: float
+    slope: float
+    correlation: float
+    num_pulses: int
+    num_cz: int
 
     def __str__(self) -> str:
         return f"{self.ansatz} of depth {self.depth}"
-
-    @property
-    def verdict(self) -> Usability:
-        """The best that at least half of the predictions reach."""
-        return Usability.reached_by_half(found.verdict for found in self.predictions)
-
-    @property
-    def signal_to_noise(self) -> float:
-        """Mean over the predictions."""
-        return fmean(found.signal_to_noise for found in self.predictions)
-
-    @property
-    def slope(self) -> float:
-        """Mean over the predictions."""
-        return fmean(found.slope for found in self.predictions)
-
-    @property
-    def correlation(self) -> float:
-        """Mean over the predictions."""
-        return fmean(found.correlation for found in self.predictions)
-
-    @property
-    def num_cz(self) -> int:
-        """CZ on the chip."""
-        return self.predictions[0].num_cz
-
-    @property
-    def num_pulses(self) -> int:
-        """Pulses on the chip."""
-        return self.predictions[0].num_pulses
 
 
 @dataclass(frozen=True)
@@ -138,16 +122,29 @@ def compare(
     place = find_blocks(circuits[pairs[0]], calibration, most=1)[0] if block is None else tuple(block)
     candidates = []
     for (name, depth), circuit in circuits.items():
-        given = (weights or {}).get((name, depth))
-        tried, rows = [given], max_rows
-        if given is None:
+        rows = max_rows
+        if (given := (weights or {}).get((name, depth))) is not None:
+            tried = [given]
+        else:
             keys = [SampleKey(seed, module=f"preflight {name} {depth} {draw}") for draw in range(draws)]
             tried = [(2 * Stream(key).uniforms(circuit.num_weights) - 1) * math.pi for key in keys]
             rows = max(4, max_rows // draws)
         found = tuple(
             preflight(circuit, inputs, angles, calibration, shots=shots, block=place, max_rows=rows) for angles in tried
         )
-        candidates.append(Candidate(name, depth, found))
+        candidates.append(
+            Candidate(
+                ansatz=name,
+                depth=depth,
+                predictions=found,
+                verdict=Usability.reached_by_half(one.verdict for one in found),
+                signal_to_noise=fmean(one.signal_to_noise for one in found),
+                slope=fmean(one.slope for one in found),
+                correlation=fmean(one.correlation for one in found),
+                num_pulses=found[0].num_pulses,
+                num_cz=found[0].num_cz,
+            )
+        )
     return Comparison(tuple(sorted(candidates, key=_order)))
 
 
