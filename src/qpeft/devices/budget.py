@@ -54,6 +54,7 @@ class Budget:
         problems = []
         for unit in ("circuits", "shots"):
             limit, used, wanted = getattr(self, f"max_{unit}"), getattr(spent, unit), getattr(asked, unit)
+            # Before the submission: what is sent is paid for, whatever comes of it.
             if limit is not None and used + wanted > limit:
                 problems.append(
                     f"max_{unit}={limit:,}: {used:,} spent, {wanted:,} asked, {max(0, limit - used):,} left"

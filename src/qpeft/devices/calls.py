@@ -57,6 +57,7 @@ class DeviceCall:
 
     def __post_init__(self) -> None:
         capabilities = self.device.capabilities()
+        # numpy's and torch's integers become int here, since the journal stores them.
         object.__setattr__(self, "shots", device_shots(capabilities, self.shots))
         if self.mitigation is not None:
             check_suits(self.mitigation, capabilities)
@@ -117,6 +118,7 @@ class DeviceCall:
             for row, versions in enumerate(rows):
                 means, spread = read(versions, weights, observables, readout, self.shots)
                 values[row, columns] = means
+                # Observables of other bases have samples of their own, so their entries stay 0.
                 covariances[row][np.ix_(columns, columns)] = spread
         return values, covariances
 
@@ -143,8 +145,10 @@ class DeviceCall:
                 # Folded with its change of basis, since those gates err as well.
                 versions = (whole,) if self.mitigation is None else self.mitigation.versions(whole)
                 asked[-1].append([Circuit(self.circuit.num_qubits, version) for version in versions])
+        # For no rows nothing is sent, and no key is used up.
         if not bound:
             return [[] for _ in asked]
+        # In one call for all bases and rows: as few jobs as possible.
         different = list(dict.fromkeys(circuit for rows in asked for versions in rows for circuit in versions))
         found = Measure(self.device, self.runner)(different, self.shots, self.key)
         results = dict(zip(different, found, strict=True))

@@ -83,6 +83,7 @@ def device_expectations(
     """
     check_rows(circuit, inputs, weights)
     call = DeviceCall(circuit, device, shots, runner, key, mitigation)
+    # Rows of a batch one after the other: with circuits side by side, their rows take turns.
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
     groups = weights if weights.ndim == 2 else weights[None]
     values, errors = _DeviceExpectations.apply(call, find_gradient(gradient), on_gradients, flat, groups)
@@ -184,6 +185,7 @@ def _gradients(
     matters = (grad != 0).any(1)
     found = DeviceGradients(*(torch.zeros_like(one) for one in (inputs, weights, inputs, weights)))
     if matters.any():
+        # Rows without influence are not sent: with a mask over tokens they are most of them.
         rows = Rows.side_by_side(inputs, weights)[matters]
         products = gradient.products(call, rows, grad[matters], wanted)
         found.inputs[matters] = products.inputs.to(inputs)
@@ -214,8 +216,10 @@ class _DeviceExpectations(FirstOrder):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _errors_grad: Tensor) -> tuple[None, None, None, Tensor, Tensor]:
+        # The first three arguments of `forward` are no tensors.
         wanted = WantedGradients(*ctx.needs_input_grad[3:])
         if ctx.gradient is None:
+            # The error names all choices with their prices, as the choice is about money.
             costs = []
             for name, other in GRADIENTS.items():
                 one, these = (

@@ -211,6 +211,7 @@ class Simulated(AbstractGradient):
         Args:
             call, rows, grad, wanted: as for `AbstractGradient.products`.
         """
+        # One circuit of those side by side at a time, as the simulator shares weights among rows.
         input_grad, weight_grad = torch.zeros_like(rows.inputs), torch.zeros_like(rows.weights)
         for owner, weights in enumerate(rows.weights):
             own = (rows.owners == owner).to(grad.device)

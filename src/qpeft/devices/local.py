@@ -44,6 +44,7 @@ class LocalDevice(MemoryJobs, AbstractDevice):
         if not 1 <= self._num_qubits <= largest:
             kind = "without noise" if noise is None else "with this noise model"
             raise DeviceError(f"local simulates 1 to {largest} qubits {kind}; got num_qubits={num_qubits!r}.")
+        # A qubit that the model lacks is named now, and not by the first job.
         if noise is not None:
             noise.check_covers(Circuit(self._num_qubits, ()))
         self._seed, self._noise = SampleKey(seed).seed, noise

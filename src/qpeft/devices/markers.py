@@ -55,6 +55,7 @@ def draw_markers(identity: str, num_circuits: int, num_qubits: int) -> dict[int,
     # Outcomes differ as far as there are enough; never all zeros, which circuits of small angles give as well.
     if 2**num_qubits > LARGEST_DECK:
         drawn = (stream.uniforms(count, num_qubits) < 0.5).int()
+        # An outcome of zeros alone gets a one in front.
         drawn[:, 0] |= ~drawn.any(1)
         outcomes = ["".join(map(str, row)) for row in drawn.tolist()]
     else:
@@ -85,6 +86,7 @@ def check_order(markers: Mapping[int, str], results: Sequence[dict[str, float]],
 
     Raises: OrderError if a marker's place holds something else, saying where its outcome stands if that is plain.
     """
+    # Where another marker's outcome came, or any circuit's, this one's bits do not fit.
     moved = [place for place, outcome in markers.items() if not _fits(results[place], outcome, shots)]
     if not moved:
         return

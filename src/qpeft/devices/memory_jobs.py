@@ -86,6 +86,7 @@ class MemoryJobs:
             job.work, job.state = None, JobState.CANCELLED
 
     def _find(self, job_id: str) -> tuple[int, _Job]:
+        # A number that is no job's stands for every id that is not ours.
         prefix, _, digits = job_id.rpartition("-")
         number = int(digits) if prefix == self._prefix and digits.isdecimal() else len(self._jobs)
         if number >= len(self._jobs):

@@ -199,6 +199,7 @@ def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots
             raise DeviceError(f"{name} has {capabilities.num_qubits} qubits; the circuit needs {circuit.num_qubits}.")
         if circuit.num_inputs or circuit.num_weights:
             raise DeviceError("A device runs circuits whose angles are numbers; bind inputs and weights first.")
+        # Nothing is rewritten here: a device that can translate a gate lists it.
         unknown = {operation.gate_name for operation in circuit.operations} - capabilities.gate_names
         if unknown:
             raise DeviceError(f"{name} has no gate {', '.join(sorted(unknown))}; use another ansatz.")
@@ -238,6 +239,7 @@ def run(
     # All jobs are sent before the first is waited for: a cloud may run them side by side.
     for first in range(0, len(circuits), size):
         asked, known = circuits[first : first + size], {}
+        # Drawn from circuits and shots, so that the same job has the same markers.
         if capabilities.answers_by_place:
             widest = max(circuit.num_qubits for circuit in asked)
             known = markers.draw_markers(repr((list(asked), shots)), len(asked), widest)
@@ -252,6 +254,7 @@ def run(
         found = device.fetch(job_id)
         check_results(sent, found)
         markers.check_order(known, found, shots)
+        # Markers are ours: the caller gets what was asked for.
         results += [result for place, result in enumerate(found) if place not in known]
     return results
 

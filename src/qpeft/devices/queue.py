@@ -111,6 +111,7 @@ class JournalledRunner:
                 self._calibration(device) if self._cache else None,
                 marked=capabilities.answers_by_place,
             )
+        # Nothing is left to do where the call was answered before, or the cache has all.
         batches = self._journal.unfinished(call_id)
         if batches:
             completion = Completion(self._journal, device, request, self._budget, self._longest_pause, self._sent_to)
@@ -195,9 +196,14 @@ class Completion:
     def _run(self, batches: Sequence[Batch]) -> None:
         payer = batches[0]  # whose run the waiting time is charged to
         self._noted_at = time.monotonic()
-        for batch in batches:
-            if batch.state in ENDED.values():
-                self._revive(batch)
+        for batch in (one for one in batches if one.state in ENDED.values()):
+            state, message = BatchState.PLANNED, f"sent again after it was {batch.state.value}"
+            if batch.job_id is not None and self._keeps_jobs:
+                # Some clouds call a job failed when only the answer was (a wrong key, for one); it may be fetched now.
+                status = look(self.device, batch)
+                if status.state is JobState.FINISHED or not status.state.is_final:
+                    state, message = BatchState.SUBMITTED, f"the device now says {status.state.value}"
+            self.journal.move(batch, {batch.state}, state, message=message)
         blocked = [error for batch in batches if (error := self._blocks(self.journal.batch(batch.number)))]
         # Read again: what was left by a dead process may have been recovered.
         batches = [self.journal.batch(batch.number) for batch in batches]
@@ -231,16 +237,6 @@ class Completion:
         if passed >= at_least:
             self.journal.add_seconds(payer, passed)
             self._noted_at += passed
-
-    def _revive(self, batch: Batch) -> None:
-        """Plan a batch anew that ended without results, or take it for submitted if the device has it after all."""
-        state, message = BatchState.PLANNED, f"sent again after it was {batch.state.value}"
-        if batch.job_id is not None and self._keeps_jobs:
-            # Some clouds call a job failed when only the answer was (a wrong key, for one); it may be fetched now.
-            status = look(self.device, batch)
-            if status.state is JobState.FINISHED or not status.state.is_final:
-                state, message = BatchState.SUBMITTED, f"the device now says {status.state.value}"
-        self.journal.move(batch, {batch.state}, state, message=message)
 
     def _blocks(self, batch: Batch) -> Exception | None:
         """Return why nothing more of the call can be sent, if it is because of this batch.
@@ -341,6 +337,7 @@ def send(
         planned; JournalError if the call went wrong in any other way, since a job may exist.
     """
     keeps_jobs = device.capabilities().keeps_jobs
+    # A name of its own for each submission: by it the device can be asked what became of the call.
     ticket = uuid.uuid4().hex
     device.prepare(ticket)
     with sending(journal.path, batch.number):
@@ -348,9 +345,10 @@ def send(
             return False
         try:
             job_id = device.submit(circuits, batch.shots, ticket=ticket)
+            # Without an id the job could never be fetched, and its batch would look unsent.
             if not job_id:
                 raise JobError(f"{batch.device} took a job and gave it no id.")
-        except (RefusedError, CredentialsError) as error:
+        except (RefusedError, CredentialsError) as error:  # certain: no job exists
             journal.refused(batch, str(error), ticket=ticket)
             raise
         except BaseException as error:

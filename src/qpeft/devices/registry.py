@@ -38,6 +38,7 @@ def load_device(name: str, **options: Any) -> AbstractDevice:
     if not (isinstance(device_class, type) and issubclass(device_class, AbstractDevice)):
         raise DeviceError(f"Device {name!r} should be {devices[name]}, but that is no class of AbstractDevice.")
 
+    # Options are checked before the class is called: its own TypeError would name no nearest one.
     signature = inspect.signature(device_class)
     for option in options:
         if option not in signature.parameters:

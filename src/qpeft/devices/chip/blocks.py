@@ -56,6 +56,7 @@ def find_blocks(circuit: Circuit, calibration: NoiseModel, *, most: int | None =
     of_cz = {edge: math.log(average_fidelity(gate_noise(calibration, edge))) for edge, _ in calibration.edges}
 
     def score(block: Sequence[int]) -> float:
+        # Per qubit one readout and its pulses; a CZ counts as often as it stands in the circuit.
         alone = sum(of_readout[block[q]] + count * of_pulse[block[q]] for q, count in pulses.items())
         edges = {(block[a], block[b]): count for (a, b), count in couplings.items()}
         return alone + sum(count * of_cz[min(edge), max(edge)] for edge, count in edges.items())
@@ -94,6 +95,7 @@ def block_calibration(calibration: NoiseModel, block: Sequence[int]) -> NoiseMod
     """
     place = {qubit: index for index, qubit in enumerate(block)}
     qubits = {index: calibration.qubit(qubit) for qubit, index in place.items()}
+    # Couplers that lead out of the block are not driven, so their noise does not matter.
     inside = [(edge, noise) for edge, noise in calibration.edges if set(edge) <= set(place)]
     edges = {(place[a], place[b]): noise for (a, b), noise in inside}
     return replace(NoiseModel.from_mappings(qubits, edges), free_gates=calibration.free_gates)

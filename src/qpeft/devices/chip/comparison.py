@@ -128,6 +128,7 @@ def compare(
         else:
             keys = [SampleKey(seed, module=f"preflight {name} {depth} {draw}") for draw in range(draws)]
             tried = [(2 * Stream(key).uniforms(circuit.num_weights) - 1) * math.pi for key in keys]
+            # The draws share the rows, so that a comparison costs about as much with any number of them.
             rows = max(4, max_rows // draws)
         found = tuple(
             preflight(circuit, inputs, angles, calibration, shots=shots, block=place, max_rows=rows) for angles in tried
@@ -167,4 +168,5 @@ def suggest(current: Candidate, comparison: Comparison) -> str:
 
 
 def _order(candidate: Candidate) -> tuple[int, float, int]:
+    # Verdict first: a high ratio with a low correlation says that the chip computes something else.
     return candidate.verdict.rank, -candidate.signal_to_noise, candidate.depth

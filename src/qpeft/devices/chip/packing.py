@@ -31,6 +31,7 @@ def pack(scores: Mapping[Block, float], most: int | None) -> list[Block]:
     bit = {element: 1 << place for place, element in enumerate(elements)}
     starting: dict[int, list[tuple[int, Block]]] = {element: [] for element in elements}
     for block in ranked:
+        # By first element: whoever comes to it decides on all blocks that begin there.
         if len(starting[min(block)]) < MAX_STARTING:
             starting[min(block)].append((sum(bit[element] for element in block), block))
 
@@ -39,7 +40,10 @@ def pack(scores: Mapping[Block, float], most: int | None) -> list[Block]:
     states: dict[int, Packing] = {0: (0, 0.0, ())}
     for element in elements:
         following: dict[int, Packing] = {}
-        for taken, packing in _least_wasteful(states, MAX_WORK // (1 + len(starting[element]))):
+        # Where there are too many, those are dropped that have left the most elements behind them alone.
+        limit = MAX_WORK // (1 + len(starting[element]))
+        kept = states.items() if len(states) <= limit else sorted(states.items(), key=_use, reverse=True)[:limit]
+        for taken, packing in kept:
             count, total, blocks = packing
             choices = [(taken, packing)] + [
                 (taken | mask, (count + 1, total + scores[block], (*blocks, block)))
@@ -67,13 +71,8 @@ def _disjoint(blocks: Iterable[Block]) -> list[Block]:
     return chosen
 
 
-def _least_wasteful(states: Mapping[int, Packing], limit: int) -> list[tuple[int, Packing]]:
-    """Return all states, or the `limit` of them that have left the fewest elements behind them alone."""
-
-    def covered_so_far(state: tuple[int, Packing]) -> tuple[int, float]:
-        taken, (count, score, blocks) = state
-        return len(blocks[-1] if blocks else ()) * count - taken.bit_count(), score
-
-    if len(states) <= limit:
-        return list(states.items())
-    return sorted(states.items(), key=covered_so_far, reverse=True)[:limit]
+def _use(state: tuple[int, Packing]) -> tuple[int, float]:
+    """Return how many of the elements gone through are covered, then the score."""
+    taken, (count, score, blocks) = state
+    # Those of all blocks, without the bits that are still ahead.
+    return len(blocks[-1] if blocks else ()) * count - taken.bit_count(), score

@@ -71,6 +71,7 @@ def fit_line(exact: npt.ArrayLike, noisy: npt.ArrayLike) -> Line:
         raise DeviceError("A line is fitted to finite values; got NaN or infinite ones.")
     dx, dy = x - x.mean(), y - y.mean()
     spread, noisy_spread = float(x.std()), float(y.std())
+    # A line through values at one place has no slope, and a correlation would be rounding.
     if spread < LEAST_SPREAD:
         return Line(0.0, float(y.mean()), 0.0, noisy_spread, spread)
     # Least squares: slope = cov(x, y) / var(x); correlation = cov(x, y) / sqrt(var(x) var(y)).
@@ -94,6 +95,7 @@ class Usability(Enum):
 
         SNR 3 means that 90 % of the variance of a value read is signal, SNR 1 that half of it is.
         """
+        # Share of signal in the variance of a reading: SNR^2 / (1 + SNR^2).
         if signal_to_noise >= 3 and correlation >= 0.9:
             return cls.USABLE
         return cls.WEAK if signal_to_noise >= 1 and correlation >= 0.5 else cls.UNUSABLE
@@ -135,6 +137,7 @@ class Signal:
 
         Raises: DeviceError as `fit_line`.
         """
+        # A shot reads +1 or -1 with mean z, so its variance is 1 - z^2. Corrected values may lie beyond 1.
         variance = float((1 - noisy**2).clip(min=0).mean()) / shots
         return cls(observable, fit_line(exact, noisy), math.sqrt(variance))
 
@@ -149,6 +152,7 @@ class Signal:
     @property
     def expected_correlation(self) -> float:
         """Correlation with exact values that readings of so many shots have: shot noise blurs `line.correlation`."""
+        # The noisy values vary with the exact ones along the line, and around it by what it misses.
         noisy_variance = (self.line.slope * self.line.spread) ** 2 + self.line.residual**2
         total = noisy_variance + self.shot_noise**2
         return self.line.correlation * math.sqrt(noisy_variance / total) if total else 0.0
@@ -268,6 +272,7 @@ def preflight(
     with torch.no_grad():
         exact = expectations(circuit, rows, angles).numpy()
         noisy = noisy_expectations(native, torch.from_numpy(native_inputs), torch.empty(0), noise).double().numpy()
+    # Each RY of the native circuit is one pulse; what no row needs is not in it.
     names = [operation.gate_name for operation in native.operations]
     return Preflight(
         block=chosen,
@@ -290,6 +295,7 @@ def depolarising_only(calibration: NoiseModel) -> NoiseModel:
     particular value this one predicts the smallest slopes, or nearly so. The calibration as it is and this model give
     a range for what the chip may do.
     """
+    # Damping of no strength: the whole loss of fidelity goes into depolarising.
     qubits = {}
     for index, noise in calibration.qubits:
         fidelity = average_fidelity(gate_noise(calibration, (index,)))

@@ -21,6 +21,7 @@ from qpeft.errors import JournalError
 
 UNSETTLED = frozenset(BatchState) - {BatchState.FINISHED, BatchState.PLANNED}
 COLUMNS = tuple(field.name for field in fields(Batch) if field.name not in ("key", "state"))
+# Circuits, calls and batches all have a hash; the batch's own is meant.
 QUERY = f"""SELECT step, module, call, part, state, {", ".join(COLUMNS).replace("hash", "batches.hash")}
     FROM batches JOIN calls ON calls.id = call_id"""
 
@@ -72,6 +73,7 @@ class Journal:
 
         Raises: JournalError if the key came with another request before.
         """
+        # A plan that a power cut takes is only made again.
         with self.database.transaction(outlives_power_cut=False) as connection:
             # Looked for again within the transaction: another process may have planned it since `find`.
             known = plans.find_call(connection, run, key, request)
@@ -96,6 +98,7 @@ class Journal:
             query = """SELECT number, distribution, checksum FROM entries JOIN circuits USING (batch, position)
                 WHERE call_id = ? ORDER BY number"""
             rows = connection.execute(query, (call_id,)).fetchall()
+        # Equal circuits of a call have one result, which is parsed once.
         known: dict[tuple[str, int], Distribution] = {}
         for number, text, checksum in rows:
             if text is None:
@@ -209,6 +212,7 @@ class Journal:
         # Bit for bit: json writes the repr of a float, which is read back as the same float.
         plain = [{bits: float(share) for bits, share in distribution.items()} for distribution in distributions]
         texts = [json.dumps(distribution, separators=(",", ":"), allow_nan=False) for distribution in plain]
+        # What a power cut takes is fetched again: the device still has it.
         with self.database.transaction(outlives_power_cut=False) as connection:
             if _move(connection, batch, {BatchState.SUBMITTED}, BatchState.FINISHED, message=""):
                 connection.executemany(
@@ -227,6 +231,7 @@ class Journal:
         text = json.dumps([[dict(one) for one in reply] for reply in replies], separators=(",", ":"))
         values = (batch.number, zlib.crc32(text.encode()), time.time(), batch.job_id, reason, text)
         with self.database.transaction() as connection:
+            # The key is batch and checksum, so the same replies are kept once.
             connection.execute("INSERT OR IGNORE INTO rejected VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def move(
@@ -322,6 +327,7 @@ def _move(
     changes = ", ".join(f"{name} = ?" for name in columns)
     states = ", ".join(f"'{one.value}'" for one in sorted(allowed, key=lambda one: one.value))
     now = time.time()
+    # Check and change in one statement: of two processes that want the same, one finds the allowed state.
     changed = connection.execute(
         f"""UPDATE batches SET {changes}, changed_at = ? WHERE number = ? AND state IN ({states})
         AND (? IS NULL OR ticket = ?)""",
@@ -329,6 +335,7 @@ def _move(
     )
     if changed.rowcount == 0:
         return False
+    # Copied from the row, so that the history has the job id whether it was given here or before.
     connection.execute(
         "INSERT INTO history SELECT number, ?, state, job_id, message FROM batches WHERE number = ?",
         (now, batch.number),

@@ -26,11 +26,13 @@ def is_alive(owner: str | None) -> bool:
     """Whether the process runs, on this host; one on another host cannot be seen, so it counts as gone."""
     if owner is None:
         return False
+    # From the right: the name of a host may hold spaces.
     host, pid, start = owner.rsplit(" ", 2)
     if host != socket.gethostname():
         return False
     try:
         process = psutil.Process(int(pid))
+        # The start tells a process from a later one with its id; a zombie has ended, and only waits for its parent.
         is_same = abs(process.create_time() - float(start)) < SAME_START
         return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

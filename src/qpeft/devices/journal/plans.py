@@ -72,6 +72,7 @@ def make_call(
             values = (one, request.device, request.options, request.shots, calibration)
             if (row := connection.execute(query, values).fetchone()) is not None:
                 places[one] = row
+    # In the order of the call, so that a resumed run plans the same batches.
     missing = iter([one for one in request.circuits if one not in places])
     while batch := list(islice(missing, size)):
         number, positions = _make_batch(connection, call, request, batch, calibration, marked=marked)

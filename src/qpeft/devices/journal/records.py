@@ -133,6 +133,7 @@ def hash_circuit(circuit: Circuit) -> str:
         angle = operation.angle
         if angle is not None and not isinstance(angle, (int, float)):
             raise JournalError(f"Only circuits whose angles are numbers can be sent; bind {angle} first.")
+        # Hexadecimal is exact, so an angle that differs in its last bit is another circuit.
         exact = "" if angle is None else float(angle).hex()
         words.append(f"{operation.gate_name} {','.join(map(str, operation.qubits))} {exact}")
     return _hash("\n".join(words))

@@ -74,6 +74,7 @@ def rows(journal: Journal, *, run: str | None = None) -> Iterator[dict[str, Any]
     with journal.database.reading() as connection:
         cursor = connection.execute(query, (run, run))
         names = [column[0] for column in cursor.description]
+        # One by one: an export of a whole training may not fit into memory.
         for values in cursor:
             row = dict(zip(names, values, strict=True))
             text, checksum = row.pop("distribution"), row.pop("checksum")
