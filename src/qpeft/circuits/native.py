@@ -40,7 +40,7 @@ class ControlledZ:
 NOTHING = 1e-9
 """A pulse of a smaller angle is not made."""
 FREE_GATES = frozenset({"RZ"})
-"""Of RZ, RY and CZ those that take no time and make no error: RZ is a change of the phase of later pulses."""
+"""Gates that take no time and make no error: RZ only changes the phase of later pulses."""
 
 NativeGate: TypeAlias = Pulse | ControlledZ
 RealArray: TypeAlias = npt.NDArray[np.float64]

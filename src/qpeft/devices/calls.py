@@ -1,4 +1,4 @@
-"""One call of a circuit through a device: what is sent, under which key, and the values read from what comes back."""
+"""One call of a circuit through a device: sends it in every basis it needs, and reads values from what comes back."""
 
 from __future__ import annotations
 

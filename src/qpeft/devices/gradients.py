@@ -251,7 +251,7 @@ class Spsa(AbstractGradient):
                 "SPSA needs a whole number of directions, at least one, and a positive step; got "
                 f"{self.num_directions!r} and {self.step!r}."
             )
-        SampleKey(self.seed)  # which refuses what is no seed
+        SampleKey(self.seed)  # raises for what cannot be a seed
 
     def circuits(self, circuit: Circuit, wanted: WantedGradients, num_rows: int) -> int:
         """Return two per row and direction, times the measurement bases; 0 if there is no angle to move.

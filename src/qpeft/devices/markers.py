@@ -22,7 +22,7 @@ CIRCUITS_PER_MARKER = 49
 LOWEST_AGREEMENT = 0.75
 """Share of samples in which a marker's bit is read as it was set; real chips read 0.85 to 0.99 of them right."""
 STANDARD_ERRORS = 4.0
-"""By which sampling may take that share lower."""
+"""How many of its standard errors sampling may take that share lower."""
 LARGEST_DECK = 256
 """Outcomes up to which all are shuffled; of more, enough to be different are drawn."""
 

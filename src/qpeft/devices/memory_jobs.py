@@ -11,7 +11,7 @@ from qpeft.devices.secrets import redacted
 from qpeft.errors import JobError
 
 KEPT_OUTCOMES = 2**22
-"""Results of so many bit strings stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
+"""Bit strings whose results stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class MemoryJobs:
             job.work, job.state = None, JobState.CANCELLED
 
     def _find(self, job_id: str) -> tuple[int, _Job]:
-        # A number that is no job's stands for every id that is not ours.
+        # For an id of another kind, a number that no job has.
         prefix, _, digits = job_id.rpartition("-")
         number = int(digits) if prefix == self._prefix and digits.isdecimal() else len(self._jobs)
         if number >= len(self._jobs):

@@ -1,4 +1,4 @@
-"""What every quantum device offers: circuits in, distributions out, by jobs that outlive the process that sent them.
+"""The interface of every quantum device: circuits in, distributions out, by jobs that outlive their sender.
 
 Submitting, asking and fetching are separate calls, so that a caller can write a job's id down before it waits. `run`
 does all three for callers that need no such care.
@@ -30,7 +30,7 @@ LOWEST_SHARE = -1.0
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a device can do.
+    """Limits and habits of a device.
 
     Attributes:
         name: as in the user's recipe.
@@ -73,7 +73,7 @@ class Capabilities:
 
     @property
     def circuits_per_job(self) -> int | None:
-        """How many circuits a full job holds beside those of known outcome; None for no limit."""
+        """Circuits that a full job holds beside those of known outcome; None for no limit."""
         return None if self.max_circuits is None else self.max_circuits - self.num_markers(self.max_circuits)
 
 
@@ -261,7 +261,7 @@ def run(
 
 @dataclass(frozen=True)
 class CallKey:
-    """What a batch of circuits is for, so that whoever stores results finds them again.
+    """Names what a batch of circuits is for, so that whoever stores results finds them again.
 
     Attributes:
         module: name of the module whose circuit it is; empty outside a model.

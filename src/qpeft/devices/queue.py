@@ -29,7 +29,7 @@ NO_LIMITS = Budget()
 FIRST_PAUSE = 0.02
 """Seconds before the first question about a job; pauses then grow by half each."""
 SECONDS_BETWEEN_NOTES = 10.0
-"""How often waiting time is written down while nothing else is."""
+"""Between two notes of waiting time."""
 TROUBLED_PAUSES = (2.0, 8.0, 30.0)
 """Before a device that did not answer about a job is asked again, in longest pauses between questions."""
 SHOWN_JOBS = 3
@@ -232,7 +232,7 @@ class Completion:
             )
 
     def _note_time(self, payer: Batch, *, at_least: float = 0.0) -> None:
-        """Write down the seconds since the last note, if there are at least so many."""
+        """Write down the seconds since the last note, if they are `at_least` that many."""
         passed = time.monotonic() - self._noted_at
         if passed >= at_least:
             self.journal.add_seconds(payer, passed)
@@ -304,7 +304,7 @@ class Completion:
         return True
 
     def _collect(self, batch: Batch) -> None:
-        """Ask after a batch, and again where the device only failed to answer: the job itself is none the worse.
+        """Ask after a batch, and again if the device only failed to answer, which does its job no harm.
 
         Raises: what will not be otherwise when asked again; anything, after as many questions as have pauses.
         """

@@ -1,4 +1,4 @@
-"""Which ansatz at which depth a chip keeps most of, on the same qubits and with the same inputs."""
+"""Compare ansätze and depths by what a chip keeps of them, on the same qubits and with the same inputs."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ def pack(scores: Mapping[Block, float], most: int | None) -> list[Block]:
 
     Args:
         scores: blocks of one size with their scores; more is better, and no two have the same elements.
-        most: if so many are found by always taking the best one that fits, those it is; None for as many as there are.
+        most: how many are wanted; None for as many as there are. If always taking the best one that fits finds that
+            many, those are returned.
     """
     ranked = sorted(scores, key=lambda block: (-scores[block], block))
     if most is not None and len(best_ones := _disjoint(ranked)[:most]) == most:

@@ -1,4 +1,4 @@
-"""What a chip would make of a circuit at given angles, from its calibration alone."""
+"""Predict what a chip would make of a circuit at given angles, from its calibration alone."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def fit_line(exact: npt.ArrayLike, noisy: npt.ArrayLike) -> Line:
 
 
 class Usability(Enum):
-    """What an observable, or a circuit, is good for on a chip. The rule is in `of`."""
+    """How far an observable, or a circuit, can be used on a chip. The rule is in `of`."""
 
     USABLE = "usable"
     WEAK = "weak"
@@ -151,7 +151,7 @@ class Signal:
 
     @property
     def expected_correlation(self) -> float:
-        """Correlation with exact values that readings of so many shots have: shot noise blurs `line.correlation`."""
+        """Correlation of readings with exact values: shot noise blurs `line.correlation`."""
         # The noisy values vary with the exact ones along the line, and around it by what it misses.
         noisy_variance = (self.line.slope * self.line.spread) ** 2 + self.line.residual**2
         total = noisy_variance + self.shot_noise**2
@@ -239,11 +239,11 @@ def preflight(
         calibration: of the chip, by the chip's own numbers; without what is dead.
         shots: per circuit, at least 1.
         block: the chip's qubit for every qubit of the circuit; by default the best one.
-        max_rows: of more rows so many are used, evenly spaced.
+        max_rows: most rows that are used; of more, this many evenly spaced ones.
 
     Raises:
         SimulationError: more qubits than density matrices allow, angles that do not fit the circuit or are not finite.
-        DeviceError: no block fits or the one given is none, or fewer than two rows.
+        DeviceError: no block fits, the one given is of the wrong size, or there are fewer than two rows.
         NoiseError: the calibration lacks a qubit or coupler of the block.
         ShotsError: shots below 1.
     """

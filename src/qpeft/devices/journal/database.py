@@ -51,7 +51,7 @@ class Database:
 
     Args:
         path: of the file.
-        create: make the file if there is none.
+        create: make the file if it is missing.
 
     Raises: JournalError, here and in every use, if the file cannot be used.
     """
@@ -164,7 +164,7 @@ def read_checked(path: Path, text: str, checksum: int) -> Any:
 
 
 def _make_file(path: Path, *, create: bool) -> None:
-    """Make the file with its tables if there is none and that is wanted, whole or not at all."""
+    """Make the file with its tables, whole or not at all, if it is missing and `create` allows it."""
     if path.is_dir():
         raise JournalError(f"{path} is a folder; name a file in it with --journal.")
     if path.exists():
@@ -267,7 +267,7 @@ UPGRADES = (
     ("ALTER TABLE batches ADD COLUMN ticket TEXT",),
     ("ALTER TABLE circuits ADD COLUMN marker TEXT", REJECTED),
 )
-"""From version 1 to 2, and so on."""
+"""Statements from version 1 to 2, from 2 to 3."""
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

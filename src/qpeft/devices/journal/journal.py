@@ -33,7 +33,7 @@ class Journal:
 
     Args:
         path: of the file.
-        create: make the file if there is none.
+        create: make the file if it is missing.
 
     Raises: JournalError, here and in every method, if the file is missing, damaged, of a newer version, not ours,
         locked for a minute, or its disk is full.
@@ -119,7 +119,7 @@ class Journal:
         return self._batches(condition, (run, run, value, value))
 
     def batch(self, number: int) -> Batch:
-        """Return the batch as it is now. Raises: JournalError if there is none of this number."""
+        """Return the batch as it is now. Raises: JournalError if no batch has this number."""
         found = self._batches("WHERE number = ?", (number,))
         if not found:
             raise JournalError(f"The journal {self.path} has no batch {number}; `qpeft jobs list` shows all.")

@@ -1,4 +1,4 @@
-"""What the journal speaks of: requests, batches and their states."""
+"""Requests, batches and their states: the words of the journal, and hashes that tell them apart."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Batch:
 
     @property
     def cost(self) -> Cost:
-        """What sending it once costs."""
+        """Price of sending it once."""
         return Cost(self.num_circuits, self.num_circuits * (self.shots or 0))
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Request:
-    """What one call asks of a device.
+    """Circuits that one call wants from a device.
 
     Attributes:
         device: its name.

@@ -12,7 +12,7 @@ from qpeft.devices.journal.records import Batch
 
 
 class Spending(NamedTuple):
-    """What one run spent on one device."""
+    """Costs of one run on one device."""
 
     run: str
     device: str
