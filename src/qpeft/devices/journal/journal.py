@@ -12,10 +12,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from qpeft.devices.budget import Budget, Cost
-from qpeft.devices.journal import plans
 from qpeft.devices.journal.database import Database, read_checked
 from qpeft.devices.journal.owner import is_sending, this_process
-from qpeft.devices.journal.records import Batch, BatchState, Request
+from qpeft.devices.journal.records import Batch, BatchState, Request, find_call, make_call
 from qpeft.devices.protocol import CallKey, Distribution
 from qpeft.errors import JournalError
 
@@ -76,10 +75,10 @@ class Journal:
         # A plan that a power cut takes is only made again.
         with self.database.transaction(outlives_power_cut=False) as connection:
             # Looked for again within the transaction: another process may have planned it since `find`.
-            known = plans.find_call(connection, run, key, request)
+            known = find_call(connection, run, key, request)
             if known is not None:
                 return known
-            return plans.make_call(connection, run, key, request, size, calibration, marked=marked)
+            return make_call(connection, run, key, request, size, calibration, marked=marked)
 
     def find(self, run: str, key: CallKey, request: Request) -> int | None:
         """Return the id of the call if it was planned before.
@@ -90,7 +89,7 @@ class Journal:
         Raises: JournalError if it was planned with another request.
         """
         with self.database.reading() as connection:
-            return plans.find_call(connection, run, key, request)
+            return find_call(connection, run, key, request)
 
     def results(self, call_id: int) -> list[Distribution]:
         """Return one distribution per circuit of the call. Raises: JournalError if one is missing or damaged."""
