@@ -13,7 +13,7 @@ from qpeft.devices.ibm.service import WHAT_TO_DO, status_code
 from qpeft.devices.ibm.translation import distributions
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
-from qpeft.devices.registry import redacted
+from qpeft.devices.secrets import redacted
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
 
 if TYPE_CHECKING:
