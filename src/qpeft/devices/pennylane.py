@@ -110,7 +110,15 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
-        """Keep a job for its first poll. Raises: as `check_request`; nothing was sent then."""
+        """Keep a job for its first poll.
+
+        Args:
+            circuits: bound, one or more.
+            shots: per circuit; None for exact values.
+            ticket: not needed, since a job ends with its process.
+
+        Raises: as `check_request`; nothing was sent then.
+        """
         shots = check_request(self.capabilities(), circuits, shots)
         kept = tuple(circuits)
         return self.add(lambda: self._run(kept, shots))

@@ -98,7 +98,14 @@ def require_free(output: Path) -> None:
 
 
 def finish_folder(folder: Path, report: ExportReport, card: str, recipe: Mapping[str, Any] | None = None) -> None:
-    """Add the card, and export_report.json with the recipe of the run if it is known."""
+    """Add the card, and export_report.json with the recipe of the run if it is known.
+
+    Args:
+        folder: that holds the export.
+        report: what was measured of it.
+        card: in Markdown.
+        recipe: of the run, if it is known.
+    """
     (folder / "README.md").write_text(card, encoding="utf-8")
     record = report.to_dict() | {"environment": environment()} | ({"recipe": dict(recipe)} if recipe else {})
     (folder / EXPORT_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

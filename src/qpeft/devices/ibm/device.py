@@ -86,6 +86,11 @@ class IbmDevice(AbstractDevice):
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
         """Prepare the circuits and send them as one job, tagged with the ticket.
 
+        Args:
+            circuits: bound, one or more.
+            shots: per circuit.
+            ticket: becomes a tag, by which the job is found again.
+
         Raises: as `check_request`; RefusedError if they cannot be prepared or are too many samples; as the service.
         """
         shots = check_request(self.capabilities(), circuits, shots)

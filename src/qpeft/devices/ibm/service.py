@@ -119,7 +119,15 @@ def local_backend(name: str) -> BackendV2:
 
 
 def remote_backend(service: QiskitRuntimeService, name: str, secrets: Iterable[object]) -> BackendV2:
-    """A machine of the service. Raises: DeviceError if it has none of this name, naming the nearest, or fails."""
+    """A machine of the service.
+
+    Args:
+        service: the account's.
+        name: of the machine.
+        secrets: taken out of error texts.
+
+    Raises: DeviceError if it has none of this name, naming the nearest, or fails.
+    """
     from qiskit.providers.exceptions import QiskitBackendNotFoundError  # noqa: PLC0415
 
     try:
