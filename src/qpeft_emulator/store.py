@@ -71,7 +71,7 @@ class Store:
             accepted: when, seconds since the epoch.
             programs: how many.
             shots: of each.
-            message: the client's note.
+            message: why the job is going to fail; empty for one that will not.
         """
         with self._lock:
             number = self._database.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]

@@ -93,7 +93,10 @@ class ReadoutInversion(AbstractMitigation):
         return (operations,)
 
     def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout:
-        """Of the circuit's qubits, from the errors given or measured. Args: as of every mitigation.
+        """Of the circuit's qubits, from the errors given or measured.
+
+        Args:
+            measure, key, num_qubits, shots: as of every mitigation.
 
         Raises: DeviceError if errors are given for another number of qubits, or a qubit hardly tells 0 from 1; when
             measuring, what `measure` raises.

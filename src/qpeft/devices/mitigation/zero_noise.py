@@ -78,7 +78,13 @@ class ZeroNoise(AbstractMitigation):
         return tuple(folded(operations, scale) for scale in self.scales)
 
     def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout | None:
-        """That of the readout inversion, if there is one; Args and Raises as there."""
+        """That of the readout inversion, if there is one.
+
+        Args:
+            measure, key, num_qubits, shots: as there.
+
+        Raises: as there.
+        """
         if self.readout_inversion is None:
             return None
         return self.readout_inversion.readout(measure, key, num_qubits=num_qubits, shots=shots)
