@@ -263,7 +263,7 @@ def backward(code, index, numbers, angles, coefficients, inputs, grads, input_gr
                 observables.measure(code, index, state, parts, expectations)
             observables.dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
             observables.costate_of(code, index, state, costate, parts, table, duals)
-            # The adjoint method: state and costate go back through the circuit together, and nothing was kept of the way.
+            # The adjoint method: state and costate go back through the circuit together; nothing was kept of the way.
             for k in range(num_instructions - 1, code[FIRST_ROTATIONS], -1):
                 run_backward(code, index, coefficients, state, costate, cosines, table, slopes, sums, k)
             for k in range(code[FIRST_ROTATIONS], -1, -1):

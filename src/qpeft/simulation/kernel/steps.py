@@ -80,8 +80,8 @@ def encode_backward(levels, costate, qubits, cosines, slopes):
         cosines: cos and sin of half the encoding angles, two vectors each.
         slopes: derivatives by the encoding or lane rows' angles, a vector each.
     """
-    # From qubit 0 down: d/d(angle) of (cos, sin) is (-sin, cos) / 2, whose half is in the costate's convention. Contracting
-    # the costate with the qubit's own state then leaves that of the qubits behind it.
+    # From qubit 0 down: d/d(angle) of (cos, sin) is (-sin, cos) / 2, whose half is in the costate's convention.
+    # Contracting the costate with the qubit's own state then leaves that of the qubits behind it.
     for level in range(qubits - 1, -1, -1):
         qubit = qubits - 1 - level
         cos, sin = load(cosines, 2 * qubit * LANES), load(cosines, (2 * qubit + 1) * LANES)
