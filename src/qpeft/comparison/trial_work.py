@@ -25,7 +25,7 @@ from qpeft.models.reading import reading
 from qpeft.runs import hash_file, read_record
 from qpeft.runs.record import FILE_NAME
 from qpeft.training.config import parse_recipe
-from qpeft.training.cost_estimate import Bill
+from qpeft.training.cost_estimate import CostEstimate
 from qpeft.training.splits import load_held_out
 
 NEUTRAL = "neutral.txt"
@@ -100,7 +100,7 @@ WORK: dict[str, Callable[..., dict[str, Any]]] = {"train": train_trial, "measure
 """The work of a job, by the name that the job gives it."""
 
 
-def _refuse_remote(bill: Bill) -> None:
+def _refuse_remote(bill: CostEstimate) -> None:
     if bill.capabilities.is_remote:
         raise StudyError(
             f"A study sends nothing to {bill.capabilities.name}: nobody is asked before each of its runs. Take a "
