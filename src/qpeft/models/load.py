@@ -74,6 +74,7 @@ def load_skeleton(name: str, *, trust_remote_code: bool = False) -> PreTrainedMo
     import torch  # noqa: PLC0415  (takes seconds to import)
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
 
+    # On the meta device tensors have shapes and no content.
     with vendor_errors(name), torch.device("meta"):
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
@@ -97,6 +98,7 @@ def load_tokenizer(
 
     with vendor_errors(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    # Labels and masks leave padding out, so any token will do.
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if chat_template is not None:
@@ -118,6 +120,7 @@ def _place(name: str) -> str:
         if name != PACKAGE_MODEL:
             raise ModelError(f"There is no model {name!r}; the one that comes in a package is {PACKAGE_MODEL!r}.")
         return str(package_model_folder())
+    # "a/b" may be a folder or a name on the Hub; a folder that is there comes first.
     path = Path(os.path.expanduser(name))
     looks_like_path = name.startswith((".", "~")) or path.is_absolute() or len(path.parts) not in {1, 2}
     if not looks_like_path and not path.exists() and not path.is_symlink():

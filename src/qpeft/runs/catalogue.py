@@ -61,6 +61,7 @@ def find_runs(root: Path) -> list[StoredRun]:
     """Return all runs in a folder and the folders in it, by path. Raises: OutputError if there is no such folder."""
     if not root.is_dir():
         raise OutputError(f"{root} is {'no folder' if root.exists() else 'not there'}; name a folder of runs.")
+    # A link to nothing is listed too: as a damaged run, it is seen and can be removed.
     found = [Path(folder) for folder, _, _ in os.walk(root) if os.path.lexists(Path(folder) / FILE_NAME)]
     return [read_run(folder) for folder in sorted(found)]
 

@@ -188,6 +188,7 @@ def _needed(details: ErrorDetails, path: list[str], root: type[BaseModel]) -> st
         return f"must be a name or a list{hint}"
     if kind == "too_short" and not got:
         return "must not be empty"
+    # A limit may be a float where the number must be whole: 1.0 reads as a demand for a fraction.
     if kind in NEEDED:
         limits = details.get("ctx", {}).items()
         return NEEDED[kind].format(**{name: f"{limit:g}" if type(limit) is float else limit for name, limit in limits})
@@ -208,6 +209,7 @@ def _keys(path: list[str], root: type[BaseModel]) -> list[str]:
     """Return the names of the keys of a section, or of the sections themselves for an empty path."""
     section = root
     for name in path:
+        # A number is the place in a list of sections, which all have the same keys.
         if not name.isdigit():
             found = section_of(section.model_fields[name].annotation)
             assert found is not None, "only sections have keys of their own"

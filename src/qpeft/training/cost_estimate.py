@@ -127,7 +127,8 @@ class PriceList:
     def calibration(self) -> Price:
         """Return the price of what mitigation measures, once for each width of circuits."""
         circuits = self._mitigation.num_calibration_circuits if self._mitigation else 0
-        widths = {one.circuit.num_qubits for one in (*self._bottlenecks, *self._banks)}
+        widths = {bottleneck.circuit.num_qubits for bottleneck in self._bottlenecks}
+        widths |= {bank.circuit.num_qubits for bank in self._banks}
         return self._call(circuits, circuits * ReadoutInversion.shots) * len(widths)
 
     def _call(self, circuits: int, shots: int) -> Price:

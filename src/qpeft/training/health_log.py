@@ -56,6 +56,7 @@ class HealthMonitor(TrainerCallback):
         if self._step == step or not self._branches or (step > 1 and step % self._every):
             return
         self._step = step
+        # Tokens behind the last label change nothing in training, however constant their circuits are.
         tokens = reachable_tokens(inputs.get("attention_mask"), inputs["labels"])
         if tokens.any():
             self._probe = CircuitProbe(self._branches, tokens)

@@ -20,6 +20,7 @@ _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
 def peak_memory(device: torch.device) -> int:
     """Return the most bytes that this process has held: reserved by torch on a GPU, resident on the CPU."""
     if device.type == "cuda":
+        # Reserved, not allocated: what torch keeps for later is lost to other processes as well.
         return torch.cuda.max_memory_reserved(device)
     try:
         import resource  # noqa: PLC0415  (not on Windows)

@@ -72,6 +72,7 @@ def busy_cores(device: torch.device) -> str | None:
     threads, cores = torch.get_num_threads(), os.cpu_count()
     if device.type != "cpu" or threads == 1 or not cores or not hasattr(os, "getloadavg"):
         return None
+    # Over the last minute: less says more of chance, more of what ran before this process.
     load = os.getloadavg()[0]
     if load <= cores:
         return None
@@ -120,6 +121,7 @@ def staged_together(folder: Path) -> Iterator[Path]:
 
 def require_as_many_processes(folder: Path, record: dict[str, Any]) -> None:
     """Raises: OutputError if the run of this record was started by another number of processes."""
+    # Records of before say nothing of processes: there was one.
     stored, found = record.get("processes", 1), number_of_processes()
     if stored != found:
         raise OutputError(

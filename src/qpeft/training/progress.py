@@ -81,6 +81,7 @@ class ProgressReport(TrainerCallback):
             self._console.print(f"{step}  held-out loss {logs['eval_loss']:.4f}")
         if "loss" in logs:
             now, tokens = time.perf_counter(), logs.get("num_tokens", 0.0)
+            # Since the last line, so that what an evaluation took between two lines is in it.
             speed = (tokens - self._last_log[1]) / (now - self._last_log[0])
             self._last_log = (now, tokens)
             # At the pace of this process so far, evaluations and checkpoints included.

@@ -63,6 +63,7 @@ class DeviceSession:
         # As the run began with it: a path may mean another file where the folder or the environment is another.
         own = Path(section.journal).expanduser() if section.journal else default_path()
         self.journal_path = journal or own.resolve()
+        # A journal that a run has paid into must be there; a new empty one in its place would have it pay twice.
         self._journal = Journal(self.journal_path, create=journal is None)
 
     @property
@@ -72,6 +73,7 @@ class DeviceSession:
 
     def check(self, model: nn.Module) -> None:
         """Raises: DeviceError or ShotsError if the device takes no such circuits or shots."""
+        # Checks come with attaching, and nothing is sent before a forward pass.
         self.attach(model, run_id="")
         set_quantum_device(model, None)
 
@@ -118,6 +120,7 @@ class DeviceSteps:
         """
         if self._evaluator is None:
             self._evaluator = self._session.attach(self._model, self._run_id)
+        # Calls are told apart by step and their number in it, so numbering begins anew with a step, not with a batch.
         if self._evaluator.step != step:
             self._evaluator.begin_step(step)
         # What cannot reach the loss would be paid for and used for nothing.
@@ -142,6 +145,7 @@ class DeviceSteps:
             The largest standard error of each adapter's values; nothing where none were measured.
         """
         self.stop()
+        # Circuits that read text have no final values: they run again for every text.
         shots = self._session.final_shots
         if not circuit_banks(self._model) or shots == 0:
             return {}

@@ -20,7 +20,14 @@ def require_readable(
 ) -> list[str]:
     """Return what a user should know of the examples of a recipe, a sentence each.
 
-    Args: as for `faults`. Raises: the first of them.
+    Args:
+        recipe: of the run.
+        model: its base model, or the skeleton of it.
+        tokenizer: of the model.
+        training: examples.
+        held_out: examples, or None.
+
+    Raises: the first of the `faults`.
     """
     for fault in faults(recipe, model, tokenizer, training, held_out):
         raise fault
@@ -58,6 +65,8 @@ def faults(
             # Both, since `inspect` shows all faults at once.
             found = (lost_in(split), unreadable(known, tokenizer, split.encoded))
             yield from (DataError(fault) for fault in found if fault is not None)
+    # Positions begin anew in each example of a row, so most models read rows longer than themselves. One longer example
+    # is a fault of its own, named above.
     longest = max(lengths(training.encoded))
     if recipe.training.packing and known.whole_rows and known.positions is not None and longest <= known.positions:
         rows = PackedExamples(training.encoded, recipe.data.max_length)

@@ -114,11 +114,13 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
         for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
             console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
         confirm(estimate)
+    # Nothing is written before this: a refused run leaves no folder.
     if started is None:
         started = _begin(recipe, model, precision, session, splits)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
     trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
+    # A run that was killed while it measured measures again: the record names its start only when it is known.
     if "before" not in started:
         _try_memory(recipe, trainer, rows)
         wanted = held_out if recipe.evaluation.before else None
@@ -315,8 +317,10 @@ def _measure(
 def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) -> None:
     """All steps that are left, or as many as early stopping allows; the model ends with the adapter to be kept."""
     folder = Path(trainer.args.output_dir)
+    # Said aloud: a damaged one means that more of the run is lost than its user thinks.
     for name, problem in damaged_checkpoints(folder).items():
         console.print(f"warning: {name} is left out, since {problem}")
+    # Processes that saw the folder at different moments might go on from different steps.
     saved = from_main(lambda: checkpoints(folder))
     if saved:
         console.print(f"continuing from {saved[-1].name}")

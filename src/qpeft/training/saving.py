@@ -99,6 +99,7 @@ def model_card(recipe: Recipe, record: Mapping[str, Any], ends: AnswerEnds) -> s
         ends: of answers.
     """
     method = recipe.adapter.type
+    # The hub's own keys, by which it finds the base model and offers code to load the adapter.
     metadata = {"base_model": recipe.model.name, "library_name": "peft", "tags": ["qpeft", method, "text-generation"]}
     parts = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---",
@@ -159,6 +160,7 @@ def _results(record: Mapping[str, Any]) -> str:
     titles = {**task.overall_metrics, **task.metrics} if task else {}
     for name, title in titles.items():
         figures = [(one or {}).get("metrics", {}).get(name) for one in (before, after)]
+        # A task may have more metrics now than when the run was measured before training.
         cells = ["not measured" if figure is None else f"{figure:.1%}" for figure in figures]
         rows.append(f"| {title} ({after['answered']} answers) | {' | '.join(cells)} |")
     rows += ["", "![loss curve](loss.png)"]
