@@ -80,7 +80,7 @@ def quantization_config(quantization: str, *, dtype: str) -> BitsAndBytesConfig:
     import torch  # noqa: PLC0415  (takes seconds to import)
     from transformers import BitsAndBytesConfig  # noqa: PLC0415
 
-    # Norms, embeddings and the head stay in `dtype` in both.
+    # Norms, embeddings and the head are not quantized in either.
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -35,7 +35,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in _TORCH_WRITE_ERRORS):
             raise
-        # Only of a system's own errors is the reason known in words; libraries say what they were doing.
+        # An OSError says the reason in words; safetensors and torch say only what they were doing.
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         vague = f"writing failed, as it does when the disk is full ({first_line})"
         reason = error.strerror if isinstance(error, OSError) and error.strerror else vague
@@ -51,7 +51,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             with temporary.open("xb") as file:
                 file.write(data)
             os.replace(temporary, path)
-        # Also at Ctrl-C, which no Exception is.
+        # Also at Ctrl-C, which is not an Exception.
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -52,7 +52,7 @@ def damage(path: Path) -> str | None:
         return f"{SEAL} is missing or damaged"
     if lacking := [name for name in _REQUIRED if not sizes.get(name)]:
         return f"{lacking[0]} was never in it"
-    # Sizes and no hashes: copies are cut short, and hashing an optimiser of gigabytes would cost a step.
+    # Sizes and no hashes: what goes wrong is a copy cut short, and hashing gigabytes at every start takes long.
     for name, size in sizes.items():
         file = path / name
         found = file.stat().st_size if file.is_file() else None

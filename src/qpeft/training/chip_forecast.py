@@ -80,7 +80,7 @@ def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, enc
 
 def _angles(recipe: Recipe, model: nn.Module, encoded: Sequence[Encoded]) -> dict[str, Angles]:
     assert recipe.device is not None
-    # Circuits that make weights take trained numbers in place of inputs, as one row, and have no weights beside them.
+    # Circuits that make weights take trained angles in place of inputs, and no weights beside them.
     banks = {
         name: Angles(bank.circuit, bank.angles()[:, None], bank.turns.detach().new_empty(1, 0))
         for name, bank in circuit_banks(model).items()
@@ -107,7 +107,7 @@ def _calibration(device: AbstractDevice) -> NoiseModel | None:
     listed = device.calibration()
     if listed is None:
         return None
-    # Listed error rates, read as depolarising: the cautious reading, since they do not say which errors they count.
+    # Of all models with the listed fidelities, depolarising is the cautious one: it spares no value.
     found = depolarising_only(listed)
     if not device.capabilities().corrects_readout:
         return found

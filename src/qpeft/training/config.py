@@ -188,7 +188,7 @@ def _needed(details: ErrorDetails, path: list[str], root: type[BaseModel]) -> st
         return f"must be a name or a list{hint}"
     if kind == "too_short" and not got:
         return "must not be empty"
-    # A limit may be a float where the number must be whole: 1.0 reads as a demand for a fraction.
+    # pydantic gives the limits of fractions as floats, and "less than 1" reads better than "less than 1.0".
     if kind in NEEDED:
         limits = details.get("ctx", {}).items()
         return NEEDED[kind].format(**{name: f"{limit:g}" if type(limit) is float else limit for name, limit in limits})

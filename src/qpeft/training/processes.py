@@ -72,7 +72,7 @@ def busy_cores(device: torch.device) -> str | None:
     threads, cores = torch.get_num_threads(), os.cpu_count()
     if device.type != "cpu" or threads == 1 or not cores or not hasattr(os, "getloadavg"):
         return None
-    # Over the last minute: less says more of chance, more of what ran before this process.
+    # The average of the last minute: the longer ones still count what ran before.
     load = os.getloadavg()[0]
     if load <= cores:
         return None

@@ -114,13 +114,13 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
         for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
             console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
         confirm(estimate)
-    # Nothing is written before this: a refused run leaves no folder.
+    # Nothing is written to the folder before this, so a refused run leaves none.
     if started is None:
         started = _begin(recipe, model, precision, session, splits)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
     trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
-    # A run that was killed while it measured measures again: the record names its start only when it is known.
+    # A run that was killed while it measured measures again: the record has "before" only when it is known.
     if "before" not in started:
         _try_memory(recipe, trainer, rows)
         wanted = held_out if recipe.evaluation.before else None

@@ -107,16 +107,36 @@ def model_card(recipe: Recipe, record: Mapping[str, Any], ends: AnswerEnds) -> s
     ]
     if recipe.output.notice:
         parts.append(f"> **{recipe.output.notice.strip()}**")
-    parts += [_loading(recipe, ends), _results(record), _making(recipe, record)]
-    return "\n\n".join(parts) + "\n"
+    values = recipe.model_dump(mode="json", exclude={"output"})
+    versions = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
+    making = (
+        f"## Making\n\n{record['adapter']['trainable_parameters']:,} trainable parameters in "
+        f"{record['adapter']['layers']} layers; {record['steps']} steps; {versions}.\n\n"
+        f"```yaml\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}```\n\n"
+        "`run.json` beside this file holds the whole record: environment, hashes of the data, every logged loss."
+    )
+    return "\n\n".join([*parts, _loading(recipe, ends), _results(record), making]) + "\n"
 
 
 def _loading(recipe: Recipe, ends: AnswerEnds) -> str:
-    first = note = ""
-    if (method := recipe.adapter.type) in ADAPTERS:
+    method, first, note = recipe.adapter.type, "", ""
+    if method in ADAPTERS:
+        merging = "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft."
+        if not issubclass(ADAPTERS[method][1], AbstractMatrixModel):
+            where = "The circuit runs on an exact simulator"
+            if recipe.device:
+                layers = ", ".join(recipe.device.layers or ["all layers"])
+                where = (
+                    f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was "
+                    "measured, and what loads here, runs on an exact simulator"
+                )
+            merging = (
+                f"{where}; PEFT cannot merge the adapter, since its update depends on the input. `qpeft export` and "
+                "`qpeft merge` replace the circuit by the nearest linear map and report what that loses."
+            )
+        # PEFT knows no types but its own before qpeft is imported.
         first = "import qpeft  # first: it makes the adapter type known to PEFT\n"
-        note = f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {_merging(recipe)}\n\n"
-    # PEFT knows nothing of types that are not its own before qpeft is imported.
+        note = f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {merging}\n\n"
     bits = recipe.model.quantization
     how = f', quantization="{bits}"' if bits else ""
     return (
@@ -130,37 +150,17 @@ def _loading(recipe: Recipe, ends: AnswerEnds) -> str:
     ).rstrip()
 
 
-def _merging(recipe: Recipe) -> str:
-    if issubclass(ADAPTERS[recipe.adapter.type][1], AbstractMatrixModel):
-        return "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft."
-    where = "The circuit runs on an exact simulator"
-    if recipe.device:
-        layers = ", ".join(recipe.device.layers or ["all layers"])
-        where = (
-            f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was measured, "
-            "and what loads here, runs on an exact simulator"
-        )
-    return (
-        f"{where}; PEFT cannot merge the adapter, since its update depends on the input. `qpeft export` and `qpeft "
-        "merge` replace the circuit by the nearest linear map and report what that loses."
-    )
-
-
 def _results(record: Mapping[str, Any]) -> str:
     before, after = record.get("before"), record.get("after")
     if not after:
         return "## Results\n\nNo held-out data were given, so nothing was measured."
-
-    def row(name: str, key: str, form: str) -> str:
-        return f"| {name} | {format(before[key], form) if before else 'not measured'} | {format(after[key], form)} |"
-
+    start = f"{before['loss']:.4f}" if before else "not measured"
     rows = ["## Results", "", "| | before | after |", "| --- | --- | --- |"]
-    rows.append(row(f"held-out loss, nats per token ({after['tokens']:,} tokens)", "loss", ".4f"))
+    rows.append(f"| held-out loss, nats per token ({after['tokens']:,} tokens) | {start} | {after['loss']:.4f} |")
     task = find_task(after["task"]) if after["task"] is not None else None
     titles = {**task.overall_metrics, **task.metrics} if task else {}
     for name, title in titles.items():
         figures = [(one or {}).get("metrics", {}).get(name) for one in (before, after)]
-        # A task may have more metrics now than when the run was measured before training.
         cells = ["not measured" if figure is None else f"{figure:.1%}" for figure in figures]
         rows.append(f"| {title} ({after['answered']} answers) | {' | '.join(cells)} |")
     rows += ["", "![loss curve](loss.png)"]
@@ -168,15 +168,3 @@ def _results(record: Mapping[str, Any]) -> str:
         rows += ["", "![health of the circuits](health.png)"]
         rows += ["", *(f"- {layer}: {problem}" for layer, problem in health["warnings"].items())]
     return "\n".join(rows)
-
-
-def _making(recipe: Recipe, record: Mapping[str, Any]) -> str:
-    values = recipe.model_dump(mode="json", exclude={"output"})
-    versions = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
-    adapter = record["adapter"]
-    return (
-        f"## Making\n\n{adapter['trainable_parameters']:,} trainable parameters in {adapter['layers']} layers; "
-        f"{record['steps']} steps; {versions}.\n\n"
-        f"```yaml\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}```\n\n"
-        "`run.json` beside this file holds the whole record: environment, hashes of the data, every logged loss."
-    )

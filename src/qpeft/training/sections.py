@@ -50,7 +50,6 @@ def _no_blank(text: str) -> str:
     return text
 
 
-# Counts become 32-bit numbers in torch and in the formats of vendors.
 Count = Annotated[int, Field(gt=0, lt=2**31)]
 Name = Annotated[str, AfterValidator(_no_blank)]
 """Of a file, a folder or a model."""

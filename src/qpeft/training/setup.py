@@ -174,7 +174,7 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
         output_dir=str(Path(recipe.output.folder) / "checkpoints"),
         run_name=Path(recipe.output.folder).name,
         seed=recipe.seed,
-        # Steps and not epochs, so that packing and processes change no schedule.
+        # Counted by the recipe, so that schedule and cost estimate agree.
         max_steps=steps,
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation,
@@ -183,9 +183,9 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
         warmup_steps=round(options.warmup * steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        # Without it, accelerate would start no processes on a machine without GPUs.
+        # Without it, each process of a machine without GPUs would train alone.
         use_cpu=computes_on_cpu(),
-        # All that is trained takes part in every step (`try_out`), and looking for what does not costs time.
+        # Looking for unused weights goes through the whole graph in every step.
         ddp_find_unused_parameters=False,
         # A run that ends before the second line shows every step.
         logging_steps=options.log_every if steps > options.log_every else 1,
@@ -194,7 +194,7 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
         eval_steps=options.eval_every,
         save_strategy="steps" if options.checkpoint_every else "no",
         save_steps=options.checkpoint_every or 500,
-        # Loggers are callbacks of ours, so that a run without one that is installed stays without it.
+        # Loggers are callbacks of ours (`reporters`).
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
