@@ -1,5 +1,7 @@
 """A trainer that is not ours gets everything that a run of ours has from `RunMixin`."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
@@ -9,7 +11,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from qpeft.errors import OutputError
 from qpeft.models import load_model
-from qpeft.training.checkpoints import checkpoints
+from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
 from qpeft.training.early_stopping import HeldOutWatch
 from qpeft.training.health_log import HealthMonitor
 from qpeft.training.trainer import RunMixin
@@ -114,3 +116,18 @@ def test_a_tried_step_leaves_weights_gradients_and_generators_as_they_were(make,
     for name, weight in trainer.model.named_parameters():
         assert weight.grad is None
         assert_close(weight, before[name], rtol=0, atol=0)
+
+
+def test_a_file_in_a_subfolder_of_a_checkpoint_counts(make, tmp_path):
+    class WithReference(OtherRun):
+        def _save(self, output_dir=None, state_dict=None):
+            super()._save(output_dir, state_dict)
+            (Path(output_dir) / "ref").mkdir()  # as DPO keeps its reference adapter
+            (Path(output_dir) / "ref" / "adapter_config.json").write_text("{}")
+
+    trainer = make(tmp_path)
+    trainer.__class__ = WithReference
+    trainer.train_from(None)
+    (last,) = checkpoints(tmp_path)
+    (last / "ref" / "adapter_config.json").unlink()
+    assert damaged_checkpoints(tmp_path) == {"checkpoint-6": "ref/adapter_config.json is missing"}

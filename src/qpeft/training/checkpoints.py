@@ -28,7 +28,9 @@ def seal(folder: Path, *, run: str, state: Mapping[str, Any]) -> None:
         run: fingerprint of the run.
         state: what a resumed run must know beyond transformers' files, as JSON has it.
     """
-    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    # In subfolders too: TRL keeps the adapter of its reference model in one.
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
     text = json.dumps({"run": run, "files": sizes, "state": state}, indent=2)
     (folder / SEAL).write_text(text + "\n", encoding="utf-8")
 
