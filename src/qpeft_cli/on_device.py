@@ -23,7 +23,7 @@ from qpeft.errors import DeviceError, RecipeError
 from qpeft.evaluation.generation import prompts
 from qpeft.runs import write_atomically
 from qpeft.training.config import override
-from qpeft.training.cost_estimate import CostEstimate, estimate_generation
+from qpeft.training.cost_estimate import CostEstimate, generation_cost
 from qpeft.training.quantum import DeviceSession, new_run_id
 from qpeft.training.sections import DeviceSection, Recipe
 from qpeft_cli.adapted import AdaptedModel
@@ -56,7 +56,7 @@ def answering_on(
     session, run_id = DeviceSession(section, seed=recipe.seed), new_run_id(folder)
     asked = adapted.tokenizer(prompts(adapted.tokenizer, questions), add_special_tokens=False)
     lengths = [len(ids) for ids in asked["input_ids"]]
-    bill = estimate_generation(section, session.device.capabilities(), adapted.model, lengths, max_new_tokens)
+    bill = generation_cost(section, session.device.capabilities(), adapted.model, lengths, max_new_tokens)
     console.print(bill.table())
     asking(console, yes=yes)(bill)
     evaluator = session.attach(adapted.model, run_id)

@@ -12,7 +12,7 @@ from qpeft.adapters.qtha.quantum_device import device_circuits
 from qpeft.adapters.quantum_weighted import circuit_banks
 from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
-from qpeft.devices import Capabilities, ReadoutInversion, backward_circuits, backward_shots, forward_circuits
+from qpeft.devices import Capabilities, ReadoutInversion, backward_circuits, forward_circuits
 from qpeft.devices.gradients import GradientChoice
 from qpeft.devices.markers import CIRCUITS_PER_MARKER
 from qpeft.training.quantum import build_gradient, build_mitigation
@@ -105,8 +105,7 @@ class PriceList:
             circuits = beside * forward_circuits(bottleneck.circuit, num_rows, mitigation=mitigation)
             total += self._call(circuits, circuits * (self._shots or 0))
             circuits = beside * backward_circuits(bottleneck.circuit, gradient, num_rows, mitigation=mitigation)
-            shots = backward_shots(bottleneck.circuit, gradient, self._shots or 0, num_rows, mitigation=mitigation)
-            total += self._call(circuits, beside * shots)
+            total += self._call(circuits, circuits * (self._shots or 0))
         return total
 
     def weights(self, gradient: GradientChoice = None, *, shots: int | None = None) -> Price:
@@ -140,7 +139,7 @@ class PriceList:
         return Price(circuits + markers, shots + markers * each if self._shots else 0, jobs)
 
 
-def estimate_training(
+def training_cost(
     recipe: Recipe, capabilities: Capabilities, model: nn.Module, encoded: Sequence[Encoded]
 ) -> CostEstimate:
     """Return the most that the steps of a run send.
@@ -181,7 +180,7 @@ def estimate_training(
     )
 
 
-def estimate_generation(
+def generation_cost(
     section: DeviceSection,
     capabilities: Capabilities,
     model: nn.Module,

@@ -25,7 +25,7 @@ from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
 from qpeft.training.chip_forecast import expected_quality
-from qpeft.training.cost_estimate import CostEstimate, estimate_training
+from qpeft.training.cost_estimate import CostEstimate, training_cost
 from qpeft.training.dry_run import require_separate_examples, try_out
 from qpeft.training.memory import evaluation_memory, peak_memory, training_memory
 from qpeft.training.processes import (
@@ -109,7 +109,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
         rows = _pack(recipe, model, training, console)
     if session is not None:
         session.check(model)
-        estimate = estimate_training(recipe, session.device.capabilities(), model, rows)
+        estimate = training_cost(recipe, session.device.capabilities(), model, rows)
         console.print(estimate.table())
         for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
             console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
