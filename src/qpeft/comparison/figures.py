@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qpeft.comparison.results import Measured, Results
-from qpeft.comparison.statistics import Array
 from qpeft.comparison.summary_text import signed
 from qpeft.comparison.svg import (
     LIGHT,
@@ -23,6 +22,7 @@ from qpeft.comparison.svg import (
     style,
     wrapped,
 )
+from qpeft.evaluation.statistics import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, Against, Results
-from qpeft.comparison.statistics import Difference
+from qpeft.evaluation.statistics import Difference
 
 
 def interval(value: Difference, digits: int = 4) -> str:
