@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
+from qpeft.circuits.drawing import columns, draw_circuit
 from qpeft.comparison.circuit_health import ends, health_sentences, ranges
-from qpeft.comparison.drawing import columns, draw
 from qpeft.comparison.results import Measured, Results
 from qpeft.comparison.study import Study
 from qpeft.comparison.svg import LIGHT, TEXT, Picture, dress, new_figure, picture, style
@@ -34,7 +34,7 @@ def circuit_pictures(results: Results) -> list[Picture]:
     for number, (circuit, methods) in enumerate(circuits_of(results.study)):
         width = max(columns(circuit.operations), default=0) + 2.5
         figure = new_figure(0.38 * (circuit.num_qubits + 0.4), 0.36 * width)
-        draw(circuit, figure.add_subplot())
+        draw_circuit(circuit, figure.add_subplot(), colours=LIGHT)
         gates = ", ".join(f"{one.gate_name}({', '.join(map(str, one.qubits))})" for one in circuit.operations)
         whose = " and of ".join(methods)
         drawn.append(
