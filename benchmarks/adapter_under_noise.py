@@ -28,7 +28,7 @@ from timing import machine, result_name, save
 from torch import Tensor
 
 from qpeft.adapters.load import load_adapter
-from qpeft.adapters.qtha.bottleneck import CircuitMiddle
+from qpeft.adapters.qtha.bottleneck import CircuitBottleneck
 from qpeft.circuits import Circuit
 from qpeft.comparison.holdout import holdout_data
 from qpeft.evaluation import held_out_loss
@@ -94,11 +94,11 @@ def ways(shots: int) -> dict[str, Values | None]:
 
 def put(model: PeftModel, values: Values | None) -> None:
     """Let all circuits of the model be evaluated in this way."""
-    middles = [module for module in model.modules() if isinstance(module, CircuitMiddle)]
+    middles = [module for module in model.modules() if isinstance(module, CircuitBottleneck)]
     if not middles:
         raise SystemExit("The adapter has no circuits.")
     for number, middle in enumerate(middles):
-        middle.evaluate_elsewhere(None if values is None else side_by_side(number, values))
+        middle.set_evaluator(None if values is None else side_by_side(number, values))
 
 
 def side_by_side(number: int, values: Values) -> Callable[[Circuit, Tensor, Tensor], Tensor]:

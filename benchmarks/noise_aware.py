@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import qpeft
 from qpeft import QthaConfig
-from qpeft.adapters.qtha.bottleneck import CircuitMiddle
+from qpeft.adapters.qtha.bottleneck import CircuitBottleneck
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.devices import AbstractMitigation, ReadoutInversion, ZeroNoise, device_expectations
 from qpeft.simulation import expectations
@@ -78,7 +78,7 @@ def fresh(seed: int, ansatz: str, depth: int) -> tuple[nn.Module, QthaBranch]:
 def fitted(branch: QthaBranch, device: EmulatedChip, x: Tensor) -> LinearNoise:
     """The line from exact to noisy values by the listed calibration, at the present angles."""
     middle = branch.middle
-    assert isinstance(middle, CircuitMiddle)
+    assert isinstance(middle, CircuitBottleneck)
     with torch.no_grad():
         angles, weights = middle.angles(nn.functional.linear(x, branch.down())), middle.weights[0]
         noisy = noisy_expectations(middle.circuit, angles, weights, device.calibration())
@@ -124,9 +124,9 @@ def relative_error(model: nn.Module, branch: QthaBranch, device: EmulatedChip, p
 def undo_line(branch: QthaBranch, noise: LinearNoise, device: EmulatedChip) -> None:
     """Let the circuit's values come from the device, and be taken for slope * exact + offset."""
     middle = branch.middle
-    assert isinstance(middle, CircuitMiddle)
+    assert isinstance(middle, CircuitBottleneck)
     slopes, offsets = torch.tensor(noise.slopes), torch.tensor(noise.offsets)
-    middle.evaluate_elsewhere(
+    middle.set_evaluator(
         lambda circuit, angles, weights: (
             (device_expectations(circuit, angles, weights, device, SHOTS).values - offsets) / slopes
         )

@@ -25,7 +25,7 @@ from qpeft import QthaConfig
 TARGETS = ["0"]
 METHODS: dict[str, PeftConfig] = {
     "LoRA r=8": LoraConfig(r=8, target_modules=TARGETS),
-    "QTHA no circuit": QthaConfig(middle="none", target_modules=TARGETS),
+    "QTHA no circuit": QthaConfig(bottleneck="none", target_modules=TARGETS),
     "QTHA": QthaConfig(target_modules=TARGETS),
 }
 COMPUTING = ("mm", "addmm", "bmm", "add", "add_", "sub", "mul", "div", "neg", "tanh", "sum", "aminmax")

@@ -37,7 +37,7 @@ TARGETS = ["q_proj", "v_proj"]
 METHODS: dict[str, PeftConfig] = {
     "LoRA r=8": LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS),
     "QTHA": QthaConfig(target_modules=TARGETS),
-    "QTHA no circuit": QthaConfig(middle="none", target_modules=TARGETS),
+    "QTHA no circuit": QthaConfig(bottleneck="none", target_modules=TARGETS),
 }
 SHAPES: dict[str, PretrainedConfig] = {
     "qwen2.5-1.5b": Qwen2Config(

@@ -28,7 +28,7 @@ METHODS: dict[str, PeftConfig] = {
     "LoRA r=8": LoraConfig(r=8, target_modules=TARGETS),
     "QTHA ring_crz": QthaConfig(target_modules=TARGETS),
     "QTHA ring_cz": QthaConfig(ansatz="ring_cz", target_modules=TARGETS),
-    "QTHA no circuit": QthaConfig(middle="none", target_modules=TARGETS),
+    "QTHA no circuit": QthaConfig(bottleneck="none", target_modules=TARGETS),
 }
 
 

@@ -73,7 +73,7 @@ class Adapted(AdaptedModel):
 
 
 @dataclass(frozen=True)
-class Origin:
+class AdapterSource:
     """What a folder says of its adapter: the base model, and how questions were put to it in training.
 
     `system`, `prompt` and `roles` are those of the recipe's data section.
@@ -121,7 +121,7 @@ def read_recipe(folder: Path) -> Recipe:
     return parse_recipe(values, source=str(report))
 
 
-def read_origin(folder: Path) -> Origin:
+def read_origin(folder: Path) -> AdapterSource:
     """From the record of the run in `folder`, from what a merge or export kept of it, or, if another trainer of PEFT
     left the folder, from its adapter_config.json.
 
@@ -130,14 +130,14 @@ def read_origin(folder: Path) -> Origin:
     config = folder / "adapter_config.json"
     if os.path.lexists(folder / FILE_NAME) or not config.is_file() or _keeps_recipe(folder):
         recipe = read_recipe(folder)
-        return Origin(recipe.model, recipe.data.system, recipe.data.prompt, recipe.data.roles)
+        return AdapterSource(recipe.model, recipe.data.system, recipe.data.prompt, recipe.data.roles)
     try:
         base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise AdapterError(f"{config} cannot be read: {error}.") from error
     if not isinstance(base, str) or not base:
         raise AdapterError(f"{config} names no base model; write it as base_model_name_or_path.")
-    return Origin(ModelSection(name=base))
+    return AdapterSource(ModelSection(name=base))
 
 
 def _keeps_recipe(folder: Path) -> bool:

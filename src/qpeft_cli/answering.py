@@ -20,7 +20,7 @@ from qpeft.runs import hash_file, make_folder
 from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 from qpeft.runs.lines import GrowingFile
-from qpeft_cli.adapted import AdaptedModel, Origin, load_onto, read_origin, read_recipe, weight_hashes
+from qpeft_cli.adapted import AdaptedModel, AdapterSource, load_onto, read_origin, read_recipe, weight_hashes
 from qpeft_cli.input_lines import piped_lines
 from qpeft_cli.on_device import answering_on, section_for
 
@@ -40,7 +40,7 @@ class Answering:
     trust_remote_code: bool
     console: Console
 
-    def load(self, origin: Origin) -> AdaptedModel:
+    def load(self, origin: AdapterSource) -> AdaptedModel:
         """The model. Raises: AdapterError also if it has no adapter, and the base model or a device is asked for."""
         adapted = load_onto(origin.model, self.folder, trust_remote_code=self.trust_remote_code)
         adapted.names(self.base or self.device is not None)
@@ -149,7 +149,7 @@ def _append_answers(options: Answering, adapted: AdaptedModel, missing: Sequence
             bars("answers", file.num_lines, total)
 
 
-def _job(options: Answering, source: Path, origin: Origin, system: str | None) -> dict[str, Any]:
+def _job(options: Answering, source: Path, origin: AdapterSource, system: str | None) -> dict[str, Any]:
     """What answers depend on. Not the batch size: a run that ran out of memory goes on with a smaller one."""
     return {
         "input": hash_file(source),

@@ -106,9 +106,9 @@ def evaluate(
             console=console,
         )
     else:
-        from qpeft_cli.held_out_scores import Wanted, print_scores
+        from qpeft_cli.held_out_scores import WantedScores, print_scores
 
-        wanted = Wanted(folder, data, task, items, max_new_tokens, base, output)
+        wanted = WantedScores(folder, data, task, items, max_new_tokens, base, output)
         print_scores(wanted, load, console)
 
 

@@ -27,7 +27,7 @@ def finalize(
     from qpeft.adapters.qtha.quantum_device import finalize as finalize_adapter
     from qpeft.errors import AdapterError
     from qpeft.runs import hash_file, read_record, write_record
-    from qpeft.training.cost_estimate import generation_bill
+    from qpeft.training.cost_estimate import generation_cost
     from qpeft.training.quantum import DeviceSession
     from qpeft.training.saving import replace_adapter
     from qpeft_cli.adapted import load_adapted
@@ -42,7 +42,7 @@ def finalize(
         raise AdapterError(f"The adapter in {folder} is final already. Take it as it was before, to measure it anew.")
     section = section_for(adapted.recipe, device, device_option or ())
     session = DeviceSession(section, seed=adapted.recipe.seed)
-    bill = generation_bill(section, session.device.capabilities(), adapted.adapter, (), 1)
+    bill = generation_cost(section, session.device.capabilities(), adapted.adapter, (), 1)
     console.print(bill.table())
     asking(console, yes=False)(bill)
     # Named after the weights: an interrupted command finds what it has paid for, and another adapter does not.

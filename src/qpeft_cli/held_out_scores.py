@@ -31,7 +31,7 @@ FOLDER = "evaluations"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedScores:
     """What `qpeft eval` was asked for; its options are described there."""
 
     folder: Path
@@ -43,7 +43,7 @@ class Wanted:
     output: Path | None
 
 
-def print_scores(wanted: Wanted, load: Callable[[], Adapted], console: Console) -> None:
+def print_scores(wanted: WantedScores, load: Callable[[], Adapted], console: Console) -> None:
     """Measure held-out examples, those of the run or of `wanted.data`.
 
     Args:
@@ -82,7 +82,7 @@ def print_scores(wanted: Wanted, load: Callable[[], Adapted], console: Console) 
         console.print(f"results are in {path}")
 
 
-def _data(adapted: Adapted, wanted: Wanted) -> DataSection:
+def _data(adapted: Adapted, wanted: WantedScores) -> DataSection:
     """The run's data section, with `wanted.data` held out in place of its own."""
     options = adapted.recipe.data
     changes: dict[str, Any] = {}
@@ -107,7 +107,7 @@ def _templates_fit(options: DataSection, data: str) -> bool:
     return first is not None and all(column in first.values for column in columns)
 
 
-def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted: Wanted, name: str) -> Scores:
+def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted: WantedScores, name: str) -> Scores:
     with Bars(Console(stderr=True)) as bars:
         return score(
             adapted.model,
@@ -121,7 +121,7 @@ def _score(adapted: Adapted, held_out: Split, task: AbstractTask | None, wanted:
         )
 
 
-def _longest(adapted: Adapted, wanted: Wanted) -> int | None:
+def _longest(adapted: Adapted, wanted: WantedScores) -> int | None:
     """As asked for; else, for the run's own task, as in the run; else the task's own."""
     own = adapted.recipe.evaluation
     return wanted.max_new_tokens or (own.max_new_tokens if own.task_name == wanted.task else None)
@@ -177,7 +177,7 @@ def origin_record(folder: Path) -> dict[str, Any]:
 
 def _record(
     adapted: Adapted,
-    wanted: Wanted,
+    wanted: WantedScores,
     options: DataSection,
     held_out: Split,
     task: AbstractTask | None,

@@ -173,13 +173,13 @@ def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, con
     from qpeft.adapters.build import build_config
     from qpeft.devices import load_device
     from qpeft.training.chip_forecast import better_circuit, expected_quality
-    from qpeft.training.cost_estimate import training_bill
+    from qpeft.training.cost_estimate import training_cost
     from qpeft.training.setup import adapted_model
     from qpeft_cli.on_device import NO_TEXT, NOTICE
 
     assert recipe.device is not None
     device = load_device(recipe.device.name, **recipe.device.options)
-    bill = training_bill(recipe, device.capabilities(), skeleton, training.encoded)
+    bill = training_cost(recipe, device.capabilities(), skeleton, training.encoded)
     console.print()
     console.print(bill.table())
     if bill.capabilities.is_remote:

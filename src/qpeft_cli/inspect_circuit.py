@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qpeft.analysis import Estimate, Portrait
 
 WITH_CIRCUIT = ("circuit", "frozen_circuit", "classical_form")
-"""Middles of QTHA that are a circuit, or compute the same."""
+"""Bottlenecks of QTHA that are a circuit, or compute the same."""
 NOTES = """
 Expressibility is the divergence of fidelities from those of evenly drawn (Haar) states: 0 is even. Entangling
 capability is 0 for product states; in brackets what Haar states give. Gradients are mean squares over random angles,
@@ -79,7 +79,7 @@ def _of_recipe(what: Sequence[str], depth: int | None) -> tuple[list[QthaConfig]
     adapter = load_recipe(Path(what[0]), what[1:]).adapter
     options = adapter.options if depth is None else adapter.options | {"depth": depth}
     config = build_config(adapter.type, options)
-    if not isinstance(config, QthaConfig) or config.middle not in WITH_CIRCUIT:
+    if not isinstance(config, QthaConfig) or config.bottleneck not in WITH_CIRCUIT:
         raise AdapterError(f"The adapter of {what[0]} has no circuit that reads inputs. Name an ansatz instead.")
     return [config], config.qubits_per_circuit(config.rank)
 

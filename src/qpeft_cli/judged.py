@@ -18,7 +18,7 @@ from qpeft.errors import TaskError
 from qpeft.evaluation import generate
 from qpeft.evaluation.dialogue import require_room
 from qpeft.evaluation.generation import BATCH_SIZE
-from qpeft.evaluation.judge import KEY_VARIABLE, Judge, Verdict, VerdictFile, judge_reply
+from qpeft.evaluation.judge import KEY_VARIABLE, Judge, Judgement, VerdictFile, judge_reply
 from qpeft.evaluation.tasks.cpsycoune import LARGEST, averages, read_cases, wording
 from qpeft.runs import make_folder
 from qpeft.runs.bars import Bars
@@ -107,7 +107,7 @@ def print_judged(wanted: Judging, load: Callable[[], Adapted], console: Console)
 
 def _judged(
     adapted: Adapted, wanted: Judging, judge: Judge, turns: Sequence[Example]
-) -> dict[str, list[tuple[str, Verdict]]]:
+) -> dict[str, list[tuple[str, Judgement]]]:
     """Replies to all turns with their verdicts, of each model that is asked for."""
     place = wanted.folder / FOLDER
     make_folder(place)
@@ -165,9 +165,9 @@ def _replies(adapted: Adapted, wanted: Judging, turns: Sequence[Example], name: 
 
 def _verdicts(
     judge: Judge, turns: Sequence[Example], replies: Sequence[str], verdicts: VerdictFile, name: str
-) -> list[tuple[str, Verdict]]:
+) -> list[tuple[str, Judgement]]:
     """Each reply with its verdict."""
-    found: list[tuple[str, Verdict]] = []
+    found: list[tuple[str, Judgement]] = []
     with Bars(Console(stderr=True)) as bars:
         for turn, reply in zip(turns, replies, strict=True):
             bars(f"judging {name}", len(found), len(turns))
@@ -176,7 +176,7 @@ def _verdicts(
 
 
 def _result(
-    turns: Sequence[tuple[int, Example]], pairs: Sequence[tuple[str, Verdict]], num_cases: int
+    turns: Sequence[tuple[int, Example]], pairs: Sequence[tuple[str, Judgement]], num_cases: int
 ) -> dict[str, Any]:
     """Marks of one model, for the record."""
     by_case: list[list[Mapping[str, int] | None]] = [[] for _ in range(num_cases)]

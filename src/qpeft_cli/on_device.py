@@ -23,7 +23,7 @@ from qpeft.errors import DeviceError, RecipeError
 from qpeft.evaluation.generation import prompts
 from qpeft.runs import write_atomically
 from qpeft.training.config import override
-from qpeft.training.cost_estimate import Bill, generation_bill
+from qpeft.training.cost_estimate import CostEstimate, generation_cost
 from qpeft.training.quantum import DeviceSession, new_run_id
 from qpeft.training.sections import DeviceSection, Recipe
 from qpeft_cli.adapted import AdaptedModel
@@ -56,7 +56,7 @@ def answering_on(
     session, run_id = DeviceSession(section, seed=recipe.seed), new_run_id(folder)
     asked = adapted.tokenizer(prompts(adapted.tokenizer, questions), add_special_tokens=False)
     lengths = [len(ids) for ids in asked["input_ids"]]
-    bill = generation_bill(section, session.device.capabilities(), adapted.model, lengths, max_new_tokens)
+    bill = generation_cost(section, session.device.capabilities(), adapted.model, lengths, max_new_tokens)
     console.print(bill.table())
     asking(console, yes=yes)(bill)
     evaluator = session.attach(adapted.model, run_id)
@@ -113,10 +113,10 @@ NOTICE = (
 NO_TEXT = "What {device} gets are trained angles: no text of yours enters them, so nothing has to be agreed to."
 
 
-def asking(console: Console, *, yes: bool) -> Callable[[Bill], None]:
+def asking(console: Console, *, yes: bool) -> Callable[[CostEstimate], None]:
     """A function that lets a bill pass if nothing leaves the machine or the user agreed, once for each recipient."""
 
-    def confirm(bill: Bill) -> None:
+    def confirm(bill: CostEstimate) -> None:
         device = bill.capabilities.recipient or bill.capabilities.name
         if not bill.capabilities.is_remote or device in _agreed():
             return

@@ -1,6 +1,6 @@
 """A stand-in for the Origin cloud: speaks its protocol on this machine's loopback address, with a chip that errs."""
 
-from qpeft_emulator.parser import Program, parse_origin_ir
+from qpeft_emulator.parser import ParsedProgram, parse_origin_ir
 from qpeft_emulator.start import open_emulator, open_machine
 
-__all__ = ["Program", "open_emulator", "open_machine", "parse_origin_ir"]
+__all__ = ["ParsedProgram", "open_emulator", "open_machine", "parse_origin_ir"]

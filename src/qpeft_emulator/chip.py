@@ -35,7 +35,7 @@ class QubitCalibration:
 
 
 @dataclass(frozen=True)
-class Chip:
+class EmulatedChip:
     """One chip.
 
     Attributes:
@@ -75,7 +75,7 @@ def grid_edges() -> list[Edge]:
     return along + across
 
 
-def wukong(seed: int) -> Chip:
+def wukong(seed: int) -> EmulatedChip:
     """Six dead qubits, six more dead couplers, and a calibration that differs from qubit to qubit; all by `seed`."""
     stream = Stream(SampleKey(seed, module="chip"))
     dead = set(stream.uniforms(NUM_QUBITS).argsort()[:6].tolist())
@@ -84,21 +84,25 @@ def wukong(seed: int) -> Chip:
     edges = {edge: 0.952 + 0.031 * u for edge, u in zip(grid_edges(), stream.uniforms(126).tolist(), strict=True)}
     living = [edge for edge in edges if not dead & set(edge)]
     dead_edges = {living[index] for index in stream.uniforms(len(living)).argsort()[:6].tolist()}
-    return Chip(
+    return EmulatedChip(
         "72", NUM_QUBITS, qubits, {e: f if e in living and e not in dead_edges else 0.0 for e, f in edges.items()}
     )
 
 
-def clean() -> Chip:
+def clean() -> EmulatedChip:
     """Everything lives, and every qubit and coupler is an average one of Wukong."""
     average = _drawn(0.5, 0.5, 0.5, 0.5, 0.5)
-    return Chip("clean", NUM_QUBITS, dict.fromkeys(range(NUM_QUBITS), average), dict.fromkeys(grid_edges(), 0.9675))
+    return EmulatedChip(
+        "clean", NUM_QUBITS, dict.fromkeys(range(NUM_QUBITS), average), dict.fromkeys(grid_edges(), 0.9675)
+    )
 
 
-def perfect() -> Chip:
+def perfect() -> EmulatedChip:
     """Everything lives and nothing errs: for tests against exact values."""
     ideal = QubitCalibration(frequency=4500, readout_fidelity=1.0, gate_fidelity=1.0, t1=1e9, t2=1e9)
-    return Chip("perfect", NUM_QUBITS, dict.fromkeys(range(NUM_QUBITS), ideal), dict.fromkeys(grid_edges(), 1.0))
+    return EmulatedChip(
+        "perfect", NUM_QUBITS, dict.fromkeys(range(NUM_QUBITS), ideal), dict.fromkeys(grid_edges(), 1.0)
+    )
 
 
 def _drawn(frequency: float, readout: float, gate: float, t1: float, t2: float) -> QubitCalibration:

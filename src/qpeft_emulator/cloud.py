@@ -18,7 +18,7 @@ from qpeft.simulation.noise import SampleKey
 from qpeft_emulator import replies
 from qpeft_emulator.machine import Machine
 from qpeft_emulator.outcomes import Outcome, RunOptions, run_program
-from qpeft_emulator.parser import Program, parse_origin_ir
+from qpeft_emulator.parser import ParsedProgram, parse_origin_ir
 from qpeft_emulator.placement import best_blocks
 from qpeft_emulator.requests import CHIP, MAX_PROGRAMS, MAX_SHOTS, BlocksQuestion, RequestError, Submission, parse_body
 from qpeft_emulator.store import Store, StoredJob
@@ -40,7 +40,7 @@ class Timing:
     computing: float = 0.15
 
 
-class Cloud:
+class EmulatedCloud:
     """One chip and its jobs. Methods may be called from any thread; jobs are computed in one of its own.
 
     Results are a function of (seed, programs, number of the job), so jobs that a stop interrupted are computed again.
@@ -195,12 +195,12 @@ class Cloud:
         return replies.task_detail(job.id, "FINISHED", outcomes, "", submission.programs)
 
 
-def parse_programs(submission: Submission) -> list[Program]:
+def parse_programs(submission: Submission) -> list[ParsedProgram]:
     """All programs of a job. Raises: RequestError that names the first that cannot be read, and its line."""
     return [_parse(text, place) for place, text in enumerate(submission.programs)]
 
 
-def _parse(text: str, place: int) -> Program:
+def _parse(text: str, place: int) -> ParsedProgram:
     try:
         return parse_origin_ir(text)
     except CircuitError as error:
@@ -208,7 +208,7 @@ def _parse(text: str, place: int) -> Program:
 
 
 def _run(
-    machine: Machine, program: Program, submission: Submission, number: int, key: SampleKey, *, place: int
+    machine: Machine, program: ParsedProgram, submission: Submission, number: int, key: SampleKey, *, place: int
 ) -> Outcome:
     asked = submission.configuration
     options = RunOptions(

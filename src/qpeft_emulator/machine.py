@@ -17,7 +17,7 @@ from qpeft.simulation.noise import (
     depolarising_from_fidelity,
 )
 from qpeft.simulation.noise.counter import Stream
-from qpeft_emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, Chip, Edge, QubitCalibration
+from qpeft_emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, Edge, EmulatedChip, QubitCalibration
 
 ECHO_FACTOR = 8
 """Listed T2 is too short for the listed gate fidelities: at 1.4 us a 30 ns pulse would lose 0.7 % to dephasing alone.
@@ -47,7 +47,7 @@ class HiddenEffects:
     phases: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
-    def drawn(cls, chip: Chip, seed: int) -> HiddenEffects:
+    def drawn(cls, chip: EmulatedChip, seed: int) -> HiddenEffects:
         """Of the sizes seen on superconducting chips: over-rotations of 1 to 3 %, ZZ of about 100 kHz for 40 ns."""
         stream, qubits, edges = Stream(SampleKey(seed, module="hidden")), list(chip.qubits), list(chip.edges)
         by_qubit = [dict(zip(qubits, stream.uniforms(len(qubits)).tolist(), strict=True)) for _ in range(3)]
@@ -65,7 +65,7 @@ class HiddenEffects:
 class Machine:
     """A chip with its hidden effects: the truth that jobs run on."""
 
-    chip: Chip
+    chip: EmulatedChip
     hidden: HiddenEffects = HiddenEffects()
 
     @cached_property

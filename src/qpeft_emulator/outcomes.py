@@ -19,7 +19,7 @@ from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
 from qpeft_emulator import density, placement
 from qpeft_emulator.machine import Machine
-from qpeft_emulator.parser import Program
+from qpeft_emulator.parser import ParsedProgram
 
 MAX_AMENDED_BITS = 12
 BitArray = npt.NDArray[np.uint8]
@@ -61,7 +61,9 @@ class Outcome:
     places: dict[int, int]
 
 
-def run_program(machine: Machine, program: Program, options: RunOptions, job_number: int, key: SampleKey) -> Outcome:
+def run_program(
+    machine: Machine, program: ParsedProgram, options: RunOptions, job_number: int, key: SampleKey
+) -> Outcome:
     """One program on the machine.
 
     Raises: DeviceError if it does not fit on the chip, a group of coupled qubits is too large to be simulated, nothing
@@ -84,7 +86,7 @@ def run_program(machine: Machine, program: Program, options: RunOptions, job_num
     return Outcome(counts, shares, len(bits), dict(placed.places))
 
 
-def _placed(machine: Machine, program: Program, options: RunOptions) -> placement.Placed:
+def _placed(machine: Machine, program: ParsedProgram, options: RunOptions) -> placement.Placed:
     if not options.mapping:
         return placement.as_written(program, machine.chip)
     return placement.mapped(program, machine.chip, options.block or tuple(machine.chip.qubits))

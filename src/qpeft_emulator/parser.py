@@ -46,7 +46,7 @@ _TURNED: dict[str, tuple[int, Callable[..., tuple[float, float, float]]]] = {
 
 
 @dataclass(frozen=True)
-class Program:
+class ParsedProgram:
     """What one OriginIR text says.
 
     Attributes:
@@ -66,7 +66,7 @@ class Program:
         return sorted(in_gates | {qubit for qubit, _ in self.measurements})
 
 
-def parse_origin_ir(text: str) -> Program:
+def parse_origin_ir(text: str) -> ParsedProgram:
     """The program that a text describes.
 
     Raises: CircuitError with the number of the line (from 1) that is unknown, out of range or out of order.
@@ -120,13 +120,13 @@ class _Reader:
         else:
             self._gate(statement)
 
-    def program(self) -> Program:
+    def program(self) -> ParsedProgram:
         if set(self._sizes) != {"QINIT", "CREG"}:
             raise CircuitError("The program has no QINIT and CREG.")
         if len(self._blocks) > 1:
             raise CircuitError(f"The program ends inside a {self._blocks[-1].kind} block.")
         circuit = Circuit(self._sizes["QINIT"], tuple(self._blocks[0].operations))
-        return Program(circuit, self._sizes["CREG"], tuple(self._measurements))
+        return ParsedProgram(circuit, self._sizes["CREG"], tuple(self._measurements))
 
     def _declare(self, kind: str, size: int) -> None:
         if kind in self._sizes or (kind == "QINIT" and self._sizes):

@@ -14,8 +14,8 @@ import networkx as nx
 
 from qpeft.circuits import Operation
 from qpeft.errors import DeviceError
-from qpeft_emulator.chip import Chip
-from qpeft_emulator.parser import Program
+from qpeft_emulator.chip import EmulatedChip
+from qpeft_emulator.parser import ParsedProgram
 
 MAX_TRIES = 20_000
 """Placements of a qubit that the search for an embedding tries before SWAPs are used."""
@@ -34,7 +34,7 @@ class Placed:
     places: Mapping[int, int]
 
 
-def as_written(program: Program, chip: Chip) -> Placed:
+def as_written(program: ParsedProgram, chip: EmulatedChip) -> Placed:
     """The program on the qubits that it names.
 
     Raises: DeviceError if one of them is dead, or a gate has no living coupler.
@@ -53,7 +53,7 @@ def as_written(program: Program, chip: Chip) -> Placed:
     return Placed(program.circuit.operations, {qubit: qubit for qubit in program.used_qubits})
 
 
-def mapped(program: Program, chip: Chip, allowed: Collection[int]) -> Placed:
+def mapped(program: ParsedProgram, chip: EmulatedChip, allowed: Collection[int]) -> Placed:
     """The program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
 
     Raises: DeviceError if there are too few of them in one piece.
@@ -82,7 +82,7 @@ def _couplings(qubits: Collection[int], operations: Collection[Operation]) -> nx
     return graph
 
 
-def _place_group(group: list[int], operations: list[Operation], chip: Chip, free: set[int]) -> Placed:
+def _place_group(group: list[int], operations: list[Operation], chip: EmulatedChip, free: set[int]) -> Placed:
     partners = _couplings(group, operations)
     # From the qubit with most partners outwards, so that each but the first has a partner before it.
     order = list(nx.bfs_tree(partners, max(partners, key=partners.degree), sort_neighbors=sorted))
@@ -96,7 +96,7 @@ def _place_group(group: list[int], operations: list[Operation], chip: Chip, free
     return _routed(operations, dict(zip(order, block, strict=True)), chip)
 
 
-def _embedding(order: list[int], partners: nx.Graph, chip: Chip, free: set[int]) -> dict[int, int] | None:
+def _embedding(order: list[int], partners: nx.Graph, chip: EmulatedChip, free: set[int]) -> dict[int, int] | None:
     """Places that keep partners side by side, by depth-first search along good couplers; None if none is found."""
     tries = iter(range(MAX_TRIES))
 
@@ -114,7 +114,9 @@ def _embedding(order: list[int], partners: nx.Graph, chip: Chip, free: set[int])
     return search({})
 
 
-def _candidates(qubit: int, places: Mapping[int, int], partners: nx.Graph, chip: Chip, free: set[int]) -> Iterator[int]:
+def _candidates(
+    qubit: int, places: Mapping[int, int], partners: nx.Graph, chip: EmulatedChip, free: set[int]
+) -> Iterator[int]:
     settled = [places[partner] for partner in partners[qubit] if partner in places]
     nearby = chip.neighbours(settled[0]) if settled else sorted(free, key=lambda q: -chip.qubits[q].gate_fidelity)
     for place in nearby:
@@ -122,7 +124,7 @@ def _candidates(qubit: int, places: Mapping[int, int], partners: nx.Graph, chip:
             yield place
 
 
-def _routed(operations: list[Operation], places: dict[int, int], chip: Chip) -> Placed:
+def _routed(operations: list[Operation], places: dict[int, int], chip: EmulatedChip) -> Placed:
     """Operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
     places, inside, routed = dict(places), chip.graph.subgraph(places.values()), []
     for operation in operations:
@@ -139,7 +141,7 @@ def _routed(operations: list[Operation], places: dict[int, int], chip: Chip) -> 
 # Connected blocks of living qubits with good couplers: what bestQubitBlocks lists.
 
 
-def best_blocks(chip: Chip, size: int, count: int) -> list[list[int]]:
+def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
     """At most `count` blocks of `size` connected living qubits that share none, the best first.
 
     Each is grown along the best couplers; it is a good one, not always the best there is.
@@ -152,13 +154,13 @@ def best_blocks(chip: Chip, size: int, count: int) -> list[list[int]]:
     return blocks
 
 
-def grown_block(chip: Chip, size: int, free: Collection[int]) -> list[int] | None:
+def grown_block(chip: EmulatedChip, size: int, free: Collection[int]) -> list[int] | None:
     """Among blocks grown from every free qubit the one with the best fidelities, in the order of growth; or None."""
     grown = [block for start in sorted(free) if (block := _grown_from(chip, start, size, free))]
     return max(grown, key=lambda block: _quality(chip, block), default=None)
 
 
-def _grown_from(chip: Chip, start: int, size: int, free: Collection[int]) -> list[int] | None:
+def _grown_from(chip: EmulatedChip, start: int, size: int, free: Collection[int]) -> list[int] | None:
     block = [start]
     while len(block) < size:
         edges = [
@@ -173,12 +175,12 @@ def _grown_from(chip: Chip, start: int, size: int, free: Collection[int]) -> lis
     return block
 
 
-def _quality(chip: Chip, block: list[int]) -> float:
+def _quality(chip: EmulatedChip, block: list[int]) -> float:
     """Mean logarithm of the fidelities of couplers and readouts within the block."""
     inside = [_fidelity(chip, a, b) for a in block for b in block if a < b and chip.has_edge(a, b)]
     readouts = [chip.qubits[qubit].readout_fidelity for qubit in block]
     return sum(math.log(fidelity) for fidelity in inside + readouts) / len(inside + readouts)
 
 
-def _fidelity(chip: Chip, first: int, second: int) -> float:
+def _fidelity(chip: EmulatedChip, first: int, second: int) -> float:
     return chip.edges[min(first, second), max(first, second)]

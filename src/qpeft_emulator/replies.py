@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from qpeft_emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, Chip
+from qpeft_emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, EmulatedChip
 from qpeft_emulator.outcomes import Outcome
 
 Json = dict[str, Any]
@@ -19,7 +19,7 @@ def refusal(message: str, code: int) -> Json:
     return {"success": False, "code": code, "message": message, "obj": None}
 
 
-def chip_info(chip: Chip) -> Json:
+def chip_info(chip: EmulatedChip) -> Json:
     """Calibration. adjMatrix lists dead couplers with weight 0; QubitParams lists living qubits only."""
     adjacency: dict[str, list[Json]] = {str(qubit): [] for qubit in range(chip.num_qubits)}
     for (first, second), fidelity in chip.edges.items():
@@ -62,7 +62,7 @@ def _table(values: dict[int, int] | dict[int, float]) -> str:
     return json.dumps({"key": [hex(key) for key in values], "value": list(values.values())})
 
 
-def _qubit_params(chip: Chip, qubit: int) -> Json:
+def _qubit_params(chip: EmulatedChip, qubit: int) -> Json:
     listed = chip.qubits[qubit]
     return {
         "qubitId": str(qubit),

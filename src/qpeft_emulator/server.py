@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from qpeft.errors import DeviceError
 from qpeft_emulator import replies
-from qpeft_emulator.cloud import Cloud
+from qpeft_emulator.cloud import EmulatedCloud
 from qpeft_emulator.faults import ANSWER_KINDS, RESULT_KINDS, Fault, Faults, places
 from qpeft_emulator.requests import BlocksQuestion, ChipQuestion, RequestError, TaskQuestion, parse_body
 
@@ -33,7 +33,7 @@ class EmulatorServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int, cloud: Cloud, faults: Faults, api_key: str) -> None:
+    def __init__(self, port: int, cloud: EmulatedCloud, faults: Faults, api_key: str) -> None:
         self.cloud, self.faults, self.api_key = cloud, faults, api_key
         self.answered: set[str] = set()  # jobs whose results were asked for before
         try:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from qpeft.errors import DeviceError
 from qpeft_emulator import chip as chips
-from qpeft_emulator.cloud import Cloud, Timing
+from qpeft_emulator.cloud import EmulatedCloud, Timing
 from qpeft_emulator.faults import Faults
 from qpeft_emulator.machine import HiddenEffects, Machine
 from qpeft_emulator.server import EmulatorServer, parse_fault
@@ -46,7 +46,7 @@ def open_emulator(
     """
     waiting = Faults(seed, [parse_fault(text) for text in faults])
     timing = Timing(seconds / 3, 2 * seconds / 3, seconds)
-    cloud = Cloud(open_machine(chip, seed), seed, Store(store), timing, is_online=online)
+    cloud = EmulatedCloud(open_machine(chip, seed), seed, Store(store), timing, is_online=online)
     try:
         return EmulatorServer(port, cloud, waiting, api_key)
     except DeviceError:

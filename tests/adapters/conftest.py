@@ -114,7 +114,7 @@ def update_by_equations(branch, config, x):
     """The published equations, with our options: rows of x (tokens, in) to updates (tokens, out)."""
     h = x @ dense_factor(branch.down).T
     paths = []
-    if config.middle != "none":
+    if config.bottleneck != "none":
         paths.append(middle_by_equations(branch.middle, config, h) @ numbers(branch.middle_weight).T)
     if config.classical_path:
         paths.append(h @ numbers(branch.classical_weight).T)
@@ -125,30 +125,30 @@ def update_by_equations(branch, config, x):
     return z @ dense_factor(branch.up)
 
 
-def middle_by_equations(middle, config, h):
+def middle_by_equations(bottleneck, config, h):
     """Features of rows of h (tokens, rank)."""
-    if config.middle == "mlp":
-        *before, last = [numbers(matrix) for matrix in (middle.first, *middle.inner, middle.second)]
+    if config.bottleneck == "mlp":
+        *before, last = [numbers(matrix) for matrix in (bottleneck.first, *bottleneck.inner, bottleneck.second)]
         for matrix in before:
             h = h @ matrix.T
             h = h / (1 + np.exp(-h))
         return h @ last.T
-    if config.middle == "constant":
-        return np.broadcast_to(numbers(middle.weights), h.shape)
-    if config.middle == "hilbert":
+    if config.bottleneck == "constant":
+        return np.broadcast_to(numbers(bottleneck.weights), h.shape)
+    if config.bottleneck == "hilbert":
         analytic = scipy.signal.hilbert(h, axis=-1)
         # The floor under the amplitude, 0.01, also shortens the cosine.
         amplitude = np.hypot(np.abs(analytic), 0.01)
         return np.concatenate([amplitude, np.cos(np.angle(analytic)) * np.abs(analytic) / amplitude], axis=1)
-    if config.middle in ("sinusoid", "tanh"):
+    if config.bottleneck in ("sinusoid", "tanh"):
         return units_by_equations(
-            numbers(middle.weights), getattr(np, {"sinusoid": "sin"}.get(config.middle, "tanh")), h
+            numbers(bottleneck.weights), getattr(np, {"sinusoid": "sin"}.get(config.bottleneck, "tanh")), h
         )
     angles = (np.pi / 2 * np.tanh(h) if config.input_scaling == "tanh" else h) + config.encoding_offset
     size = config.num_qubits or h.shape[1]
     values = [
         z_of_every_qubit(config.ansatz, config.depth, config.reupload, angles[:, i * size : (i + 1) * size], weights)
-        for i, weights in enumerate(numbers(middle.weights))
+        for i, weights in enumerate(numbers(bottleneck.weights))
     ]
     return np.concatenate(values, axis=1)
 

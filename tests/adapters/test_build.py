@@ -55,7 +55,7 @@ def test_a_preset_is_where_options_start_from():
         ("lora", {"alpha": 4}, "adapter type 'lora' has no option 'alpha'; did you mean 'lora_alpha'?"),
         ("qtha", {"preset": "papre"}, "qtha has no preset 'papre'; it has paper, fitted, compact, no_circuit, "),
         ("lora", {"preset": "paper"}, "lora has no preset 'paper'; it has none."),
-        ("qtha", {"middle": "circiut"}, "did you mean 'circuit'?"),
+        ("qtha", {"bottleneck": "circiut"}, "did you mean 'circuit'?"),
         ("lora", {"r": -1}, "adapter type 'lora' refuses these options: "),
     ],
     ids=str,

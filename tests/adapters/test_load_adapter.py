@@ -22,6 +22,6 @@ def test_an_adapter_of_peft_loads_too(make_model, shake, tokens, tmp_path, targe
 def test_an_option_of_qtha_with_an_unknown_choice_names_the_known_ones(make_model, adapt, tmp_path):
     adapt().save_pretrained(tmp_path)
     file = tmp_path / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"middle": "sine"}))
-    with pytest.raises(AdapterError, match="middle must be one of"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"bottleneck": "sine"}))
+    with pytest.raises(AdapterError, match="bottleneck must be one of"):
         load_adapter(make_model(), tmp_path)

@@ -63,8 +63,8 @@ import torch
 from qpeft import QthaConfig
 from qpeft.adapters.qtha.branch import QthaBranch
 
-for middle in ("hilbert", "sinusoid", "mlp", "classical_form"):
-    config = QthaConfig(rank=4, middle=middle, ansatz="ring_cz")
+for bottleneck in ("hilbert", "sinusoid", "mlp", "classical_form"):
+    config = QthaConfig(rank=4, bottleneck=bottleneck, ansatz="ring_cz")
     branch = QthaBranch(config, 12, 10, rank=4, scaling=1.0)
     for weight in branch.parameters():
         torch.nn.init.normal_(weight, std=0.7)
@@ -73,7 +73,7 @@ for middle in ("hilbert", "sinusoid", "mlp", "classical_form"):
     values = [module(x) for module in (branch, compiled)]
     gradients = [torch.autograd.grad(value.square().sum(), list(branch.parameters())) for value in values]
     for plain, traced in zip((values[0], *gradients[0]), (values[1], *gradients[1]), strict=True):
-        assert torch.allclose(plain, traced, atol=1e-4, rtol=1e-4), middle
+        assert torch.allclose(plain, traced, atol=1e-4, rtol=1e-4), bottleneck
 print("equal")
 """
 

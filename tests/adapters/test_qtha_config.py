@@ -32,7 +32,7 @@ EVERYTHING = {
     "bond_dimension": 3,
     "parameter_share": 0.4,
     "factor_init": "kaiming",
-    "middle": "frozen_circuit",
+    "bottleneck": "frozen_circuit",
     "mlp_layers": 2,
     "ansatz": "ring_cz",
     "num_qubits": 4,
@@ -50,8 +50,8 @@ EVERYTHING = {
 @pytest.mark.parametrize(
     ("option", "value", "nearest"),
     [
-        ("middle", "circiut", "circuit"),
-        ("middle", "frozen", "frozen_circuit"),
+        ("bottleneck", "circiut", "circuit"),
+        ("bottleneck", "frozen", "frozen_circuit"),
         ("down", "mps", "mpo"),
         ("up", "densee", "dense"),
         ("fusion", "hadamar", "hadamard"),
@@ -160,7 +160,7 @@ def test_a_rank_without_such_a_divisor_names_the_nearest_that_have_one(rank, nea
     for valid in near.split(" or "):
         QthaConfig(rank=int(valid))
     assert QthaConfig(rank=rank, num_qubits=1).qubits_per_circuit(rank) == 1
-    assert QthaConfig(rank=rank, middle="none").rank == rank
+    assert QthaConfig(rank=rank, bottleneck="none").rank == rank
 
 
 def test_a_rank_of_the_pattern_must_split_too():
@@ -170,28 +170,34 @@ def test_a_rank_of_the_pattern_must_split_too():
         QthaConfig(rank=8, num_qubits=4, rank_pattern={"v_proj": 6})
 
 
-@pytest.mark.parametrize("middle", ["mlp", "hilbert", "none"])
-def test_without_a_circuit_any_rank_goes(middle):
-    assert QthaConfig(rank=64, middle=middle).rank == 64
+@pytest.mark.parametrize("bottleneck", ["mlp", "hilbert", "none"])
+def test_without_a_circuit_any_rank_goes(bottleneck):
+    assert QthaConfig(rank=64, bottleneck=bottleneck).rank == 64
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"fusion": "hadamard", "classical_path": False}, "multiplies two paths: it needs a middle and classical_path"),
-        ({"fusion": "hadamard", "middle": "none"}, "multiplies two paths: it needs a middle and classical_path"),
+        (
+            {"fusion": "hadamard", "classical_path": False},
+            "multiplies two paths: it needs a bottleneck and",
+        ),
+        (
+            {"fusion": "hadamard", "bottleneck": "none"},
+            "multiplies two paths: it needs a bottleneck and",
+        ),
         ({"down": "dense", "up": "dense", "inner_features": 8}, "belong to 'mpo'; with dense factors leave them unset"),
         ({"down": "dense", "up": "dense", "bond_dimension": 8}, "belong to 'mpo'; with dense factors leave them unset"),
         ({"down": "bare_mpo", "up": "dense", "inner_features": 8}, "the inner width of a 'bare_mpo' is the rank"),
-        ({"mlp_layers": 3}, "mlp_layers belongs to middle='mlp'; with 'circuit' leave it at 2"),
-        ({"middle": "classical_form"}, "ansatz='ring_cz' of depth=1 alone; got 'ring_crz' of depth 1"),
+        ({"mlp_layers": 3}, "mlp_layers belongs to bottleneck='mlp'; with 'circuit' leave it at 2"),
+        ({"bottleneck": "classical_form"}, "ansatz='ring_cz' of depth=1 alone; got 'ring_crz' of depth 1"),
         (
-            {"middle": "classical_form", "ansatz": "ring_cz", "depth": 2},
+            {"bottleneck": "classical_form", "ansatz": "ring_cz", "depth": 2},
             "alone; got 'ring_cz' of depth 2. Choose those",
         ),
-        ({"middle": "hilbert", "rank": 2}, "needs a rank of at least 3; got 2"),
-        ({"middle": "hilbert", "rank_pattern": {"v_proj": 1}}, "needs a rank of at least 3; got 1"),
-        ({"middle": "sinusoid", "rank": 17}, "rank 17 cannot be split into circuits of 2 to 12 qubits"),
+        ({"bottleneck": "hilbert", "rank": 2}, "needs a rank of at least 3; got 2"),
+        ({"bottleneck": "hilbert", "rank_pattern": {"v_proj": 1}}, "needs a rank of at least 3; got 1"),
+        ({"bottleneck": "sinusoid", "rank": 17}, "rank 17 cannot be split into circuits of 2 to 12 qubits"),
         ({"target_modules": ".*q", "layers_to_transform": 1}, "need target_modules as a list, not as a string"),
         ({"target_modules": ["q"], "layers_pattern": "h"}, "set layers_to_transform too"),
     ],
@@ -232,8 +238,8 @@ def test_the_file_is_json_with_lists_and_names(tmp_path):
 def test_a_file_with_an_unknown_choice_is_refused_by_its_name(tmp_path):
     QthaConfig().save_pretrained(tmp_path)
     file = tmp_path / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"middle": "sine"}))
-    with pytest.raises(AdapterError, match=r"middle must be one of .*; got 'sine'"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"bottleneck": "sine"}))
+    with pytest.raises(AdapterError, match=r"bottleneck must be one of .*; got 'sine'"):
         PeftConfig.from_pretrained(tmp_path)
 
 

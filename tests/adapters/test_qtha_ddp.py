@@ -13,13 +13,13 @@ from peft import get_peft_model
 from qpeft import QthaConfig
 from torch.nn.parallel import DistributedDataParallel
 
-MIDDLES = ("circuit", "frozen_circuit")  # parameters, and buffers that are broadcast
+BOTTLENECKS = ("circuit", "frozen_circuit")  # parameters, and buffers that are broadcast
 
 
-def model(middle):
+def model(bottleneck):
     torch.manual_seed(0)
     base = torch.nn.Sequential(torch.nn.Linear(12, 10), torch.nn.Tanh(), torch.nn.Linear(10, 6))
-    return get_peft_model(base, QthaConfig(rank=4, middle=middle, target_modules=["0", "2"], init_seed=0))
+    return get_peft_model(base, QthaConfig(rank=4, bottleneck=bottleneck, target_modules=["0", "2"], init_seed=0))
 
 
 def data():
@@ -39,9 +39,9 @@ def work(rank, store):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     results = {}
-    for middle in MIDDLES:
-        adapted = model(middle)
-        results[middle] = train(DistributedDataParallel(adapted), adapted, data().chunk(2)[rank])
+    for bottleneck in BOTTLENECKS:
+        adapted = model(bottleneck)
+        results[bottleneck] = train(DistributedDataParallel(adapted), adapted, data().chunk(2)[rank])
     if rank == 0:
         torch.save(results, f"{store}.pt")
     dist.barrier()
@@ -52,11 +52,11 @@ if __name__ == "__main__":
     store = sys.argv[1]
     mp.spawn(work, (store,), nprocs=2)
     together = torch.load(f"{store}.pt")
-    for middle in MIDDLES:
-        adapted = model(middle)
+    for bottleneck in BOTTLENECKS:
+        adapted = model(bottleneck)
         for name, (weight, grad) in train(adapted, adapted, data()).items():
-            torch.testing.assert_close(together[middle][name][0], weight, atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(together[middle][name][1], grad, atol=1e-6, rtol=1e-4)
+            torch.testing.assert_close(together[bottleneck][name][0], weight, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(together[bottleneck][name][1], grad, atol=1e-6, rtol=1e-4)
     print("equal")
 """
 

@@ -41,7 +41,7 @@ def model(adapt, shake):
     return shake(adapt(num_qubits=2))
 
 
-def middle_of(model, layer=LAYER):
+def bottleneck_of(model, layer=LAYER):
     return model.get_submodule(f"base_model.model.model.{layer}").qtha_branch["default"].middle
 
 
@@ -64,14 +64,14 @@ def test_an_exact_device_gives_the_outputs_and_gradients_of_the_simulator(model,
     )
     found = loss(model, tokens)
     assert_close(found, expected, atol=1e-5, rtol=0)
-    assert recorder.num_circuits == 2 * forward_circuits(middle_of(model).circuit, 8)
+    assert recorder.num_circuits == 2 * forward_circuits(bottleneck_of(model).circuit, 8)
     found.backward()
     assert simulated.keys() == gradients(model).keys()
     for name, gradient in gradients(model).items():
         assert_close(gradient, simulated[name], atol=1e-5, rtol=1e-4, msg=name)
     # The last token has no label, so it has no influence on the loss and costs nothing.
-    backward = 2 * backward_circuits(middle_of(model).circuit, "parameter-shift", 7)
-    assert recorder.num_circuits == 2 * forward_circuits(middle_of(model).circuit, 8) + backward
+    backward = 2 * backward_circuits(bottleneck_of(model).circuit, "parameter-shift", 7)
+    assert recorder.num_circuits == 2 * forward_circuits(bottleneck_of(model).circuit, 8) + backward
 
 
 def test_only_the_named_layers_use_the_device(model, tokens, recorder):
@@ -126,19 +126,19 @@ def test_calls_are_numbered_within_their_step_and_repeated_ones_keep_their_numbe
 
 def test_a_call_is_new_if_any_angle_or_weight_differs(model, recorder):
     qpeft.set_quantum_device(model, LocalDevice(), shots=None, layers=[LAYER], runner=recorder)
-    middle = middle_of(model)
+    bottleneck = bottleneck_of(model)
     with torch.no_grad():
         for change in (0.0, 0.0, 1e-6):
-            middle(torch.tensor([[0.0, 0.0, 0.0, change]]))
-        middle.weights[1, -1] += 1e-3
-        middle(torch.zeros(1, 4))
+            bottleneck(torch.tensor([[0.0, 0.0, 0.0, change]]))
+        bottleneck.weights[1, -1] += 1e-3
+        bottleneck(torch.zeros(1, 4))
     assert [key.call for key in recorder.keys] == [0, 0, 1, 2]
 
 
 def test_gradient_checkpointing_repeats_a_call_under_its_key(model, recorder):
     qpeft.set_quantum_device(model, LocalDevice(), shots=None, gradient="spsa", layers=[LAYER], runner=recorder)
     h = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    checkpoint(middle_of(model), h, use_reentrant=False).sum().backward()
+    checkpoint(bottleneck_of(model), h, use_reentrant=False).sum().backward()
     numbers = [(key.call, key.part) for key in recorder.keys]
     assert numbers == [(0, "values"), (0, "values"), (0, "gradient")]
 
@@ -159,17 +159,17 @@ def test_the_choice_is_neither_saved_nor_copied(model, tokens, tmp_path, recorde
     assert set(model.state_dict()) == names
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
-    for other in (copy.deepcopy(middle_of(model)), pickle.loads(pickle.dumps(middle_of(model)))):
+    for other in (copy.deepcopy(bottleneck_of(model)), pickle.loads(pickle.dumps(bottleneck_of(model)))):
         other(torch.zeros(1, 4))
     assert recorder.keys == []
-    middle_of(model)(torch.zeros(1, 4))
+    bottleneck_of(model)(torch.zeros(1, 4))
     assert recorder.keys != []
 
 
 def test_half_precision_layers_keep_their_type(adapt, shake, tokens):
     model = shake(adapt(num_qubits=2).bfloat16())
     qpeft.set_quantum_device(model, LocalDevice(), shots=None, layers=[LAYER], gradient="simulated")
-    values = middle_of(model)(torch.zeros(3, 4, dtype=torch.bfloat16))
+    values = bottleneck_of(model)(torch.zeros(3, 4, dtype=torch.bfloat16))
     assert values.dtype == torch.bfloat16
 
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_set_is_refused_and_changes_nothing(model, tokens, record
     qpeft.set_quantum_device(model, LocalDevice(), shots=None, layers=[LAYER], runner=recorder)
     with pytest.raises(error, match=message):
         qpeft.set_quantum_device(model, LocalDevice(), **options)
-    middle_of(model)(torch.zeros(1, 4))
+    bottleneck_of(model)(torch.zeros(1, 4))
     assert recorder.keys != []
 
 
@@ -200,7 +200,7 @@ def test_a_device_that_is_too_small_is_refused(model):
 
 def test_layers_without_a_circuit_are_refused(adapt):
     with pytest.raises(AdapterError, match="no circuit"):
-        qpeft.set_quantum_device(adapt(middle="mlp"), LocalDevice())
+        qpeft.set_quantum_device(adapt(bottleneck="mlp"), LocalDevice())
 
 
 def test_a_model_without_qtha_is_refused(make_model):
@@ -214,7 +214,7 @@ def test_an_unknown_name_in_the_package_is_an_attribute_error():
 
 
 def test_a_frozen_circuit_sends_nothing_for_its_weights(one_linear, recorder):
-    config = QthaConfig(rank=2, target_modules=["layer"], middle="frozen_circuit", init_seed=0)
+    config = QthaConfig(rank=2, target_modules=["layer"], bottleneck="frozen_circuit", init_seed=0)
     model = get_peft_model(one_linear(), config)
     torch.nn.init.normal_(model.base_model.model.layer.qtha_branch["default"].up.operator.cores[-1])
     qpeft.set_quantum_device(model, LocalDevice(), shots=None, gradient="parameter-shift", runner=recorder)

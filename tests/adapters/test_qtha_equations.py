@@ -11,24 +11,24 @@ from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.layer import QthaLayer
 
 FACTORS = list(product(("mpo", "dense"), ("mpo", "dense")))
-MIDDLES = [
+BOTTLENECKS = [
     {
-        "middle": middle,
+        "bottleneck": bottleneck,
         "classical_path": classical,
         "fusion": fusion,
         "input_scaling": scaling,
         "num_qubits": num_qubits,
     }
-    for middle, classical, fusion, scaling, num_qubits in product(
+    for bottleneck, classical, fusion, scaling, num_qubits in product(
         ("circuit", "frozen_circuit", "mlp", "none"),
         (True, False),
         ("linear", "hadamard"),
         ("none", "tanh"),
         (None, 2),
     )
-    if (classical or (middle != "none" and fusion == "linear"))
-    and not (middle == "none" and fusion == "hadamard")
-    and (middle in ("circuit", "frozen_circuit") or (scaling, num_qubits) == ("none", None))
+    if (classical or (bottleneck != "none" and fusion == "linear"))
+    and not (bottleneck == "none" and fusion == "hadamard")
+    and (bottleneck in ("circuit", "frozen_circuit") or (scaling, num_qubits) == ("none", None))
 ]
 CIRCUITS = [
     {"ansatz": ansatz, "depth": depth, "reupload": reupload, "rank": rank, "encoding_offset": offset}
@@ -37,24 +37,24 @@ CIRCUITS = [
     )
 ]
 CONTROLS = [
-    {"rank": 4, "middle": "hilbert"},
-    {"rank": 7, "middle": "hilbert", "fusion": "hadamard"},
-    {"rank": 4, "middle": "mlp", "mlp_layers": 3},
-    {"rank": 4, "middle": "constant"},
-    {"rank": 5, "middle": "constant", "fusion": "hadamard"},
-    {"rank": 3, "middle": "mlp", "mlp_layers": 4, "classical_path": False},
-    {"rank": 4, "middle": "sinusoid"},
-    {"rank": 4, "middle": "sinusoid", "depth": 2, "classical_path": False},
-    {"rank": 3, "middle": "sinusoid", "ansatz": "ring_cz"},
-    {"rank": 4, "middle": "sinusoid", "ansatz": "ring_cnot", "depth": 2, "num_qubits": 2},
-    {"rank": 4, "middle": "tanh", "ansatz": "ring_cnot"},
-    {"rank": 4, "middle": "classical_form", "ansatz": "ring_cz"},
-    {"rank": 6, "middle": "classical_form", "ansatz": "ring_cz", "num_qubits": 2, "input_scaling": "tanh"},
-    {"rank": 2, "middle": "classical_form", "ansatz": "ring_cz", "num_qubits": 1, "fusion": "hadamard"},
-    {"rank": 4, "middle": "none", "classical_path": False},
+    {"rank": 4, "bottleneck": "hilbert"},
+    {"rank": 7, "bottleneck": "hilbert", "fusion": "hadamard"},
+    {"rank": 4, "bottleneck": "mlp", "mlp_layers": 3},
+    {"rank": 4, "bottleneck": "constant"},
+    {"rank": 5, "bottleneck": "constant", "fusion": "hadamard"},
+    {"rank": 3, "bottleneck": "mlp", "mlp_layers": 4, "classical_path": False},
+    {"rank": 4, "bottleneck": "sinusoid"},
+    {"rank": 4, "bottleneck": "sinusoid", "depth": 2, "classical_path": False},
+    {"rank": 3, "bottleneck": "sinusoid", "ansatz": "ring_cz"},
+    {"rank": 4, "bottleneck": "sinusoid", "ansatz": "ring_cnot", "depth": 2, "num_qubits": 2},
+    {"rank": 4, "bottleneck": "tanh", "ansatz": "ring_cnot"},
+    {"rank": 4, "bottleneck": "classical_form", "ansatz": "ring_cz"},
+    {"rank": 6, "bottleneck": "classical_form", "ansatz": "ring_cz", "num_qubits": 2, "input_scaling": "tanh"},
+    {"rank": 2, "bottleneck": "classical_form", "ansatz": "ring_cz", "num_qubits": 1, "fusion": "hadamard"},
+    {"rank": 4, "bottleneck": "none", "classical_path": False},
     {"rank": 4, "down": "bare_mpo", "up": "bare_mpo"},
-    {"rank": 7, "down": "bare_mpo", "up": "dense", "middle": "none", "classical_path": False, "bond_dimension": 3},
-    {"rank": 4, "down": "mpo", "up": "bare_mpo", "inner_features": 5, "middle": "hilbert"},
+    {"rank": 7, "down": "bare_mpo", "up": "dense", "bottleneck": "none", "classical_path": False, "bond_dimension": 3},
+    {"rank": 4, "down": "mpo", "up": "bare_mpo", "inner_features": 5, "bottleneck": "hilbert"},
 ]
 
 
@@ -62,7 +62,7 @@ def _name(options):
     return "-".join(f"{value}" for value in options.values())
 
 
-@pytest.mark.parametrize("options", MIDDLES, ids=_name)
+@pytest.mark.parametrize("options", BOTTLENECKS, ids=_name)
 @pytest.mark.parametrize(("down", "up"), FACTORS)
 def test_branch_equals_the_published_equations(equations, down, up, options):
     _check(equations, {"rank": 4, "down": down, "up": up, **options})
@@ -96,11 +96,11 @@ def test_layer_adds_alpha_over_rank_times_the_branch(equations):
 
 def test_a_circuit_reads_no_further_than_its_own_slice_of_h():
     config = QthaConfig(rank=6, num_qubits=3)
-    middle = _randomize(QthaBranch(config, 12, 10, rank=6, scaling=1.0)).middle
+    bottleneck = _randomize(QthaBranch(config, 12, 10, rank=6, scaling=1.0)).middle
     h = torch.randn(5, 6)
     other = torch.cat([h[:, :3], torch.randn(5, 3)], dim=1)
-    assert_close(middle(h)[:, :3], middle(other)[:, :3])
-    assert not torch.allclose(middle(h)[:, 3:], middle(other)[:, 3:])
+    assert_close(bottleneck(h)[:, :3], bottleneck(other)[:, :3])
+    assert not torch.allclose(bottleneck(h)[:, 3:], bottleneck(other)[:, 3:])
 
 
 @pytest.mark.parametrize("batch", [(), (0,), (1,), (2, 3), (2, 1, 4)])

@@ -10,9 +10,9 @@ from qpeft import QthaConfig
 
 VARIANTS = [
     {},
-    {"middle": "frozen_circuit"},
-    {"middle": "mlp", "up": "dense"},
-    {"middle": "none"},
+    {"bottleneck": "frozen_circuit"},
+    {"bottleneck": "mlp", "up": "dense"},
+    {"bottleneck": "none"},
     {"rank": 8, "num_qubits": 4, "fusion": "hadamard", "init_seed": None},
 ]
 
@@ -68,8 +68,8 @@ def test_usual_ranks_run_circuits_side_by_side_and_say_so(make_model, adapt, sha
 
 def test_a_rank_of_one_circuit_is_split_into_none_and_says_nothing(adapt, caplog):
     model = adapt(rank=12)
-    middle = model.base_model.model.model.layers[0].self_attn.q_proj.branch("default").middle
-    assert (middle.num_circuits, middle.circuit.num_qubits) == (1, 12)
+    bottleneck = model.base_model.model.model.layers[0].self_attn.q_proj.branch("default").middle
+    assert (bottleneck.num_circuits, bottleneck.circuit.num_qubits) == (1, 12)
     assert caplog.text == ""
 
 

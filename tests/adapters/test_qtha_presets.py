@@ -70,7 +70,7 @@ def test_each_layer_of_the_mlp_adds_one_matrix(one_linear, layers, matrices):
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_an_ablation_differs_from_qtha_in_its_blocks_alone(name):
-    blocks = {"down", "up", "middle", "classical_path", "fusion", "ansatz"}
+    blocks = {"down", "up", "bottleneck", "classical_path", "fusion", "ansatz"}
     assert COMPOSITIONS[name].keys() <= blocks
     assert QthaConfig.preset(name, rank=4) == QthaConfig(rank=4, **COMPOSITIONS[name])
 

@@ -61,7 +61,9 @@ def test_the_default_saves_seventy_percent_of_lora_at_any_width(one_linear, widt
 def test_sizes_left_open_use_the_share_they_may(one_linear, rank, num_cores):
     with torch.device("meta"):
         model = one_linear(2048, 2048)
-    config = QthaConfig(rank=rank, num_cores=num_cores, parameter_share=0.3, middle="none", target_modules=["layer"])
+    config = QthaConfig(
+        rank=rank, num_cores=num_cores, parameter_share=0.3, bottleneck="none", target_modules=["layer"]
+    )
     (kind,) = count_layers(model, config)
     share = (kind.parameters - rank**2) / lora_parameters(kind, rank)
     assert 0.2 < share <= 0.3

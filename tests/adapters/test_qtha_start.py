@@ -14,9 +14,9 @@ from qpeft.adapters.qtha.branch import QthaBranch
     [
         {},
         {"rank": 8, "num_qubits": 4, "fusion": "hadamard"},
-        {"middle": "frozen_circuit"},
-        {"middle": "mlp"},
-        {"middle": "none"},
+        {"bottleneck": "frozen_circuit"},
+        {"bottleneck": "mlp"},
+        {"bottleneck": "none"},
         {"down": "dense", "up": "dense"},
         {"down": "frozen"},
         {"factor_init": "kaiming", "angle_init": "uniform"},
@@ -62,9 +62,9 @@ def test_the_published_start_turns_angles_by_several_radians():
 def test_the_circuit_has_a_slope_at_zero_by_default_and_none_in_the_published_form():
     slopes = {}
     for name, config in {"ours": QthaConfig(init_seed=0), "published": QthaConfig.paper(rank=8, init_seed=0)}.items():
-        middle = _fresh(config, 64).middle
+        bottleneck = _fresh(config, 64).middle
         h = torch.zeros(1, 8, requires_grad=True)
-        middle(h).sum().backward()
+        bottleneck(h).sum().backward()
         slopes[name] = h.grad.abs().max().item()
     assert slopes["ours"] > 0.5
     # RY(h) read by Z is even in h; random angles behind it give the published form some slope, a random one.
@@ -77,7 +77,7 @@ def test_the_circuit_has_a_slope_at_zero_by_default_and_none_in_the_published_fo
 
 def test_trained_angles_start_near_zero_and_frozen_ones_anywhere():
     near = _fresh(QthaConfig(rank=12, depth=4, init_seed=0), 64).middle.weights
-    frozen = _fresh(QthaConfig(rank=12, depth=4, middle="frozen_circuit", init_seed=0), 64).middle.weights
+    frozen = _fresh(QthaConfig(rank=12, depth=4, bottleneck="frozen_circuit", init_seed=0), 64).middle.weights
     assert near.std().item() == pytest.approx(0.1, rel=0.2)
     assert frozen.abs().max().item() <= torch.pi
     assert frozen.std().item() == pytest.approx(torch.pi / 3**0.5, rel=0.2)
@@ -94,11 +94,11 @@ def test_the_init_seed_fixes_the_weights_whatever_was_drawn_before(adapt):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize("middle", ["circuit", "frozen_circuit", "mlp", "none"])
-def test_an_init_seed_draws_nothing_from_the_global_generator(make_model, adapt, middle):
+@pytest.mark.parametrize("bottleneck", ["circuit", "frozen_circuit", "mlp", "none"])
+def test_an_init_seed_draws_nothing_from_the_global_generator(make_model, adapt, bottleneck):
     model = make_model()
     state = torch.get_rng_state()
-    adapt(model, init_seed=5, middle=middle)
+    adapt(model, init_seed=5, bottleneck=bottleneck)
     assert torch.equal(state, torch.get_rng_state())
 
 

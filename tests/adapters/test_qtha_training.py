@@ -17,9 +17,9 @@ from qpeft.adapters.qtha.branch import QthaBranch
         {"ansatz": "ring_cz"},
         {"ansatz": "ring_cnot", "input_scaling": "tanh"},
         {"classical_path": False, "depth": 2},
-        {"middle": "mlp"},
-        {"middle": "none"},
-        {"middle": "frozen_circuit"},
+        {"bottleneck": "mlp"},
+        {"bottleneck": "none"},
+        {"bottleneck": "frozen_circuit"},
         {"down": "dense", "up": "dense"},
     ],
     ids=str,
@@ -43,9 +43,9 @@ def test_with_dense_up_at_zero_the_matrix_already_learns(adapt, tokens):
     assert moving == {"up.matrix"}
 
 
-@pytest.mark.parametrize("middle", ["circuit", "mlp"])
-def test_gradients_of_a_branch_equal_finite_differences_of_its_equations(equations, middle):
-    config = QthaConfig(rank=3, middle=middle)
+@pytest.mark.parametrize("bottleneck", ["circuit", "mlp"])
+def test_gradients_of_a_branch_equal_finite_differences_of_its_equations(equations, bottleneck):
+    config = QthaConfig(rank=3, bottleneck=bottleneck)
     branch = QthaBranch(config, 7, 6, rank=3, scaling=1.0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -102,9 +102,9 @@ def test_a_bfloat16_base_has_a_float32_adapter_and_bfloat16_logits(make_model, a
 def test_a_branch_in_bfloat16_still_turns_by_float32_angles(one_linear):
     branch = QthaBranch(QthaConfig(rank=4), 12, 10, rank=4, scaling=1.0)
     branch.initialize(QthaConfig(rank=4), torch.Generator().manual_seed(0))
-    middle = branch.middle.bfloat16()
+    bottleneck = branch.middle.bfloat16()
     h = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
-    values, exact = middle(h), middle(h.float())
+    values, exact = bottleneck(h), bottleneck(h.float())
     assert values.dtype == torch.bfloat16
     assert_close(values.float(), exact, atol=2**-8, rtol=0)  # no more than rounding the result
 

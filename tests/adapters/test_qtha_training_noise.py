@@ -23,7 +23,7 @@ def model(adapt, shake):
     return shake(adapt(num_qubits=2)).train()
 
 
-def middle_of(model, layer=LAYER):
+def bottleneck_of(model, layer=LAYER):
     return model.get_submodule(f"base_model.model.model.{layer}").qtha_branch["default"].middle
 
 
@@ -31,28 +31,28 @@ def some_h(rows=5):
     return torch.randn(rows, 4, generator=torch.Generator().manual_seed(0))
 
 
-def exact_values(middle, h):
+def exact_values(bottleneck, h):
     """Both two-qubit circuits side by side, by the simulator's public function."""
-    angles = middle.angles(h)
-    parts = [expectations(middle.circuit, angles[:, 2 * i : 2 * i + 2], middle.weights[i]) for i in range(2)]
+    angles = bottleneck.angles(h)
+    parts = [expectations(bottleneck.circuit, angles[:, 2 * i : 2 * i + 2], bottleneck.weights[i]) for i in range(2)]
     return torch.cat(parts, dim=1)
 
 
 def test_without_shots_values_are_stretched_and_shifted_per_qubit(model):
     qpeft.set_training_noise(model, NOISE, shots=None)
-    middle = middle_of(model)
+    bottleneck = bottleneck_of(model)
     h = some_h()
     slopes, offsets = torch.tensor(NOISE.slopes * 2), torch.tensor(NOISE.offsets * 2)
-    assert_close(middle(h), exact_values(middle, h) * slopes + offsets)
+    assert_close(bottleneck(h), exact_values(bottleneck, h) * slopes + offsets)
 
 
 def test_shot_noise_has_the_spread_of_the_shots_and_mean_zero(model):
     qpeft.set_training_noise(model, NOISE, shots=400, layers=[LAYER])
-    middle = middle_of(model)
+    bottleneck = bottleneck_of(model)
     h = some_h(1).expand(4000, 4)
     with torch.no_grad():
-        mean = exact_values(middle, h) * torch.tensor(NOISE.slopes * 2) + torch.tensor(NOISE.offsets * 2)
-        errors = (middle(h) - mean) / ((1 - mean**2) / 400).sqrt()
+        mean = exact_values(bottleneck, h) * torch.tensor(NOISE.slopes * 2) + torch.tensor(NOISE.offsets * 2)
+        errors = (bottleneck(h) - mean) / ((1 - mean**2) / 400).sqrt()
     assert (errors.mean(0) * 4000**0.5).abs().max() < 4
     assert_close(errors.std(0), torch.ones(4), rtol=0.05, atol=0)
     # Circuits side by side and qubits of one circuit are disturbed independently.
@@ -60,50 +60,50 @@ def test_shot_noise_has_the_spread_of_the_shots_and_mean_zero(model):
 
 
 def test_the_gradient_is_that_of_the_stretched_values(model):
-    middle = middle_of(model)
+    bottleneck = bottleneck_of(model)
     h = some_h().requires_grad_()
     grad = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
     slopes = torch.tensor(NOISE.slopes * 2)
-    wanted = torch.autograd.grad(exact_values(middle, h), (h, middle.weights), grad * slopes)
+    wanted = torch.autograd.grad(exact_values(bottleneck, h), (h, bottleneck.weights), grad * slopes)
     qpeft.set_training_noise(model, NOISE, shots=10)
-    found = torch.autograd.grad(middle(h), (h, middle.weights), grad)
+    found = torch.autograd.grad(bottleneck(h), (h, bottleneck.weights), grad)
     for one, other in zip(found, wanted, strict=True):
         assert_close(one, other)
 
 
 def test_noise_depends_on_seed_step_module_and_call_and_on_nothing_else(model):
-    middle, other = middle_of(model), middle_of(model, "layers.0.self_attn.v_proj")
-    other.load_state_dict(middle.state_dict())
+    bottleneck, other = bottleneck_of(model), bottleneck_of(model, "layers.0.self_attn.v_proj")
+    other.load_state_dict(bottleneck.state_dict())
     h = some_h()
 
-    def values(*, seed=0, step=3, middle=middle, before=0):
+    def values(*, seed=0, step=3, bottleneck=bottleneck, before=0):
         source = qpeft.set_training_noise(model, NOISE, shots=10, seed=seed)
         source.begin_step(step)
         for earlier in range(before):
-            middle(h + 1 + earlier)
-        return middle(h).detach()
+            bottleneck(h + 1 + earlier)
+        return bottleneck(h).detach()
 
     first = values()
     torch.manual_seed(5)
     assert torch.equal(first, values())
-    for change in ({"seed": 1}, {"step": 4}, {"middle": other}, {"before": 1}):
+    for change in ({"seed": 1}, {"step": 4}, {"bottleneck": other}, {"before": 1}):
         assert not torch.equal(first, values(**change)), change
 
 
 def test_a_repeated_call_of_a_step_meets_the_same_noise_and_the_next_step_other(model):
     source = qpeft.set_training_noise(model, NOISE, shots=10)
-    middle, h = middle_of(model), some_h()
-    first, changed, again = middle(h), middle(h + 1), middle(h)
+    bottleneck, h = bottleneck_of(model), some_h()
+    first, changed, again = bottleneck(h), bottleneck(h + 1), bottleneck(h)
     assert torch.equal(first, again)
     assert not torch.equal(changed, first)
     source.begin_step(1)
     assert source.step == 1
-    assert not torch.equal(middle(h), first)
+    assert not torch.equal(bottleneck(h), first)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_gradient_checkpointing_gives_the_values_and_gradients_of_the_first_pass(model, reentrant):
-    middle = middle_of(model)
+    bottleneck = bottleneck_of(model)
 
     def gradient(run):
         qpeft.set_training_noise(model, NOISE, shots=10)
@@ -112,8 +112,8 @@ def test_gradient_checkpointing_gives_the_values_and_gradients_of_the_first_pass
         values.pow(3).sum().backward()  # of a power, so that the gradient depends on the values
         return values.detach(), h.grad
 
-    plain = gradient(middle)
-    repeated = gradient(lambda h: checkpoint(lambda x: middle(x).pow(1), h, use_reentrant=reentrant))
+    plain = gradient(bottleneck)
+    repeated = gradient(lambda h: checkpoint(lambda x: bottleneck(x).pow(1), h, use_reentrant=reentrant))
     for one, other in zip(repeated, plain, strict=True):
         assert torch.equal(one, other)
 
@@ -145,9 +145,9 @@ def test_copies_have_no_noise(model, tokens):
 
 
 def is_noisy(model, layer):
-    middle = middle_of(model, layer)
+    bottleneck = bottleneck_of(model, layer)
     with torch.no_grad():
-        return not torch.allclose(middle(some_h()), exact_values(middle, some_h()))
+        return not torch.allclose(bottleneck(some_h()), exact_values(bottleneck, some_h()))
 
 
 LAYERS = [f"layers.{number}.self_attn.{name}" for number in (0, 1) for name in ("q_proj", "v_proj")]
@@ -171,9 +171,9 @@ def test_each_layer_gets_the_noise_under_its_name(model):
     other = LinearNoise((0.5, 0.4), (0.0, 0.2))
     qpeft.set_training_noise(model, {"v_proj": NOISE, "q_proj": other}, shots=None)
     for layer, noise in zip(LAYERS, (other, NOISE) * 2, strict=True):
-        middle = middle_of(model, layer)
-        expected = exact_values(middle, some_h()) * torch.tensor(noise.slopes * 2) + torch.tensor(noise.offsets * 2)
-        assert_close(middle(some_h()), expected)
+        bottleneck = bottleneck_of(model, layer)
+        expected = exact_values(bottleneck, some_h()) * torch.tensor(noise.slopes * 2) + torch.tensor(noise.offsets * 2)
+        assert_close(bottleneck(some_h()), expected)
 
 
 def test_noise_and_device_replace_each_other(model):
@@ -220,7 +220,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model, arguments, error, 
 
 def test_layers_without_a_circuit_are_refused(adapt):
     with pytest.raises(AdapterError, match="has no circuit"):
-        qpeft.set_training_noise(adapt(middle="mlp"), NOISE)
+        qpeft.set_training_noise(adapt(bottleneck="mlp"), NOISE)
     with pytest.raises(AdapterError, match="no QTHA layer"):
         qpeft.set_training_noise(torch.nn.Linear(2, 2), None)
 

@@ -38,7 +38,7 @@ def batch(tokens, case):
     expected = 4 * 7  # nothing comes after the last token
     if case == "prompt and nothing after it":
         labels[:, :3] = -100
-    elif case == "answer in the middle":
+    elif case == "answer in the bottleneck":
         labels[:, :2], labels[:, 5:] = -100, -100
         expected = 4 * 4
     elif case == "padded right":
@@ -63,7 +63,7 @@ def batch(tokens, case):
 CASES = [
     "all trained",
     "prompt and nothing after it",
-    "answer in the middle",
+    "answer in the bottleneck",
     "padded right",
     "padded left",
     "padded left, first token trained",
@@ -116,11 +116,11 @@ def test_without_a_mask_only_the_labels_count():
 
 def test_values_outside_the_mask_are_zeros_and_have_no_gradient(model):
     evaluator = qpeft.set_quantum_device(model, LocalDevice(), shots=None, gradient="simulated")
-    middle = model.get_submodule("base_model.model.model.layers.1.self_attn.v_proj").qtha_branch["default"].middle
+    bottleneck = model.get_submodule("base_model.model.model.layers.1.self_attn.v_proj").qtha_branch["default"].middle
     h = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    everything = middle(h)
+    everything = bottleneck(h)
     evaluator.tokens = torch.tensor([[True, False, True], [False, False, True]])
-    values = middle(h)
+    values = bottleneck(h)
     assert torch.equal(values[~evaluator.tokens], torch.zeros(3, 4))
     assert torch.equal(values[evaluator.tokens], everything[evaluator.tokens])
     values.square().sum().backward()

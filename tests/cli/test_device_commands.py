@@ -10,7 +10,7 @@ from rich.console import Console
 from qpeft.devices import Capabilities, Journal, LocalDevice
 from qpeft.devices.journal import default_path
 from qpeft.errors import DeviceError, JournalError, RecipeError
-from qpeft.training.cost_estimate import Bill
+from qpeft.training.cost_estimate import CostEstimate
 from qpeft.training.sections import DeviceSection
 from qpeft_cli import on_device
 from qpeft_cli.on_device import section_for
@@ -108,7 +108,7 @@ def test_a_word_for_one_recipient_is_none_for_another_of_the_same_device(is_remo
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     console, shown = Console(quiet=True), LocalDevice().capabilities()
     for recipient in ("origin at https://one.test", "origin at https://other.test"):
-        bill = Bill(replace(shown, recipient=recipient), {})
+        bill = CostEstimate(replace(shown, recipient=recipient), {})
         with pytest.raises(DeviceError, match=recipient):
             on_device.asking(console, yes=False)(bill)
         on_device.asking(console, yes=True)(bill)
@@ -136,7 +136,7 @@ def test_words_for_two_devices_at_once_are_both_kept(is_remote, monkeypatch):
     console, shown = Console(quiet=True), LocalDevice().capabilities()
 
     def agree(device):
-        on_device.asking(console, yes=True)(Bill(replace(shown, recipient=device), {}))
+        on_device.asking(console, yes=True)(CostEstimate(replace(shown, recipient=device), {}))
 
     read, other = on_device._agreed, Thread(target=agree, args=["second"])
 

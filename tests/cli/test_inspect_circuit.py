@@ -92,8 +92,8 @@ def test_without_the_flag_a_seed_is_that_of_the_recipe(qpeft, recipe_file, monke
     assert seen == [(recipe_file, ["--training.steps", "2", "--seed", "7"])]
 
 
-@pytest.mark.parametrize("middle", ["tanh", "none"])
-def test_a_recipe_without_such_a_circuit_says_so(qpeft, recipe_file, middle):
-    code, _, err = qpeft("inspect", recipe_file, "--circuit", "--adapter.middle", middle)
+@pytest.mark.parametrize("bottleneck", ["tanh", "none"])
+def test_a_recipe_without_such_a_circuit_says_so(qpeft, recipe_file, bottleneck):
+    code, _, err = qpeft("inspect", recipe_file, "--circuit", "--adapter.middle", bottleneck)
     assert code == 2
     assert "has no circuit that reads inputs. Name an ansatz instead." in err

@@ -7,7 +7,7 @@ import torch
 from peft import get_peft_model
 
 from qpeft import QthaConfig
-from qpeft.adapters.qtha.bottleneck import AbstractMiddle
+from qpeft.adapters.qtha.bottleneck import AbstractBottleneck
 from qpeft.comparison.trial_work import permuted, replaced_by_mean
 from qpeft.data import encode_all, load_examples
 from qpeft.errors import StudyError
@@ -35,9 +35,9 @@ def adapted(tiny_model, **options):
 
 def outputs(model, encoded):
     """What the first bottleneck gives at every token of single examples, as the rest of the layer sees it."""
-    middle = next(module for module in model.modules() if isinstance(module, AbstractMiddle))
+    bottleneck = next(module for module in model.modules() if isinstance(module, AbstractBottleneck))
     found = []
-    hook = middle.register_forward_hook(lambda _, __, output: found.append(output.detach().flatten(0, -2)))
+    hook = bottleneck.register_forward_hook(lambda _, __, output: found.append(output.detach().flatten(0, -2)))
     # What the bottleneck gave before, while the loss was looked at, is no token of an example.
     start = model.register_forward_pre_hook(lambda *_: found.clear())
     held_out_loss(model, encoded)
@@ -86,5 +86,5 @@ def test_both_change_the_loss_of_an_adapter_that_uses_its_circuit(tiny_model, en
 
 
 def test_without_a_bottleneck_there_is_nothing_to_ablate(tiny_model, encoded):
-    with pytest.raises(StudyError, match="no bottleneck"), permuted(adapted(tiny_model, middle="none"), encoded):
+    with pytest.raises(StudyError, match="no bottleneck"), permuted(adapted(tiny_model, bottleneck="none"), encoded):
         pass

@@ -4,18 +4,18 @@ import traceback
 
 import pytest
 
-from qpeft.devices.registry import told
+from qpeft.devices.registry import redacted
 
 KEY = "k3y-0f-t3sts"
 
 
 def test_an_error_without_a_key_is_told_and_kept_as_the_cause():
     error = ValueError("no such chip")
-    assert told(error, [KEY, None, 7]) == ("ValueError: no such chip", error)
+    assert redacted(error, [KEY, None, 7]) == ("ValueError: no such chip", error)
 
 
 def test_a_key_is_blanked_and_its_error_is_no_cause():
-    text, cause = told(ValueError(f"header oqcs_auth={KEY} refused"), [KEY])
+    text, cause = redacted(ValueError(f"header oqcs_auth={KEY} refused"), [KEY])
     assert text == "ValueError: header oqcs_auth=... refused"
     assert cause is None
 
@@ -27,12 +27,12 @@ def test_a_key_further_back_is_no_cause_either():
         except OSError as first:
             raise ValueError("refused") from first
     except ValueError as error:
-        text, cause = told(error, [KEY])
+        text, cause = redacted(error, [KEY])
     assert (text, cause) == ("ValueError: refused", None)
 
 
 def test_of_two_keys_the_longer_is_blanked_whole():
-    assert told(ValueError(f"{KEY}-long {KEY}"), [KEY, f"{KEY}-long"])[0] == "ValueError: ... ..."
+    assert redacted(ValueError(f"{KEY}-long {KEY}"), [KEY, f"{KEY}-long"])[0] == "ValueError: ... ..."
 
 
 def test_a_traceback_shows_no_key():
@@ -40,7 +40,7 @@ def test_a_traceback_shows_no_key():
         try:
             raise OSError(f"token {KEY}")
         except OSError as error:
-            text, cause = told(error, [KEY])
+            text, cause = redacted(error, [KEY])
             raise RuntimeError(text) from cause
 
     with pytest.raises(RuntimeError) as caught:

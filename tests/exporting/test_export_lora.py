@@ -30,7 +30,7 @@ from qpeft.exporting.updates import adapted_layers
 TARGETS = ["q_proj", "v_proj"]
 MATRICES = {
     "loretta": LorettaConfig(rank=4, bond_dimension=5, num_modes=2, target_modules=TARGETS),
-    "qtha without a circuit": QthaConfig(rank=4, middle="none", target_modules=TARGETS),
+    "qtha without a circuit": QthaConfig(rank=4, bottleneck="none", target_modules=TARGETS),
     "lora": LoraConfig(r=3, target_modules=TARGETS),
     "lora on all layers": LoraConfig(r=3, target_modules="all-linear"),
     "loha": LoHaConfig(r=2, target_modules=TARGETS),
@@ -149,7 +149,7 @@ def test_a_refusal_says_that_few_tokens_decide_nothing(trained, texts, tmp_path)
 
 def test_ranks_that_differ_stand_in_patterns(trained, base, texts, logits, tmp_path):
     name = "model.layers.1.self_attn.v_proj"
-    model = trained(QthaConfig(rank=4, middle="none", target_modules=TARGETS, rank_pattern={name: 2}))
+    model = trained(QthaConfig(rank=4, bottleneck="none", target_modules=TARGETS, rank_pattern={name: 2}))
     export_lora(model, tmp_path / "lora", held_out=texts)
     config = stored_config(tmp_path / "lora")
     assert (config["r"], config["lora_alpha"]) == (4, 4)
@@ -163,7 +163,7 @@ def test_ranks_that_differ_stand_in_patterns(trained, base, texts, logits, tmp_p
     ids=["all", "one layer"],
 )
 def test_targets_are_named_briefly_where_that_names_no_other(trained, base, texts, logits, tmp_path, options, targets):
-    model = trained(QthaConfig(rank=4, middle="none", target_modules=TARGETS, **options))
+    model = trained(QthaConfig(rank=4, bottleneck="none", target_modules=TARGETS, **options))
     export_lora(model, tmp_path / "lora", held_out=texts)
     assert stored_config(tmp_path / "lora")["target_modules"] == targets
     assert_close(logits(reload(base, tmp_path / "lora"), texts[0]), logits(model, texts[0]), atol=1e-4, rtol=1e-4)

@@ -121,13 +121,13 @@ def test_too_little_text_is_refused():
 @pytest.mark.parametrize(
     ("config", "is_linear"),
     [
-        (QthaConfig(rank=4, middle="none"), True),
+        (QthaConfig(rank=4, bottleneck="none"), True),
         (LorettaConfig(rank=4, bond_dimension=5, num_modes=2), True),
         (QthaConfig(rank=4), False),
-        (QthaConfig(rank=4, middle="mlp"), False),
-        (QthaConfig(rank=4, middle="frozen_circuit", classical_path=False), False),
+        (QthaConfig(rank=4, bottleneck="mlp"), False),
+        (QthaConfig(rank=4, bottleneck="frozen_circuit", classical_path=False), False),
     ],
-    ids=["no middle", "loretta", "circuit", "mlp", "frozen circuit"],
+    ids=["no bottleneck", "loretta", "circuit", "mlp", "frozen circuit"],
 )
 def test_linear_bottlenecks_are_told_from_others(trained, config, is_linear):
     branch = adapted_layers(trained(config))[NAME].branch("default")

@@ -141,7 +141,7 @@ def test_the_files_have_the_type_asked_for(trained, tokenizer, texts, logits, tm
         LoraConfig(r=2, target_modules=["lm_head", "q_proj"]),
         LoHaConfig(r=2, target_modules=["lm_head", "q_proj"]),
         LorettaConfig(rank=2, bond_dimension=3, num_modes=2, target_modules=["lm_head", "q_proj"]),
-        QthaConfig(rank=2, middle="none", target_modules=["lm_head", "q_proj"]),
+        QthaConfig(rank=2, bottleneck="none", target_modules=["lm_head", "q_proj"]),
     ],
     ids=lambda config: config.peft_type.value,
 )

@@ -13,7 +13,7 @@ from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
 from qpeft.errors import GradientError, SimulationError
 from qpeft.simulation import checks, expectations
 from qpeft.simulation.checks import check_shapes
-from qpeft.simulation.kernel import interpreter, layout, runner
+from qpeft.simulation.kernel import compilation, interpreter, runner
 
 MODULE = sys.modules["qpeft.simulation.expectations"]
 CIRCUIT = ansatz.ring_crz(4)
@@ -153,7 +153,7 @@ def test_a_forked_process_computes_the_same():
 
 
 def test_one_compilation_serves_all_circuits():
-    kernel = layout.compiled_kernel()
+    kernel = compilation.compiled_kernel()
     for circuit in (CIRCUIT, ansatz.ring_cnot(9, 2), Circuit(1, (Operation("RX", (0,), Input(0)),), ("Y",))):
         expectations(circuit, angles(3, circuit.num_inputs), angles(circuit.num_weights))
     assert all(len(function.signatures) == 1 for function in kernel)
@@ -219,15 +219,15 @@ def test_without_numba_torch_computes_and_says_so_once(monkeypatch):
 def test_a_cache_folder_that_cannot_be_written_costs_time_only(monkeypatch, caplog, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    monkeypatch.setattr(layout.config, "CACHE_DIR", str(blocked))
+    monkeypatch.setattr(compilation.config, "CACHE_DIR", str(blocked))
 
     def refuse(*args, **kwargs):
         if kwargs.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return layout.nb.core.decorators.njit(*args, **kwargs)
+        return compilation.nb.core.decorators.njit(*args, **kwargs)
 
-    monkeypatch.setattr(layout.nb, "njit", refuse)
-    function = layout._compile(interpreter.workspace_vectors, layout.nb.int64(layout.nb.int64[::1]))
+    monkeypatch.setattr(compilation.nb, "njit", refuse)
+    function = compilation._compile(interpreter.workspace_vectors, compilation.nb.int64(compilation.nb.int64[::1]))
     assert function(runner.compile_program(CIRCUIT).code) > 0
     assert "every process compiles" in caplog.text
 
@@ -237,7 +237,7 @@ def test_workers_stop_when_one_fails():
         raise ValueError("in a worker")
 
     with pytest.raises(ValueError, match="in a worker"):
-        runner._share(runner.compile_program(CIRCUIT), layout.compiled_kernel(), 5000, fail)
+        runner._share(runner.compile_program(CIRCUIT), compilation.compiled_kernel(), 5000, fail)
     assert threading.active_count() < 50
 
 

@@ -49,10 +49,10 @@ def test_health_is_what_angles_values_and_gradients_say(model, checkpointing):
     found = probe.finish()
     assert len(found) == 4
     angles = collect_angles(model, lambda: model(input_ids=IDS, use_cache=False))
-    middle = f"base_model.model.{LAYER}.default"
-    inputs = angles[middle].inputs.unflatten(0, IDS.shape)[tokens]
-    pairs = zip(inputs.unbind(1), angles[middle].weights, strict=True)
-    values = torch.cat([expectations(angles[middle].circuit, *pair) for pair in pairs], dim=1)
+    bottleneck = f"base_model.model.{LAYER}.default"
+    inputs = angles[bottleneck].inputs.unflatten(0, IDS.shape)[tokens]
+    pairs = zip(inputs.unbind(1), angles[bottleneck].weights, strict=True)
+    values = torch.cat([expectations(angles[bottleneck].circuit, *pair) for pair in pairs], dim=1)
     branch, inputs = circuit_branches(model)[LAYER], inputs.flatten(1)
     offset = branch.middle.offset
     cores = torch.cat([p.grad.flatten() for p in (*branch.down.parameters(), *branch.up.parameters())])
@@ -67,12 +67,14 @@ def test_health_is_what_angles_values_and_gradients_say(model, checkpointing):
 
 def test_frozen_circuits_have_no_gradient_and_adapters_without_circuits_no_health(tiny_model):
     frozen = get_peft_model(
-        load_model(str(tiny_model)), QthaConfig(rank=4, middle="frozen_circuit", target_modules=["q_proj"])
+        load_model(str(tiny_model)), QthaConfig(rank=4, bottleneck="frozen_circuit", target_modules=["q_proj"])
     )
     probe = CircuitProbe(circuit_branches(frozen), torch.ones_like(IDS, dtype=torch.bool))
     backward(frozen)
     assert {health.circuit_gradient for health in probe.finish().values()} == {None}
-    without = get_peft_model(load_model(str(tiny_model)), QthaConfig(rank=4, middle="none", target_modules=["q_proj"]))
+    without = get_peft_model(
+        load_model(str(tiny_model)), QthaConfig(rank=4, bottleneck="none", target_modules=["q_proj"])
+    )
     assert circuit_branches(without) == {}
 
 

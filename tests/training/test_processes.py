@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="on GPUs accel
 @pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
 def test_sharding_that_a_cpu_would_leave_out_is_refused(recipe, tmp_path, monkeypatch, name):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    with pytest.raises(LaunchError, match=r"which accelerate has on GPUs only.*qpeft\.training\.sharding"):
+    with pytest.raises(LaunchError, match=r"which accelerate has on GPUs only.*qpeft\.training\.processes"):
         train(recipe())
     assert not (tmp_path / "run").exists()
 

@@ -14,7 +14,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from qpeft.adapters import bridge, plugins
-from qpeft.adapters.base.config import nearest_option
+from qpeft.adapters.base.config import current_names, nearest_option
 from qpeft.adapters.base.targets import check_targets, linear_names
 from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.adapters.qtha import QthaConfig
@@ -45,7 +45,7 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
         plugins.check_loaded(method)
         raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, [*classes, *VARIANTS])}")
     config_class = classes[method]
-    fields = {**fixed, **options}
+    fields = {**fixed, **current_names(config_class, options)}
     make: Callable[..., PeftConfig] = config_class
     if (preset := fields.pop("preset", None)) is not None:
         presets = PRESETS.get(method, {})

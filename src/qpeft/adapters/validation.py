@@ -13,6 +13,7 @@ from peft import PeftConfig
 from safetensors import SafetensorError, safe_open
 
 from qpeft.adapters import ADAPTERS, bridge, plugins
+from qpeft.adapters.base.config import current_names
 from qpeft.errors import AdapterError
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -62,6 +63,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _check_options(folder: Path, config: dict[str, Any], config_class: type[PeftConfig]) -> None:
     fields = {field.name: field for field in dataclasses.fields(config_class)}
+    config = current_names(config_class, config)
     if unknown := sorted(config.keys() - fields.keys()):
         raise AdapterError(
             f"The adapter in {folder} has an option {unknown[0]!r} that {config_class.__name__} does not"

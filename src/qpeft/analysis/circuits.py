@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qpeft.adapters.qtha import QthaConfig
-from qpeft.adapters.qtha.bottleneck import CircuitMiddle
+from qpeft.adapters.qtha.bottleneck import CircuitBottleneck
 from qpeft.circuits import Circuit, Input, Weight
 from qpeft.simulation import dead_weights, expectations
 from qpeft.simulation.states import final_states
@@ -185,7 +185,7 @@ def at_start(
     Weights begin and inputs are encoded as `config` says. The bottleneck is normal of variance 1/3, which is what an
     orthogonal `down` makes of layer inputs of variance 1.
     """
-    middle = CircuitMiddle(
+    bottleneck = CircuitBottleneck(
         circuit,
         samples,
         trained=False,
@@ -193,6 +193,6 @@ def at_start(
         offset=config.encoding_offset,
         init=config.angle_init,
     )
-    middle.initialize(generator)
-    bottleneck = torch.randn(samples, circuit.num_inputs, generator=generator, dtype=torch.float64) / math.sqrt(3)
-    return torch.cat([middle.angles(bottleneck), middle.weights.double()], dim=1)
+    bottleneck.initialize(generator)
+    h = torch.randn(samples, circuit.num_inputs, generator=generator, dtype=torch.float64) / math.sqrt(3)
+    return torch.cat([bottleneck.angles(h), bottleneck.weights.double()], dim=1)

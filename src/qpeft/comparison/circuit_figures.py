@@ -53,7 +53,7 @@ def circuits_of(study: Study) -> list[tuple[Circuit, list[str]]]:
     found: dict[tuple[object, ...], tuple[Circuit, list[str]]] = {}
     for method in study.methods:
         config = study.config(method)
-        if isinstance(config, QthaConfig) and config.middle in ("circuit", "frozen_circuit"):
+        if isinstance(config, QthaConfig) and config.bottleneck in ("circuit", "frozen_circuit"):
             num_qubits = config.qubits_per_circuit(config.rank)
             key = (config.ansatz, num_qubits, config.depth, config.reupload)
             circuit = ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload)

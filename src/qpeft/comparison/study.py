@@ -167,7 +167,7 @@ def parse_study(values: Mapping[str, Any], *, source: str) -> Study:
         raise StudyError(f"{source}: test and recipe.data.train are the same, {study.test}. Name another test file.")
     for method in study.methods:
         config = study.config(method)
-        if method in study.ablate and not (isinstance(config, QthaConfig) and config.middle != "none"):
+        if method in study.ablate and not (isinstance(config, QthaConfig) and config.bottleneck != "none"):
             raise StudyError(
                 f"{source}: ablate names {method!r}, which has nothing in its bottleneck that could be ablated."
             )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from qpeft.adapters.load import load_adapter
-from qpeft.adapters.qtha.bottleneck import AbstractMiddle
+from qpeft.adapters.qtha.bottleneck import AbstractBottleneck
 from qpeft.adapters.validation import WEIGHTS
 from qpeft.comparison.holdout import holdout_data
 from qpeft.data import Encoded
@@ -25,7 +25,7 @@ from qpeft.models.reading import reading
 from qpeft.runs import hash_file, read_record
 from qpeft.runs.record import FILE_NAME
 from qpeft.training.config import parse_recipe
-from qpeft.training.cost_estimate import Bill
+from qpeft.training.cost_estimate import CostEstimate
 from qpeft.training.splits import load_held_out
 
 NEUTRAL = "neutral.txt"
@@ -100,7 +100,7 @@ WORK: dict[str, Callable[..., dict[str, Any]]] = {"train": train_trial, "measure
 """The work of a job, by the name that the job gives it."""
 
 
-def _refuse_remote(bill: Bill) -> None:
+def _refuse_remote(bill: CostEstimate) -> None:
     if bill.capabilities.is_remote:
         raise StudyError(
             f"A study sends nothing to {bill.capabilities.name}: nobody is asked before each of its runs. Take a "
@@ -126,7 +126,7 @@ def neutral_text(tokenizer: PreTrainedTokenizerBase, longest: int | None = None)
     ]
 
 
-Change = Callable[[AbstractMiddle, Tensor], Tensor]
+Change = Callable[[AbstractBottleneck, Tensor], Tensor]
 """A bottleneck and its outputs at the tokens of a batch, (tokens, features), padding left out, to what is put there."""
 
 
@@ -136,7 +136,7 @@ def permuted(model: nn.Module, _: Sequence[Encoded]) -> Iterator[None]:
     generator = torch.Generator().manual_seed(0)
 
     # Drawn on the CPU, so that the permutation is the same on every device.
-    def shuffle(_: AbstractMiddle, outputs: Tensor) -> Tensor:
+    def shuffle(_: AbstractBottleneck, outputs: Tensor) -> Tensor:
         return outputs[torch.randperm(len(outputs), generator=generator).to(outputs.device)]
 
     with _changed(model, shuffle):
@@ -146,10 +146,10 @@ def permuted(model: nn.Module, _: Sequence[Encoded]) -> Iterator[None]:
 @contextmanager
 def replaced_by_mean(model: nn.Module, encoded: Sequence[Encoded]) -> Iterator[None]:
     """Inside, every token gets the same output of the bottleneck: its mean over all tokens of these examples."""
-    sums: dict[AbstractMiddle, Tensor] = {}
-    counts: dict[AbstractMiddle, int] = {}
+    sums: dict[AbstractBottleneck, Tensor] = {}
+    counts: dict[AbstractBottleneck, int] = {}
 
-    def collect(bottleneck: AbstractMiddle, outputs: Tensor) -> Tensor:
+    def collect(bottleneck: AbstractBottleneck, outputs: Tensor) -> Tensor:
         # In double precision: there may be a hundred thousand tokens.
         sums[bottleneck] = sums.get(bottleneck, 0) + outputs.double().sum(0)
         counts[bottleneck] = counts.get(bottleneck, 0) + len(outputs)
@@ -158,7 +158,7 @@ def replaced_by_mean(model: nn.Module, encoded: Sequence[Encoded]) -> Iterator[N
     with _changed(model, collect):
         held_out_loss(model, encoded)
 
-    def mean(bottleneck: AbstractMiddle, outputs: Tensor) -> Tensor:
+    def mean(bottleneck: AbstractBottleneck, outputs: Tensor) -> Tensor:
         return (sums[bottleneck] / counts[bottleneck]).to(outputs.dtype).expand_as(outputs)
 
     with _changed(model, mean):
@@ -175,7 +175,7 @@ ABLATIONS: dict[str, Callable[[nn.Module, Sequence[Encoded]], AbstractContextMan
 @contextmanager
 def _changed(model: nn.Module, change: Change) -> Iterator[None]:
     """Change every bottleneck's output, at all tokens but padding. Raises: StudyError if there is no bottleneck."""
-    bottlenecks = [module for module in model.modules() if isinstance(module, AbstractMiddle)]
+    bottlenecks = [module for module in model.modules() if isinstance(module, AbstractBottleneck)]
     if not bottlenecks:
         raise StudyError("The adapter has no bottleneck to ablate; only QTHA with a bottleneck other than none has.")
     # None outside of a batch: the loss tries parts of the model before, and what they return is not measured.
@@ -189,7 +189,7 @@ def _changed(model: nn.Module, change: Change) -> Iterator[None]:
         nonlocal is_token
         is_token = None
 
-    def replace(bottleneck: AbstractMiddle, _: Any, output: Tensor) -> Tensor:
+    def replace(bottleneck: AbstractBottleneck, _: Any, output: Tensor) -> Tensor:
         if is_token is None:
             return output
         # A copy, since a layer may still need the output for something else.

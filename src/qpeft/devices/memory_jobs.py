@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
-from qpeft.devices.registry import told
+from qpeft.devices.registry import redacted
 from qpeft.errors import JobError
 
 KEPT_OUTCOMES = 2**22
@@ -57,7 +57,7 @@ class MemoryJobs:
             try:
                 job.results = work()
             except Exception as error:  # vendors raise what they like
-                job.message = told(error, self._secrets)[0]
+                job.message = redacted(error, self._secrets)[0]
             else:
                 job.state, job.message = JobState.FINISHED, ""
                 self._keep(number, job)

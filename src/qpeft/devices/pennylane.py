@@ -22,7 +22,7 @@ from qpeft.devices.protocol import (
     check_request,
     check_results,
 )
-from qpeft.devices.registry import told
+from qpeft.devices.registry import redacted
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel
 
@@ -201,7 +201,7 @@ def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevi
         return make(wires=num_qubits, **keywords)
     except Exception as error:
         # Plugins raise what they like. Names of options only, since a value may be a key.
-        text, cause = told(error, keywords.values())
+        text, cause = redacted(error, keywords.values())
         raise DeviceError(
             f"PennyLane cannot make {name!r} with num_qubits={num_qubits} and options {sorted(keywords)}: {text}"
         ) from cause

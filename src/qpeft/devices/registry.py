@@ -98,7 +98,7 @@ SHORTEST = 6
 """Letters below which a text is taken for no key: blanking it would make messages unreadable and hide nothing."""
 
 
-def told(error: BaseException, secrets: Iterable[object]) -> tuple[str, BaseException | None]:
+def redacted(error: BaseException, secrets: Iterable[object]) -> tuple[str, BaseException | None]:
     """What an error says, for a message of ours, and the error itself as the cause, if that gives no key away.
 
     Args:
@@ -119,4 +119,4 @@ def told(error: BaseException, secrets: Iterable[object]) -> tuple[str, BaseExce
 def _holds(error: BaseException, secrets: list[str]) -> bool:
     """Whether a secret stands in what the error was raised from, however far back."""
     earlier = error.__cause__ or error.__context__
-    return earlier is not None and told(earlier, secrets)[1] is None
+    return earlier is not None and redacted(earlier, secrets)[1] is None

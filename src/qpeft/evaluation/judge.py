@@ -141,7 +141,7 @@ REPLIES = 3
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """Marks by criterion; None if the judge gave none, for `problem`."""
 
     marks: Mapping[str, int] | None
@@ -186,7 +186,7 @@ def _stored(line: bytes, place: str) -> tuple[str, dict[str, int]]:
         raise OutputError(f"{place} is damaged: {error}. Move the file away to judge anew.") from error
 
 
-def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: VerdictFile) -> Verdict:
+def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: VerdictFile) -> Judgement:
     """The verdict on one reply, from the file or from the judge; a judge that gives none leaves a gap, not zeros.
 
     Raises: TaskError if the judge cannot be asked; OutputError.
@@ -194,7 +194,7 @@ def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: 
     messages = request(history, reply)
     key = hashlib.sha256(json.dumps([judge.url.rstrip("/"), judge.model, messages]).encode()).hexdigest()
     if (marks := verdicts.find(key)) is not None:
-        return Verdict(marks)
+        return Judgement(marks)
     problem = ""
     for _ in range(REPLIES):
         said = judge.ask(messages)
@@ -204,5 +204,5 @@ def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: 
             problem = f"{error} in {said[:200]!r}"
             continue
         verdicts.add(key, marks, said)
-        return Verdict(marks)
-    return Verdict(None, problem)
+        return Judgement(marks)
+    return Judgement(None, problem)

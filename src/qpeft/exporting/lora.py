@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from qpeft.data import Encoded, answer_ends, save_ends
 from qpeft.exporting.card import lora_card
 from qpeft.exporting.low_rank import Constant
-from qpeft.exporting.plan import Plan, finish_folder, make_plan, require_free
+from qpeft.exporting.plan import ExportPlan, finish_folder, make_plan, require_free
 from qpeft.exporting.report import ExportReport
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers
 from qpeft.runs.bars import OnProgress, to_nobody
@@ -94,7 +94,7 @@ def export_lora(
     return plan.report
 
 
-def _weights(model: PeftModel, plan: Plan) -> dict[str, Tensor]:
+def _weights(model: PeftModel, plan: ExportPlan) -> dict[str, Tensor]:
     saved = get_peft_model_state_dict(model, adapter_name=active_adapter(model), save_embedding_layers=False)
     ours = tuple(f"{PREFIX}{name}." for name in plan.layers)
     # Modules trained in full stay beside the LoRA.
@@ -111,7 +111,7 @@ def _weights(model: PeftModel, plan: Plan) -> dict[str, Tensor]:
     return weights
 
 
-def _config(model: PeftModel, plan: Plan, base: str) -> LoraConfig:
+def _config(model: PeftModel, plan: ExportPlan, base: str) -> LoraConfig:
     """Ranks that are not the most common one, and alphas that are not its, stand in the patterns."""
     ranks = {name: update.factors.rank for name, update in plan.updates.items() if update.factors is not None}
     folds = _folds_scaling(plan.updates)

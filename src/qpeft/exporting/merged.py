@@ -23,7 +23,7 @@ from qpeft.exporting.comparison import (
     trainability_restored,
 )
 from qpeft.exporting.low_rank import Constant
-from qpeft.exporting.plan import Plan, finish_folder, first_tokens, make_plan, require_free
+from qpeft.exporting.plan import ExportPlan, finish_folder, first_tokens, make_plan, require_free
 from qpeft.exporting.report import ExportReport
 from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, delta_weight
 from qpeft.models import load_model
@@ -121,7 +121,7 @@ def _require_plain(linears: dict[str, nn.Linear]) -> None:
 
 
 @torch.no_grad()
-def _merge(model: PeftModel, plan: Plan, linears: dict[str, nn.Linear], dtype: str) -> PreTrainedModel:
+def _merge(model: PeftModel, plan: ExportPlan, linears: dict[str, nn.Linear], dtype: str) -> PreTrainedModel:
     adapter = active_adapter(model)
     for name, update in plan.updates.items():
         linear, layer = linears[name], plan.layers[name]

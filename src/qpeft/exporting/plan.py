@@ -28,7 +28,7 @@ PROBE_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """Layers of an adapter, their updates as linear maps, the text to compare them on, and what they are worth."""
 
     layers: Mapping[str, BaseTunerLayer]
@@ -48,7 +48,7 @@ def make_plan(
     constants: Mapping[str, Constant] | None = None,
     written: str = "export",
     on_progress: OnProgress = to_nobody,
-) -> Plan:
+) -> ExportPlan:
     """Linear updates of the active adapter and their measured worth.
 
     Args are those of `export_lora` and `linear_updates`; `written` is what they are for, in words. Without any text a
@@ -77,7 +77,7 @@ def make_plan(
     tokens = max(update.fit.tokens if update.fit else 0 for update in updates.values())
     report = ExportReport(method, layer_reports(updates), base_logits, logits, losses, tokens)
     report.require(tolerance, written=written)
-    return Plan(layers, updates, probe, report)
+    return ExportPlan(layers, updates, probe, report)
 
 
 def first_tokens(encoded: Sequence[Encoded], tokens: int) -> Sequence[Encoded]:

@@ -2,7 +2,7 @@
 
 from qpeft.simulation.compiler import compile_plan, dead_weights
 from qpeft.simulation.expectations import expectations
-from qpeft.simulation.plan import Plan
+from qpeft.simulation.plan import SimulationPlan
 from qpeft.simulation.vectors import apply_circuit
 
-__all__ = ["Plan", "apply_circuit", "compile_plan", "dead_weights", "expectations"]
+__all__ = ["SimulationPlan", "apply_circuit", "compile_plan", "dead_weights", "expectations"]

@@ -18,11 +18,11 @@ from functools import lru_cache
 from qpeft.circuits import Circuit, Input, Operation, Weight
 from qpeft.simulation.lowering import Permutation, Phase, lower_gate
 from qpeft.simulation.paulis import Frame, Pauli, parity
-from qpeft.simulation.plan import AngleSum, Layer, PhaseLayer, Plan, Rotation, RotationLayer, Term
+from qpeft.simulation.plan import AngleSum, Layer, PhaseLayer, Rotation, RotationLayer, SimulationPlan, Term
 
 
 @lru_cache(maxsize=512)
-def compile_plan(circuit: Circuit) -> Plan:
+def compile_plan(circuit: Circuit) -> SimulationPlan:
     """The plan of a circuit. Cached, since circuits are compared by value."""
     layers, frame = _Scheduler(circuit.num_qubits), Frame(circuit.num_qubits)
     for operation in circuit.operations:
@@ -52,7 +52,7 @@ def compile_plan(circuit: Circuit) -> Plan:
         terms = [term for term in terms if not term.pauli.x & term.pauli.z]
     used = {index for angle in _angles(encoding, kept, terms) for index, _ in angle.weights}
     dead = tuple(index for index in range(circuit.num_weights) if index not in used)
-    return Plan(circuit, tuple(encoding), tuple(kept), tuple(terms), dead)
+    return SimulationPlan(circuit, tuple(encoding), tuple(kept), tuple(terms), dead)
 
 
 def dead_weights(circuit: Circuit) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ class Renaming:
 
 
 @dataclass(frozen=True)
-class Rotation:
+class FusedRotation:
     """RY of neighbouring qubits: matrix `row` of table number `table`, on an axis of that `width`, before `below`."""
 
     table: int
@@ -65,7 +65,7 @@ class Rotation:
         return torch.einsum("aib,ajb->ij", left, right)
 
 
-Step: TypeAlias = Renaming | Rotation
+Step: TypeAlias = Renaming | FusedRotation
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class MatrixTable:
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class FusedProgram:
     """Steps in order. Slots of the tables number the weights first, then the `fixed` angles."""
 
     steps: tuple[Step, ...]
@@ -105,7 +105,7 @@ class Program:
 
 
 @lru_cache(maxsize=128)
-def fused(circuit: Circuit, device: torch.device, dtype: torch.dtype) -> Program:
+def fused(circuit: Circuit, device: torch.device, dtype: torch.dtype) -> FusedProgram:
     """The program of a circuit; cached.
 
     Raises: SimulationError for a gate that is neither RY nor a fixed real signed permutation, and for an input.
@@ -150,7 +150,7 @@ class _Builder:
                 continue
             rows = self._slots.setdefault(end - first, [])
             table = list(self._slots).index(end - first)
-            self._steps.append(Rotation(table, len(rows), 2 ** (end - first), 2 ** (num_qubits - end)))
+            self._steps.append(FusedRotation(table, len(rows), 2 ** (end - first), 2 ** (num_qubits - end)))
             rows.append(slots)
 
     def _slot(self, angle: Angle | None) -> int:
@@ -175,7 +175,7 @@ class _Builder:
         there, back = (torch.as_tensor(order, device=self._device) for order in (gather, np.argsort(gather)))
         self._steps.append(Renaming(there if moves else None, back if moves else None, self._tensor(signs)))
 
-    def program(self) -> Program:
+    def program(self) -> FusedProgram:
         tables = [
             MatrixTable(
                 slots=torch.as_tensor(slots, device=self._device),
@@ -184,7 +184,7 @@ class _Builder:
             )
             for width, slots in self._slots.items()
         ]
-        return Program(tuple(self._steps), tuple(tables), self._tensor(self._fixed))
+        return FusedProgram(tuple(self._steps), tuple(tables), self._tensor(self._fixed))
 
     def _tensor(self, values: npt.ArrayLike) -> Tensor:
         return torch.as_tensor(np.asarray(values), dtype=self._dtype, device=self._device)

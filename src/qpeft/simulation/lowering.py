@@ -27,7 +27,7 @@ from qpeft.errors import CircuitError
 
 
 @dataclass(frozen=True)
-class Turn:
+class RealRotation:
     """RY on local qubit `qubit` by `factor * angle of the gate + offset`."""
 
     qubit: int
@@ -51,7 +51,7 @@ class Permutation:
     images: tuple[int, ...]
 
 
-Primitive: TypeAlias = Turn | Phase | Permutation
+Primitive: TypeAlias = RealRotation | Phase | Permutation
 
 _CLOSE = 1e-9
 
@@ -81,7 +81,7 @@ def _decompose_rotation(gate: Gate) -> list[Primitive] | None:
     assert generator is not None
     if gate.num_qubits == 1 and abs(np.trace(generator)) < _CLOSE and np.abs(np.diag(generator)).max() < _CLOSE:
         tilt = cmath.phase(generator[1, 0]) - math.pi / 2
-        return [*_rz(0, -tilt), Turn(0, factor=abs(generator[1, 0])), *_rz(0, tilt)]
+        return [*_rz(0, -tilt), RealRotation(0, factor=abs(generator[1, 0])), *_rz(0, tilt)]
     return _in_diagonal_basis(generator, gate.num_qubits, is_generator=True)
 
 
@@ -112,7 +112,7 @@ def _euler(matrix: ComplexMatrix, *, qubit: int) -> list[Primitive]:
         expected = cmath.exp(1j * after) * sin / cos
         if (matrix[1, 0] / matrix[0, 0] / expected).real < 0:
             angle = -angle
-    return [*_rz(qubit, before), Turn(qubit, offset=angle), *_rz(qubit, after)]
+    return [*_rz(qubit, before), RealRotation(qubit, offset=angle), *_rz(qubit, after)]
 
 
 def _in_diagonal_basis(matrix: ComplexMatrix, num_qubits: int, *, is_generator: bool) -> list[Primitive] | None:

@@ -134,7 +134,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SimulationPlan:
     """A compiled circuit.
 
     Attributes:
@@ -169,7 +169,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Cost:
+class SimulationCost:
     """Of one step, per input: what it does and floating-point operations, forwards and backwards."""
 
     step: str
@@ -177,14 +177,16 @@ class Cost:
     backward: int
 
 
-def costs(plan: Plan) -> list[Cost]:
+def costs(plan: SimulationPlan) -> list[SimulationCost]:
     """One entry per step of the plan, in order."""
     if plan.is_closed_form:
         letters = [(term.pauli.x | term.pauli.z).bit_count() for term in plan.terms]
         step = f"products   {len(plan.terms)} products of cos and sin: closed form, no state"
-        return [Cost(step, 3 * sum(letters), 3 * sum(count * count for count in letters))]
+        return [SimulationCost(step, 3 * sum(letters), 3 * sum(count * count for count in letters))]
     size = 2**plan.circuit.num_qubits
-    found = [Cost(f"encode     RY on {plan.circuit.num_qubits} qubits: a real product state", 2 * size, 8 * size)]
+    found = [
+        SimulationCost(f"encode     RY on {plan.circuit.num_qubits} qubits: a real product state", 2 * size, 8 * size)
+    ]
     for position, layer in enumerate(plan.layers):
         if isinstance(layer, PhaseLayer):
             found.append(
@@ -196,38 +198,38 @@ def costs(plan: Plan) -> list[Cost]:
     return found
 
 
-def _phases(layer: PhaseLayer, size: int, *, is_real: bool, is_first: bool) -> Cost:
+def _phases(layer: PhaseLayer, size: int, *, is_real: bool, is_first: bool) -> SimulationCost:
     own = sum(bool(angle.inputs) for _, angle in layer.terms)
     sources = "signs" if is_real else _sources([angle for _, angle in layer.terms])
     step = f"phases     {len(layer.terms)} products of Z in one diagonal ({sources})"
     if is_real:
-        return Cost(step, size, 2 * size)
-    return Cost(step, (2 if is_first else 6) * size + 7 * own * size, 16 * size + 22 * own * size)
+        return SimulationCost(step, size, 2 * size)
+    return SimulationCost(step, (2 if is_first else 6) * size + 7 * own * size, 16 * size + 22 * own * size)
 
 
-def _rotations(layer: RotationLayer, size: int, *, parts: int) -> Cost:
+def _rotations(layer: RotationLayer, size: int, *, parts: int) -> SimulationCost:
     own = sum(bool(rotation.angle.inputs) for rotation in layer.rotations)
     sources = _sources([rotation.angle for rotation in layer.rotations])
     step = f"rotations  RY on {len(layer.rotations)} bits, a Kronecker product ({sources})"
     once = parts * size * (2 * (len(layer.rotations) - own) + 3 * own)
     # Backwards: state and costate rotate back, and every rotation has a slope.
-    return Cost(step, once, 2 * once + 2 * parts * size * len(layer.rotations))
+    return SimulationCost(step, once, 2 * once + 2 * parts * size * len(layer.rotations))
 
 
-def _measurement(terms: tuple[Term, ...], size: int, *, parts: int) -> Cost:
+def _measurement(terms: tuple[Term, ...], size: int, *, parts: int) -> SimulationCost:
     strings = {(term.pauli.x, term.pauli.z) for term in terms}
     diagonal = sum(not x for x, _ in strings)
     folded = sum(term.angle is not None and not term.use_sin for term in terms)
     step = f"measure    {len(strings)} Pauli strings" + (f", {folded} RY folded in" if folded else "")
     once = 2 * parts * size * (len(strings) - diagonal) + (2 * parts + 3) * size * bool(diagonal)
-    return Cost(step, once, (2 if folded else 1) * once + 2 * parts * size * bool(diagonal))
+    return SimulationCost(step, once, (2 if folded else 1) * once + 2 * parts * size * bool(diagonal))
 
 
 def _sources(angles: list[AngleSum]) -> str:
     return "weights and inputs" if any(angle.inputs for angle in angles) else "weights"
 
 
-def explain(plan: Plan) -> str:
+def explain(plan: SimulationPlan) -> str:
     """A table of the steps with operations and bytes per input."""
     circuit = plan.circuit
     rows = costs(plan)

@@ -18,7 +18,7 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.simulation.compiler import compile_plan
 from qpeft.simulation.paulis import combinations, completed, parity, signs
-from qpeft.simulation.plan import AngleSum, Plan, RotationLayer
+from qpeft.simulation.plan import AngleSum, RotationLayer, SimulationPlan
 
 MAX_FACTOR_BITS = 4
 """Bits per factor of a Kronecker product: c bits cost 2**c multiply-adds per amplitude in one matrix product."""
@@ -86,7 +86,7 @@ class PlanTables:
         combine: (num_observables, terms) signs; `string_of`, `kinds` (0 one, 1 cos, 2 sin), `angle_of` of each term.
     """
 
-    plan: Plan
+    plan: SimulationPlan
     constants: Tensor
     from_weights: Tensor
     from_inputs: Tensor
@@ -111,7 +111,7 @@ def plan_tables(circuit: Circuit, device: torch.device, dtype: torch.dtype) -> P
 
 
 class _Builder:
-    def __init__(self, plan: Plan, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, plan: SimulationPlan, device: torch.device, dtype: torch.dtype) -> None:
         self._plan = plan
         self._qubits = plan.circuit.num_qubits
         self._device, self._dtype = device, dtype

@@ -19,7 +19,7 @@ from qpeft.circuits import Circuit
 from qpeft.errors import SimulationError
 from qpeft.simulation.autograd import AbstractOperation, row_values
 from qpeft.simulation.checks import check_kinds
-from qpeft.simulation.fusion import Program, Rotation, fused
+from qpeft.simulation.fusion import FusedProgram, FusedRotation, fused
 from qpeft.simulation.threads import threads_for
 from qpeft.simulation.torch_path import full_precision
 
@@ -70,7 +70,7 @@ class _Applied(AbstractOperation):
         with full_precision(weights.device), threads_for(rows.numel(), weights.device):
             matrices = _matrices(program, weights)
             for step in program.steps:
-                if isinstance(step, Rotation):
+                if isinstance(step, FusedRotation):
                     vectors = step.apply(matrices[step.table][step.row], vectors)
                 else:
                     vectors = step.apply(vectors)
@@ -83,7 +83,7 @@ class _Applied(AbstractOperation):
             matrices = _matrices(program, weights)
             correlations = [torch.empty_like(table) for table in matrices]
             for step in reversed(program.steps):
-                if isinstance(step, Rotation):
+                if isinstance(step, FusedRotation):
                     correlations[step.table][step.row] = step.correlation(*both)
                     both = step.apply(matrices[step.table][step.row].T, both)
                 else:
@@ -97,7 +97,7 @@ class _Applied(AbstractOperation):
 _row_values: Callable[[AbstractOperation, Tensor, Tensor], Tensor] = torch.compiler.disable(row_values)
 
 
-def _matrices(program: Program, weights: Tensor) -> list[Tensor]:
+def _matrices(program: FusedProgram, weights: Tensor) -> list[Tensor]:
     """Of every table (matrices, size, size)."""
     angles = torch.cat([weights, program.fixed])
     return [table.matrices(angles) for table in program.tables]

@@ -35,7 +35,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Bill:
+class CostEstimate:
     """Prices of parts of the work, by name. Equal circuits of one call are sent once, which no price counts on.
 
     Circuits of known outcome, which show the order of results (`devices.markers`), are counted with the others.
@@ -82,26 +82,26 @@ class PriceList:
 
     def __init__(self, section: DeviceSection, capabilities: Capabilities, model: nn.Module) -> None:
         self._shots, self._capabilities = section.shots, capabilities
-        self._middles = device_circuits(model, section.layers).values()
+        self._bottlenecks = device_circuits(model, section.layers).values()
         self._banks = circuit_banks(model).values()
         self._mitigation = build_mitigation(section)
 
     def price(self, num_rows: int, gradient: GradientChoice = None) -> Price:
         """Of one forward pass and, with a gradient, its backward pass; each is a call per layer."""
         total, mitigation = Price(), self._mitigation
-        for middle in self._middles if num_rows else ():
-            beside = middle.num_circuits  # all in one call
-            circuits = beside * forward_circuits(middle.circuit, num_rows, mitigation=mitigation)
+        for bottleneck in self._bottlenecks if num_rows else ():
+            beside = bottleneck.num_circuits  # all in one call
+            circuits = beside * forward_circuits(bottleneck.circuit, num_rows, mitigation=mitigation)
             total += self._call(circuits, circuits * (self._shots or 0))
-            circuits = beside * backward_circuits(middle.circuit, gradient, num_rows, mitigation=mitigation)
-            shots = backward_shots(middle.circuit, gradient, self._shots or 0, num_rows, mitigation=mitigation)
+            circuits = beside * backward_circuits(bottleneck.circuit, gradient, num_rows, mitigation=mitigation)
+            shots = backward_shots(bottleneck.circuit, gradient, self._shots or 0, num_rows, mitigation=mitigation)
             total += self._call(circuits, beside * shots)
         return total
 
     @property
     def text_enters(self) -> bool:
         """Whether there are circuits with angles from text."""
-        return bool(self._middles)
+        return bool(self._bottlenecks)
 
     def weights(self, gradient: GradientChoice = None, *, shots: int | None = None) -> Price:
         """Of the circuits that make weights: once a step, whatever the tokens, layers and micro-batches.
@@ -122,7 +122,7 @@ class PriceList:
     def calibration(self) -> Price:
         """Of what mitigation measures, once."""
         circuits = self._mitigation.num_calibration_circuits if self._mitigation else 0
-        widths = {middle.circuit.num_qubits for middle in self._middles}
+        widths = {bottleneck.circuit.num_qubits for bottleneck in self._bottlenecks}
         widths |= {bank.circuit.num_qubits for bank in self._banks}
         return self._call(circuits, circuits * ReadoutInversion.shots) * len(widths)
 
@@ -135,7 +135,9 @@ class PriceList:
         return Price(circuits + markers, shots + markers * each if self._shots else 0, jobs)
 
 
-def training_bill(recipe: Recipe, capabilities: Capabilities, model: nn.Module, encoded: Sequence[Encoded]) -> Bill:
+def training_cost(
+    recipe: Recipe, capabilities: Capabilities, model: nn.Module, encoded: Sequence[Encoded]
+) -> CostEstimate:
     """What the steps of a run send at most.
 
     Args:
@@ -155,12 +157,12 @@ def training_bill(recipe: Recipe, capabilities: Capabilities, model: nn.Module, 
         evaluations = prices.weights() * (num_steps // every if every else 0)
         whole = weights * num_steps + evaluations + final * bool(recipe.device.final_shots) + prices.calibration()
         parts = {"a step": weights} | ({"the final values": final} if recipe.device.final_shots else {})
-        return Bill(capabilities, parts | {this_run: whole}, text_enters=False)
+        return CostEstimate(capabilities, parts | {this_run: whole}, text_enters=False)
     rows = sorted((reachable(one) for one in encoded), reverse=True)
     size, micro = recipe.training.batch_size, recipe.training.gradient_accumulation
     batches = [prices.price(sum(rows[first : first + size]), gradient) for first in range(0, len(rows), size)]
     largest = sum(batches[:micro], Price()) + weights
-    return Bill(
+    return CostEstimate(
         capabilities,
         {
             "a step of average length": prices.price(-(-sum(rows) * size // len(rows)), gradient) * micro + weights,
@@ -172,21 +174,23 @@ def training_bill(recipe: Recipe, capabilities: Capabilities, model: nn.Module, 
     )
 
 
-def generation_bill(
+def generation_cost(
     section: DeviceSection,
     capabilities: Capabilities,
     model: nn.Module,
     prompt_lengths: Iterable[int],
     max_new_tokens: int,
-) -> Bill:
+) -> CostEstimate:
     """What answering prompts of so many tokens sends at most."""
     prices, lengths = PriceList(section, capabilities, model), list(prompt_lengths)
     if not prices.text_enters:
-        return Bill(capabilities, {"the weights, once": prices.weights() + prices.calibration()}, text_enters=False)
+        return CostEstimate(
+            capabilities, {"the weights, once": prices.weights() + prices.calibration()}, text_enters=False
+        )
     questions, token = prices.price(sum(lengths)), prices.price(len(lengths))
     # The last token of an answer is never read.
     everything = questions + token * (max_new_tokens - 1) + prices.calibration() + prices.weights()
-    return Bill(
+    return CostEstimate(
         capabilities, {"the questions": questions, "a token of each answer": token, "all of it, at most": everything}
     )
 

@@ -25,7 +25,7 @@ from qpeft.runs.files import used_alone
 from qpeft.training.batches import require_separate_examples
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
 from qpeft.training.chip_forecast import expected_quality
-from qpeft.training.cost_estimate import Bill, training_bill
+from qpeft.training.cost_estimate import CostEstimate, training_cost
 from qpeft.training.measuring import measure
 from qpeft.training.memory import peak_memory, training_memory
 from qpeft.training.processes import (
@@ -62,7 +62,7 @@ def train(
     *,
     resume: bool = False,
     console: Console | None = None,
-    confirm: Callable[[Bill], None] = lambda _: None,
+    confirm: Callable[[CostEstimate], None] = lambda _: None,
 ) -> TrainedRun:
     """Train an adapter as the recipe says, and leave it in the output folder with card, figures and record.
 
@@ -86,7 +86,7 @@ def train(
         return _train(recipe, resume, shown, confirm)
 
 
-def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Bill], None]) -> TrainedRun:
+def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[CostEstimate], None]) -> TrainedRun:
     folder = Path(recipe.output.folder)
     config = build_config(recipe.adapter.type, recipe.adapter.options)
     # Both raise, if they do, before anything takes time.
@@ -235,11 +235,11 @@ def _agree(
     training: Split,
     rows: Sequence[Encoded],
     console: Console,
-    confirm: Callable[[Bill], None],
+    confirm: Callable[[CostEstimate], None],
 ) -> None:
     """Show what a quantum device would be sent and what it would make of it; raises unless that is agreed to."""
     session.check(model)
-    bill = training_bill(recipe, session.device.capabilities(), model, rows)
+    bill = training_cost(recipe, session.device.capabilities(), model, rows)
     console.print(bill.table())
     for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
         console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")

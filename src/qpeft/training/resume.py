@@ -15,8 +15,16 @@ from qpeft.training.processes import require_as_many_processes
 from qpeft.training.sections import Recipe
 from qpeft.training.splits import data_hashes
 
-MAY_DIFFER = {"device.max_circuits", "device.max_shots", "device.max_seconds", "training.report_to"}
-"""Limits that a run may have reached, and goes on with higher ones; and what changes no number."""
+MAY_DIFFER = {
+    "device.max_circuits",
+    "device.max_shots",
+    "device.max_seconds",
+    "device.final_shots",
+    "training.report_to",
+}
+"""Limits that a run may have reached, and goes on with higher ones; what is done after the last step; and what changes
+no number.
+"""
 ADDED = {"training.router_aux_loss_coef"}
 """Options that came after the first checkpoints. Left at None they are as if they were not there."""
 

@@ -38,7 +38,7 @@ def test_every_candidate_is_predicted_on_the_same_qubits_best_first(comparison):
 def test_fewer_gates_on_two_qubits_keep_more(comparison):
     slopes = {(c.ansatz, c.depth): c.slope for c in comparison.candidates}
     assert slopes["ring_cz", 1] > slopes["ring_crz", 1] > slopes["ring_crz", 2]
-    flips = {(c.ansatz, c.depth): c.flips for c in comparison.candidates}
+    flips = {(c.ansatz, c.depth): c.num_cz for c in comparison.candidates}
     assert (flips["ring_cz", 1], flips["ring_crz", 1], flips["ring_cnot", 2]) == (4, 16, 8)
 
 

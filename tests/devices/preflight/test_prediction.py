@@ -45,7 +45,7 @@ def test_one_qubit_has_the_slope_and_offset_of_its_one_pulse():
     noisy = signal.line.slope * exact + signal.line.offset
     shot_noise = math.sqrt(np.mean(1 - noisy**2) / 500)
     assert signal.signal_to_noise == pytest.approx(signal.line.slope * exact.std() / shot_noise, rel=1e-5)
-    assert (found.pulses, found.flips, found.rows, found.block) == (1, 0, 31, (4,))
+    assert (found.pulses, found.num_cz, found.rows, found.block) == (1, 0, 31, (4,))
 
 
 def pennylane_values(inputs, angle, block):
@@ -115,7 +115,7 @@ def test_a_controlled_rotation_agrees_with_density_matrices_of_its_pulses(block)
         assert signal.line.correlation == pytest.approx(correlation, abs=1e-5)
         missed = noisy[:, column] - slope * exact[:, column] - offset
         assert signal.line.residual == pytest.approx(missed.std(), abs=1e-5)
-    assert (found.pulses, found.flips) == (5, 2)
+    assert (found.pulses, found.num_cz) == (5, 2)
 
 
 def drawn(*shape, seed=0):

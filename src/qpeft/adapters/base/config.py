@@ -65,6 +65,12 @@ def nearest_option(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(names)}."
 
 
+def current_names(config_class: type[PeftConfig], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a config, of ours or PEFT's, under the names that they have now."""
+    renamed = config_class.renamed if issubclass(config_class, AdapterConfig) else {}
+    return {renamed.get(name, name): value for name, value in options.items()}
+
+
 @dataclass
 class AdapterConfig(PeftConfig):
     """Where an adapter stands and how it starts; each method adds its own options.
@@ -86,6 +92,8 @@ class AdapterConfig(PeftConfig):
     init_seed: int | None = option(None, "Seed of the initial weights; None takes them from torch's global generator.")
     format_version: int = option(FORMAT_VERSION, "Format of the saved adapter; qpeft sets it.", added=True)
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Options by the names that saved adapters and recipes of before have for them."""
     _method: ClassVar[str | None] = None
 
     def __init_subclass__(cls, *, method: str | None = None) -> None:

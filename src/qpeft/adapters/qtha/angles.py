@@ -35,8 +35,8 @@ def collect_angles(
 
     Afterwards all circuits of these layers are on the simulator. Raises: AdapterError as `set_quantum_device`.
     """
-    middles = device_circuits(model, layers)
-    collected: dict[str, list[Tensor]] = {name: [] for name in middles}
+    bottlenecks = device_circuits(model, layers)
+    collected: dict[str, list[Tensor]] = {name: [] for name in bottlenecks}
 
     def remember(name: str) -> Evaluate:
         def evaluate(circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
@@ -47,14 +47,14 @@ def collect_angles(
         return evaluate
 
     try:
-        for name, middle in middles.items():
-            middle.evaluate_elsewhere(remember(name))
+        for name, bottleneck in bottlenecks.items():
+            bottleneck.set_evaluator(remember(name))
         run()
     finally:
-        for middle in middles.values():
-            middle.evaluate_elsewhere(None)
+        for bottleneck in bottlenecks.values():
+            bottleneck.set_evaluator(None)
     return {
-        name: Angles(middle.circuit, torch.cat(collected[name]), middle.weights.detach())
-        for name, middle in middles.items()
+        name: Angles(bottleneck.circuit, torch.cat(collected[name]), bottleneck.weights.detach())
+        for name, bottleneck in bottlenecks.items()
         if collected[name]
     }

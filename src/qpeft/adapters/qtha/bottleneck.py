@@ -1,4 +1,4 @@
-"""The middle of the adapter: what any middle is, and the circuit; `controls` has what takes the circuit's place."""
+"""What stands in the bottleneck of a QTHA adapter: the circuit, or a control that takes its place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Evaluate: TypeAlias = Callable[[Circuit, Tensor, Tensor], Tensor]
 """Circuit, angles (..., num_circuits, num_inputs), weights (num_circuits, num_weights) to all expectation values."""
 
 
-class AbstractMiddle(nn.Module, ABC):
+class AbstractBottleneck(nn.Module, ABC):
     """From the bottleneck h to features, which the adapter then mixes.
 
     Args:
@@ -39,7 +39,7 @@ class AbstractMiddle(nn.Module, ABC):
         """First values for the weights."""
 
 
-class AbstractAngleMiddle(AbstractMiddle):
+class AbstractAngleBottleneck(AbstractBottleneck):
     """Circuits side by side, each on its slice of h: angles from h, one Z expectation per qubit.
 
         angles = scale(h) + offset;   output = values(angles, weights)
@@ -95,27 +95,27 @@ class AbstractAngleMiddle(AbstractMiddle):
         return f"num_circuits={self.num_circuits}, num_qubits={self.circuit.num_qubits}"
 
 
-class CircuitMiddle(AbstractAngleMiddle):
-    """The circuits themselves, on the simulator or wherever `evaluate_elsewhere` says; `is_elsewhere` tells which."""
+class CircuitBottleneck(AbstractAngleBottleneck):
+    """The circuits themselves, on the simulator or wherever `set_evaluator` says; `has_evaluator` tells which."""
 
     def __init__(
         self, circuit: Circuit, num_circuits: int, *, trained: bool, input_scaling: str, offset: float, init: str
     ) -> None:
         super().__init__(circuit, num_circuits, trained=trained, input_scaling=input_scaling, offset=offset, init=init)
         self._key = register(circuit)
-        self.evaluate_elsewhere(None)
+        self.set_evaluator(None)
 
-    def evaluate_elsewhere(self, evaluate: Evaluate | None) -> None:
+    def set_evaluator(self, evaluate: Evaluate | None) -> None:
         """Let `evaluate` give the expectation values from now on; None for our simulator.
 
         Chosen at run time: neither saved nor copied with the module.
         """
         self._elsewhere = evaluate
         # torch.compile watches truth values, but not whether a function that it must not look into is None.
-        self.is_elsewhere = evaluate is not None
+        self.has_evaluator = evaluate is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_elsewhere": None, "is_elsewhere": False}
+        return self.__dict__ | {"_elsewhere": None, "has_evaluator": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -123,7 +123,7 @@ class CircuitMiddle(AbstractAngleMiddle):
 
     def values(self, angles: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
         """Expectation values at these angles, radians."""
-        if self.is_elsewhere:
+        if self.has_evaluator:
             assert self._elsewhere is not None
             # All in one call, which on a device is one job.
             return self._elsewhere(self.circuit, angles.unflatten(-1, (self.num_circuits, -1)), self.weights).flatten(
@@ -203,10 +203,10 @@ torch.library.impl("qpeft::expectation_gradients", "default", _gradients)
 torch.library.register_fake("qpeft::expectation_gradients", _gradients_shape)
 
 
-# Classical middles: what takes the circuit's place in the comparisons that ask whether it is needed.
+# Classical bottlenecks: what takes the circuit's place in the comparisons that ask whether it is needed.
 
 
-class ConstantMiddle(AbstractMiddle):
+class ConstantBottleneck(AbstractBottleneck):
     """The same trained value for every token, channel by channel: rank parameters, zero at first.
 
     A circuit whose output could be replaced by its mean does no more.
@@ -225,7 +225,7 @@ class ConstantMiddle(AbstractMiddle):
         nn.init.zeros_(self.weights)
 
 
-class MlpMiddle(AbstractMiddle):
+class MlpBottleneck(AbstractBottleneck):
     """Matrices (rank, rank) with a SiLU after each but the last, without biases; num_layers * rank^2 parameters.
 
         output = M_L silu(M_(L-1) ... silu(M_1 h))
@@ -254,7 +254,7 @@ class MlpMiddle(AbstractMiddle):
         nn.init.orthogonal_(self.second, generator=generator)
 
 
-class UnitMiddle(AbstractMiddle):
+class UnitBottleneck(AbstractBottleneck):
     """Per channel a sum of classical units, with as many parameters as it is told to have.
 
         output_q = sum over units u of a_uq f(b_uq h_q + c_uq) + d_uq
@@ -296,7 +296,7 @@ class UnitMiddle(AbstractMiddle):
         return [value for unit in range(1, self.num_units + 1) for value in (0.0, float(unit), 1 / self.num_units, 0.0)]
 
 
-class HilbertMiddle(AbstractMiddle):
+class HilbertBottleneck(AbstractBottleneck):
     """Amplitude and phase of h as an analytic signal along the rank axis; no parameters, 2 rank features.
 
         s = h + i H h;   output = (|s_1| ... |s_r|, cos arg s_1 ... cos arg s_r)
@@ -332,7 +332,7 @@ def hilbert_matrix(size: int, device: torch.device) -> Float[Tensor, "size size"
     return matrix
 
 
-class ClassicalFormMiddle(AbstractAngleMiddle):
+class ClassicalFormBottleneck(AbstractAngleBottleneck):
     """The values of `ring_cz` of depth 1 without a simulator: a short polynomial in sines and cosines.
 
         p_q = angle_q + v_q;   value_q = cos(w_q) cos(p_q) - sin(w_q) sin(p_q) product of cos(p_j) over neighbours j

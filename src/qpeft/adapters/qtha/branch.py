@@ -1,4 +1,4 @@
-"""One adapter's branch beside one linear layer: down, middle and classical path, fusion, up."""
+"""One adapter's branch beside one linear layer: down, bottleneck and classical path, fusion, up."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from qpeft.adapters.base import Factor, FactoredBranch, build_factor
 from qpeft.adapters.qtha.bottleneck import (
-    AbstractMiddle,
-    CircuitMiddle,
-    ClassicalFormMiddle,
-    ConstantMiddle,
-    HilbertMiddle,
-    MlpMiddle,
-    UnitMiddle,
+    AbstractBottleneck,
+    CircuitBottleneck,
+    ClassicalFormBottleneck,
+    ConstantBottleneck,
+    HilbertBottleneck,
+    MlpBottleneck,
+    UnitBottleneck,
 )
 from qpeft.adapters.qtha.config import QthaConfig
 from qpeft.circuits import Circuit
@@ -29,11 +29,11 @@ from qpeft.errors import AdapterError
 class QthaBranch(FactoredBranch):
     """The update that one adapter adds to one linear layer.
 
-        h = x down^T;   z = W_q middle(h) + W_c h   (or their elementwise product);   update = scaling z up
+        h = x down^T;   z = W_q bottleneck(h) + W_c h   (or their elementwise product);   update = scaling z up
 
-    Without a middle its term is left out, without the classical path the other; without both z is h.
+    Without a bottleneck its term is left out, without the classical path the other; without both z is h.
     Shapes: x (..., in_features); h, z (..., rank); down (rank, in_features); up (rank, out_features); W_q (rank,
-    num_features of the middle); W_c (rank, rank).
+    num_features of the bottleneck); W_c (rank, rank).
     Source: arXiv:2503.12790 in the form of its released code; see docs/qtha.md.
     """
 
@@ -44,13 +44,13 @@ class QthaBranch(FactoredBranch):
         down, up = _factor(config, config.down, rank, in_features), _factor(config, config.up, rank, out_features)
         super().__init__(down, up, scaling=scaling, dropout=config.dropout)
         self.rank, self.in_features, self.fusion = rank, in_features, config.fusion
-        self.middle = make_middle(config, rank)
+        self.middle = make_bottleneck(config, rank)
         features = None if self.middle is None else self.middle.num_features
         self.middle_weight = None if features is None else nn.Parameter(torch.empty(rank, features))
         self.classical_weight = nn.Parameter(torch.empty(rank, rank)) if config.classical_path else None
 
     def bottleneck(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
-        """z from h: middle and classical path, fused, in the type of the weights."""
+        """z from h: bottleneck and classical path, fused, in the type of the weights."""
         paths = []
         # What is as narrow as the bottleneck costs next to nothing, and rounding it would move every token's angles.
         with self.without_autocast():
@@ -102,12 +102,12 @@ def _factor(config: QthaConfig, kind: str, rank: int, width: int) -> Factor:
     )
 
 
-def make_middle(config: QthaConfig, rank: int) -> AbstractMiddle | None:
+def make_bottleneck(config: QthaConfig, rank: int) -> AbstractBottleneck | None:
     """What the config puts between factors of this rank; None for nothing.
 
     Raises: AdapterError if units cannot share the parameters of the config's circuit among them.
     """
-    return MAKERS[config.middle](config, rank)
+    return MAKERS[config.bottleneck](config, rank)
 
 
 def _circuit(config: QthaConfig, rank: int) -> tuple[Circuit, int]:
@@ -117,39 +117,42 @@ def _circuit(config: QthaConfig, rank: int) -> tuple[Circuit, int]:
 
 
 def _trained(
-    middle_class: type[CircuitMiddle] | type[ClassicalFormMiddle], config: QthaConfig, rank: int
-) -> AbstractMiddle:
+    bottleneck_class: type[CircuitBottleneck] | type[ClassicalFormBottleneck], config: QthaConfig, rank: int
+) -> AbstractBottleneck:
     scaling, offset = config.input_scaling, config.encoding_offset
-    return middle_class(
+    return bottleneck_class(
         *_circuit(config, rank), trained=True, input_scaling=scaling, offset=offset, init=config.angle_init
     )
 
 
-def _frozen(config: QthaConfig, rank: int) -> AbstractMiddle:
+def _frozen(config: QthaConfig, rank: int) -> AbstractBottleneck:
     scaling, offset = config.input_scaling, config.encoding_offset
-    return CircuitMiddle(*_circuit(config, rank), trained=False, input_scaling=scaling, offset=offset, init="uniform")
+    return CircuitBottleneck(
+        *_circuit(config, rank), trained=False, input_scaling=scaling, offset=offset, init="uniform"
+    )
 
 
-def _units(function: Callable[[Tensor], Tensor], config: QthaConfig, rank: int) -> AbstractMiddle:
+def _units(function: Callable[[Tensor], Tensor], config: QthaConfig, rank: int) -> AbstractBottleneck:
     circuit, _ = _circuit(config, rank)
     per_channel, left_over = divmod(circuit.num_weights, circuit.num_qubits)
     if left_over:
         raise AdapterError(
-            f"middle={config.middle!r} shares the circuit's parameters among its channels, but {config.ansatz!r} has "
-            f"{circuit.num_weights} for {circuit.num_qubits} qubits. Choose another ansatz or num_qubits."
+            f"bottleneck={config.bottleneck!r} shares the circuit's parameters among its channels, but "
+            f"{config.ansatz!r} has {circuit.num_weights} for {circuit.num_qubits} qubits. Choose another ansatz or "
+            "num_qubits."
         )
-    return UnitMiddle(rank, per_channel, function)
+    return UnitBottleneck(rank, per_channel, function)
 
 
-MAKERS: dict[str, Callable[[QthaConfig, int], AbstractMiddle | None]] = {
-    "circuit": partial(_trained, CircuitMiddle),
+MAKERS: dict[str, Callable[[QthaConfig, int], AbstractBottleneck | None]] = {
+    "circuit": partial(_trained, CircuitBottleneck),
     "frozen_circuit": _frozen,
-    "classical_form": partial(_trained, ClassicalFormMiddle),
+    "classical_form": partial(_trained, ClassicalFormBottleneck),
     "sinusoid": partial(_units, torch.sin),
     "tanh": partial(_units, torch.tanh),
-    "hilbert": lambda _, rank: HilbertMiddle(rank),
-    "mlp": lambda config, rank: MlpMiddle(rank, config.mlp_layers),
-    "constant": lambda _, rank: ConstantMiddle(rank),
+    "hilbert": lambda _, rank: HilbertBottleneck(rank),
+    "mlp": lambda config, rank: MlpBottleneck(rank, config.mlp_layers),
+    "constant": lambda _, rank: ConstantBottleneck(rank),
     "none": lambda _config, _rank: None,
 }
-"""One for each of `config.MIDDLES`."""
+"""One for each of `config.BOTTLENECKS`."""

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import logging
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from typing import Any, ClassVar
 
 from qpeft.adapters.base import RankedConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import AdapterError
 
+logger = logging.getLogger(__name__)
+
 MAX_QUBITS = 12
 """Beyond this many qubits per circuit a simulated layer costs tens of times what LoRA costs."""
 
 CIRCUIT_SIZED = ("circuit", "frozen_circuit", "classical_form", "sinusoid", "tanh")
-"""Middles of the size of the circuit that the config describes."""
+"""Bottlenecks of the size of the circuit that the config describes."""
 
-MIDDLES = (*CIRCUIT_SIZED, "hilbert", "mlp", "constant", "none")
+BOTTLENECKS = (*CIRCUIT_SIZED, "hilbert", "mlp", "constant", "none")
 """What may stand between the factors; `branch` makes it."""
 
 FORMS = ("paper", "fitted", "compact")
@@ -32,20 +36,20 @@ FORMS = ("paper", "fitted", "compact")
 _LORA_FACTORS = {"down": "dense", "up": "dense"}
 
 COMPOSITIONS: dict[str, dict[str, Any]] = {
-    "no_circuit": {"middle": "none"},
-    "frozen_circuit": {"middle": "frozen_circuit"},
-    "hilbert_twin": {"middle": "hilbert"},
-    "sinusoid_twin": {"middle": "sinusoid"},
-    "tanh_twin": {"middle": "tanh"},
-    "mlp_twin": {"middle": "mlp"},
-    "constant_twin": {"middle": "constant"},
-    "classical_form": {"middle": "classical_form", "ansatz": "ring_cz"},
+    "no_circuit": {"bottleneck": "none"},
+    "frozen_circuit": {"bottleneck": "frozen_circuit"},
+    "hilbert_twin": {"bottleneck": "hilbert"},
+    "sinusoid_twin": {"bottleneck": "sinusoid"},
+    "tanh_twin": {"bottleneck": "tanh"},
+    "mlp_twin": {"bottleneck": "mlp"},
+    "constant_twin": {"bottleneck": "constant"},
+    "classical_form": {"bottleneck": "classical_form", "ansatz": "ring_cz"},
     "hadamard_fusion": {"fusion": "hadamard"},
-    "tensor_network_only": {"down": "bare_mpo", "up": "bare_mpo", "middle": "none", "classical_path": False},
-    "lora_mixing_matrix": _LORA_FACTORS | {"middle": "none"},
+    "tensor_network_only": {"down": "bare_mpo", "up": "bare_mpo", "bottleneck": "none", "classical_path": False},
+    "lora_mixing_matrix": _LORA_FACTORS | {"bottleneck": "none"},
     "lora_circuit_only": _LORA_FACTORS | {"classical_path": False},
     "lora_circuit": dict(_LORA_FACTORS),
-    "lora_mlp": _LORA_FACTORS | {"middle": "mlp"},
+    "lora_mlp": _LORA_FACTORS | {"bottleneck": "mlp"},
 }
 
 PRESETS = (*FORMS, *COMPOSITIONS)
@@ -54,7 +58,7 @@ PRESETS = (*FORMS, *COMPOSITIONS)
 CHOICES = {
     "down": ("mpo", "bare_mpo", "dense", "frozen"),
     "up": ("mpo", "bare_mpo", "dense"),
-    "middle": MIDDLES,
+    "bottleneck": BOTTLENECKS,
     "fusion": ("linear", "hadamard"),
     "input_scaling": ("none", "tanh"),
     "angle_init": ("near_zero", "uniform"),
@@ -67,7 +71,7 @@ CHOICES = {
 class QthaConfig(RankedConfig, method="qtha"):
     """Configuration of a QTHA adapter.
 
-        h = down(dropout(x));   z = fusion(middle(h), classical(h));   y = base(x) + alpha / rank * up(z)
+        h = down(dropout(x));   z = fusion(bottleneck(h), classical(h));   y = base(x) + alpha / rank * up(z)
 
     Shapes: x (..., in_features), h and z (..., rank), y (..., out_features). A fresh adapter leaves the model as it is.
     Sizes left at None follow the width of each layer, so that `down` and `up` together hold about `parameter_share` of
@@ -98,13 +102,13 @@ class QthaConfig(RankedConfig, method="qtha"):
         "orthogonal", "'orthogonal' (unit inputs give angles of variance 1/3) or 'kaiming' (as published)."
     )
 
-    middle: str = option(
+    bottleneck: str = option(
         "circuit",
         "'circuit', or a control in its place: 'frozen_circuit', 'classical_form' (the same function without a "
         "simulator), 'sinusoid' or 'tanh' (units of the circuit's number of parameters), 'hilbert', 'mlp', 'constant' "
         "(a trained value, the same for every token) or 'none'.",
     )
-    mlp_layers: int = option(2, "Matrices of middle='mlp', a SiLU between each two.", added=True)
+    mlp_layers: int = option(2, "Matrices of bottleneck='mlp', a SiLU between each two.", added=True)
     ansatz: str = option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
     num_qubits: int | None = option(
         None,
@@ -120,12 +124,18 @@ class QthaConfig(RankedConfig, method="qtha"):
     angle_init: str = option("near_zero", "Trained angles start 'near_zero' (normal, 0.1) or 'uniform' in [-pi, pi].")
 
     classical_path: bool = option(
-        True, "Whether h also passes a trained rank x rank matrix beside the middle. Without either, z is h."
+        True, "Whether h also passes a trained rank x rank matrix beside the bottleneck. Without either, z is h."
     )
     fusion: str = option("linear", "'linear': W_q q + W_c h; 'hadamard': their elementwise product.")
 
-    def __post_init__(self) -> None:
+    middle: InitVar[str | None] = None  # what `bottleneck` was called in adapters and recipes of before
+    renamed: ClassVar[Mapping[str, str]] = {"middle": "bottleneck"}
+
+    def __post_init__(self, middle: str | None = None) -> None:  # noqa: RUF033 - type-checking tests call it bare
         super().__post_init__()
+        if middle is not None:
+            logger.warning("The option 'middle' of qtha is called 'bottleneck' now; it is read all the same.")
+            self.bottleneck = middle
         self._check_choices()
         self._check_numbers()
         self._check_combinations()
@@ -207,7 +217,7 @@ class QthaConfig(RankedConfig, method="qtha"):
         Raises: AdapterError if rank is no multiple of num_qubits, or the circuit would have more than 12 qubits, or,
         without num_qubits, if rank has no divisor from 2 to 12: single qubits cannot be entangled.
         """
-        if self.middle not in CIRCUIT_SIZED:
+        if self.bottleneck not in CIRCUIT_SIZED:
             return rank if self.num_qubits is None else self.num_qubits
         valid = _circuit_sizes(rank)
         if self.num_qubits is None:
@@ -255,26 +265,27 @@ class QthaConfig(RankedConfig, method="qtha"):
     def _check_ranks(self) -> None:
         for rank in self.ranks:
             self.qubits_per_circuit(rank)
-            if self.middle == "hilbert" and rank < 3:
+            if self.bottleneck == "hilbert" and rank < 3:
                 raise AdapterError(
-                    f"middle='hilbert' needs a rank of at least 3; got {rank}, at which the Hilbert transform is zero."
+                    f"bottleneck='hilbert' needs a rank of at least 3; got {rank}, at which the Hilbert transform is "
+                    "zero."
                 )
 
     def _check_combinations(self) -> None:
-        if self.fusion == "hadamard" and (self.middle == "none" or not self.classical_path):
-            raise AdapterError("fusion='hadamard' multiplies two paths: it needs a middle and classical_path=True.")
+        if self.fusion == "hadamard" and (self.bottleneck == "none" or not self.classical_path):
+            raise AdapterError("fusion='hadamard' multiplies two paths: it needs a bottleneck and classical_path=True.")
         if self.down in ("dense", "frozen") and self.up == "dense" and (self.inner_features or self.bond_dimension):
             raise AdapterError(
                 "inner_features and bond_dimension belong to 'mpo'; with dense factors leave them unset."
             )
         if self.inner_features and "mpo" not in (self.down, self.up):
             raise AdapterError("inner_features belongs to 'mpo'; the inner width of a 'bare_mpo' is the rank.")
-        if self.mlp_layers != 2 and self.middle != "mlp":
-            raise AdapterError(f"mlp_layers belongs to middle='mlp'; with {self.middle!r} leave it at 2.")
-        if self.middle == "classical_form" and (self.ansatz, self.depth) != ("ring_cz", 1):
+        if self.mlp_layers != 2 and self.bottleneck != "mlp":
+            raise AdapterError(f"mlp_layers belongs to bottleneck='mlp'; with {self.bottleneck!r} leave it at 2.")
+        if self.bottleneck == "classical_form" and (self.ansatz, self.depth) != ("ring_cz", 1):
             raise AdapterError(
-                "middle='classical_form' is written out for ansatz='ring_cz' of depth=1 alone; got "
-                f"{self.ansatz!r} of depth {self.depth}. Choose those, or middle='circuit'."
+                "bottleneck='classical_form' is written out for ansatz='ring_cz' of depth=1 alone; got "
+                f"{self.ansatz!r} of depth {self.depth}. Choose those, or bottleneck='circuit'."
             )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from qpeft.adapters.qtha.bottleneck import AbstractAngleMiddle
+from qpeft.adapters.qtha.bottleneck import AbstractAngleBottleneck
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.layer import QthaLayer
 
@@ -49,7 +49,7 @@ def _circuit_branches(model: nn.Module) -> Iterator[tuple[str, QthaBranch]]:
         if isinstance(module, QthaLayer):
             active = [branch for adapter, branch in module.branches.items() if adapter in module.active_adapters]
             for branch in active:
-                if isinstance(branch, QthaBranch) and isinstance(branch.middle, AbstractAngleMiddle):
+                if isinstance(branch, QthaBranch) and isinstance(branch.middle, AbstractAngleBottleneck):
                     yield module.name, branch
 
 
@@ -82,20 +82,20 @@ class CircuitProbe:
         return {name: _named(row) for name, row in zip(rows, values, strict=True)}
 
     def _watch(self, name: str, branch: QthaBranch) -> RemovableHandle:
-        middle = branch.middle
-        assert isinstance(middle, AbstractAngleMiddle)
+        bottleneck = branch.middle
+        assert isinstance(bottleneck, AbstractAngleBottleneck)
 
         @torch.no_grad()
         def look(_: nn.Module, inputs: tuple[Any, ...], values: Tensor) -> None:
             if name not in self._seen:  # gradient checkpointing repeats the pass
                 h, z = (part.detach().flatten(0, -2)[self._chosen].float() for part in (inputs[0], values))
-                self._seen[name] = (middle.angles(h), z)
+                self._seen[name] = (bottleneck.angles(h), z)
 
-        return middle.register_forward_hook(look)
+        return bottleneck.register_forward_hook(look)
 
     @staticmethod
     def _measure(branch: QthaBranch, angles: Tensor, values: Tensor) -> Tensor:
-        assert isinstance(branch.middle, AbstractAngleMiddle)
+        assert isinstance(branch.middle, AbstractAngleBottleneck)
         wrapped = ((angles - branch.middle.offset).abs() > math.pi).float().mean()
         cores = [*branch.down.parameters(), *branch.up.parameters()]
         return torch.stack(

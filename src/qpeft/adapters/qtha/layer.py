@@ -7,7 +7,7 @@ import logging
 from torch import nn
 
 from qpeft.adapters.base import AbstractAdapterLayer, AbstractAdapterModel, AdapterConfig, generator
-from qpeft.adapters.qtha.bottleneck import CircuitMiddle
+from qpeft.adapters.qtha.bottleneck import CircuitBottleneck
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.config import CIRCUIT_SIZED, MAX_QUBITS, QthaConfig
 from qpeft.errors import AdapterError, NotMergeableError
@@ -57,7 +57,7 @@ class QthaModel(AbstractAdapterModel, layer=QthaLayer):
     def _prepare_model(self, peft_config: AdapterConfig, model: nn.Module) -> None:
         super()._prepare_model(peft_config, model)
         assert isinstance(peft_config, QthaConfig)
-        is_left_to_us = peft_config.num_qubits is None and peft_config.middle in CIRCUIT_SIZED
+        is_left_to_us = peft_config.num_qubits is None and peft_config.bottleneck in CIRCUIT_SIZED
         if is_left_to_us and not peft_config.inference_mode:
             for rank in sorted({rank for rank in peft_config.ranks if rank > MAX_QUBITS}):
                 size = peft_config.qubits_per_circuit(rank)
@@ -79,7 +79,7 @@ class QthaModel(AbstractAdapterModel, layer=QthaLayer):
 
     def _check_mixed(self) -> None:
         # What a device is sent is numbered and paid for by module and step: it gets whole batches, of one adapter.
-        if any(isinstance(module, CircuitMiddle) and module.is_elsewhere for module in self.modules()):
+        if any(isinstance(module, CircuitBottleneck) and module.has_evaluator for module in self.modules()):
             raise AdapterError(
                 "adapter_names needs circuits on the simulator: run one batch per adapter, with set_adapter(name) "
                 "before each, or call qpeft.set_quantum_device(model, None) first."

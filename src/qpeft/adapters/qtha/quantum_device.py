@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.bottleneck import CircuitMiddle, Evaluate
+from qpeft.adapters.qtha.bottleneck import CircuitBottleneck, Evaluate
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.quantum_weighted import CircuitBank, circuit_banks
@@ -154,7 +154,7 @@ def set_quantum_device(
     banks = circuit_banks(model)
     found = qtha_layers(model, required=not banks)
     if device is None:
-        put_elsewhere({}, found.values())
+        set_evaluators({}, found.values())
         for bank in banks.values():
             bank.set_evaluator(None)
         return None
@@ -169,10 +169,10 @@ def set_quantum_device(
     _check_not_final(banks)
     evaluator = DeviceEvaluator(device, shots, find_gradient(gradient), runner, mitigation)
     check_suits(mitigation, device.capabilities())
-    for circuit in [middle.circuit for middle in chosen.values()] + [bank.circuit for bank in banks.values()]:
+    for circuit in [bottleneck.circuit for bottleneck in chosen.values()] + [bank.circuit for bank in banks.values()]:
         bound = bind(circuit, [0.0] * circuit.num_inputs, [0.0] * circuit.num_weights)
         check_request(device.capabilities(), [bound], shots)
-    put_elsewhere({middle: _evaluate_as(name, evaluator) for name, middle in chosen.items()}, found.values())
+    set_evaluators({bottleneck: _evaluate_as(name, evaluator) for name, bottleneck in chosen.items()}, found.values())
     for name, bank in banks.items():
         bank.set_evaluator(_BankOnDevice(name, evaluator))
     return evaluator
@@ -284,7 +284,7 @@ def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
     return tokens.to(angles.device)
 
 
-def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitMiddle]:
+def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitBottleneck]:
     """Circuits of QTHA that `set_quantum_device` would put on a device, by module. Raises: AdapterError as there."""
     found = qtha_layers(model, required=not circuit_banks(model))
     if not found:
@@ -397,22 +397,22 @@ def qtha_layers(model: nn.Module, *, required: bool = True) -> dict[str, QthaLay
     return found
 
 
-def put_elsewhere(chosen: Mapping[CircuitMiddle, Evaluate], layers: Iterable[QthaLayer]) -> None:
+def set_evaluators(chosen: Mapping[CircuitBottleneck, Evaluate], layers: Iterable[QthaLayer]) -> None:
     """Let the chosen circuits be evaluated as said, and all others of these layers on the simulator."""
     for layer in layers:
-        for _, middle in _middles("", layer):
-            middle.evaluate_elsewhere(chosen.get(middle))
+        for _, bottleneck in _bottlenecks("", layer):
+            bottleneck.set_evaluator(chosen.get(bottleneck))
 
 
-def circuits_of(layers: Mapping[str, QthaLayer]) -> Iterator[tuple[str, CircuitMiddle]]:
+def circuits_of(layers: Mapping[str, QthaLayer]) -> Iterator[tuple[str, CircuitBottleneck]]:
     """Circuits of every adapter of these layers, as "layer.adapter". Raises: AdapterError for a layer without any."""
     for name, layer in layers.items():
-        middles = list(_middles(name, layer))
-        if not middles:
+        bottlenecks = list(_bottlenecks(name, layer))
+        if not bottlenecks:
             raise AdapterError(
-                f"Layer {name!r} has no circuit: no adapter of it has middle='circuit' or 'frozen_circuit'."
+                f"Layer {name!r} has no circuit: no adapter of it has bottleneck='circuit' or 'frozen_circuit'."
             )
-        yield from middles
+        yield from bottlenecks
 
 
 def matching(layers: Mapping[str, QthaLayer], wanted: Iterable[str]) -> dict[str, QthaLayer]:
@@ -435,10 +435,10 @@ def matching(layers: Mapping[str, QthaLayer], wanted: Iterable[str]) -> dict[str
     return chosen
 
 
-def _middles(name: str, layer: QthaLayer) -> Iterator[tuple[str, CircuitMiddle]]:
+def _bottlenecks(name: str, layer: QthaLayer) -> Iterator[tuple[str, CircuitBottleneck]]:
     for adapter, branch in layer.branches.items():
         assert isinstance(branch, QthaBranch)
-        if isinstance(branch.middle, CircuitMiddle):
+        if isinstance(branch.middle, CircuitBottleneck):
             yield f"{name}.{adapter}", branch.middle
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.bottleneck import CircuitMiddle, Evaluate
+from qpeft.adapters.qtha.bottleneck import CircuitBottleneck, Evaluate
 from qpeft.adapters.qtha.layer import QthaLayer
-from qpeft.adapters.qtha.quantum_device import CallNumbers, circuits_of, matching, put_elsewhere, qtha_layers
+from qpeft.adapters.qtha.quantum_device import CallNumbers, circuits_of, matching, qtha_layers, set_evaluators
 from qpeft.circuits import Circuit
 from qpeft.errors import AdapterError
 from qpeft.simulation import expectations
@@ -83,30 +83,30 @@ def set_training_noise(
     """
     found = qtha_layers(model)
     if noise is None:
-        put_elsewhere({}, found.values())
+        set_evaluators({}, found.values())
         return None
     if shots is not None:
         shots = check_shots(shots, "Shot noise is that of single samples", "For none pass shots=None.")
     source = TrainingNoise(shots, SampleKey(seed).seed)
     chosen = {
-        middle: _evaluate_as(name, middle, layer_noise, source, in_evaluation)
-        for name, middle, layer_noise in _noisy_circuits(found, noise, layers)
+        bottleneck: _evaluate_as(name, bottleneck, layer_noise, source, in_evaluation)
+        for name, bottleneck, layer_noise in _noisy_circuits(found, noise, layers)
     }
-    put_elsewhere(chosen, found.values())
+    set_evaluators(chosen, found.values())
     return source
 
 
 def _noisy_circuits(
     found: Mapping[str, QthaLayer], noise: LinearNoise | Mapping[str, LinearNoise], layers: Iterable[str] | None
-) -> Iterator[tuple[str, CircuitMiddle, LinearNoise]]:
+) -> Iterator[tuple[str, CircuitBottleneck, LinearNoise]]:
     for name, layer_noise in _by_layer(found, noise, layers).items():
-        for full_name, middle in circuits_of({name: found[name]}):
-            if len(layer_noise.slopes) != middle.circuit.num_observables:
+        for full_name, bottleneck in circuits_of({name: found[name]}):
+            if len(layer_noise.slopes) != bottleneck.circuit.num_observables:
                 raise AdapterError(
-                    f"The circuits of {name!r} have {middle.circuit.num_observables} observables; the noise is for "
+                    f"The circuits of {name!r} have {bottleneck.circuit.num_observables} observables; the noise is for "
                     f"{len(layer_noise.slopes)}. Fit it to values of the layer's own circuit."
                 )
-            yield full_name, middle, layer_noise
+            yield full_name, bottleneck, layer_noise
 
 
 def _by_layer(
@@ -128,12 +128,12 @@ def _by_layer(
 
 
 def _evaluate_as(
-    name: str, middle: CircuitMiddle, noise: LinearNoise, source: TrainingNoise, in_evaluation: bool
+    name: str, bottleneck: CircuitBottleneck, noise: LinearNoise, source: TrainingNoise, in_evaluation: bool
 ) -> Evaluate:
     def evaluate(circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
         parts = zip(angles.unbind(-2), weights.unbind(), strict=True)
         exact = torch.stack([expectations(circuit, *part) for part in parts], dim=-2)
-        if not (middle.training or in_evaluation):
+        if not (bottleneck.training or in_evaluation):
             return exact
         return source.disturb(name, noise, exact, angles, weights)
 

@@ -55,9 +55,9 @@ class Candidate:
         return fmean(found.correlation for found in self.predictions)
 
     @property
-    def flips(self) -> int:
+    def num_cz(self) -> int:
         """CZ on the chip."""
-        return self.predictions[0].flips
+        return self.predictions[0].num_cz
 
     @property
     def pulses(self) -> int:
@@ -85,7 +85,7 @@ class Comparison:
     def __str__(self) -> str:
         head = f"{'ansatz':>10} {'depth':>5} {'pulses':>6} {'CZ':>4} {'slope':>6} {'corr':>6} {'SNR':>7}  verdict"
         rows = [
-            f"{found.ansatz:>10} {found.depth:5} {found.pulses:6} {found.flips:4} {found.slope:6.3f} "
+            f"{found.ansatz:>10} {found.depth:5} {found.pulses:6} {found.num_cz:4} {found.slope:6.3f} "
             f"{found.correlation:6.3f} {found.signal_to_noise:7.1f}  {found.verdict.value}"
             for found in self.candidates
         ]
@@ -154,7 +154,7 @@ def suggest(current: Candidate, comparison: Comparison) -> str:
     if _order(current) > _order(best):
         return (
             f"{state}; {best} is better: {best.verdict.value}, SNR {best.signal_to_noise:.1f}, correlation "
-            f"{best.correlation:.2f}, {best.flips} CZ instead of {current.flips}."
+            f"{best.correlation:.2f}, {best.num_cz} CZ instead of {current.num_cz}."
         )
     if current.verdict is Verdict.USABLE:
         return f"{state}; nothing compared here is better."

@@ -42,7 +42,7 @@ class Preflight:
         block: the chip's qubit for every qubit of the circuit.
         shots: per circuit.
         rows: rows of inputs that it rests on.
-        pulses, flips: pulses on one qubit and CZ that the circuit costs on the chip.
+        pulses, num_cz: pulses on one qubit and CZ that the circuit costs on the chip.
         signals: one per observable.
     """
 
@@ -50,7 +50,7 @@ class Preflight:
     shots: int
     rows: int
     pulses: int
-    flips: int
+    num_cz: int
     signals: tuple[Signal, ...]
 
     @property
@@ -83,7 +83,7 @@ class Preflight:
             for signal in self.signals
         ]
         about = (
-            f"{self.verdict.value}: {self.pulses} pulses and {self.flips} CZ on qubits {list(self.block)}, "
+            f"{self.verdict.value}: {self.pulses} pulses and {self.num_cz} CZ on qubits {list(self.block)}, "
             f"{self.shots:,} shots, from {self.rows} rows of inputs"
         )
         return "\n".join([about, head, *lines])
@@ -138,7 +138,7 @@ def preflight(
         shots=shots,
         rows=len(rows),
         pulses=names.count("RY"),
-        flips=names.count("CZ"),
+        num_cz=names.count("CZ"),
         signals=tuple(
             Signal.of(observable, exact[:, column], noisy[:, column], shots)
             for column, observable in enumerate(circuit.observables)

@@ -11,7 +11,7 @@ from qpeft.devices.ibm.jobs import LocalJobs, ServiceJobs
 from qpeft.devices.ibm.service import find_token, is_local, local_backend, noise_model, open_service, remote_backend
 from qpeft.devices.ibm.translation import Translator
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobStatus, check_request
-from qpeft.devices.registry import told
+from qpeft.devices.registry import redacted
 from qpeft.errors import DeviceError, RefusedError
 from qpeft.simulation.noise import NoiseModel
 
@@ -124,7 +124,7 @@ class IbmDevice(AbstractDevice):
                 self._translator.forget()
             properties = self._backend.properties()
         except Exception as error:
-            text, cause = told(error, self._secrets)
+            text, cause = redacted(error, self._secrets)
             raise DeviceError(f"IBM's service gives no calibration of {self._backend.name}: {text}") from cause
         return noise_model(self._backend.target, properties)
 

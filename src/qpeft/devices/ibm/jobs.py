@@ -13,7 +13,7 @@ from qpeft.devices.ibm.service import WHAT_TO_DO, status_code
 from qpeft.devices.ibm.translation import distributions
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
-from qpeft.devices.registry import told
+from qpeft.devices.registry import redacted
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class ServiceJobs:
         try:
             job = start(self._backend, pubs, shots, {**self._options, "environment": environment})
         except Exception as error:
-            raise self._not_sent(error) from told(error, self._secrets)[1]
+            raise self._not_sent(error) from redacted(error, self._secrets)[1]
         self._open[job.job_id()] = job
         return str(job.job_id())
 
@@ -85,7 +85,7 @@ class ServiceJobs:
         try:
             jobs = self._service.jobs(limit=None, job_tags=[tag], instance=self._instance)
         except Exception as error:
-            text, cause = told(error, self._secrets)
+            text, cause = redacted(error, self._secrets)
             raise JobError(f"IBM's service cannot list the jobs with tag {tag}: {text}") from cause
         found = [job.job_id() for job in jobs if tag in job.tags]
         if len(found) > 1:
@@ -105,7 +105,7 @@ class ServiceJobs:
             state = STATES.get(word)
             message = str(job.error_message() or "") if state is JobState.FAILED else ""
         except Exception as error:
-            raise self._no_answer(job_id, error) from told(error, self._secrets)[1]
+            raise self._no_answer(job_id, error) from redacted(error, self._secrets)[1]
         if state is None:
             raise DeviceError(f"IBM's service says job {job_id} is {word!r}; known are {', '.join(STATES)}.")
         if state.is_final:
@@ -122,7 +122,7 @@ class ServiceJobs:
         try:
             result = job.result()
         except Exception as error:
-            raise self._no_answer(job_id, error) from told(error, self._secrets)[1]
+            raise self._no_answer(job_id, error) from redacted(error, self._secrets)[1]
         return distributions(result)
 
     def cancel(self, job_id: str) -> None:
@@ -136,7 +136,7 @@ class ServiceJobs:
         except RuntimeInvalidStateError:  # it ended since it was polled
             return
         except Exception as error:
-            raise self._no_answer(job_id, error) from told(error, self._secrets)[1]
+            raise self._no_answer(job_id, error) from redacted(error, self._secrets)[1]
 
     def _job(self, job_id: str) -> RuntimeJobV2:
         if not job_id:
@@ -146,12 +146,12 @@ class ServiceJobs:
         try:
             job = self._service.job(job_id)
         except Exception as error:
-            raise self._no_answer(job_id, error) from told(error, self._secrets)[1]
+            raise self._no_answer(job_id, error) from redacted(error, self._secrets)[1]
         self._open[job_id] = job
         return job
 
     def _no_answer(self, job_id: str, error: Exception) -> DeviceError:
-        text, code = told(error, self._secrets)[0], status_code(error)
+        text, code = redacted(error, self._secrets)[0], status_code(error)
         if code in UNAUTHORISED:
             return CredentialsError(f"IBM refused to speak of job {job_id!r}: {text} {WHAT_TO_DO}")
         if code in {400, 404} or type(error).__name__ == "RuntimeJobNotFound":
@@ -161,7 +161,7 @@ class ServiceJobs:
     def _not_sent(self, error: Exception) -> DeviceError:
         from qiskit_ibm_runtime.exceptions import IBMInputValueError  # noqa: PLC0415
 
-        text, code = told(error, self._secrets)[0], status_code(error)
+        text, code = redacted(error, self._secrets)[0], status_code(error)
         if code in UNAUTHORISED:
             return CredentialsError(f"IBM refused the account, so nothing was sent: {text} {WHAT_TO_DO}")
         # The vendor checks circuits before it sends, with exactly these types; an answer it cannot read is a subtype.

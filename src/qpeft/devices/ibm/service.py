@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qpeft.devices.registry import told
+from qpeft.devices.registry import redacted
 from qpeft.errors import CredentialsError, DeviceError
 from qpeft.simulation.noise import Damping, EdgeNoise, NoiseModel, QubitNoise, ReadoutError, depolarising_from_fidelity
 
@@ -39,7 +39,7 @@ def open_service(instance: str | None) -> QiskitRuntimeService:
     try:
         return QiskitRuntimeService(token=token, instance=instance)
     except Exception as error:
-        text, cause = told(error, [token])
+        text, cause = redacted(error, [token])
         if _is_out_of_reach(error):
             raise DeviceError(f"IBM's service cannot be reached: {text}") from cause
         what = "There is no IBM account" if isinstance(error, AccountNotFoundError) else "IBM refused the account"
@@ -128,7 +128,7 @@ def remote_backend(service: QiskitRuntimeService, name: str, secrets: Iterable[o
         except QiskitBackendNotFoundError:
             known = {backend.name: backend.name for backend in service.backends()}
     except Exception as error:
-        text, cause = told(error, secrets)
+        text, cause = redacted(error, secrets)
         raise DeviceError(f"IBM's service cannot open backend {name!r}: {text}") from cause
     raise DeviceError(f"Your IBM account has no backend {name!r}{_nearest(name, known)}")
 

@@ -13,8 +13,8 @@ from qpeft.devices.origin.account import DEFAULT_URL, checked_url, is_loopback
 from qpeft.devices.origin.chip import Chip, chip_from, noise_model_of
 from qpeft.devices.origin.cloud import SECONDS_PER_ANSWER, Cloud, chips_of, listed_as, written
 from qpeft.devices.origin.outbox import (
+    OriginProgram,
     Outbox,
-    Program,
     Structure,
     check_places,
     default_folder,
@@ -226,7 +226,7 @@ class OriginDevice(AbstractDevice):
             "suffix": suffix_of(program.contents for program in programs),
         }
 
-    def _programs(self, circuits: Sequence[Circuit]) -> list[Program]:
+    def _programs(self, circuits: Sequence[Circuit]) -> list[OriginProgram]:
         if not self._side_by_side:
             if not self._options["mapping"]:
                 check_places(circuits, self._qubits, self._known_chip())

@@ -151,17 +151,17 @@ Structure = tuple[int, tuple[tuple[str, tuple[int, ...]], ...]]
 
 
 @dataclass(frozen=True)
-class Program:
+class OriginProgram:
     """OriginIR, and what it holds."""
 
     text: str
     contents: Contents
 
 
-def one_each(circuits: Sequence[Circuit], qubits: Sequence[int] = ()) -> list[Program]:
+def one_each(circuits: Sequence[Circuit], qubits: Sequence[int] = ()) -> list[OriginProgram]:
     """Every circuit in a program of its own, on the first of these qubits, by default 0, 1, 2, ..."""
     return [
-        Program(to_origin_ir(circuit, qubits[: circuit.num_qubits] or None), Contents(circuit.num_qubits))
+        OriginProgram(to_origin_ir(circuit, qubits[: circuit.num_qubits] or None), Contents(circuit.num_qubits))
         for circuit in circuits
     ]
 
@@ -207,7 +207,7 @@ def structure_of(circuits: Sequence[Circuit]) -> tuple[Structure, Circuit]:
     return found[first], circuits[first]
 
 
-def side_by_side(circuits: Sequence[Circuit], blocks: Sequence[tuple[int, ...]]) -> list[Program]:
+def side_by_side(circuits: Sequence[Circuit], blocks: Sequence[tuple[int, ...]]) -> list[OriginProgram]:
     """As many circuits in a program as there are blocks, circuit k of a program on block k."""
     programs = []
     for first in range(0, len(circuits), len(blocks)):
@@ -222,7 +222,7 @@ def side_by_side(circuits: Sequence[Circuit], blocks: Sequence[tuple[int, ...]])
             ),
         )
         qubits = [qubit for block in blocks[: len(group)] for qubit in block]
-        programs.append(Program(to_origin_ir(whole, qubits), Contents(size, len(group))))
+        programs.append(OriginProgram(to_origin_ir(whole, qubits), Contents(size, len(group))))
     return programs
 
 

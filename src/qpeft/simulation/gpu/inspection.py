@@ -20,7 +20,7 @@ _SIGNATURES = {
 
 
 @dataclass(frozen=True)
-class Resources:
+class KernelResources:
     """What one thread of a compiled kernel needs.
 
     Attributes:
@@ -34,7 +34,7 @@ class Resources:
     shared_bytes: int
 
 
-def resources(circuit: Circuit, which: str, *, tokens: int, num_warps: int, capability: int = 90) -> Resources:
+def resources(circuit: Circuit, which: str, *, tokens: int, num_warps: int, capability: int = 90) -> KernelResources:
     """Compiles a kernel with the compiler and assembler that Triton brings along; needs no GPU.
 
     Args:
@@ -46,7 +46,7 @@ def resources(circuit: Circuit, which: str, *, tokens: int, num_warps: int, capa
     """
     kernel = _compiled(getattr(kernels_of(circuit, tokens), which), _SIGNATURES[which], num_warps, capability)
     usage = _usage(kernel.asm["cubin"])
-    return Resources(usage["REG"], usage["STACK"], int(kernel.metadata.shared))
+    return KernelResources(usage["REG"], usage["STACK"], int(kernel.metadata.shared))
 
 
 def _compiled(function: Any, signature: dict[str, str], num_warps: int, capability: int) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.simulation.paulis import signs
-from qpeft.simulation.plan import AngleSum, PhaseLayer, Plan, RotationLayer
+from qpeft.simulation.plan import AngleSum, PhaseLayer, RotationLayer, SimulationPlan
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class Layout:
     row_weights: FloatArray
 
 
-def layout_of(plan: Plan) -> Layout:
+def layout_of(plan: SimulationPlan) -> Layout:
     """Numbers the angles of a plan: encoding first, then each layer's in its order, then those of terms."""
     rows = [*plan.encoding]
     for layer in plan.layers:

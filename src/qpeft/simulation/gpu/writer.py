@@ -13,13 +13,13 @@ from functools import reduce
 
 from qpeft.simulation.gpu.layout import Layout
 from qpeft.simulation.paulis import Pauli
-from qpeft.simulation.plan import PhaseLayer, Plan, RotationLayer
+from qpeft.simulation.plan import PhaseLayer, RotationLayer, SimulationPlan
 
 
 class AbstractWriter(ABC):
     """Writes one kernel of a plan, for blocks of `tokens` tokens."""
 
-    def __init__(self, plan: Plan, layout: Layout, tokens: int) -> None:
+    def __init__(self, plan: SimulationPlan, layout: Layout, tokens: int) -> None:
         self._plan, self._layout, self._tokens = plan, layout, tokens
         self._circuit, self._qubits = plan.circuit, plan.circuit.num_qubits
         self._strings = _distinct_strings(plan)
@@ -201,7 +201,7 @@ class AbstractWriter(ABC):
         return found
 
 
-def _distinct_strings(plan: Plan) -> list[Pauli]:
+def _distinct_strings(plan: SimulationPlan) -> list[Pauli]:
     """Pauli strings of the terms, without their signs."""
     strings = (Pauli(t.pauli.x, t.pauli.z, (t.pauli.x & t.pauli.z).bit_count() % 4) for t in plan.terms)
     return list(dict.fromkeys(strings))

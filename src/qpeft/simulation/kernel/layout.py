@@ -9,7 +9,7 @@ from typing import Any
 
 import numba as nb
 
-from qpeft.simulation.kernel.program import ROW, Op, Scalar, Section
+from qpeft.simulation.kernel.program import ROW, Op, ProgramSection, Scalar
 
 
 def inline(function: Any) -> Any:
@@ -19,7 +19,7 @@ def inline(function: Any) -> Any:
 
 SIGNS, PROMOTE, PHASES, ROTATIONS, TOKEN_PROMOTE, TOKEN_PHASES = (int(op) for op in Op)
 INSTRUCTIONS, CHUNKS, TERMS, MEASURED, STRINGS, COMBINATIONS, ANGLES, WEIGHT_PARTS, INPUT_PARTS = (
-    int(s) for s in Section
+    int(s) for s in ProgramSection
 )
 STATE_QUBITS, LANE_ROWS, FIRST_ROTATIONS = int(Scalar.STATE_QUBITS), int(Scalar.LANE_ROWS), int(Scalar.FIRST_ROTATIONS)
 NUM_SUMS, NUM_EXPECTATIONS = int(Scalar.NUM_SUMS), int(Scalar.NUM_EXPECTATIONS)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from qpeft.circuits import Circuit
 from qpeft.simulation.compiler import compile_plan
 from qpeft.simulation.paulis import Pauli, combinations, completed, dual_directions, independent, parities, parity
-from qpeft.simulation.plan import AngleSum, PhaseLayer, Plan, Rotation, RotationLayer, Term
+from qpeft.simulation.plan import AngleSum, PhaseLayer, Rotation, RotationLayer, SimulationPlan, Term
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
@@ -27,7 +27,7 @@ ROW = 12
 """Length of one row of a section."""
 
 
-class Section(IntEnum):
+class ProgramSection(IntEnum):
     """Tables of the program, each of rows of `ROW` numbers; the header holds (start, rows) of each."""
 
     INSTRUCTIONS = 0
@@ -77,7 +77,7 @@ class Op(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class KernelProgram:
     """What the interpreter needs to know of one circuit.
 
     Attributes:
@@ -96,17 +96,17 @@ class Program:
 
 
 @lru_cache(maxsize=256)
-def compile_program(circuit: Circuit) -> Program:
+def compile_program(circuit: Circuit) -> KernelProgram:
     """The program of a circuit. Cached, since circuits are compared by value."""
     return _Assembler(compile_plan(circuit)).program()
 
 
 class _Assembler:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SimulationPlan) -> None:
         self._plan = plan
         self._padding = max(0, GROUP_BITS - plan.circuit.num_qubits)
         self._qubits = plan.circuit.num_qubits + self._padding
-        self._sections: dict[Section, list[list[int]]] = {section: [] for section in Section}
+        self._sections: dict[ProgramSection, list[list[int]]] = {section: [] for section in ProgramSection}
         self._index: list[npt.NDArray[np.int32]] = []
         self._index_size = 0
         self._numbers: list[float] = []
@@ -115,7 +115,7 @@ class _Assembler:
         self._lane_rows = 0
         self._unscaled = False
 
-    def program(self) -> Program:
+    def program(self) -> KernelProgram:
         plan = self._plan
         for angle in (*plan.encoding, *[AngleSum()] * self._padding):
             self._lane_row(angle)
@@ -131,21 +131,21 @@ class _Assembler:
                 self._phases(layer, is_complex=is_complex, promotes=position == plan.complex_from)
             else:
                 if first_rotations < 0:
-                    first_rotations = len(self._sections[Section.INSTRUCTIONS])
+                    first_rotations = len(self._sections[ProgramSection.INSTRUCTIONS])
                 self._rotations(layer, parts=1 + is_complex)
         self._leave_or_rescale(parts=1 + (plan.complex_from < len(plan.layers)))
         num_expectations = self._measurements(plan.terms)
         code = self._assembled(first_rotations, num_expectations)
         index = np.concatenate(self._index) if self._index else np.zeros(0, np.int32)
         numbers = np.array(self._numbers or [0.0])
-        return Program(
+        return KernelProgram(
             code,
             index,
             numbers,
             self._qubits,
             self._sums,
             max(1, self._coefficients),
-            len(self._sections[Section.ANGLES]),
+            len(self._sections[ProgramSection.ANGLES]),
         )
 
     def _assembled(self, first_rotations: int, num_expectations: int) -> IntArray:
@@ -166,17 +166,17 @@ class _Assembler:
         header[Scalar.NUM_INPUTS] = circuit.num_inputs
         header[Scalar.NUM_OBSERVABLES] = circuit.num_observables
         header[Scalar.CLOSED_FORM] = self._plan.is_closed_form
-        header[Scalar.TRAINS_FOLDED] = any(row[3] >= 0 for row in self._sections[Section.COMBINATIONS])
+        header[Scalar.TRAINS_FOLDED] = any(row[3] >= 0 for row in self._sections[ProgramSection.COMBINATIONS])
         return np.array(header + body, np.int64)
 
     def _angle(self, angle: AngleSum) -> int:
         """Row of the angle table: constant, weights and inputs by ranges of their own tables."""
-        weights, inputs = self._sections[Section.WEIGHT_PARTS], self._sections[Section.INPUT_PARTS]
+        weights, inputs = self._sections[ProgramSection.WEIGHT_PARTS], self._sections[ProgramSection.INPUT_PARTS]
         row = [self._number(angle.constant), len(weights), len(angle.weights), len(inputs), len(angle.inputs)]
         weights += [[index, self._number(coefficient)] for index, coefficient in angle.weights]
         inputs += [[index, self._number(coefficient)] for index, coefficient in angle.inputs]
-        self._sections[Section.ANGLES].append(row)
-        return len(self._sections[Section.ANGLES]) - 1
+        self._sections[ProgramSection.ANGLES].append(row)
+        return len(self._sections[ProgramSection.ANGLES]) - 1
 
     def _number(self, value: float) -> int:
         self._numbers.append(value)
@@ -210,7 +210,7 @@ class _Assembler:
         return self._coefficients - count
 
     def _instruction(self, op: Op, *arguments: int) -> None:
-        self._sections[Section.INSTRUCTIONS].append([op, *arguments])
+        self._sections[ProgramSection.INSTRUCTIONS].append([op, *arguments])
 
     def _rescale(self, *, parts: int) -> None:
         """Puts right the norm, which rotations by tangents grow, unless a table of phases has done so since."""
@@ -220,7 +220,7 @@ class _Assembler:
 
     def _leave_or_rescale(self, *, parts: int) -> None:
         """The norm may stay as it is if the state is never rotated back: coefficients of the terms put it right."""
-        rotations = [row for row in self._sections[Section.INSTRUCTIONS] if row[0] == Op.ROTATIONS]
+        rotations = [row for row in self._sections[ProgramSection.INSTRUCTIONS] if row[0] == Op.ROTATIONS]
         if len(rotations) > 1:
             self._rescale(parts=parts)
 
@@ -228,7 +228,7 @@ class _Assembler:
         uniform = [(mask, angle) for mask, angle in layer.terms if not angle.inputs]
         if uniform:
             op = Op.PHASES if is_complex else Op.PROMOTE if promotes else Op.SIGNS
-            terms = self._sections[Section.TERMS]
+            terms = self._sections[ProgramSection.TERMS]
             first = len(terms)
             terms += [[mask << self._padding, self._angle(angle)] for mask, angle in uniform]
             trained = any(angle.weights for _, angle in uniform)
@@ -245,7 +245,7 @@ class _Assembler:
 
     def _rotations(self, layer: RotationLayer, *, parts: int) -> None:
         self._rescale(parts=parts)
-        chunks = self._sections[Section.CHUNKS]
+        chunks = self._sections[ProgramSection.CHUNKS]
         first = len(chunks)
         for chunk in _chunks(layer):
             bits = [(r.direction << self._padding, r.row << self._padding) for r in chunk]
@@ -283,22 +283,22 @@ class _Assembler:
         slots: dict[tuple[int, int], int] = {}
         for start in range(0, len(locals_), GROUP_BITS):
             chunk = locals_[start : start + GROUP_BITS]
-            base = 2 * GROUP_BITS * len(self._sections[Section.MEASURED])
+            base = 2 * GROUP_BITS * len(self._sections[ProgramSection.MEASURED])
             wanted = {(term.pauli.x, term.pauli.z) for term in terms}
             with_x = any((direction, 0) in wanted for direction, _ in chunk)
             bits = [(direction << shift, row << shift) for direction, row in chunk]
             outer = [] if start else [row << shift for _, row in locals_[GROUP_BITS:]]
-            self._sections[Section.MEASURED].append([self._groups(bits, outer), with_x, len(chunk)])
+            self._sections[ProgramSection.MEASURED].append([self._groups(bits, outer), with_x, len(chunk)])
             for place, (direction, row) in enumerate(chunk):
                 slots[0, row] = base + place
                 slots[direction, 0] = base + GROUP_BITS + place
-        count = 2 * GROUP_BITS * len(self._sections[Section.MEASURED])
+        count = 2 * GROUP_BITS * len(self._sections[ProgramSection.MEASURED])
         for term in terms:
             pauli = term.pauli
             if (pauli.x, pauli.z) not in slots:
                 slots[pauli.x, pauli.z] = count
                 power = (pauli.x & pauli.z).bit_count() % 4
-                self._sections[Section.STRINGS].append([pauli.x << shift, pauli.z << shift, power])
+                self._sections[ProgramSection.STRINGS].append([pauli.x << shift, pauli.z << shift, power])
                 count += 1
         for term in terms:
             kind = 0 if term.angle is None else 2 if term.use_sin else 1
@@ -308,7 +308,7 @@ class _Assembler:
             coefficient = self._take_coefficients(2)
             slot = slots[term.pauli.x, term.pauli.z]
             sign = int(term.pauli.sign)
-            combinations_ = self._sections[Section.COMBINATIONS]
+            combinations_ = self._sections[ProgramSection.COMBINATIONS]
             combinations_.append([term.observable, slot, coefficient, sums, kind, angle, sign])
         return count
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from qpeft.circuits import Circuit
 from qpeft.simulation.kernel.compilation import Kernel, compiled_kernel
 from qpeft.simulation.kernel.lanes import LANES
-from qpeft.simulation.kernel.program import Program, compile_program
+from qpeft.simulation.kernel.program import KernelProgram, compile_program
 
 MAX_PARTITIONS = 32
 MIN_TOKENS_PER_PARTITION = 8 * LANES
@@ -68,7 +68,7 @@ def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -
     return input_grad, weight_grad
 
 
-def _tables(program: Program, compiled: Kernel, weights: Tensor) -> tuple[Any, Any]:
+def _tables(program: KernelProgram, compiled: Kernel, weights: Tensor) -> tuple[Any, Any]:
     angles = np.empty(program.num_angles)
     coefficients = np.empty(program.num_coefficients, np.float32)
     # A copy: what numpy has seen can never be resized again, as sharded training does with the memory of weights.
@@ -85,7 +85,7 @@ def _partitions(tokens: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-def _share(program: Program, compiled: Kernel, tokens: int, work: Callable[[int, int, int, Any], None]) -> None:
+def _share(program: KernelProgram, compiled: Kernel, tokens: int, work: Callable[[int, int, int, Any], None]) -> None:
     """Runs `work(partition, first, last, workspace)` on all partitions, over as many threads as torch may use."""
     partitions = _partitions(tokens)
     threads = max(1, min(torch.get_num_threads(), len(partitions), tokens // TOKENS_PER_THREAD))
