@@ -10,6 +10,7 @@ have no inputs: their weights make a real state, or an orthogonal matrix, of RY,
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
@@ -78,6 +79,15 @@ def ring_cnot(num_qubits: int, depth: int = 1, *, reupload: bool = True) -> Circ
 
 
 ANSATZE: dict[str, Callable[..., Circuit]] = {"ring_crz": ring_crz, "ring_cz": ring_cz, "ring_cnot": ring_cnot}
+
+
+def find_ansatz(name: str) -> Callable[..., Circuit]:
+    """Return the function of this name in `ANSATZE`. Raises: CircuitError, naming the nearest, if there is none."""
+    if name not in ANSATZE:
+        near = difflib.get_close_matches(name, ANSATZE, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(ANSATZE)}."
+        raise CircuitError(f"There is no ansatz {name!r}. {hint}")
+    return ANSATZE[name]
 
 
 def cnot_chain(num_qubits: int, depth: int) -> Circuit:
