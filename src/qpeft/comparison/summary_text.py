@@ -158,11 +158,6 @@ def _sentence(method: str, other: str, against: Against, results: Results) -> st
     return f"Of these single runs: {said}" if len(results.study.seeds) == 1 else said
 
 
-def effect(loss: Difference) -> str:
-    """Return what a change did, by its loss minus that without it."""
-    return "makes it worse" if loss.low > 0 else "makes it better" if loss.high < 0 else "changes nothing seen"
-
-
 def limits(results: Results, log: Mapping[str, Any]) -> list[str]:
     """Return what must not be concluded, and why."""
     study = results.study
