@@ -108,6 +108,11 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
 def answer_file(options: Answering, source: Path, target: Path) -> None:
     """Append the rows of `source` with `generated`, and `generated_base` if asked for, to `target`, batch by batch.
 
+    Args:
+        options: of the command.
+        source: questions.
+        target: JSON lines, which an earlier call may have begun.
+
     Raises: DataError for questions that cannot be read or are too long; OutputError if `target` holds something else.
     """
     origin = read_origin(options.folder)

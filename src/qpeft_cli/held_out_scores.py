@@ -152,7 +152,15 @@ def _changes(found: Mapping[str, Scores], metric: str) -> str:
 
 
 def result_file(folder: Path, name: str, output: Path | None) -> Path:
-    """Where results go: `output`, or a new file in the adapter's folder. Raises: OutputError if they cannot."""
+    """Where results go: `output`, or a new file in the adapter's folder.
+
+    Args:
+        folder: of the adapter.
+        name: of the task, which new files are called by.
+        output: that the user named; None for a new file in the folder.
+
+    Raises: OutputError if they cannot.
+    """
     path = output or folder / FOLDER / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.json"
     if path.exists():
         raise OutputError(f"{path} exists. Choose another --output; nothing was changed.")

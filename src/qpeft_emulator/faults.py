@@ -104,7 +104,13 @@ class Faults:
 
 
 def places(order: Order, job_id: str, total: int) -> list[int]:
-    """Which result stands where, the first one first, in a list of so many; a draw depends on the job alone."""
+    """Which result stands where, the first one first, in a list of so many; a draw depends on the job alone.
+
+    Args:
+        order: how results are mixed up.
+        job_id: that the draw depends on.
+        total: results of the job.
+    """
     match order:
         case "reverse":
             return list(range(total))[::-1]

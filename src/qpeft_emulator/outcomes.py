@@ -66,6 +66,13 @@ def run_program(
 ) -> Outcome:
     """One program on the machine.
 
+    Args:
+        machine: the chip with its hidden errors.
+        program: as parsed.
+        options: shots, and what the client asked of the compiler.
+        job_number: counts the cloud's jobs, since errors drift.
+        key: of all samples.
+
     Raises: DeviceError if it does not fit on the chip, a group of coupled qubits is too large to be simulated, nothing
         is measured, or readout is to be amended on too many bits.
     """

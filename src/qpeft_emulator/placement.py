@@ -56,6 +56,11 @@ def as_written(program: ParsedProgram, chip: EmulatedChip) -> Placed:
 def mapped(program: ParsedProgram, chip: EmulatedChip, allowed: Collection[int]) -> Placed:
     """The program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
 
+    Args:
+        program: as parsed.
+        chip: with its living qubits and couplers.
+        allowed: qubits that may be used.
+
     Raises: DeviceError if there are too few of them in one piece.
     """
     free = set(allowed) & set(chip.qubits)
@@ -145,6 +150,11 @@ def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
     """At most `count` blocks of `size` connected living qubits that share none, the best first.
 
     Each is grown along the best couplers; it is a good one, not always the best there is.
+
+    Args:
+        chip: with its living qubits and couplers.
+        size: qubits of a block.
+        count: the most blocks.
     """
     free = set(chip.qubits)
     blocks: list[list[int]] = []
@@ -155,7 +165,13 @@ def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
 
 
 def grown_block(chip: EmulatedChip, size: int, free: Collection[int]) -> list[int] | None:
-    """Among blocks grown from every free qubit the one with the best fidelities, in the order of growth; or None."""
+    """Among blocks grown from every free qubit the one with the best fidelities, in the order of growth; or None.
+
+    Args:
+        chip: with its living qubits and couplers.
+        size: qubits of the block.
+        free: qubits that no other block has.
+    """
     grown = [block for start in sorted(free) if (block := _grown_from(chip, start, size, free))]
     return max(grown, key=lambda block: _quality(chip, block), default=None)
 

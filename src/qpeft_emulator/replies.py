@@ -42,7 +42,15 @@ def chip_info(chip: EmulatedChip) -> Json:
 
 
 def task_detail(task_id: str, state: str, outcomes: list[Outcome], message: str, programs: list[str]) -> Json:
-    """State and, if it is over, results of a job: one JSON text per program, keys hexadecimal."""
+    """State and, if it is over, results of a job: one JSON text per program, keys hexadecimal.
+
+    Args:
+        task_id: of the job.
+        state: of the job, in the cloud's words.
+        outcomes: one per program, once it is over.
+        message: why it failed.
+        programs: their texts.
+    """
     # The client splits no mapping: each is one text for the whole job.
     places = [{str(qubit): place for qubit, place in outcome.places.items()} for outcome in outcomes]
     return {

@@ -63,7 +63,16 @@ class Store:
             raise DeviceError(f"Cannot keep jobs in {path}: {error}. Name another file with --store.") from error
 
     def add(self, job_id: str, body: bytes, accepted: float, programs: int, shots: int, message: str) -> StoredJob:
-        """Keep a new job and give it its number."""
+        """Keep a new job and give it its number.
+
+        Args:
+            job_id: new.
+            body: the request as it came.
+            accepted: when, seconds since the epoch.
+            programs: how many.
+            shots: of each.
+            message: why the job is going to fail; empty for one that will not.
+        """
         with self._lock:
             number = self._database.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
             job = StoredJob(number, job_id, body, accepted, programs, shots, message)

@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from qpeft.devices.registry import redacted
+from qpeft.devices.secrets import redacted
 
 KEY = "k3y-0f-t3sts"
 

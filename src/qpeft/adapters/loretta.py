@@ -55,7 +55,13 @@ class LorettaBranch(AbstractLoraLikeBranch):
 
     @staticmethod
     def make_factor(config: LorettaConfig, rank: int, width: int) -> MpoFactor:
-        """A train: R is the factor's bottleneck, and the train's open bond lies between that and its cores."""
+        """A train: R is the factor's bottleneck, and the train's open bond lies between that and its cores.
+
+        Args:
+            config: with modes and bond dimension.
+            rank: open bond of the train, narrow side.
+            width: wide side.
+        """
         bond = config.bond_dimension
         link = open_bond(bond, config.num_modes)
         return MpoFactor(rank, link, factorize(width, config.num_modes), bond_dimension=bond)

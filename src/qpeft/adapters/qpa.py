@@ -124,7 +124,13 @@ class QpaBranch(AbstractLoraLikeBranch):
 
     @staticmethod
     def make_factor(config: QpaConfig, rank: int, width: int) -> GeneratedFactor:
-        """A generated matrix of this config's chunks, network and depth."""
+        """A generated matrix of this config's chunks, network and depth.
+
+        Args:
+            config: with chunk size, network and depth.
+            rank: narrow side.
+            width: wide side.
+        """
         sizes = {"chunk_size": config.chunk_size, "hidden_size": config.hidden_size, "depth": config.depth}
         return GeneratedFactor(rank, width, **sizes)
 

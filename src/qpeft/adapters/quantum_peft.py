@@ -90,7 +90,13 @@ class QuantumPeftBranch(AbstractRankedBranch):
 
     @staticmethod
     def make_factor(config: QuantumPeftConfig, rank: int, width: int) -> CircuitColumns:
-        """Columns of a circuit of this config's depth."""
+        """Columns of a circuit of this config's depth.
+
+        Args:
+            config: with the depth.
+            rank: number of columns.
+            width: entries of a column that are kept.
+        """
         return CircuitColumns(rank, width, depth=config.depth)
 
     def bottleneck(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:

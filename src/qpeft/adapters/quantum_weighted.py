@@ -227,7 +227,13 @@ class BankEvaluator(Protocol):
         """Values of all observables, (groups, strings), for angles (groups, angles)."""
 
     def gradients(self, circuit: Circuit, angles: Tensor, grad: Tensor) -> Tensor:
-        """Gradient of sum(values * grad) by the angles, (groups, angles)."""
+        """Gradient of sum(values * grad) by the angles, (groups, angles).
+
+        Args:
+            circuit: of every group.
+            angles: (groups, angles), radians.
+            grad: from above, (groups, strings).
+        """
 
 
 @dataclass(frozen=True)

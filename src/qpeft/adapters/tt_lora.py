@@ -68,7 +68,13 @@ class TtLoraBranch(AbstractLoraLikeBranch):
 
     @staticmethod
     def make_factor(config: TtLoraConfig, rank: int, width: int) -> BareMpoFactor:
-        """One half of the train, from its middle outwards."""
+        """One half of the train, from its middle outwards.
+
+        Args:
+            config: with modes.
+            rank: bond in the middle of the train.
+            width: of this half's side.
+        """
         modes = config.modes_of(width)
         return BareMpoFactor(open_bond(rank, len(modes.factors)), modes, bond_dimension=rank)
 

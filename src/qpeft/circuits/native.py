@@ -39,12 +39,15 @@ class ControlledZ:
 
 NOTHING = 1e-9
 """A pulse of a smaller angle is not made."""
+FREE_GATES = frozenset({"RZ"})
+"""Gates that take no time and make no error: RZ only changes the phase of later pulses."""
 
 NativeGate: TypeAlias = Pulse | ControlledZ
+RealArray: TypeAlias = npt.NDArray[np.float64]
 
 
 def to_native(operations: Iterable[Operation], *, optimise: bool) -> list[NativeGate]:
-    """Gates that do the same up to a global phase, in time order.
+    """Return gates that do the same up to a global phase, in time order.
 
     Args:
         operations: bound.
@@ -55,19 +58,20 @@ def to_native(operations: Iterable[Operation], *, optimise: bool) -> list[Native
     waiting: dict[int, ComplexMatrix] = {}
     for operation in to_controlled_z(operations):
         if operation.gate_name == "CZ":
-            native += [_turn(qubit, waiting.pop(qubit)) for qubit in operation.qubits if qubit in waiting]
+            # What waits on its qubits comes first; other qubits go on collecting.
+            native += [_pulse(qubit, waiting.pop(qubit)) for qubit in operation.qubits if qubit in waiting]
             native.append(ControlledZ((operation.qubits[0], operation.qubits[1])))
             continue
         (qubit,), matrix = operation.qubits, GATES[operation.gate_name].unitary(bound_angle(operation))
         if optimise:
             waiting[qubit] = matrix @ waiting.get(qubit, np.eye(2, dtype=complex))
         else:
-            native.append(_turn(qubit, matrix))
-    return native + [_turn(qubit, matrix) for qubit, matrix in waiting.items()]
+            native.append(_pulse(qubit, matrix))
+    return native + [_pulse(qubit, matrix) for qubit, matrix in waiting.items()]
 
 
 def gate_counts(circuit: Circuit) -> tuple[dict[int, int], dict[tuple[int, int], int]]:
-    """Pulses on every qubit and CZ on every pair, smaller qubit first, that a circuit costs at unspecial angles.
+    """Return pulses on every qubit and CZ on every pair, smaller qubit first, that a circuit costs at unspecial angles.
 
     Gates that follow each other on one qubit are one pulse.
     """
@@ -76,12 +80,12 @@ def gate_counts(circuit: Circuit) -> tuple[dict[int, int], dict[tuple[int, int],
     weights = [0.43 + 0.017 * index for index in range(circuit.num_weights)]
     native = to_native(bind(circuit, inputs, weights).operations, optimise=True)
     pulses = Counter(gate.qubit for gate in native if isinstance(gate, Pulse) and gate.angle)
-    flips = Counter((min(gate.qubits), max(gate.qubits)) for gate in native if isinstance(gate, ControlledZ))
-    return {qubit: pulses[qubit] for qubit in range(circuit.num_qubits)}, dict(flips)
+    couplings = Counter((min(gate.qubits), max(gate.qubits)) for gate in native if isinstance(gate, ControlledZ))
+    return {qubit: pulses[qubit] for qubit in range(circuit.num_qubits)}, dict(couplings)
 
 
-def _turn(qubit: int, matrix: ComplexMatrix) -> Pulse:
-    """ZYZ angles of a unitary: exp(i phase) RZ(after) RY(angle) RZ(before)."""
+def _pulse(qubit: int, matrix: ComplexMatrix) -> Pulse:
+    """Return the ZYZ angles of a unitary: exp(i phase) RZ(after) RY(angle) RZ(before)."""
     angle = 2 * np.arctan2(abs(matrix[1, 0]), abs(matrix[0, 0]))
     # With determinant 1 the phases of the entries are half of after + before and after - before. The phase of an entry
     # that is zero means nothing: only the other combination acts.
@@ -91,25 +95,17 @@ def _turn(qubit: int, matrix: ComplexMatrix) -> Pulse:
     return Pulse(qubit, (total - difference) / 2, float(angle) if angle > NOTHING else 0.0, (total + difference) / 2)
 
 
-# A circuit with inputs, rewritten once for all its rows in the gates of a superconducting chip.
-
-
-RealArray = npt.NDArray[np.float64]
-
-FREE_GATES = frozenset({"RZ"})
-"""Of RZ, RY and CZ those that take no time and make no error: RZ is a change of the phase of later pulses."""
-
-
 def native_circuit(
     circuit: Circuit, inputs: Sequence[Sequence[float]], weights: Sequence[float]
 ) -> tuple[Circuit, RealArray]:
-    """One circuit of RZ, RY and CZ for all rows of inputs, and the angles of every row.
+    """Return one circuit of RZ, RY and CZ for all rows of inputs, and the angles of every row.
 
     Each RY is a pulse, each RZ is free. Between two CZ a qubit has at most one pulse, with one RZ before it: what is
     left of a rotation about Z after a pulse commutes with CZ and joins the next one. An RZ that no pulse follows is
     left out unless X or Y of its qubit is measured, as is one before the first pulse, where the qubit is still |0>.
 
     Args:
+        circuit: with inputs and weights.
         inputs: one row per evaluation, at least one; radians.
         weights: shared by all rows; radians.
 
@@ -121,48 +117,33 @@ def native_circuit(
     Raises: CircuitError if there are too few or too many angles.
     """
     rows = [to_native(bind(circuit, row, weights).operations, optimise=True) for row in inputs]
-    batch = _Batch(len(rows))
+    operations: list[Operation] = []
+    columns: list[RealArray] = []
+    # Rotations about Z after a qubit's last pulse, one per row, that wait for its next one.
+    phases: dict[int, RealArray] = {}
+
+    def rotate(name: str, qubit: int, angles: RealArray) -> None:
+        operations.append(Operation(name, (qubit,), Input(len(columns))))
+        columns.append(angles)
+
+    # The rows have the same gates in the same order, since these follow from the circuit and not from its angles.
     for gates in zip(*rows, strict=True):
         first = gates[0]
         if isinstance(first, ControlledZ):
-            batch.flip(first.qubits)
-        else:
-            batch.turn(first.qubit, [gate for gate in gates if isinstance(gate, Pulse)])
-    for qubit in range(circuit.num_qubits):
-        if any(observable[qubit] in "XY" for observable in circuit.observables):
-            batch.end(qubit)
-    return Circuit(circuit.num_qubits, tuple(batch.operations), circuit.observables), batch.angles()
-
-
-class _Batch:
-    """Collects gates and their columns of angles; `_phases` are rotations about Z that wait for the next pulse."""
-
-    def __init__(self, num_rows: int) -> None:
-        self.operations: list[Operation] = []
-        self._columns: list[RealArray] = []
-        self._phases: dict[int, RealArray] = {}
-        self._num_rows = num_rows
-
-    def flip(self, qubits: tuple[int, int]) -> None:
-        self.operations.append(Operation("CZ", qubits))
-
-    def turn(self, qubit: int, turns: Sequence[Pulse]) -> None:
-        before, angles, after = np.array([(turn.before, turn.angle, turn.after) for turn in turns]).T
+            operations.append(Operation("CZ", first.qubits))
+            continue
+        pulses = [(gate.before, gate.angle, gate.after) for gate in gates if isinstance(gate, Pulse)]
+        (before, angles, after), qubit = np.array(pulses).T, first.qubit
         if angles.any():
-            if qubit in self._phases:
-                self._rotate("RZ", qubit, self._phases[qubit] + before)
-            self._rotate("RY", qubit, angles)
-            self._phases[qubit] = after
-        elif qubit in self._phases:
-            self._phases[qubit] = self._phases[qubit] + before + after
-
-    def end(self, qubit: int) -> None:
-        if qubit in self._phases:
-            self._rotate("RZ", qubit, self._phases[qubit])
-
-    def angles(self) -> RealArray:
-        return np.stack(self._columns, axis=1) if self._columns else np.zeros((self._num_rows, 0))
-
-    def _rotate(self, name: str, qubit: int, angles: RealArray) -> None:
-        self.operations.append(Operation(name, (qubit,), Input(len(self._columns))))
-        self._columns.append(angles)
+            if qubit in phases:  # before the first pulse the qubit is |0>, which no RZ changes
+                rotate("RZ", qubit, phases[qubit] + before)
+            rotate("RY", qubit, angles)
+            phases[qubit] = after
+        elif qubit in phases:
+            phases[qubit] = phases[qubit] + before + after
+    for qubit, phase in sorted(phases.items()):
+        # Nothing but X and Y sees a phase at the end.
+        if any(observable[qubit] in "XY" for observable in circuit.observables):
+            rotate("RZ", qubit, phase)
+    angles = np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
+    return Circuit(circuit.num_qubits, tuple(operations), circuit.observables), angles

@@ -3,15 +3,13 @@
 from qpeft.devices.budget import Budget, Cost
 from qpeft.devices.chip import Comparison, Preflight, compare, find_blocks, preflight, suggest
 from qpeft.devices.estimator import (
-    DeviceGradients,
     DeviceValues,
     backward_circuits,
-    backward_shots,
     device_expectations,
     device_gradients,
     forward_circuits,
 )
-from qpeft.devices.gradients import ParameterShift, Simulated, Spsa
+from qpeft.devices.gradients import DeviceGradients, ParameterShift, Simulated, Spsa
 from qpeft.devices.journal import Journal
 from qpeft.devices.local import LocalDevice
 from qpeft.devices.mitigation import AbstractMitigation, ReadoutInversion, ZeroNoise
@@ -54,7 +52,6 @@ __all__ = [
     "Spsa",
     "ZeroNoise",
     "backward_circuits",
-    "backward_shots",
     "compare",
     "device_expectations",
     "device_gradients",

@@ -32,8 +32,7 @@ class Cost:
 class Budget:
     """The most that a run may spend; None for no limit.
 
-    Limits on circuits and shots are never exceeded. How long a job takes is known only afterwards, so `max_seconds`
-    stops the first submission after it was used up.
+    Limits on circuits and shots are never exceeded; `max_seconds` stops the first submission after it was used up.
 
     Raises: BudgetError if a limit is negative or not a number.
     """
@@ -55,10 +54,12 @@ class Budget:
         problems = []
         for unit in ("circuits", "shots"):
             limit, used, wanted = getattr(self, f"max_{unit}"), getattr(spent, unit), getattr(asked, unit)
+            # Before the submission: what is sent is paid for, whatever comes of it.
             if limit is not None and used + wanted > limit:
                 problems.append(
                     f"max_{unit}={limit:,}: {used:,} spent, {wanted:,} asked, {max(0, limit - used):,} left"
                 )
+        # How long a job takes is known afterwards, so seconds can only be used up.
         if self.max_seconds is not None and spent.seconds >= self.max_seconds:
             problems.append(f"max_seconds={self.max_seconds:,}: {spent.seconds:,.2f} spent, 0 left")
         if problems:

@@ -12,11 +12,21 @@ from torch import Tensor
 
 from qpeft.circuits import Circuit
 from qpeft.devices.calls import DeviceCall, Rows, check_rows, num_bases, num_versions
-from qpeft.devices.gradients import GRADIENTS, AbstractGradient, GradientChoice, Wanted, find_gradient
+from qpeft.devices.gradients import (
+    GRADIENTS,
+    AbstractGradient,
+    DeviceGradients,
+    GradientChoice,
+    WantedGradients,
+    find_gradient,
+)
 from qpeft.devices.mitigation import AbstractMitigation
 from qpeft.devices.protocol import ONLY_CALL, AbstractDevice, CallKey, Runner, run_now
 from qpeft.errors import GradientError
 from qpeft.simulation.autograd import FirstOrder
+
+OnGradients: TypeAlias = Callable[[DeviceGradients], None]
+"""Is given a backward pass's gradients, inputs as (rows, num_inputs), weights as (num_circuits, num_weights)."""
 
 
 class DeviceValues(NamedTuple):
@@ -45,7 +55,7 @@ def device_expectations(
     on_gradients: OnGradients | None = None,
     mitigation: AbstractMitigation | None = None,
 ) -> DeviceValues:
-    """Expectation value of every observable of `circuit`, for every row of `inputs`, as `device` returns it.
+    """Return the expectation value of every observable of `circuit`, for every row of `inputs`, as `device` has it.
 
     Args:
         circuit: what to evaluate. Observables are measured together where they agree on every qubit; for X and Y the
@@ -73,158 +83,12 @@ def device_expectations(
     """
     check_rows(circuit, inputs, weights)
     call = DeviceCall(circuit, device, shots, runner, key, mitigation)
+    # Rows of a batch one after the other: with circuits side by side, their rows take turns.
     flat = inputs.reshape(inputs.shape[:-1].numel(), circuit.num_inputs)
     groups = weights if weights.ndim == 2 else weights[None]
     values, errors = _DeviceExpectations.apply(call, find_gradient(gradient), on_gradients, flat, groups)
     shape = (*inputs.shape[:-1], circuit.num_observables)
     return DeviceValues(values.reshape(shape), errors.reshape(shape))
-
-
-def forward_circuits(circuit: Circuit, num_rows: int = 1, *, mitigation: AbstractMitigation | None = None) -> int:
-    """Circuits that evaluating `num_rows` rows of inputs sends, if none of them are equal.
-
-    Not in it: `mitigation.num_calibration_circuits`, sent with the first call and not with the others.
-    """
-    return num_rows * num_bases(circuit) * num_versions(mitigation)
-
-
-def backward_circuits(
-    circuit: Circuit,
-    gradient: GradientChoice,
-    num_rows: int = 1,
-    *,
-    inputs: bool = True,
-    weights: bool = True,
-    mitigation: AbstractMitigation | None = None,
-) -> int:
-    """Circuits that differentiating `num_rows` rows sends, if none are equal and every row has influence.
-
-    Args:
-        circuit: what is evaluated.
-        gradient: as for `device_expectations`; None sends nothing, since it raises.
-        num_rows: rows of inputs; for circuits side by side, of each of them, and the answer is that for one.
-        inputs, weights: whether their derivatives are asked for.
-        mitigation: as for `device_expectations`.
-
-    Raises: GradientError if the gradient is unknown.
-    """
-    found = find_gradient(gradient)
-    if found is None:
-        return 0
-    return found.circuits(circuit, Wanted(inputs, weights), num_rows) * num_versions(mitigation)
-
-
-def backward_shots(
-    circuit: Circuit,
-    gradient: GradientChoice,
-    shots: int,
-    num_rows: int = 1,
-    *,
-    inputs: bool = True,
-    weights: bool = True,
-    mitigation: AbstractMitigation | None = None,
-) -> int:
-    """Shots of all `backward_circuits` together, if the call has so many `shots` per circuit."""
-    circuits = backward_circuits(circuit, gradient, num_rows, inputs=inputs, weights=weights, mitigation=mitigation)
-    return circuits * shots
-
-
-class _DeviceExpectations(FirstOrder):
-    @staticmethod
-    def forward(
-        call: DeviceCall,
-        _gradient: AbstractGradient | None,
-        _on_gradients: OnGradients | None,
-        inputs: Tensor,
-        weights: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        estimates = call.estimates(Rows.side_by_side(inputs, weights).bind(call.circuit))
-        found, errors = (inputs.new_tensor(array) for array in estimates)
-        return found, errors
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.call, ctx.gradient, ctx.on_gradients, *angles = inputs
-        ctx.save_for_backward(*angles)
-        ctx.mark_non_differentiable(output[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _errors_grad: Tensor) -> tuple[None, None, None, Tensor, Tensor]:
-        wanted = Wanted(*ctx.needs_input_grad[3:])
-        if ctx.gradient is None:
-            raise GradientError(_no_gradient(ctx.call, len(grad), wanted))
-        input_grad, weight_grad = _Products.apply(
-            ctx.call, ctx.gradient, ctx.on_gradients, wanted, grad, *ctx.saved_tensors
-        )
-        return None, None, None, input_grad, weight_grad
-
-
-class _Products(FirstOrder):
-    """The backward pass as a Function of its own, so that its own backward pass can say that there is none."""
-
-    @staticmethod
-    def forward(
-        call: DeviceCall,
-        gradient: AbstractGradient,
-        on_gradients: OnGradients | None,
-        wanted: Wanted,
-        grad: Tensor,
-        inputs: Tensor,
-        weights: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        found = flat_gradients(call, gradient, inputs, weights, grad, wanted)
-        if on_gradients is not None:
-            on_gradients(found)
-        return found.inputs, found.weights
-
-    @staticmethod
-    def setup_context(_ctx: Any, _inputs: tuple[Any, ...], _output: tuple[Tensor, Tensor]) -> None:
-        pass
-
-    @staticmethod
-    def backward(_: Any, *__: Tensor) -> None:
-        raise GradientError(
-            "Values from a device have first derivatives only. For second ones, difference the gradients, or use "
-            "qpeft.simulation.expectations at shifted angles."
-        )
-
-
-def _no_gradient(call: DeviceCall, num_rows: int, wanted: Wanted) -> str:
-    costs = [f"gradient={name!r} ({_cost(name, call, num_rows, wanted)})" for name in GRADIENTS]
-    return (
-        f"Values from {call.device.capabilities().name} have no gradient unless it is chosen. Pass {', '.join(costs)}; "
-        "or evaluate under torch.no_grad()."
-    )
-
-
-def _cost(name: str, call: DeviceCall, num_rows: int, wanted: Wanted) -> str:
-    versions = num_versions(call.mitigation)
-    one, these = (versions * GRADIENTS[name].circuits(call.circuit, wanted, count) for count in (1, num_rows))
-    return f"{one} circuits per input, {these:,} for these" if one else "no circuits"
-
-
-# Derivatives of values from a device, with their standard errors: what the backward pass uses, and on its own.
-
-
-class DeviceGradients(NamedTuple):
-    """Gradients of sum(values * grad), and how far they are off.
-
-    Attributes:
-        inputs: in the shape of the inputs.
-        weights: in the shape of the weights.
-        input_errors, weight_errors: standard errors of both, in the same shapes: from the shots of this pass, and for
-            random directions from their spread. NaN for a single direction of SPSA, which has no spread. The noise of
-            `grad` itself is not in them, nor is a bias of the gradient's method.
-    """
-
-    inputs: Tensor
-    weights: Tensor
-    input_errors: Tensor
-    weight_errors: Tensor
-
-
-OnGradients: TypeAlias = Callable[[DeviceGradients], None]
-"""What a backward pass tells its gradients to, inputs as (rows, num_inputs), weights as (num_circuits, num_weights)."""
 
 
 def device_gradients(
@@ -242,7 +106,7 @@ def device_gradients(
     key: CallKey = ONLY_CALL,
     mitigation: AbstractMitigation | None = None,
 ) -> DeviceGradients:
-    """Gradients of sum(values * grad) for the values of `device_expectations`, without sending for the values.
+    """Return gradients of sum(values * grad) for the values of `device_expectations`, without sending for the values.
 
     Args:
         circuit, inputs, weights, device, shots, runner, key, mitigation: as for `device_expectations`.
@@ -266,21 +130,62 @@ def device_gradients(
     flat, upper = (a.reshape(inputs.shape[:-1].numel(), a.shape[-1]) for a in (inputs, grad))
     call = DeviceCall(circuit, device, shots, runner, key, mitigation)
     groups = weights if weights.ndim == 2 else weights[None]
-    products = flat_gradients(call, found, flat, groups, upper, Wanted(by_inputs, by_weights))
+    products = _gradients(call, found, flat, groups, upper, WantedGradients(by_inputs, by_weights))
     shapes = inputs.shape, weights.shape, inputs.shape, weights.shape
     return DeviceGradients(*(one.reshape(shape) for one, shape in zip(products, shapes, strict=True)))
 
 
+def forward_circuits(circuit: Circuit, num_rows: int = 1, *, mitigation: AbstractMitigation | None = None) -> int:
+    """Return how many circuits evaluating `num_rows` rows of inputs sends, if none of them are equal.
+
+    Not in it: `mitigation.num_calibration_circuits`, sent with the first call and not with the others.
+
+    Args:
+        circuit: what is evaluated.
+        num_rows: rows of inputs.
+        mitigation: as for `device_expectations`.
+    """
+    return num_rows * num_bases(circuit) * num_versions(mitigation)
+
+
+def backward_circuits(
+    circuit: Circuit,
+    gradient: GradientChoice,
+    num_rows: int = 1,
+    *,
+    inputs: bool = True,
+    weights: bool = True,
+    mitigation: AbstractMitigation | None = None,
+) -> int:
+    """Return how many circuits differentiating `num_rows` rows sends, if none are equal and every row has influence.
+
+    Args:
+        circuit: what is evaluated.
+        gradient: as for `device_expectations`; None sends nothing, since it raises.
+        num_rows: rows of inputs; for circuits side by side, of each of them, and the answer is that for one.
+        inputs, weights: whether their derivatives are asked for.
+        mitigation: as for `device_expectations`.
+
+    Raises: GradientError if the gradient is unknown.
+    """
+    found = find_gradient(gradient)
+    if found is None:
+        return 0
+    return found.circuits(circuit, WantedGradients(inputs, weights), num_rows) * num_versions(mitigation)
+
+
 @torch.no_grad()
-def flat_gradients(
-    call: DeviceCall, gradient: AbstractGradient, inputs: Tensor, weights: Tensor, grad: Tensor, wanted: Wanted
+def _gradients(
+    call: DeviceCall, gradient: AbstractGradient, inputs: Tensor, weights: Tensor, grad: Tensor, wanted: WantedGradients
 ) -> DeviceGradients:
-    """`device_gradients` for inputs (rows, num_inputs) and weights (num_circuits, num_weights), unchecked."""
+    """Do the work of `device_gradients` for inputs (rows, num_inputs) and weights (num_circuits, num_weights)."""
+    # A part of its own, so that a journal tells it from the call's values.
     call = replace(call, key=replace(call.key, part="gradient"))
     # Not `grad.abs().sum(1) > 0`, which would drop rows with NaN without a word.
     matters = (grad != 0).any(1)
     found = DeviceGradients(*(torch.zeros_like(one) for one in (inputs, weights, inputs, weights)))
     if matters.any():
+        # Rows without influence are not sent: with a mask over tokens they are most of them.
         rows = Rows.side_by_side(inputs, weights)[matters]
         products = gradient.products(call, rows, grad[matters], wanted)
         found.inputs[matters] = products.inputs.to(inputs)
@@ -288,3 +193,76 @@ def flat_gradients(
         found.weights.copy_(products.weights)
         found.weight_errors.copy_(products.weight_errors)
     return found
+
+
+class _DeviceExpectations(FirstOrder):
+    @staticmethod
+    def forward(
+        call: DeviceCall,
+        _gradient: AbstractGradient | None,
+        _on_gradients: OnGradients | None,
+        inputs: Tensor,
+        weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        estimates = call.estimates(Rows.side_by_side(inputs, weights).bind(call.circuit))
+        found, errors = (inputs.new_tensor(array) for array in estimates)
+        return found, errors
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.call, ctx.gradient, ctx.on_gradients, *angles = inputs
+        ctx.save_for_backward(*angles)
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _errors_grad: Tensor) -> tuple[None, None, None, Tensor, Tensor]:
+        # The first three arguments of `forward` are no tensors.
+        wanted = WantedGradients(*ctx.needs_input_grad[3:])
+        if ctx.gradient is None:
+            # The error names all choices with their prices, as the choice is about money.
+            costs = []
+            for name, other in GRADIENTS.items():
+                one, these = (
+                    num_versions(ctx.call.mitigation) * other.circuits(ctx.call.circuit, wanted, count)
+                    for count in (1, len(grad))
+                )
+                cost = f"{one} circuits per input, {these:,} for these" if one else "no circuits"
+                costs.append(f"gradient={name!r} ({cost})")
+            raise GradientError(
+                f"Values from {ctx.call.device.capabilities().name} have no gradient unless it is chosen. Pass "
+                f"{', '.join(costs)}; or evaluate under torch.no_grad()."
+            )
+        input_grad, weight_grad = _Products.apply(
+            ctx.call, ctx.gradient, ctx.on_gradients, wanted, grad, *ctx.saved_tensors
+        )
+        return None, None, None, input_grad, weight_grad
+
+
+class _Products(FirstOrder):
+    """The backward pass as a Function of its own, so that its own backward pass can refuse second derivatives."""
+
+    @staticmethod
+    def forward(
+        call: DeviceCall,
+        gradient: AbstractGradient,
+        on_gradients: OnGradients | None,
+        wanted: WantedGradients,
+        grad: Tensor,
+        inputs: Tensor,
+        weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        found = _gradients(call, gradient, inputs, weights, grad, wanted)
+        if on_gradients is not None:
+            on_gradients(found)
+        return found.inputs, found.weights
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Any, ...], _output: tuple[Tensor, Tensor]) -> None:
+        pass
+
+    @staticmethod
+    def backward(_: Any, *__: Tensor) -> None:
+        raise GradientError(
+            "Values from a device have first derivatives only. For second ones, difference the gradients, or use "
+            "qpeft.simulation.expectations at shifted angles."
+        )

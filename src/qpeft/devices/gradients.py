@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from qpeft.circuits import GATES, Circuit, Input, Weight, bind
-from qpeft.circuits.gates import Gate
 from qpeft.devices.calls import DeviceCall, Operations, Rows, num_bases
 from qpeft.errors import GradientError
 from qpeft.simulation import expectations
@@ -28,23 +27,23 @@ from qpeft.simulation.checks import whole_number
 from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
 
-# What every gradient through a device offers.
 
-
-class Wanted(NamedTuple):
-    """Of what derivatives are asked."""
+class WantedGradients(NamedTuple):
+    """Which derivatives are asked for."""
 
     inputs: bool = True
     weights: bool = True
 
 
-class Products(NamedTuple):
-    """Gradients of sum(values * grad) and their standard errors, of any type and place; zero where not wanted.
+class DeviceGradients(NamedTuple):
+    """Gradients of sum(values * grad), and how far they are off; zero where not wanted.
 
     Attributes:
-        inputs: (rows, num_inputs).
-        weights: (num_circuits, num_weights), summed over the rows of each circuit.
-        input_errors, weight_errors: standard errors in the same shapes; NaN where nothing is known of them.
+        inputs: in the shape of the inputs; within this file (rows, num_inputs).
+        weights: in the shape of the weights; within this file (num_circuits, num_weights), summed over rows.
+        input_errors, weight_errors: standard errors of both, in the same shapes: from the shots of this pass, and for
+            'spsa' from the spread over its directions, so NaN with a single one. The noise of `grad` itself is not in
+            them, nor is a bias of the method.
     """
 
     inputs: Tensor
@@ -57,27 +56,25 @@ class AbstractGradient(ABC):
     """A way to derivatives of values that came from a device."""
 
     @abstractmethod
-    def circuits(self, circuit: Circuit, wanted: Wanted, num_rows: int) -> int:
-        """Circuits that a backward pass sends for so many rows of inputs, if none of them are equal."""
+    def circuits(self, circuit: Circuit, wanted: WantedGradients, num_rows: int) -> int:
+        """Return how many circuits a backward pass sends, if none of them are equal.
+
+        Args:
+            circuit: with its observables.
+            wanted: which derivatives are asked for.
+            num_rows: rows of inputs.
+        """
 
     @abstractmethod
-    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: Wanted) -> Products:
-        """Gradients of sum(values * grad) by inputs and weights.
+    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: WantedGradients) -> DeviceGradients:
+        """Return gradients of sum(values * grad) by inputs and weights, of any type and place.
 
         Args:
             call: circuit, device and key, of the backward pass.
             rows: angles, of any type and place.
             grad: from above, (rows, num_observables), in no row all zero.
-            wanted: of what derivatives are asked.
+            wanted: which derivatives are asked for.
         """
-
-
-# Parameter-shift rules: exact derivatives of expectation values as weighted values at shifted angles.
-#
-# With U(angle) = exp(-i angle G / 2), an expectation value is a trigonometric polynomial of the angle, whose
-# frequencies are half the differences of the eigenvalues of G. For R frequencies 2 R shifted values give the
-# derivative.
-# Source: Wierichs et al., General parameter-shift rules for quantum gradients, arXiv:2107.12390, equation (19).
 
 
 @dataclass(frozen=True)
@@ -90,128 +87,32 @@ class Shift:
 
 @cache
 def shift_rule(gate_name: str) -> tuple[Shift, ...]:
-    """Terms whose sum is the derivative by the angle of a gate: two for rotations, four for controlled rotations."""
-    positive = frequencies(GATES[gate_name])
-    if not positive:
+    """Return the terms whose sum is the derivative by a gate's angle: two for rotations, four for controlled ones.
+
+    Source: Wierichs et al., General parameter-shift rules for quantum gradients, arXiv:2107.12390, equation (19).
+    """
+    # With U(angle) = exp(-i angle G / 2), an expectation value is a trigonometric polynomial of the angle. Its
+    # frequencies are half the differences of the eigenvalues of G. R frequencies need 2 R shifted values.
+    levels = [level for level, _ in GATES[gate_name].spectrum]
+    frequencies = sorted({round(abs(one - other) / 2, 9) for one in levels for other in levels} - {0.0})
+    if not frequencies:
         return ()
-    base, count = positive[0], len(positive)
+    base, count = frequencies[0], len(frequencies)
     # Spread evenly over half a period of the slowest frequency, where no two rows of the system are alike.
     amounts = np.array([(2 * term - 1) * math.pi / (2 * count * base) for term in range(1, count + 1)])
     # f(x + s) - f(x - s) has 2 sin(w s) times what f'(x) has w times, for every frequency w.
-    system = 2 * np.sin(np.outer(positive, amounts))
-    coefficients = np.linalg.solve(system, np.array(positive))
+    system = 2 * np.sin(np.outer(frequencies, amounts))
+    coefficients = np.linalg.solve(system, np.array(frequencies))
     pairs = zip(amounts.tolist(), coefficients.tolist(), strict=True)
     return tuple(Shift(sign * amount, sign * coefficient) for amount, coefficient in pairs for sign in (1, -1))
 
 
-def frequencies(gate: Gate) -> tuple[float, ...]:
-    """Positive frequencies of expectation values as functions of the gate's angle, ascending."""
-    levels = [level for level, _ in gate.spectrum]
-    return tuple(sorted({round(abs(one - other) / 2, 9) for one in levels for other in levels} - {0.0}))
-
-
-# Derivatives as sums of measured values: each term is one shifted circuit and what its values are multiplied by.
-
-
-class AngleShift(NamedTuple):
-    """One shifted evaluation: the operation, which angle it reads, how far it moves, and its weight in the sum."""
-
-    position: int
-    angle: Input | Weight
-    amount: float
-    coefficient: float
-
-
-def shifts(circuit: Circuit, kind: type[Input] | type[Weight]) -> Iterator[AngleShift]:
-    """Shifts of every occurrence of the inputs, or of the weights, by the rules of their gates."""
+def _moves(circuit: Circuit, kind: type[Input] | type[Weight]) -> Iterator[tuple[int, int, Shift]]:
+    """Return position, column of the angle (inputs first, then weights) and shift, for every occurrence of a kind."""
     for position, operation in enumerate(circuit.operations):
-        if isinstance(operation.angle, kind):
-            for shift in shift_rule(operation.gate_name):
-                yield AngleShift(position, operation.angle, shift.amount, shift.coefficient)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Derivative of row rows[t] by angle columns[t]: a sum over t of factors[t] times the values of circuit places[t].
-
-    Attributes:
-        circuits: to be measured, all different, as operations with numbers for angles.
-        places: (terms,), index into `circuits`.
-        rows: (terms,).
-        columns: (terms,), angles of a row, first num_inputs inputs and then weights.
-        factors: (terms, num_observables): of the shift rule times the gradient from above.
-        of: the rows that they are about.
-    """
-
-    circuits: list[Operations]
-    places: Tensor
-    rows: Tensor
-    columns: Tensor
-    factors: Tensor
-    of: Rows
-
-    @classmethod
-    def by_shifts(cls, circuit: Circuit, rows: Rows, grad: Tensor, wanted: Wanted) -> Terms:
-        """Return the terms of all rows.
-
-        Args:
-            circuit: whose angles are shifted, by the rules of their gates.
-            rows: its angles.
-            grad: from above, (rows, num_observables).
-            wanted: of what derivatives are asked.
-        """
-        moves = [*shifts(circuit, Input)] * wanted.inputs + [*shifts(circuit, Weight)] * wanted.weights
-        places: dict[Operations, int] = {}
-        terms = []
-        for row, operations in enumerate(rows.bind(circuit)):
-            for shift in moves:
-                place = places.setdefault(_shifted(operations, shift), len(places))
-                column = shift.angle.index + circuit.num_inputs * isinstance(shift.angle, Weight)
-                terms.append((place, row, column, shift.coefficient))
-        table = torch.tensor(terms, dtype=torch.float64).reshape(-1, 4)
-        numbers = table[:, :3].long()
-        factors = table[:, 3:] * grad[numbers[:, 1]]
-        return cls(list(places), numbers[:, 0], numbers[:, 1], numbers[:, 2], factors, rows)
-
-    def slopes(self, values: Tensor) -> Tensor:
-        """Derivatives, (rows, num_inputs + num_weights), from values of the circuits, (circuits, num_observables)."""
-        products = (self.factors * values[self.places]).sum(1)
-        slopes = products.new_zeros(len(self.of), self.of.inputs.shape[1] + self.of.weights.shape[1])
-        return slopes.index_put_((self.rows, self.columns), products, accumulate=True)
-
-    def variances(self, covariances: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the variances of the derivatives by inputs, and of the sums over rows of those by weights.
-
-        Circuits are independent; derivatives that share one add its values up before they are squared.
-
-        Args:
-            covariances: of the values of each circuit, (circuits, num_observables, num_observables).
-        """
-        inputs, weights = self.of.inputs, self.of.weights
-        num_inputs, num_weights = inputs.shape[1], weights.shape[1]
-        of_inputs = self.rows * num_inputs + self.columns
-        of_weights = inputs.numel() + self.of.owners[self.rows] * num_weights + self.columns - num_inputs
-        targets = of_inputs.where(self.columns < num_inputs, of_weights)
-
-        pairs, pair_of = torch.unique(targets * len(self.circuits) + self.places, return_inverse=True)
-        factors = self.factors.new_zeros(len(pairs), self.factors.shape[1]).index_add_(0, pair_of, self.factors)
-        # Not with no circuits at all: nothing can be divided by zero.
-        targets, places = (pairs // len(self.circuits), pairs % len(self.circuits)) if len(pairs) else (pairs, pairs)
-        quadratic = (factors[:, None] @ covariances[places] @ factors[:, :, None]).flatten()
-        # A device that corrects readout returns values slightly beyond 1, whose variance would be negative.
-        variances = quadratic.new_zeros(inputs.numel() + weights.numel()).index_add_(0, targets, quadratic.clamp(min=0))
-        by_inputs, by_weights = variances.split([inputs.numel(), weights.numel()])
-        return by_inputs.reshape(inputs.shape), by_weights.reshape(weights.shape)
-
-
-def _shifted(operations: Operations, shift: AngleShift) -> Operations:
-    before = operations[shift.position]
-    assert isinstance(before.angle, float), "bound circuits have numbers for angles"
-    after = replace(before, angle=before.angle + shift.amount)
-    return (*operations[: shift.position], after, *operations[shift.position + 1 :])
-
-
-# Parameter shift: derivatives as weighted values at shifted angles, exact in expectation.
+        if isinstance(angle := operation.angle, kind):
+            column = angle.index + circuit.num_inputs * isinstance(angle, Weight)
+            yield from ((position, column, shift) for shift in shift_rule(operation.gate_name))
 
 
 @dataclass(frozen=True)
@@ -222,26 +123,64 @@ class ParameterShift(AbstractGradient):
     of a circuit; the noise of `grad` from above they do not contain.
     """
 
-    def circuits(self, circuit: Circuit, wanted: Wanted, num_rows: int) -> int:
-        """Two for a rotation, four for a controlled one, times the measurement bases."""
-        by_inputs, by_weights = len(list(shifts(circuit, Input))), len(list(shifts(circuit, Weight)))
+    def circuits(self, circuit: Circuit, wanted: WantedGradients, num_rows: int) -> int:
+        """Return two for a rotation, four for a controlled one, times the measurement bases.
+
+        Args:
+            circuit, wanted, num_rows: as for `AbstractGradient.circuits`.
+        """
+        by_inputs, by_weights = len(list(_moves(circuit, Input))), len(list(_moves(circuit, Weight)))
         return num_bases(circuit) * num_rows * (wanted.inputs * by_inputs + wanted.weights * by_weights)
 
-    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: Wanted) -> Products:
-        """As `AbstractGradient.products`."""
-        terms = Terms.by_shifts(call.circuit, rows, grad.detach().cpu().double(), wanted)
-        values, covariances = (torch.from_numpy(one) for one in call.moments(terms.circuits))
-        num_inputs = call.circuit.num_inputs
-        slopes, (input_variances, weight_variances) = terms.slopes(values), terms.variances(covariances)
-        return Products(
+    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: WantedGradients) -> DeviceGradients:
+        """Return the sums over shifted circuits.
+
+        Args:
+            call, rows, grad, wanted: as for `AbstractGradient.products`.
+        """
+        circuit = call.circuit
+        moves = [*_moves(circuit, Input)] * wanted.inputs + [*_moves(circuit, Weight)] * wanted.weights
+        # Term t says: the derivative of row rows[t] by angle columns[t] gets factors[t] times the values of circuit
+        # places[t]. Rows with equal angles share circuits, so a place may serve several terms.
+        places_of: dict[Operations, int] = {}
+        terms = []
+        for row, operations in enumerate(rows.bind(circuit)):
+            for position, column, shift in moves:
+                before = operations[position]
+                assert isinstance(before.angle, float), "bound circuits have numbers for angles"
+                after = replace(before, angle=before.angle + shift.amount)
+                shifted = (*operations[:position], after, *operations[position + 1 :])
+                terms.append((places_of.setdefault(shifted, len(places_of)), row, column, shift.coefficient))
+        table = torch.tensor(terms, dtype=torch.float64).reshape(-1, 4)
+        places, of_rows, columns = table[:, :3].long().T
+        # (terms, num_observables): of the shift rule times the gradient from above.
+        factors = table[:, 3:] * grad.detach().cpu().double()[of_rows]
+        values, covariances = (torch.from_numpy(one) for one in call.moments(list(places_of)))
+
+        num_inputs, num_weights = rows.inputs.shape[1], rows.weights.shape[1]
+        slopes = values.new_zeros(len(rows), num_inputs + num_weights)
+        slopes.index_put_((of_rows, columns), (factors * values[places]).sum(1), accumulate=True)
+
+        # Variances: circuits are independent, so their parts add up. Terms of one circuit in one derivative are added
+        # before they are squared: factors^T covariance factors. A weight's derivative is the sum over its rows.
+        of_inputs = of_rows * num_inputs + columns
+        of_weights = rows.inputs.numel() + rows.owners[of_rows] * num_weights + columns - num_inputs
+        targets = of_inputs.where(columns < num_inputs, of_weights)
+        # At least 1: without any circuit there are no terms, and nothing may be divided by zero.
+        count = max(1, len(places_of))
+        pairs, pair_of = torch.unique(targets * count + places, return_inverse=True)
+        factors = factors.new_zeros(len(pairs), factors.shape[1]).index_add_(0, pair_of, factors)
+        quadratic = (factors[:, None] @ covariances[pairs % count] @ factors[:, :, None]).flatten()
+        sizes = [rows.inputs.numel(), rows.weights.numel()]
+        # A device that corrects readout returns values slightly beyond 1, whose variance would be negative.
+        variances = quadratic.new_zeros(sum(sizes)).index_add_(0, pairs // count, quadratic.clamp(min=0))
+        by_inputs, by_weights = variances.sqrt().split(sizes)
+        return DeviceGradients(
             slopes[:, :num_inputs],
             rows.sum_by_owner(slopes[:, num_inputs:]),
-            input_variances.sqrt(),
-            weight_variances.sqrt(),
+            by_inputs.reshape(rows.inputs.shape),
+            by_weights.reshape(rows.weights.shape),
         )
-
-
-# Values from the device, derivatives from our simulator.
 
 
 @dataclass(frozen=True)
@@ -252,8 +191,12 @@ class Simulated(AbstractGradient):
     say.
     """
 
-    def circuits(self, circuit: Circuit, wanted: Wanted, num_rows: int) -> int:  # noqa: ARG002
-        """None."""
+    def circuits(self, circuit: Circuit, wanted: WantedGradients, num_rows: int) -> int:  # noqa: ARG002
+        """Return 0.
+
+        Args:
+            circuit, wanted, num_rows: as for `AbstractGradient.circuits`.
+        """
         return 0
 
     def products(
@@ -261,20 +204,22 @@ class Simulated(AbstractGradient):
         call: DeviceCall,
         rows: Rows,
         grad: Tensor,
-        wanted: Wanted,  # noqa: ARG002
-    ) -> Products:
-        """As `AbstractGradient.products`, both always."""
+        wanted: WantedGradients,  # noqa: ARG002
+    ) -> DeviceGradients:
+        """Return both gradients, whatever is wanted.
+
+        Args:
+            call, rows, grad, wanted: as for `AbstractGradient.products`.
+        """
+        # One circuit of those side by side at a time, as the simulator shares weights among rows.
         input_grad, weight_grad = torch.zeros_like(rows.inputs), torch.zeros_like(rows.weights)
-        for owner, (weights, mask) in enumerate(zip(rows.weights, rows.by_owner(), strict=True)):
-            own = mask.to(grad.device)
+        for owner, weights in enumerate(rows.weights):
+            own = (rows.owners == owner).to(grad.device)
             with torch.enable_grad():
                 leaves = rows.inputs[own].detach().requires_grad_(), weights.detach().requires_grad_()
                 products = torch.autograd.grad(expectations(call.circuit, *leaves), leaves, grad[own])
             input_grad[own], weight_grad[owner] = products
-        return Products(input_grad, weight_grad, torch.zeros_like(input_grad), torch.zeros_like(weight_grad))
-
-
-# Simultaneous perturbation: two circuits per direction, however many angles there are.
+        return DeviceGradients(input_grad, weight_grad, torch.zeros_like(input_grad), torch.zeros_like(weight_grad))
 
 
 @dataclass(frozen=True)
@@ -306,64 +251,59 @@ class Spsa(AbstractGradient):
                 "SPSA needs a whole number of directions, at least one, and a positive step; got "
                 f"{self.num_directions!r} and {self.step!r}."
             )
-        SampleKey(self.seed)
+        SampleKey(self.seed)  # raises for what cannot be a seed
 
-    def circuits(self, circuit: Circuit, wanted: Wanted, num_rows: int) -> int:
-        """Two per row and direction, times the measurement bases; none if there is no angle to move."""
+    def circuits(self, circuit: Circuit, wanted: WantedGradients, num_rows: int) -> int:
+        """Return two per row and direction, times the measurement bases; 0 if there is no angle to move.
+
+        Args:
+            circuit, wanted, num_rows: as for `AbstractGradient.circuits`.
+        """
         num_angles = wanted.inputs * circuit.num_inputs + wanted.weights * circuit.num_weights
         return 2 * num_rows * self.num_directions * num_bases(circuit) if num_angles else 0
 
-    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: Wanted) -> Products:
-        """As `AbstractGradient.products`."""
+    def products(self, call: DeviceCall, rows: Rows, grad: Tensor, wanted: WantedGradients) -> DeviceGradients:
+        """Return the means over random directions.
+
+        Args:
+            call, rows, grad, wanted: as for `AbstractGradient.products`.
+        """
         inputs, weights, grad = (tensor.detach().cpu().double() for tensor in (rows.inputs, rows.weights, grad))
-        signs = self._signs(call, len(rows))
-        moves = torch.tensor([wanted.inputs] * inputs.shape[1] + [wanted.weights] * weights.shape[1], dtype=torch.bool)
-        signs *= moves
         angles = torch.cat([inputs, weights[rows.owners]], dim=1)
-        if not moves.any():
-            return Products(*(torch.zeros_like(one) for one in (inputs, weights, inputs, weights)))
-        slopes, noise = self._slopes(call, angles, signs, grad)
-        products = slopes[:, :, None] * signs
-        means, variances = products.mean(1), self._variances(products, signs, noise)
         split = inputs.shape[1]
-        return Products(
+        is_moved = torch.tensor([wanted.inputs] * split + [wanted.weights] * weights.shape[1], dtype=torch.bool)
+        if not is_moved.any():
+            return DeviceGradients(*(torch.zeros_like(one) for one in (inputs, weights, inputs, weights)))
+        # Drawn for all angles and then blanked, so that what is wanted does not change the other directions.
+        key = SampleKey(self.seed, call.key.step, f"spsa {call.key.module}", call.key.call)
+        signs = Stream(key).uniforms(len(rows), self.num_directions, len(is_moved)).sub(0.5).sign() * is_moved
+
+        # Slope along a direction d: (f(x + step d) - f(x - step d)) / (2 step). Ends: (rows, directions, 2, angles).
+        ends = torch.stack([angles[:, None] + self.step * signs, angles[:, None] - self.step * signs], dim=2)
+        bound = [bind(call.circuit, row[:split], row[split:]).operations for row in ends.flatten(0, 2).tolist()]
+        values, covariances = (torch.from_numpy(one).unflatten(0, ends.shape[:3]) for one in call.moments(bound))
+        sums = (values * grad[:, None, None]).sum(3)
+        slopes = (sums[:, :, 0] - sums[:, :, 1]) / (2 * self.step)
+        noise = torch.einsum("ro,rdsop,rp->rd", grad, covariances, grad).clamp(min=0) / (2 * self.step) ** 2
+
+        # A sign is its own inverse, so the slope times the sign estimates the derivative by that angle.
+        products = slopes[:, :, None] * signs
+        means, count, moved = products.mean(1), self.num_directions, signs[:, 0] != 0
+        if count == 1:
+            # One direction says nothing of the spread, except that what was not moved has none.
+            variances = torch.full_like(means, math.nan).where(moved, 0.0)
+        else:
+            # Directions that are equal or opposite have the same circuits, which are sent once: their noise is the
+            # same, and less of it shows in the spread than is in the mean.
+            equal = (signs @ signs.mT).abs() == moved.sum(1)[:, None, None]
+            shared = ((equal.sum(2) - 1) * noise).sum(1) / (count * (count - 1))
+            variances = products.var(1) / count + shared[:, None] * moved
+        return DeviceGradients(
             means[:, :split],
             rows.sum_by_owner(means[:, split:]),
             variances[:, :split].sqrt(),
             rows.sum_by_owner(variances[:, split:]).sqrt(),
         )
-
-    def _slopes(self, call: DeviceCall, angles: Tensor, signs: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivatives along the directions, and their variances from the shots, (rows, num_directions) each."""
-        angles = angles[:, None]
-        moved = torch.stack([angles + self.step * signs, angles - self.step * signs], dim=2)
-        split = call.circuit.num_inputs
-        bound = [bind(call.circuit, row[:split], row[split:]).operations for row in moved.flatten(0, 2).tolist()]
-        values, covariances = (torch.from_numpy(one).unflatten(0, moved.shape[:3]) for one in call.moments(bound))
-        ends = (values * grad[:, None, None]).sum(3)
-        noise = torch.einsum("ro,rdsop,rp->rd", grad, covariances, grad).clamp(min=0)
-        return (ends[:, :, 0] - ends[:, :, 1]) / (2 * self.step), noise / (2 * self.step) ** 2
-
-    def _variances(self, products: Tensor, signs: Tensor, noise: Tensor) -> Tensor:
-        """Of the means over directions: (rows, num_directions, angles) to (rows, angles)."""
-        count = self.num_directions
-        moved = signs[:, 0] != 0
-        if count == 1:
-            # One direction says nothing of the spread, except that what was not moved has none.
-            return torch.full_like(products[:, 0], math.nan).where(moved, 0.0)
-        # Directions that are equal or opposite have the same circuits, which are sent once: their noise is the same,
-        # and less of it shows in the spread than is in the mean.
-        equal = (signs @ signs.mT).abs() == moved.sum(1)[:, None, None]
-        shared = ((equal.sum(2) - 1) * noise).sum(1) / (count * (count - 1))
-        return products.var(1) / count + shared[:, None] * moved
-
-    def _signs(self, call: DeviceCall, num_rows: int) -> Tensor:
-        key = SampleKey(self.seed, call.key.step, f"spsa {call.key.module}", call.key.call)
-        num_angles = call.circuit.num_inputs + call.circuit.num_weights
-        return Stream(key).uniforms(num_rows, self.num_directions, num_angles).sub(0.5).sign()
-
-
-# Gradients by their names.
 
 
 GRADIENTS: dict[str, AbstractGradient] = {
@@ -376,7 +316,7 @@ GradientChoice: TypeAlias = str | AbstractGradient | None
 
 
 def find_gradient(choice: GradientChoice) -> AbstractGradient | None:
-    """The gradient that is meant. Raises: GradientError for an unknown name, naming the nearest."""
+    """Return the gradient that is meant. Raises: GradientError for an unknown name, naming the nearest."""
     if choice is None or isinstance(choice, AbstractGradient):
         return choice
     if choice not in GRADIENTS:

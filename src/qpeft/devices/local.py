@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from qpeft.circuits import GATES, Circuit, Input
 from qpeft.devices.memory_jobs import MemoryJobs
-from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobStatus, check_request
+from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, check_request
 from qpeft.errors import DeviceError, NoiseError
 from qpeft.simulation.checks import whole_number
 from qpeft.simulation.noise import NoiseModel, SampleKey, density
@@ -24,10 +23,10 @@ NUMBERS_PER_BLOCK = 2**20
 """Circuits are simulated in blocks of this many float64 numbers, 8 MiB."""
 
 
-class LocalDevice(AbstractDevice):
+class LocalDevice(MemoryJobs, AbstractDevice):
     """A quantum computer made of our simulator, for tests, for planning, and wherever no chip is at hand.
 
-    A job is computed when it is first asked about. Samples are a function of (seed, number of the job, place of the
+    A job is computed when it is first polled. Samples are a function of (seed, number of the job, place of the
     circuit in it): two devices with the same seed give the same results to the same jobs.
 
     Args:
@@ -39,18 +38,20 @@ class LocalDevice(AbstractDevice):
     """
 
     def __init__(self, *, num_qubits: int | None = None, seed: int = 0, noise: NoiseModel | None = None) -> None:
+        super().__init__("local")
         largest = MAX_QUBITS if noise is None else min(density.MAX_QUBITS, len(noise.qubits))
         self._num_qubits = largest if num_qubits is None else whole_number(num_qubits) or 0
         if not 1 <= self._num_qubits <= largest:
             kind = "without noise" if noise is None else "with this noise model"
             raise DeviceError(f"local simulates 1 to {largest} qubits {kind}; got num_qubits={num_qubits!r}.")
+        # A qubit that the model lacks is named now, and not by the first job.
         if noise is not None:
             noise.check_covers(Circuit(self._num_qubits, ()))
         self._seed, self._noise = SampleKey(seed).seed, noise
-        self._jobs, self._numbers = MemoryJobs("local"), itertools.count()
+        self._numbers = itertools.count()
 
     def capabilities(self) -> Capabilities:
-        """All gates, any number of shots and circuits, and exact probabilities."""
+        """Return: all gates, any number of shots and circuits, and exact probabilities."""
         return Capabilities(
             name="local",
             num_qubits=self._num_qubits,
@@ -63,82 +64,60 @@ class LocalDevice(AbstractDevice):
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
-        """Keep a job for later. Raises: as `check_request`, and DeviceError if the noise model lacks an edge."""
+        """Keep a job for later and return its id.
+
+        Args:
+            circuits, shots: as for every device.
+            ticket: is not used, as jobs end with this process.
+
+        Raises: as `check_request`, and DeviceError if the noise model lacks an edge.
+        """
         shots = check_request(self.capabilities(), circuits, shots)
-        if self._noise is not None:
-            _check_all(self._noise, circuits)
+        try:
+            if self._noise is not None:
+                for circuit in circuits:
+                    self._noise.check_covers(circuit)
+        except NoiseError as error:
+            raise DeviceError(f"local cannot run this circuit, so no job was made: {error}") from error
         kept, number = tuple(circuits), next(self._numbers)
-        return self._jobs.add(lambda: self._run(number, kept, shots))
-
-    def poll(self, job_id: str) -> JobStatus:
-        """The state after the job was run, which happens here, once. Raises: JobError if it is unknown."""
-        return self._jobs.poll(job_id)
-
-    def fetch(self, job_id: str) -> list[Distribution]:
-        """Copies of the results. Raises: JobError if the job is unknown, cancelled or was never polled."""
-        return self._jobs.fetch(job_id)
-
-    def cancel(self, job_id: str) -> None:
-        """Never run this job; nothing happens if it is over. Raises: JobError if it is unknown."""
-        self._jobs.cancel(job_id)
+        return self.add(lambda: self._run(number, kept, shots))
 
     def calibration(self) -> NoiseModel | None:
-        """The noise model that it was made with."""
+        """Return the noise model that it was made with."""
         return self._noise
 
     def _run(self, number: int, circuits: Sequence[Circuit], shots: int | None) -> list[Distribution]:
+        # Circuits that differ in nothing but angles are simulated together.
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for place, circuit in enumerate(circuits):
+            shape = (circuit.num_qubits, *((operation.gate_name, operation.qubits) for operation in circuit.operations))
+            groups.setdefault(shape, []).append(place)
         results: list[Distribution] = [{}] * len(circuits)
-        for places, probabilities in _simulated(circuits, self._noise):
-            for place, row in zip(places, probabilities, strict=True):
-                if shots is not None:
-                    key = SampleKey(self._seed, step=number, module="local", call=place)
-                    row = sampled(row[None], Stream(key), shots)[0].double() / shots  # noqa: PLW2901
-                results[place] = _distribution(row, circuits[place].num_qubits)
+        for members in groups.values():
+            # An input in place of each number, so that the numbers are rows of a batch.
+            first, inputs = circuits[members[0]], itertools.count()
+            skeleton = Circuit(
+                first.num_qubits,
+                tuple(
+                    operation if operation.angle is None else replace(operation, angle=Input(next(inputs)))
+                    for operation in first.operations
+                ),
+            )
+            # A state has 2^n complex numbers, a density matrix 4^n real ones.
+            num_qubits, weights = first.num_qubits, torch.zeros(0, dtype=torch.float64)
+            size = max(1, NUMBERS_PER_BLOCK // ((2 if self._noise is None else 2**num_qubits) * 2**num_qubits))
+            for places in (members[start : start + size] for start in range(0, len(members), size)):
+                angles = torch.tensor(
+                    [[one.angle for one in circuits[place].operations if one.angle is not None] for place in places],
+                    dtype=torch.float64,
+                )
+                shares = outcome_probabilities(skeleton, angles, weights, "Z" * num_qubits, self._noise)
+                for place, row in zip(places, shares, strict=True):
+                    if shots is not None:
+                        # By the place in the job, so that samples do not depend on how circuits were grouped.
+                        key = SampleKey(self._seed, step=number, module="local", call=place)
+                        row = sampled(row[None], Stream(key), shots)[0].double() / shots  # noqa: PLW2901
+                    outcomes = row.nonzero().flatten().tolist()
+                    chances = zip(outcomes, row[outcomes].tolist(), strict=True)
+                    results[place] = {f"{outcome:0{num_qubits}b}": share for outcome, share in chances}
         return results
-
-
-def _check_all(noise: NoiseModel, circuits: Iterable[Circuit]) -> None:
-    try:
-        for circuit in circuits:
-            noise.check_covers(circuit)
-    except NoiseError as error:
-        raise DeviceError(f"local cannot run this circuit, so no job was made: {error}") from error
-
-
-def _simulated(circuits: Sequence[Circuit], noise: NoiseModel | None) -> Iterable[tuple[Sequence[int], Tensor]]:
-    """Probabilities of all circuits, float64, in batches that differ in nothing but angles: places and rows."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for place, circuit in enumerate(circuits):
-        shape = (circuit.num_qubits, *((operation.gate_name, operation.qubits) for operation in circuit.operations))
-        groups.setdefault(shape, []).append(place)
-    for members in groups.values():
-        skeleton = _skeleton(circuits[members[0]])
-        numbers = (2 if noise is None else 2**skeleton.num_qubits) * 2**skeleton.num_qubits
-        size = max(1, NUMBERS_PER_BLOCK // numbers)
-        for first in range(0, len(members), size):
-            places = members[first : first + size]
-            angles = torch.tensor([_angles(circuits[place]) for place in places], dtype=torch.float64)
-            weights = torch.zeros(0, dtype=torch.float64)
-            yield places, outcome_probabilities(skeleton, angles, weights, "Z" * skeleton.num_qubits, noise)
-
-
-def _skeleton(circuit: Circuit) -> Circuit:
-    """The circuit with an input in place of each number."""
-    number = itertools.count()
-    operations = (
-        operation if operation.angle is None else replace(operation, angle=Input(next(number)))
-        for operation in circuit.operations
-    )
-    return Circuit(circuit.num_qubits, tuple(operations))
-
-
-def _angles(circuit: Circuit) -> list[float]:
-    """The numbers of a bound circuit, radians, in the order of its gates."""
-    return [operation.angle for operation in circuit.operations if isinstance(operation.angle, (int, float))]
-
-
-def _distribution(shares: Tensor, num_qubits: int) -> Distribution:
-    outcomes = shares.nonzero().flatten().tolist()
-    return {
-        f"{outcome:0{num_qubits}b}": share for outcome, share in zip(outcomes, shares[outcomes].tolist(), strict=True)
-    }

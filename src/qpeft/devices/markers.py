@@ -18,22 +18,22 @@ from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
 
 CIRCUITS_PER_MARKER = 49
-"""A marker to so many circuits, 2 in 100 of what is sent; a job of fewer has none."""
+"""One marker to this many circuits, 2 in 100 of what is sent; a smaller job has none."""
 LOWEST_AGREEMENT = 0.75
 """Share of samples in which a marker's bit is read as it was set; real chips read 0.85 to 0.99 of them right."""
 STANDARD_ERRORS = 4.0
-"""By which sampling may take that share lower."""
+"""How many of its standard errors sampling may take that share lower."""
 LARGEST_DECK = 256
 """Outcomes up to which all are shuffled; of more, enough to be different are drawn."""
 
 
 def num_markers(num_circuits: int) -> int:
-    """How many markers a job of so many circuits has."""
+    """Return how many markers a job of `num_circuits` others has."""
     return num_circuits // CIRCUITS_PER_MARKER
 
 
 def draw_markers(identity: str, num_circuits: int, num_qubits: int) -> dict[int, str]:
-    """Place in the job, markers counted, to outcome, for every marker of a job.
+    """Return place in the job, markers counted, to outcome, for every marker of a job.
 
     Args:
         identity: of the job; the same one has the same markers, so that a resumed run knows them.
@@ -52,23 +52,41 @@ def draw_markers(identity: str, num_circuits: int, num_qubits: int) -> dict[int,
         place = first + int(u * (last - first))
         # Not in the middle, which stays where it is when the list is turned round.
         places.append(place if 2 * place != total - 1 else place - 1 if place > first else place + 1)
-    return dict(zip(places, _outcomes(stream, num_qubits, count), strict=True))
+    # Outcomes differ as far as there are enough; never all zeros, which circuits of small angles give as well.
+    if 2**num_qubits > LARGEST_DECK:
+        drawn = (stream.uniforms(count, num_qubits) < 0.5).int()
+        # An outcome of zeros alone gets a one in front.
+        drawn[:, 0] |= ~drawn.any(1)
+        outcomes = ["".join(map(str, row)) for row in drawn.tolist()]
+    else:
+        deck = (torch.argsort(stream.uniforms(2**num_qubits - 1)) + 1).tolist()
+        outcomes = [f"{deck[number % len(deck)]:0{num_qubits}b}" for number in range(count)]
+    return dict(zip(places, outcomes, strict=True))
 
 
 def marker_circuit(outcome: str) -> Circuit:
-    """The circuit that gives this bit string."""
+    """Return the circuit that gives this bit string."""
     return Circuit(len(outcome), tuple(Operation("X", (qubit,)) for qubit, bit in enumerate(outcome) if bit == "1"))
 
 
 def with_markers(circuits: Sequence[Circuit], markers: Mapping[int, str]) -> list[Circuit]:
-    """The circuits in their order, with the markers at their places."""
+    """Return the circuits in their order, with the markers at their places."""
     rest = iter(circuits)
     total = len(circuits) + len(markers)
     return [marker_circuit(markers[place]) if place in markers else next(rest) for place in range(total)]
 
 
 def check_order(markers: Mapping[int, str], results: Sequence[dict[str, float]], shots: int | None) -> None:
-    """Raises: OrderError if a marker's place holds something else, saying where its outcome stands if that is plain."""
+    """Compare what stands at the markers' places with their outcomes.
+
+    Args:
+        markers: place to outcome, as `draw_markers` gave them.
+        results: of the whole job.
+        shots: per circuit; None for exact.
+
+    Raises: OrderError if a marker's place holds something else, saying where its outcome stands if that is plain.
+    """
+    # Where another marker's outcome came, or any circuit's, this one's bits do not fit.
     moved = [place for place, outcome in markers.items() if not _fits(results[place], outcome, shots)]
     if not moved:
         return
@@ -85,26 +103,14 @@ def check_order(markers: Mapping[int, str], results: Sequence[dict[str, float]],
     )
 
 
-def _outcomes(stream: Stream, num_qubits: int, count: int) -> list[str]:
-    """Different ones as far as there are so many; never all zeros, which circuits of small angles give as well."""
-    if 2**num_qubits > LARGEST_DECK:
-        drawn = (stream.uniforms(count, num_qubits) < 0.5).int()
-        drawn[:, 0] |= ~drawn.any(1)
-        return ["".join(map(str, row)) for row in drawn.tolist()]
-    deck = (torch.argsort(stream.uniforms(2**num_qubits - 1)) + 1).tolist()
-    return [f"{deck[number % len(deck)]:0{num_qubits}b}" for number in range(count)]
-
-
 def _fits(result: dict[str, float], outcome: str, shots: int | None) -> bool:
     """Whether each bit alone, and all of them together, are read as they were set about as often as on a chip."""
     if any(len(bits) != len(outcome) for bits in result):
         return False
     agreement = [sum(share for bits, share in result.items() if bits[k] == bit) for k, bit in enumerate(outcome)]
-    return min(agreement) >= _lowest(shots) and sum(agreement) / len(outcome) >= _lowest(
-        None if shots is None else shots * len(outcome)
+    # One standard error of a share is sqrt(p (1 - p) / samples); all bits together are as many samples as there are.
+    deviation = math.sqrt(LOWEST_AGREEMENT * (1 - LOWEST_AGREEMENT) / shots) if shots else 0.0
+    lowest, lowest_mean = (
+        LOWEST_AGREEMENT - STANDARD_ERRORS * one for one in (deviation, deviation / math.sqrt(len(outcome)))
     )
-
-
-def _lowest(samples: int | None) -> float:
-    deviation = math.sqrt(LOWEST_AGREEMENT * (1 - LOWEST_AGREEMENT) / samples) if samples else 0.0
-    return LOWEST_AGREEMENT - STANDARD_ERRORS * deviation
+    return min(agreement) >= lowest and sum(agreement) / len(outcome) >= lowest_mean

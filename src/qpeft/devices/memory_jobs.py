@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
-from qpeft.devices.registry import redacted
+from qpeft.devices.secrets import redacted
 from qpeft.errors import JobError
 
 KEPT_OUTCOMES = 2**22
-"""Results of so many bit strings stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
-
-Work: TypeAlias = Callable[[], list[Distribution]]
+"""Bit strings whose results stay in memory, about 400 MB; older jobs are forgotten, and asking for one says so."""
 
 
 @dataclass
 class _Job:
-    work: Work | None
+    work: Callable[[], list[Distribution]] | None
     state: JobState = JobState.WAITING
     message: str = ""
     results: list[Distribution] = field(default_factory=list)
 
 
 class MemoryJobs:
-    """What was submitted and is run when it is first asked about, once, whatever comes of it.
+    """Jobs that run when they are first polled, once, whatever comes of it.
+
+    Stands before `AbstractDevice` among the bases of a device, which then has `poll`, `fetch` and `cancel` from here.
 
     Args:
         device: name of the device, for ids and messages.
@@ -34,18 +33,18 @@ class MemoryJobs:
     """
 
     def __init__(self, device: str, *, secrets: Iterable[object] = ()) -> None:
-        self._device, self._secrets = device, tuple(secrets)
+        self._prefix, self._secrets = device, tuple(secrets)
         self._jobs: list[_Job | None] = []
         self._finished: deque[int] = deque()
         self._kept_outcomes = 0
 
-    def add(self, work: Work) -> str:
+    def add(self, work: Callable[[], list[Distribution]]) -> str:
         """Keep `work` for the first poll. Returns: the id of the new job."""
         self._jobs.append(_Job(work))
-        return f"{self._device}-{len(self._jobs) - 1}"
+        return f"{self._prefix}-{len(self._jobs) - 1}"
 
     def poll(self, job_id: str) -> JobStatus:
-        """The state after the work was done, which happens here. An error of the work makes the job fail.
+        """Return the state after the work was done, which happens here. An error of the work makes the job fail.
 
         Raises: JobError if the job is unknown; KeyboardInterrupt and its like, and the job has failed then.
         """
@@ -60,11 +59,18 @@ class MemoryJobs:
                 job.message = redacted(error, self._secrets)[0]
             else:
                 job.state, job.message = JobState.FINISHED, ""
-                self._keep(number, job)
+                self._finished.append(number)
+                self._kept_outcomes += sum(map(len, job.results))
+                # The last one stays, however large it is: it has not been fetched yet.
+                while self._kept_outcomes > KEPT_OUTCOMES and len(self._finished) > 1:
+                    oldest = self._finished.popleft()
+                    forgotten, self._jobs[oldest] = self._jobs[oldest], None
+                    assert forgotten is not None
+                    self._kept_outcomes -= sum(map(len, forgotten.results))
         return JobStatus(job.state, job.message)
 
     def fetch(self, job_id: str) -> list[Distribution]:
-        """Copies of the results. Raises: JobError if the job is unknown or not finished."""
+        """Return copies of the results. Raises: JobError if the job is unknown or not finished."""
         _, job = self._find(job_id)
         if job.state is not JobState.FINISHED:
             raise JobError(
@@ -80,23 +86,15 @@ class MemoryJobs:
             job.work, job.state = None, JobState.CANCELLED
 
     def _find(self, job_id: str) -> tuple[int, _Job]:
+        # For an id of another kind, a number that no job has.
         prefix, _, digits = job_id.rpartition("-")
-        number = int(digits) if prefix == self._device and digits.isdecimal() else len(self._jobs)
+        number = int(digits) if prefix == self._prefix and digits.isdecimal() else len(self._jobs)
         if number >= len(self._jobs):
-            raise JobError(f"{self._device} has no job {job_id!r}; jobs live as long as the object that took them.")
+            raise JobError(f"{self._prefix} has no job {job_id!r}; jobs live as long as the object that took them.")
         job = self._jobs[number]
         if job is None:
             raise JobError(
-                f"{self._device} has forgotten job {job_id!r}: it keeps the last {KEPT_OUTCOMES:,} bit strings that "
+                f"{self._prefix} has forgotten job {job_id!r}: it keeps the last {KEPT_OUTCOMES:,} bit strings that "
                 "came out. Fetch sooner, or in smaller jobs."
             )
         return number, job
-
-    def _keep(self, number: int, job: _Job) -> None:
-        self._finished.append(number)
-        self._kept_outcomes += sum(map(len, job.results))
-        while self._kept_outcomes > KEPT_OUTCOMES and len(self._finished) > 1:
-            oldest = self._finished.popleft()
-            forgotten, self._jobs[oldest] = self._jobs[oldest], None
-            assert forgotten is not None
-            self._kept_outcomes -= sum(map(len, forgotten.results))

@@ -18,11 +18,10 @@ from qpeft.devices.protocol import (
     AbstractDevice,
     Capabilities,
     Distribution,
-    JobStatus,
     check_request,
     check_results,
 )
-from qpeft.devices.registry import redacted
+from qpeft.devices.secrets import redacted
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel
 
@@ -54,7 +53,7 @@ LOCAL_SIMULATORS = frozenset(
 """Devices known to compute on this machine, and exactly if asked to; all others are taken for remote and sampling."""
 
 
-class PennyLaneDevice(AbstractDevice):
+class PennyLaneDevice(MemoryJobs, AbstractDevice):
     """A device of PennyLane, found by the name that `pennylane.device` knows it by.
 
     A job is sent when it is first polled, all its circuits in one call, and that call waits for the results.
@@ -89,7 +88,7 @@ class PennyLaneDevice(AbstractDevice):
         self._is_ours = device in LOCAL_SIMULATORS
         self._is_remote = not self._is_ours if is_remote is None else is_remote
         self._can_be_exact = self._is_ours if can_be_exact is None else can_be_exact
-        self._jobs = MemoryJobs("pennylane", secrets=keywords.values())
+        super().__init__("pennylane", secrets=keywords.values())
 
     def capabilities(self) -> Capabilities:
         """All gates; limits of shots and circuits are not known here, and a device that has some fails the job."""
@@ -111,22 +110,18 @@ class PennyLaneDevice(AbstractDevice):
         )
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:  # noqa: ARG002
-        """Keep a job for its first poll. Raises: as `check_request`; nothing was sent then."""
+        """Keep a job for its first poll.
+
+        Args:
+            circuits: bound, one or more.
+            shots: per circuit; None for exact values.
+            ticket: not needed, since a job ends with its process.
+
+        Raises: as `check_request`; nothing was sent then.
+        """
         shots = check_request(self.capabilities(), circuits, shots)
         kept = tuple(circuits)
-        return self._jobs.add(lambda: self._run(kept, shots))
-
-    def poll(self, job_id: str) -> JobStatus:
-        """The state after the job was sent and answered, which happens here, once. Raises: JobError if unknown."""
-        return self._jobs.poll(job_id)
-
-    def fetch(self, job_id: str) -> list[Distribution]:
-        """Copies of the results. Raises: JobError if the job is unknown or not finished."""
-        return self._jobs.fetch(job_id)
-
-    def cancel(self, job_id: str) -> None:
-        """Never send this job; nothing happens if it is over. Raises: JobError if it is unknown."""
-        self._jobs.cancel(job_id)
+        return self.add(lambda: self._run(kept, shots))
 
     def calibration(self) -> NoiseModel | None:
         """None: PennyLane has no common form for what devices say of their errors."""

@@ -1,4 +1,4 @@
-"""What every quantum device offers: circuits in, distributions out, by jobs that outlive the process that sent them.
+"""The interface of every quantum device: circuits in, distributions out, by jobs that outlive their sender.
 
 Submitting, asking and fetching are separate calls, so that a caller can write a job's id down before it waits. `run`
 does all three for callers that need no such care.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -30,7 +30,7 @@ LOWEST_SHARE = -1.0
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a device can do.
+    """Limits and habits of a device.
 
     Attributes:
         name: as in the user's recipe.
@@ -68,12 +68,12 @@ class Capabilities:
     answers_by_place: bool = False
 
     def num_markers(self, num_circuits: int) -> int:
-        """How many circuits of known outcome a job of so many others holds beside them."""
+        """Return how many circuits of known outcome a job of `num_circuits` others holds beside them."""
         return markers.num_markers(num_circuits) if self.answers_by_place else 0
 
     @property
     def circuits_per_job(self) -> int | None:
-        """How many circuits a full job holds beside those of known outcome; None for no limit."""
+        """Circuits that a full job holds beside those of known outcome; None for no limit."""
         return None if self.max_circuits is None else self.max_circuits - self.num_markers(self.max_circuits)
 
 
@@ -109,7 +109,7 @@ class AbstractDevice(ABC):
 
     @abstractmethod
     def capabilities(self) -> Capabilities:
-        """What this device can do."""
+        """Return what this device can do."""
 
     @abstractmethod
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
@@ -130,14 +130,14 @@ class AbstractDevice(ABC):
         """
 
     def find_job(self, ticket: str) -> str | None:  # noqa: ARG002
-        """Id of the job that was sent under this ticket by a process that died in the call; None if there is none.
+        """Return the id of a job whose sender died in the call that had this ticket; None if there is no job.
 
         Raises: JobError if it cannot be told, as here, for devices that keep no tickets.
         """
         raise JobError(f"{self.capabilities().name} cannot tell what became of a submission.")
 
     def place(self, circuit: Circuit) -> tuple[int, ...] | None:  # noqa: ARG002
-        """The chip's qubit for every qubit of the circuit, where the user said which; None if the device chooses.
+        """Return the chip's qubit for every qubit of the circuit; None if the device chooses.
 
         Raises: DeviceError if the circuit cannot run there.
         """
@@ -145,11 +145,11 @@ class AbstractDevice(ABC):
 
     @abstractmethod
     def poll(self, job_id: str) -> JobStatus:
-        """The state of a job, without waiting. Raises: JobError if the device does not know it."""
+        """Return the state of a job, without waiting. Raises: JobError if the device does not know it."""
 
     @abstractmethod
     def fetch(self, job_id: str) -> list[Distribution]:
-        """Results of a finished job, one per circuit and in their order, as often as asked.
+        """Return results of a finished job, one per circuit and in their order, as often as asked.
 
         Raises: JobError if it is not finished; DeviceError if results are missing or malformed.
         """
@@ -160,11 +160,11 @@ class AbstractDevice(ABC):
 
     @abstractmethod
     def calibration(self) -> NoiseModel | None:
-        """What the device says of its own errors; None if it says nothing or has none."""
+        """Return what the device says of its own errors; None if it says nothing or has none."""
 
 
 def device_shots(capabilities: Capabilities, shots: int | None) -> int | None:
-    """Shots per circuit as an int, whatever type of integer came; None for exact values.
+    """Return shots per circuit as an int, whatever type of integer came; None for exact values.
 
     Raises: ShotsError if the device takes no such number.
     """
@@ -180,8 +180,14 @@ def device_shots(capabilities: Capabilities, shots: int | None) -> int | None:
 
 
 def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots: int | None) -> int | None:
-    """Everything that can be known to fail before something is sent; returns shots as `device_shots` does.
+    """Check everything that can be known to fail before something is sent.
 
+    Args:
+        capabilities: of the device.
+        circuits: of one job.
+        shots: per circuit; None for exact values.
+
+    Returns: the shots, as `device_shots` does.
     Raises: ShotsError or DeviceError, saying what came and what the device takes.
     """
     name = capabilities.name
@@ -193,6 +199,7 @@ def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots
             raise DeviceError(f"{name} has {capabilities.num_qubits} qubits; the circuit needs {circuit.num_qubits}.")
         if circuit.num_inputs or circuit.num_weights:
             raise DeviceError("A device runs circuits whose angles are numbers; bind inputs and weights first.")
+        # Nothing is rewritten here: a device that can translate a gate lists it.
         unknown = {operation.gate_name for operation in circuit.operations} - capabilities.gate_names
         if unknown:
             raise DeviceError(f"{name} has no gate {', '.join(sorted(unknown))}; use another ansatz.")
@@ -207,6 +214,7 @@ def check_results(circuits: Sequence[Circuit], results: Sequence[Distribution]) 
         if any(len(bits) != circuit.num_qubits or not set(bits) <= {"0", "1"} for bits in result):
             raise DeviceError(f"Result {number} is not about {circuit.num_qubits} qubit(s): {list(result)[:3]}.")
         total = sum(result.values())
+        # `not ... <=` rather than `>`, so that NaN is refused too.
         if not abs(total - 1) <= TOTAL_TOLERANCE or min(result.values(), default=0.0) < LOWEST_SHARE:
             raise DeviceError(f"Result {number} is no distribution: its {len(result)} shares sum to {total:.4f}.")
 
@@ -214,15 +222,24 @@ def check_results(circuits: Sequence[Circuit], results: Sequence[Distribution]) 
 def run(
     device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, seconds_between_polls: float = 1.0
 ) -> list[Distribution]:
-    """Submit, wait and fetch, in as many jobs as the device needs.
+    """Submit, wait and fetch, in as many jobs as the device needs, and store nothing.
 
+    Args:
+        device: that runs them.
+        circuits: bound.
+        shots: per circuit; None for exact values.
+        seconds_between_polls: pause between two questions about a job.
+
+    Returns: one distribution per circuit, in their order.
     Raises: what the device raises; JobError if a job fails or is cancelled; OrderError if results are out of order.
     """
     capabilities = device.capabilities()
     size = capabilities.circuits_per_job or max(1, len(circuits))
     jobs: list[tuple[str, list[Circuit], dict[int, str]]] = []
+    # All jobs are sent before the first is waited for: a cloud may run them side by side.
     for first in range(0, len(circuits), size):
         asked, known = circuits[first : first + size], {}
+        # Drawn from circuits and shots, so that the same job has the same markers.
         if capabilities.answers_by_place:
             widest = max(circuit.num_qubits for circuit in asked)
             known = markers.draw_markers(repr((list(asked), shots)), len(asked), widest)
@@ -237,13 +254,14 @@ def run(
         found = device.fetch(job_id)
         check_results(sent, found)
         markers.check_order(known, found, shots)
+        # Markers are ours: the caller gets what was asked for.
         results += [result for place, result in enumerate(found) if place not in known]
     return results
 
 
 @dataclass(frozen=True)
 class CallKey:
-    """What a batch of circuits is for, so that whoever stores results finds them again.
+    """Names what a batch of circuits is for, so that whoever stores results finds them again.
 
     Attributes:
         module: name of the module whose circuit it is; empty outside a model.
@@ -256,6 +274,9 @@ class CallKey:
     step: int = 0
     call: int = 0
     part: str = "values"
+
+    def __str__(self) -> str:
+        return f"step {self.step}, module {self.module or 'none'}, call {self.call}, {self.part}"
 
 
 ONLY_CALL = CallKey()
@@ -274,7 +295,14 @@ class Runner(Protocol):
     def __call__(
         self, device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, key: CallKey
     ) -> list[Distribution]:
-        """Distributions of these circuits, in their order."""
+        """Return distributions of these circuits, in their order.
+
+        Args:
+            device: that runs them.
+            circuits: bound.
+            shots: per circuit; None for exact values.
+            key: what they are for.
+        """
 
 
 def run_now(
@@ -284,5 +312,43 @@ def run_now(
     *,
     key: CallKey,  # noqa: ARG001
 ) -> list[Distribution]:
-    """The runner that stores nothing: submit, wait and fetch. Raises: as `run`."""
+    """Submit, wait and fetch: the runner that stores nothing.
+
+    Args:
+        device, circuits, shots: as for `run`.
+        key: is not used.
+
+    Raises: as `run`.
+    """
     return run(device, circuits, shots)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measures circuits on one device through one runner: all that an error mitigation needs to know of a caller.
+
+    Two are equal if device and runner are, so what was measured for one holds for the other.
+    """
+
+    # Not hashed, since runners and devices of other packages may have no hash. Equality still tells them apart.
+    device: AbstractDevice = field(hash=False)
+    runner: Runner = field(hash=False)
+
+    @property
+    def device_name(self) -> str:
+        return self.device.capabilities().name
+
+    def __call__(self, circuits: Sequence[Circuit], shots: int | None, key: CallKey) -> list[Distribution]:
+        """Return one distribution per circuit, in their order.
+
+        Args:
+            circuits: bound and all different.
+            shots: per circuit; None for exact probabilities.
+            key: what they are for.
+
+        Raises: what the runner raises; DeviceError if it returns too few or too many results.
+        """
+        results = self.runner(self.device, circuits, shots, key=key)
+        if len(results) != len(circuits):
+            raise DeviceError(f"The runner was given {len(circuits)} circuits and returned {len(results)} results.")
+        return results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from qpeft.circuits import Circuit
@@ -26,6 +26,15 @@ from qpeft.devices.protocol import (
 from qpeft.errors import CredentialsError, DeviceError, JobError, JournalError, OrderError, RefusedError
 
 NO_LIMITS = Budget()
+FIRST_PAUSE = 0.02
+"""Seconds before the first question about a job; pauses then grow by half each."""
+SECONDS_BETWEEN_NOTES = 10.0
+"""Between two notes of waiting time."""
+TROUBLED_PAUSES = (2.0, 8.0, 30.0)
+"""Before a device that did not answer about a job is asked again, in longest pauses between questions."""
+SHOWN_JOBS = 3
+SENT = {BatchState.INTENDED, BatchState.SUBMITTED}
+ENDED = {JobState.FAILED: BatchState.FAILED, JobState.CANCELLED: BatchState.CANCELLED}
 
 
 class JournalledRunner:
@@ -92,7 +101,17 @@ class JournalledRunner:
         request = Request.of(capabilities.name, self._options, circuits, device_shots(capabilities, shots))
         call_id = self._journal.find(self._run_id, key, request)
         if call_id is None:
-            call_id = self._plan(device, circuits, request, key)
+            # Without the limit of a job: there are as many jobs as are needed.
+            check_request(replace(capabilities, max_circuits=None), circuits, request.shots)
+            call_id = self._journal.plan(
+                self._run_id,
+                key,
+                request,
+                capabilities.circuits_per_job or max(1, len(circuits)),
+                self._calibration(device) if self._cache else None,
+                marked=capabilities.answers_by_place,
+            )
+        # Nothing is left to do where the call was answered before, or the cache has all.
         batches = self._journal.unfinished(call_id)
         if batches:
             completion = Completion(self._journal, device, request, self._budget, self._longest_pause, self._sent_to)
@@ -104,15 +123,10 @@ class JournalledRunner:
             )
         return results
 
-    def _plan(self, device: AbstractDevice, circuits: Sequence[Circuit], request: Request, key: CallKey) -> int:
-        capabilities = device.capabilities()
-        check_request(replace(capabilities, max_circuits=None), circuits, request.shots)
-        size = capabilities.circuits_per_job or max(1, len(circuits))
-        calibration = self._calibration(device) if self._cache else None
-        return self._journal.plan(self._run_id, key, request, size, calibration, marked=capabilities.answers_by_place)
-
     def _calibration(self, device: AbstractDevice) -> str:
+        """Return the hash of the device's calibration. Raises: DeviceError if it has none."""
         known = self._calibrations.get(device)
+        # Asking costs a cloud's answer, so not in every call of a training step.
         if known is None or time.monotonic() - known[0] > self._seconds_per_calibration:
             found = hash_calibration(device.calibration())
             if found is None:
@@ -124,25 +138,12 @@ class JournalledRunner:
         return known[1]
 
 
-# One call brought to its end: what is planned is sent, what is at the device is waited for, what came is written.
-
-
-FIRST_PAUSE = 0.02
-SECONDS_BETWEEN_NOTES = 10.0
-"""How often waiting time is written down while nothing else is."""
-TROUBLED_PAUSES = (2.0, 8.0, 30.0)
-"""Before a device that did not answer about a job is asked again, in longest pauses between questions."""
-SHOWN_JOBS = 3
-SENT = {BatchState.INTENDED, BatchState.SUBMITTED}
-ENDED = {BatchState.FAILED, BatchState.CANCELLED}
-
-
 @dataclass
 class Completion:
-    """The work on the unfinished batches of one call.
+    """Brings one call to its end: what is planned is sent, what is at the device is awaited, what came is written.
 
     Attributes:
-        journal: where they stand.
+        journal: where the batches of the call stand.
         device: that runs them.
         request: with their circuits.
         budget: of the run.
@@ -162,10 +163,10 @@ class Completion:
     def __post_init__(self) -> None:
         capabilities = self.device.capabilities()
         self._keeps_jobs, self._is_remote = capabilities.keeps_jobs, capabilities.is_remote
-        self._unanswered = 0  # questions in a row
+        self._noted_at = time.monotonic()
 
     def run(self, batches: Sequence[Batch]) -> None:
-        """Until every batch is finished.
+        """Go on until every batch is finished.
 
         Raises: JobError, JournalError, BudgetError or what the device raises, as `JournalledRunner` says; what is at
             the device is fetched first where something else blocks the call. An error that leaves jobs at the device
@@ -176,22 +177,52 @@ class Completion:
         except (JobError, OrderError):  # of a job that may not be safe, or says itself what to do
             raise
         except DeviceError as error:
-            if self._keeps_jobs and (waiting := self._at_the_device(batches)):
-                error.args = (f"{error} {_safe(waiting)}",)
+            try:
+                now = [self.journal.batch(batch.number) for batch in batches]
+            except JournalError:  # the error at hand may be that of the disk
+                now = []
+            waiting = [batch for batch in now if batch.state is BatchState.SUBMITTED]
+            if self._keeps_jobs and waiting:
+                names = ", ".join(f"job {batch.job_id} of batch {batch.number}" for batch in waiting[:SHOWN_JOBS])
+                more = f" and {len(waiting) - SHOWN_JOBS} more" if len(waiting) > SHOWN_JOBS else ""
+                safe = (
+                    f"What is at the device is safe: the journal has {names}{more}. Nothing is sent or paid for twice: "
+                    "the same training command with `--resume` goes on from there, and `qpeft jobs resume` fetches it "
+                    "without the run."
+                )
+                error.args = (f"{error} {safe}",)
             raise
 
     def _run(self, batches: Sequence[Batch]) -> None:
-        clock = _Clock(self.journal, batches[0])
-        batches = [self._ask_again(batch) if batch.state in ENDED else batch for batch in batches]
-        blocked = [error for error in map(self._blocks, batches) if error is not None]
+        payer = batches[0]  # whose run the waiting time is charged to
+        self._noted_at = time.monotonic()
+        for batch in (one for one in batches if one.state in ENDED.values()):
+            state, message = BatchState.PLANNED, f"sent again after it was {batch.state.value}"
+            if batch.job_id is not None and self._keeps_jobs:
+                # Some clouds call a job failed when only the answer was (a wrong key, for one); it may be fetched now.
+                status = look(self.device, batch)
+                if status.state is JobState.FINISHED or not status.state.is_final:
+                    state, message = BatchState.SUBMITTED, f"the device now says {status.state.value}"
+            self.journal.move(batch, {batch.state}, state, message=message)
+        blocked = [error for batch in batches if (error := self._blocks(self.journal.batch(batch.number)))]
+        # Read again: what was left by a dead process may have been recovered.
         batches = [self.journal.batch(batch.number) for batch in batches]
         if blocked:
+            # Nothing more is sent, but what is at the device is fetched before the error is raised.
             batches = [batch for batch in batches if batch.state is BatchState.SUBMITTED]
         else:
-            self._send_planned(batches, clock)
-        self._wait(batches, clock)
+            planned = [batch for batch in batches if batch.state is BatchState.PLANNED]
+            for number, batch in enumerate(planned):
+                self._note_time(payer, at_least=1.0)
+                # All that is still to come, so that a call that does not fit costs nothing.
+                self._send(batch, asked=sum((later.cost for later in planned[number:]), Cost()))
+        pause = min(FIRST_PAUSE, self.longest_pause)
+        while batches := [batch for batch in batches if not self._is_over(self.journal.batch(batch.number))]:
+            self._note_time(payer, at_least=SECONDS_BETWEEN_NOTES)
+            time.sleep(pause)
+            pause = min(1.5 * pause, self.longest_pause)
         # Not in a `finally`: what goes wrong above may be the disk, and its message must come through.
-        clock.note()
+        self._note_time(payer)
         if blocked:
             raise blocked[0]
         if self.failures:
@@ -200,52 +231,33 @@ class Completion:
                 "the run again."
             )
 
-    def _at_the_device(self, batches: Sequence[Batch]) -> list[Batch]:
-        try:
-            now = [self.journal.batch(batch.number) for batch in batches]
-        except JournalError:  # the error at hand may be that of the disk
-            return []
-        return [batch for batch in now if batch.state is BatchState.SUBMITTED]
-
-    def _ask_again(self, batch: Batch) -> Batch:
-        """A batch that ended without results, as it is to be gone on with."""
-        state, message = BatchState.PLANNED, f"sent again after it was {batch.state.value}"
-        if batch.job_id is not None and self._keeps_jobs:
-            # Some clouds call a job failed when only the answer was (a wrong key, for one); it may be fetched now.
-            status = look(self.device, batch)
-            if status.state is JobState.FINISHED or not status.state.is_final:
-                state, message = BatchState.SUBMITTED, f"the device now says {status.state.value}"
-        self.journal.move(batch, {batch.state}, state, message=message)
-        return self.journal.batch(batch.number)
+    def _note_time(self, payer: Batch, *, at_least: float = 0.0) -> None:
+        """Write down the seconds since the last note, if they are `at_least` that many."""
+        passed = time.monotonic() - self._noted_at
+        if passed >= at_least:
+            self.journal.add_seconds(payer, passed)
+            self._noted_at += passed
 
     def _blocks(self, batch: Batch) -> Exception | None:
-        """Why nothing more of the call can be sent, if it is because of this batch; one that can be, is recovered."""
+        """Return why nothing more of the call can be sent, if it is because of this batch.
+
+        A batch whose sender died in the call is recovered here where the device can tell what became of it.
+        """
         if batch.state is BatchState.LOST:
             return JobError(
                 f"{batch} was settled as lost, so this call cannot be answered. To send it again after all: "
                 f"`qpeft jobs settle {batch.number} --resubmit`."
             )
-        if self._keeps_jobs and self._was_left(batch):
+        if not self._keeps_jobs or batch.state is not BatchState.INTENDED or self.journal.is_being_sent(batch):
+            return None
+        # Read again: the sender may have come to its end, and another begun, after the batch was read.
+        now = self.journal.batch(batch.number)
+        if now.state is BatchState.INTENDED and now.ticket == batch.ticket:
             try:
                 recover(self.journal, self.device, batch)
             except JournalError as error:
                 return error
         return None
-
-    def _was_left(self, batch: Batch) -> bool:
-        """Whether the sender of a batch died in the call."""
-        if batch.state is not BatchState.INTENDED or self.journal.is_being_sent(batch):
-            return False
-        # Read again: the sender may have come to its end, and another begun, after the batch was read.
-        now = self.journal.batch(batch.number)
-        return now.state is BatchState.INTENDED and now.ticket == batch.ticket
-
-    def _send_planned(self, batches: Sequence[Batch], clock: _Clock) -> None:
-        planned = [batch for batch in batches if batch.state is BatchState.PLANNED]
-        for number, batch in enumerate(planned):
-            clock.note(at_least=1.0)
-            # All that is still to come, so that a call that does not fit costs nothing.
-            self._send(batch, asked=sum((later.cost for later in planned[number:]), Cost()))
 
     def _send(self, batch: Batch, *, asked: Cost) -> None:
         known = self.journal.markers(batch)
@@ -258,17 +270,23 @@ class Completion:
         if send(self.journal, self.device, batch, circuits, budget=self.budget, asked=asked):
             self.sent_to[batch.number] = self.device
 
-    def _wait(self, batches: Sequence[Batch], clock: _Clock) -> None:
-        pause = min(FIRST_PAUSE, self.longest_pause)
-        while batches := [batch for batch in batches if not self._is_over(self.journal.batch(batch.number))]:
-            clock.note(at_least=SECONDS_BETWEEN_NOTES)
-            time.sleep(pause)
-            pause = min(1.5 * pause, self.longest_pause)
-
     def _is_over(self, batch: Batch) -> bool:
-        """Whether a batch is over, after the one step that it can be taken forward now."""
+        """Whether a batch is over, after the one step that it can be taken forward now.
+
+        Raises: JournalError if its job died with a process and may have been paid for: the user decides then.
+        """
         if batch.state in SENT and not self._keeps_jobs and self.sent_to.get(batch.number) is not self.device:
-            return self._is_over_elsewhere(batch)
+            # A job in the memory of a process: wait while that is another one that lives; else plan it anew.
+            if is_alive(batch.owner) and not is_this_process(batch.owner):
+                return False
+            if self._is_remote:
+                raise JournalError(
+                    f"{batch} was with a process that ended or was interrupted; {batch.device} shows no job ids, so "
+                    "its results cannot be fetched, and they may be paid for. To send it again: `qpeft jobs settle "
+                    f"{batch.number} --resubmit`; the journal is {self.journal.path}."
+                )
+            self.journal.move(batch, SENT, BatchState.PLANNED, message="its job ended with the process that had it")
+            return False
         error = self._blocks(batch)
         if error is not None:
             raise error
@@ -278,75 +296,28 @@ class Completion:
         elif batch.state is BatchState.SUBMITTED:
             self._collect(batch)
             batch = self.journal.batch(batch.number)
-        if batch.state in ENDED:
+        if batch.state in ENDED.values():
             self.failures.append(f"{batch}, job {batch.job_id}, {batch.state.value}: {batch.message or 'no reason'}")
-        if batch.state in ENDED | {BatchState.FINISHED}:
-            self.sent_to.pop(batch.number, None)
-            return True
-        return False
-
-    def _collect(self, batch: Batch) -> None:
-        """Ask after a batch, and again where the device only failed to answer: the job itself is none the worse."""
-        while not self._is_answered(batch):
-            time.sleep(TROUBLED_PAUSES[self._unanswered - 1] * self.longest_pause)
-
-    def _is_answered(self, batch: Batch) -> bool:
-        """Raises: what will not be otherwise when asked again; anything, after as many questions as have pauses."""
-        try:
-            collect(self.journal, self.device, batch)
-        except DeviceError as error:
-            is_final = isinstance(error, (JobError, CredentialsError, JournalError, OrderError))
-            if is_final or not self._keeps_jobs or self._unanswered == len(TROUBLED_PAUSES):
-                raise
-            self._unanswered += 1
+        elif batch.state is not BatchState.FINISHED:
             return False
-        self._unanswered = 0
+        self.sent_to.pop(batch.number, None)
         return True
 
-    def _is_over_elsewhere(self, batch: Batch) -> bool:
-        """For a job in the memory of a process: wait while that is another one that lives; else plan it anew.
+    def _collect(self, batch: Batch) -> None:
+        """Ask after a batch, and again if the device only failed to answer, which does its job no harm.
 
-        Raises: JournalError if it may have been paid for, since only the user can decide to do so again.
+        Raises: what will not be otherwise when asked again; anything, after as many questions as have pauses.
         """
-        if not is_this_process(batch.owner) and is_alive(batch.owner):
-            return False
-        if self._is_remote:
-            raise JournalError(
-                f"{batch} was with a process that ended or was interrupted; {batch.device} shows no job ids, so its "
-                "results cannot be fetched, and they may be paid for. To send it again: `qpeft jobs settle "
-                f"{batch.number} --resubmit`; the journal is {self.journal.path}."
-            )
-        self.journal.move(batch, SENT, BatchState.PLANNED, message="its job ended with the process that had it")
-        return False
-
-
-def _safe(waiting: Sequence[Batch]) -> str:
-    names = ", ".join(f"job {batch.job_id} of batch {batch.number}" for batch in waiting[:SHOWN_JOBS])
-    more = f" and {len(waiting) - SHOWN_JOBS} more" if len(waiting) > SHOWN_JOBS else ""
-    return (
-        f"What is at the device is safe: the journal has {names}{more}. Nothing is sent or paid for twice: the same "
-        "training command with `--resume` goes on from there, and `qpeft jobs resume` fetches it without the run."
-    )
-
-
-class _Clock:
-    """Writes down the time since it was last asked."""
-
-    def __init__(self, journal: Journal, batch: Batch, now: Callable[[], float] = time.monotonic) -> None:
-        self._journal, self._batch, self._now, self._last = journal, batch, now, now()
-
-    def note(self, *, at_least: float = 0.0) -> None:
-        passed = self._now() - self._last
-        if passed >= at_least:
-            self._journal.add_seconds(self._batch, passed)
-            self._last += passed
-
-
-# The steps of a journalled job that need the device: send, look after it, bring its results home, cancel it.
-
-
-IN_HAND = {BatchState.SUBMITTED}
-ENDED_STATES = {JobState.FAILED: BatchState.FAILED, JobState.CANCELLED: BatchState.CANCELLED}
+        for pause in (*TROUBLED_PAUSES, None):
+            try:
+                collect(self.journal, self.device, batch)
+            except DeviceError as error:  # noqa: PERF203
+                is_final = isinstance(error, (JobError, CredentialsError, JournalError, OrderError))
+                if is_final or not self._keeps_jobs or pause is None:
+                    raise
+                time.sleep(pause * self.longest_pause)
+            else:
+                return
 
 
 def send(
@@ -354,10 +325,19 @@ def send(
 ) -> bool:
     """Submit a planned batch: intention first, then the call, then the job id. False if another process was faster.
 
+    Args:
+        journal: that has the batch.
+        device: that it is for.
+        batch: planned.
+        circuits: of it, markers included.
+        budget: of its run.
+        asked: what the call still has to send, this batch included.
+
     Raises: BudgetError before anything is sent; RefusedError or CredentialsError from the device, and the batch stays
         planned; JournalError if the call went wrong in any other way, since a job may exist.
     """
     keeps_jobs = device.capabilities().keeps_jobs
+    # A name of its own for each submission: by it the device can be asked what became of the call.
     ticket = uuid.uuid4().hex
     device.prepare(ticket)
     with sending(journal.path, batch.number):
@@ -365,25 +345,23 @@ def send(
             return False
         try:
             job_id = device.submit(circuits, batch.shots, ticket=ticket)
+            # Without an id the job could never be fetched, and its batch would look unsent.
             if not job_id:
                 raise JobError(f"{batch.device} took a job and gave it no id.")
-        except (RefusedError, CredentialsError) as error:
+        except (RefusedError, CredentialsError) as error:  # certain: no job exists
             journal.refused(batch, str(error), ticket=ticket)
             raise
         except BaseException as error:
-            _note_doubt(journal, batch, error, ticket=ticket, may_exist=keeps_jobs)
+            if not keeps_jobs:  # then what may exist dies with this process, and cannot be found anyway
+                journal.refused(batch, str(error), ticket=ticket)
+                raise
+            # An interrupt too: the device may have the job all the same.
+            journal.unclear(batch, f"{type(error).__name__}: {error}", ticket=ticket)
+            if isinstance(error, Exception):
+                raise JournalError(f"{ambiguity(journal, batch)} The device's error: {error}") from error
             raise
         _note_id(journal, batch, job_id, ticket=ticket)
     return True
-
-
-def _note_doubt(journal: Journal, batch: Batch, error: BaseException, *, ticket: str, may_exist: bool) -> None:
-    if not may_exist:
-        journal.refused(batch, str(error), ticket=ticket)
-        return
-    journal.unclear(batch, f"{type(error).__name__}: {error}", ticket=ticket)
-    if isinstance(error, Exception):
-        raise JournalError(f"{ambiguity(journal, batch)} The device's error: {error}") from error
 
 
 def _note_id(journal: Journal, batch: Batch, job_id: str, *, ticket: str) -> None:
@@ -409,6 +387,11 @@ def _note_id(journal: Journal, batch: Batch, job_id: str, *, ticket: str) -> Non
 def recover(journal: Journal, device: AbstractDevice, batch: Batch) -> None:
     """Find out what became of a batch whose sender died in the call: then it is submitted, or planned again.
 
+    Args:
+        journal: that has the batch.
+        device: that may have its job.
+        batch: whose sender died.
+
     Raises: JournalError if the device cannot tell, saying what the user can do.
     """
     try:
@@ -425,7 +408,10 @@ def recover(journal: Journal, device: AbstractDevice, batch: Batch) -> None:
 
 
 def look(device: AbstractDevice, batch: Batch) -> JobStatus:
-    """State of a submitted batch at its device. Raises: JobError if the device does not know it, saying what to do."""
+    """Return the state of a submitted batch at its device.
+
+    Raises: JobError if the device does not know it, saying what to do.
+    """
     assert batch.job_id is not None
     try:
         return device.poll(batch.job_id)
@@ -435,6 +421,11 @@ def look(device: AbstractDevice, batch: Batch) -> JobStatus:
 
 def collect(journal: Journal, device: AbstractDevice, batch: Batch) -> JobStatus:
     """Ask after a submitted batch, and write its results down, or that it failed, if it is over.
+
+    Args:
+        journal: that has the batch.
+        device: that has its job.
+        batch: submitted.
 
     Raises: JobError or DeviceError from the device; OrderError if results are not in the order of their circuits, and
         what came is kept apart. The batch then stays submitted, and can be collected again.
@@ -456,19 +447,23 @@ def collect(journal: Journal, device: AbstractDevice, batch: Batch) -> JobStatus
             ) from error
         journal.finish(batch, distributions)
     elif status.state.is_final:
-        journal.move(batch, IN_HAND, ENDED_STATES[status.state], message=status.message)
+        journal.move(batch, {BatchState.SUBMITTED}, ENDED[status.state], message=status.message)
     return status
 
 
 def cancel(journal: Journal, device: AbstractDevice, batch: Batch) -> JobStatus:
-    """Ask the device to stop a submitted batch, and write down what became of it."""
+    """Ask the device to stop a submitted batch, and write down what became of it.
+
+    Args:
+        journal, device, batch: as for `collect`.
+    """
     assert batch.job_id is not None
     device.cancel(batch.job_id)
     return collect(journal, device, batch)
 
 
 def ambiguity(journal: Journal, batch: Batch) -> str:
-    """That a batch may or may not have been accepted, and what the user can do."""
+    """Say that a batch may or may not have been accepted, and what the user can do."""
     return (
         f"{batch} was being sent when that was interrupted, so the device may or may not have a job for it; it is not "
         f"sent again on its own. Look at the device's own list of jobs, then say {ways_out(batch)}; the journal is "
@@ -477,7 +472,7 @@ def ambiguity(journal: Journal, batch: Batch) -> str:
 
 
 def ways_out(batch: Batch) -> str:
-    """The commands that settle a batch."""
+    """Return the commands that settle a batch."""
     return (
         f"`qpeft jobs settle {batch.number} --resubmit` (send it again), `--lost` (give its results up), or, if the "
         "job is found there, `--job ID`"

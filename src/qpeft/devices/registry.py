@@ -25,12 +25,20 @@ GROUP = "qpeft.devices"
 
 
 def load_device(name: str, **options: Any) -> AbstractDevice:
-    """The device called `name`, made with `options`, the keywords of its class.
+    """Return the device called `name`, made with `options`, the keywords of its class.
 
     Raises: DeviceError for an unknown name or option, naming the nearest, for a name that two packages claim, or for a
         row that leads to no device; and whatever the device's class raises.
     """
-    device_class = _load_class(name, known_devices())
+    devices = known_devices()
+    if name not in devices:
+        raise DeviceError(f"There is no device {name!r}{_nearest(name, devices)}")
+    module, _, class_name = devices[name].partition(":")
+    device_class = getattr(import_module(module), class_name, None)
+    if not (isinstance(device_class, type) and issubclass(device_class, AbstractDevice)):
+        raise DeviceError(f"Device {name!r} should be {devices[name]}, but that is no class of AbstractDevice.")
+
+    # Options are checked before the class is called: its own TypeError would name no nearest one.
     signature = inspect.signature(device_class)
     for option in options:
         if option not in signature.parameters:
@@ -41,30 +49,26 @@ def load_device(name: str, **options: Any) -> AbstractDevice:
             f"Device {name!r} needs the option {needed[0]!r}; in a recipe it stands under device.options, and after a "
             f"command as --device.options.{needed[0]} or --device-option options.{needed[0]}=..."
         )
-    return device_class(**_checked(name, device_class, options))
 
-
-def _checked(name: str, device_class: type[AbstractDevice], options: dict[str, Any]) -> dict[str, Any]:
-    """Options in the types that the class names; a number where it wants a name becomes one, as chip 72 in YAML."""
-    types = get_type_hints(device_class.__init__)
+    # A number becomes a name where the class wants one: chip 72 in YAML.
     lenient = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
-
-    def check(option: str, value: Any) -> Any:
-        # pydantic would take true, which YAML reads from yes and on, for 1.
+    types = get_type_hints(device_class.__init__)
+    checked = {}
+    for option, value in options.items():
         wanted = types.get(option, Any)
+        # pydantic would take true, which YAML reads from yes and on, for 1.
         if isinstance(value, bool) and {int, float} & {wanted, *get_args(wanted)} and bool not in get_args(wanted):
             raise DeviceError(f"Option {option!r} of device {name!r}: a number is needed; got {value!r}.")
         try:
-            return TypeAdapter(wanted, config=lenient).validate_python(value)
+            checked[option] = TypeAdapter(wanted, config=lenient).validate_python(value)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise DeviceError(f"Option {option!r} of device {name!r}: {problem['msg']}; got {value!r}.") from error
-
-    return {option: check(option, value) for option, value in options.items()}
+    return device_class(**checked)
 
 
 def known_devices() -> dict[str, str]:
-    """Name to "module:Class" of every device that is installed. Raises: DeviceError if a name comes twice."""
+    """Return name to "module:Class" of every installed device. Raises: DeviceError if a name comes twice."""
     found = dict(DEVICES)
     for entry in entry_points(group=GROUP):
         if found.get(entry.name, entry.value) != entry.value:
@@ -75,48 +79,7 @@ def known_devices() -> dict[str, str]:
     return found
 
 
-def _load_class(name: str, devices: dict[str, str]) -> type[AbstractDevice]:
-    if name not in devices:
-        raise DeviceError(f"There is no device {name!r}{_nearest(name, devices)}")
-    module, _, class_name = devices[name].partition(":")
-    found = getattr(import_module(module), class_name, None)
-    if not (isinstance(found, type) and issubclass(found, AbstractDevice)):
-        raise DeviceError(f"Device {name!r} should be {devices[name]}, but that is no class of AbstractDevice.")
-    return found
-
-
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f". Known: {', '.join(names) or 'none'}."
-
-
-# Errors of vendors without the keys that may stand in them.
-
-
-SHORTEST = 6
-"""Letters below which a text is taken for no key: blanking it would make messages unreadable and hide nothing."""
-
-
-def redacted(error: BaseException, secrets: Iterable[object]) -> tuple[str, BaseException | None]:
-    """What an error says, for a message of ours, and the error itself as the cause, if that gives no key away.
-
-    Args:
-        error: of a vendor.
-        secrets: what must not be seen; only texts of at least `SHORTEST` letters count.
-
-    Returns:
-        Kind and text of the error with every secret as "...", and what to raise ours from: None if it held one.
-    """
-    texts = [secret for secret in secrets if isinstance(secret, str) and len(secret) >= SHORTEST]
-    plain = text = f"{type(error).__name__}: {error}"
-    for secret in sorted(texts, key=len, reverse=True):
-        text = text.replace(secret, "...")
-    # Tracebacks print causes, and what those were raised from, with their own texts.
-    return text, error if text == plain and not _holds(error, texts) else None
-
-
-def _holds(error: BaseException, secrets: list[str]) -> bool:
-    """Whether a secret stands in what the error was raised from, however far back."""
-    earlier = error.__cause__ or error.__context__
-    return earlier is not None and redacted(earlier, secrets)[1] is None

@@ -86,7 +86,16 @@ def stream_answer(
     max_new_tokens: int,
     sampling: Sampling,
 ) -> None:
-    """Answer one dialogue; the text goes to `streamer` as it is made, and stays there if this is interrupted."""
+    """Answer one dialogue; the text goes to `streamer` as it is made, and stays there if this is interrupted.
+
+    Args:
+        model: with or without an adapter.
+        tokenizer: with the chat template.
+        messages: of the dialogue so far.
+        streamer: gets the text.
+        max_new_tokens: of the answer.
+        sampling: temperature and what is drawn among.
+    """
     batch = tokenizer(prompts(tokenizer, [messages]), add_special_tokens=False, return_tensors="pt")
     _require_known(model, tokenizer, batch["input_ids"][0].tolist(), "The question")
     streamer.ends = answer_ends(tokenizer, model.generation_config)
@@ -113,7 +122,14 @@ def require_room(
     *,
     max_new_tokens: int,
 ) -> None:
-    """Raises: DataError if a question and the longest answer are more than the model reads at once, or a question has a
+    """Args:
+        model: that will answer.
+        tokenizer: with the chat template.
+        questions: dialogues that end with a question.
+        sources: where each question comes from, for the error.
+        max_new_tokens: of the longest answer.
+
+    Raises: DataError if a question and the longest answer are more than the model reads at once, or a question has a
     token that the model does not know; it names whose.
     """
     if not questions:

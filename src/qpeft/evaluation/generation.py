@@ -71,7 +71,13 @@ def generate(
 
 
 def stopping(tokenizer: PreTrainedTokenizerBase, ends: AnswerEnds, prompt_length: int) -> dict[str, Any]:
-    """What makes `model.generate` stop where answers end, behind prompts of so many tokens."""
+    """What makes `model.generate` stop where answers end, behind prompts of so many tokens.
+
+    Args:
+        tokenizer: that decodes what was generated.
+        ends: tokens and texts at which answers end.
+        prompt_length: tokens that every row begins with.
+    """
     arguments: dict[str, Any] = {
         "eos_token_id": list(ends.tokens) or None,
         "pad_token_id": tokenizer.pad_token_id,

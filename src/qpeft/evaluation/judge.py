@@ -169,7 +169,15 @@ class VerdictFile:
         return self._marks.get(key)
 
     def add(self, key: str, marks: Mapping[str, int], reply: str) -> None:
-        """Keep marks, and the judge's words. Raises: OutputError if the disk refuses."""
+        """Keep marks, and the judge's words.
+
+        Args:
+            key: of the reply that was judged.
+            marks: by aspect.
+            reply: the judge's words.
+
+        Raises: OutputError if the disk refuses.
+        """
         line = json.dumps({"key": key, "marks": marks, "judge": reply}, ensure_ascii=False) + "\n"
         with disk_errors(self.path.parent), self.path.open("ab") as file:
             file.write(line.encode())
@@ -188,6 +196,12 @@ def _stored(line: bytes, place: str) -> tuple[str, dict[str, int]]:
 
 def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: VerdictFile) -> Judgement:
     """The verdict on one reply, from the file or from the judge; a judge that gives none leaves a gap, not zeros.
+
+    Args:
+        judge: the language model that is asked.
+        history: dialogue up to the reply.
+        reply: that is judged.
+        verdicts: file that keeps what was judged before.
 
     Raises: TaskError if the judge cannot be asked; OutputError.
     """

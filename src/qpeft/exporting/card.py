@@ -26,7 +26,14 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 
 def lora_card(report: ExportReport, *, base: str, ends: AnswerEnds | None, notice: str | None) -> str:
-    """The card of a LoRA, in Markdown with the metadata that model hubs read; `ends` of answers if they are known."""
+    """The card of a LoRA, in Markdown with the metadata that model hubs read; `ends` of answers if they are known.
+
+    Args:
+        report: what was measured of the export.
+        base: name of the base model.
+        ends: tokens at which answers end, if they are known.
+        notice: warning that the card must carry.
+    """
     use = f"A plain PEFT LoRA: qpeft is not needed to load it.\n\n{LORA_USE.format(base=base)}"
     if ends is not None:
         use += f"\n\n{ENDS} {ends_note(ends)}".rstrip()
@@ -40,7 +47,14 @@ def lora_card(report: ExportReport, *, base: str, ends: AnswerEnds | None, notic
 
 
 def merged_card(report: ExportReport, *, base: str, ends: AnswerEnds, notice: str | None) -> str:
-    """The card of a merged model."""
+    """The card of a merged model.
+
+    Args:
+        report: what was measured of the export.
+        base: name of the base model.
+        ends: tokens at which answers end.
+        notice: warning that the card must carry.
+    """
     use = f"Full weights: neither peft nor qpeft is needed to load them.\n\n{MERGED_USE}"
     if ends.texts:
         use += f"\n\n{ends_note(ends)}"

@@ -79,7 +79,15 @@ def compare_logits(
     *,
     on_progress: OnProgress = to_nobody,
 ) -> tuple[LogitsDifference, LogitsDifference]:
-    """What the base model and what the export differ in from the adapter, on every token of the probe."""
+    """What the base model and what the export differ in from the adapter, on every token of the probe.
+
+    Args:
+        model: with the adapter.
+        layers: adapted layers by name.
+        updates: linear updates in the adapter's place, by the same names.
+        probe: examples whose every token is looked at.
+        on_progress: told how many examples are done.
+    """
     of_base, of_export = _Differences(), _Differences()
     for done, one in enumerate(probe):
         on_progress("logits", done, len(probe))
@@ -100,7 +108,15 @@ def compare_losses(
     *,
     on_progress: OnProgress = to_nobody,
 ) -> Losses:
-    """Held-out loss of base, adapter and export."""
+    """Held-out loss of base, adapter and export.
+
+    Args:
+        model: with the adapter.
+        layers: adapted layers by name.
+        updates: linear updates in the adapter's place, by the same names.
+        held_out: examples.
+        on_progress: told how many examples are done.
+    """
 
     def measured(number: int) -> HeldOutLoss:
         def tell(what: str, done: int, total: int) -> None:

@@ -54,7 +54,13 @@ class LowRank:
 
 
 def cut_product(down: Float[Tensor, "k in_features"], up: Float[Tensor, "out_features k"], rank: int | None) -> LowRank:
-    """up @ down in its best approximation of this rank at most; as it is for None. Never forms the product."""
+    """up @ down in its best approximation of this rank at most; as it is for None. Never forms the product.
+
+    Args:
+        down: right factor, (k, in_features).
+        up: left factor, (out_features, k).
+        rank: highest rank of the result; None for k.
+    """
     if rank is None or rank >= len(down):
         return LowRank(down, up, error=0.0)
     left, up_core = torch.linalg.qr(up.double())
@@ -167,6 +173,12 @@ def collect_moments(
     """Moments of every branch while the model reads the examples, adapters and all, in evaluation mode.
 
     Examples are read one at a time: so no token is padding, whatever shape a layer gives its inputs.
+
+    Args:
+        model: whose layers are watched.
+        branches: by the names under which their moments are returned.
+        encoded: examples that the model reads.
+        on_progress: told how many examples are done.
     """
     moments = {name: Moments(branch.effective_factors()[0].shape[0]) for name, branch in branches.items()}
     device = next(model.parameters()).device
@@ -241,6 +253,11 @@ def fit_bottleneck(moments: Moments, up: Float[Tensor, "rank out_features"], con
 
     The matrix that comes nearest to z comes nearest to the update as well, since each row of a least-squares fit is
     found by itself and `up` only mixes rows. So `up` is needed for the shares alone, which are those of the update.
+
+    Args:
+        moments: of h and z, as `collect_moments` made them.
+        up: the factor behind the bottleneck, by which errors of z are weighed.
+        constant: 'keep' a constant, 'absorb' it into the map, or 'drop' it after a fit with one.
 
     Raises: DataError if there were no more tokens than unknowns in a row.
     """

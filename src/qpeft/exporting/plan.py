@@ -51,8 +51,12 @@ def make_plan(
 ) -> ExportPlan:
     """Linear updates of the active adapter and their measured worth.
 
-    Args are those of `export_lora` and `linear_updates`; `written` is what they are for, in words. Without any text a
-    LoRA that is copied as it is is not measured: there is nothing that could have been lost.
+    Without any text a LoRA that is copied as it is is not measured: there is nothing that could have been lost.
+
+    Args:
+        model, calibration, held_out, tolerance, rank, on_progress: as for `export_lora`.
+        whole, constants: as for `linear_updates`.
+        written: what the updates are for, in words.
 
     Raises: AdapterError, DataError, NotMergeableError as `linear_updates`; OutputError if more than `tolerance` is
         lost. The model is as it was.
@@ -98,7 +102,14 @@ def require_free(output: Path) -> None:
 
 
 def finish_folder(folder: Path, report: ExportReport, card: str, recipe: Mapping[str, Any] | None = None) -> None:
-    """Add the card, and export_report.json with the recipe of the run if it is known."""
+    """Add the card, and export_report.json with the recipe of the run if it is known.
+
+    Args:
+        folder: that holds the export.
+        report: what was measured of it.
+        card: in Markdown.
+        recipe: of the run, if it is known.
+    """
     (folder / "README.md").write_text(card, encoding="utf-8")
     record = report.to_dict() | {"environment": environment()} | ({"recipe": dict(recipe)} if recipe else {})
     (folder / EXPORT_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

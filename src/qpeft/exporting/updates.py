@@ -150,6 +150,11 @@ def linear_updates(
 def delta_weight(layer: Any, name: str, adapter: str) -> Float[Tensor, "out_features in_features"]:
     """What an adapter adds to a layer's weight, on the CPU, in the type that its method computes it in.
 
+    Args:
+        layer: with the adapter, of PEFT's or ours.
+        name: of the layer, for the error.
+        adapter: name of the adapter.
+
     Raises: NotMergeableError for a method that does something else to its layers.
     """
     # PEFT calls variants of LoRA such as DoRA convertible, and gives a matrix that leaves out what is theirs.

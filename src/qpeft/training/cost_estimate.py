@@ -12,7 +12,7 @@ from qpeft.adapters.qtha.quantum_device import device_circuits
 from qpeft.adapters.quantum_weighted import circuit_banks
 from qpeft.data import Encoded
 from qpeft.data.encode import IGNORED
-from qpeft.devices import Capabilities, ReadoutInversion, backward_circuits, backward_shots, forward_circuits
+from qpeft.devices import Capabilities, ReadoutInversion, backward_circuits, forward_circuits
 from qpeft.devices.gradients import GradientChoice
 from qpeft.devices.markers import CIRCUITS_PER_MARKER
 from qpeft.training.quantum import build_gradient, build_mitigation
@@ -94,8 +94,7 @@ class PriceList:
             circuits = beside * forward_circuits(bottleneck.circuit, num_rows, mitigation=mitigation)
             total += self._call(circuits, circuits * (self._shots or 0))
             circuits = beside * backward_circuits(bottleneck.circuit, gradient, num_rows, mitigation=mitigation)
-            shots = backward_shots(bottleneck.circuit, gradient, self._shots or 0, num_rows, mitigation=mitigation)
-            total += self._call(circuits, beside * shots)
+            total += self._call(circuits, circuits * (self._shots or 0))
         return total
 
     @property

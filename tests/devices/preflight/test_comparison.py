@@ -5,7 +5,7 @@ import torch
 from calibrations import calibration_of
 
 from qpeft.circuits import ansatz
-from qpeft.devices.chip import Verdict, compare, preflight, suggest
+from qpeft.devices.chip import Usability, compare, preflight, suggest
 from qpeft.errors import CircuitError, DeviceError
 from qpeft.simulation.noise import EdgeNoise, NoiseModel
 from qpeft_emulator import chip as chips
@@ -46,7 +46,7 @@ def test_ring_cz_is_suggested_for_a_deep_ring_crz(inputs):
     poor = NoiseModel.uniform(4, edge=EdgeNoise(depolarising=0.1))
     found = compare(4, inputs, poor, shots=1000, depths=(1, 4), ansatze=("ring_crz", "ring_cz"))
     current = found.find("ring_crz", 4)
-    assert current.verdict is Verdict.UNUSABLE
+    assert current.verdict is Usability.UNUSABLE
     sentence = suggest(current, found)
     assert sentence.startswith("ring_crz of depth 4 is unusable")
     assert "ring_cz of depth 1 is better: usable" in sentence

@@ -12,7 +12,7 @@ from calibrations import calibration_of
 
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz, bind
 from qpeft.circuits.native import to_native
-from qpeft.devices.chip import Verdict, depolarising_only, preflight
+from qpeft.devices.chip import Usability, depolarising_only, preflight
 from qpeft.errors import DeviceError, NoiseError, ShotsError, SimulationError
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import Damping, EdgeNoise, NoiseModel, QubitNoise, ReadoutError
@@ -45,7 +45,7 @@ def test_one_qubit_has_the_slope_and_offset_of_its_one_pulse():
     noisy = signal.line.slope * exact + signal.line.offset
     shot_noise = math.sqrt(np.mean(1 - noisy**2) / 500)
     assert signal.signal_to_noise == pytest.approx(signal.line.slope * exact.std() / shot_noise, rel=1e-5)
-    assert (found.pulses, found.num_cz, found.rows, found.block) == (1, 0, 31, (4,))
+    assert (found.num_pulses, found.num_cz, found.rows, found.block) == (1, 0, 31, (4,))
 
 
 def pennylane_values(inputs, angle, block):
@@ -115,7 +115,7 @@ def test_a_controlled_rotation_agrees_with_density_matrices_of_its_pulses(block)
         assert signal.line.correlation == pytest.approx(correlation, abs=1e-5)
         missed = noisy[:, column] - slope * exact[:, column] - offset
         assert signal.line.residual == pytest.approx(missed.std(), abs=1e-5)
-    assert (found.pulses, found.num_cz) == (5, 2)
+    assert (found.num_pulses, found.num_cz) == (5, 2)
 
 
 def drawn(*shape, seed=0):
@@ -127,7 +127,7 @@ def test_a_chip_without_errors_keeps_everything():
     found = preflight(circuit, drawn(20, 4), drawn(circuit.num_weights, seed=1), perfect, shots=1000)
     for signal in found.signals:
         assert (signal.line.slope, signal.line.correlation) == (pytest.approx(1, abs=1e-5), pytest.approx(1, abs=1e-5))
-    assert found.verdict is Verdict.USABLE
+    assert found.verdict is Usability.USABLE
 
 
 @pytest.mark.parametrize("name", ansatz.ANSATZE)
@@ -178,7 +178,7 @@ def test_a_chip_of_noise_leaves_nothing():
     circuit = ansatz.ring_cz(4)
     found = preflight(circuit, drawn(20, 4), drawn(circuit.num_weights, seed=1), noise, shots=1000)
     assert found.signal_to_noise < 1
-    assert found.verdict is Verdict.UNUSABLE
+    assert found.verdict is Usability.UNUSABLE
     assert str(found).startswith("unusable: 8 pulses and 4 CZ on qubits [")
 
 

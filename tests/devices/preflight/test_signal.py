@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qpeft.devices.chip import Preflight, Signal, Verdict, fit_line
+from qpeft.devices.chip import Preflight, Signal, Usability, fit_line
 from qpeft.errors import DeviceError
 
 VALUES = st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=3, max_size=20)
@@ -29,7 +29,7 @@ def test_values_that_do_not_vary_carry_nothing():
     line = fit_line([0.4, 0.4, 0.4], [0.1, 0.2, 0.3])
     assert (line.slope, line.correlation, line.offset) == (0, 0, pytest.approx(0.2))
     signal = Signal.of("Z", np.full(3, 0.4), np.array([0.1, 0.2, 0.3]), shots=100)
-    assert (signal.signal_to_noise, signal.verdict) == (0, Verdict.UNUSABLE)
+    assert (signal.signal_to_noise, signal.verdict) == (0, Usability.UNUSABLE)
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,18 @@ def test_expected_correlation_is_that_of_sampled_values():
 @pytest.mark.parametrize(
     ("signal_to_noise", "correlation", "verdict"),
     [
-        (3, 0.9, Verdict.USABLE),
-        (math.inf, 1, Verdict.USABLE),
-        (2.9, 1, Verdict.WEAK),
-        (30, 0.89, Verdict.WEAK),
-        (1, 0.5, Verdict.WEAK),
-        (0.9, 1, Verdict.UNUSABLE),
-        (30, 0.4, Verdict.UNUSABLE),
-        (-5, -1, Verdict.UNUSABLE),
+        (3, 0.9, Usability.USABLE),
+        (math.inf, 1, Usability.USABLE),
+        (2.9, 1, Usability.WEAK),
+        (30, 0.89, Usability.WEAK),
+        (1, 0.5, Usability.WEAK),
+        (0.9, 1, Usability.UNUSABLE),
+        (30, 0.4, Usability.UNUSABLE),
+        (-5, -1, Usability.UNUSABLE),
     ],
 )
 def test_the_verdict_follows_its_rule(signal_to_noise, correlation, verdict):
-    assert Verdict.of(signal_to_noise, correlation) is verdict
+    assert Usability.of(signal_to_noise, correlation) is verdict
 
 
 def test_a_value_that_every_shot_agrees_on_has_no_shot_noise():
@@ -77,9 +77,9 @@ def test_a_value_that_every_shot_agrees_on_has_no_shot_noise():
 @pytest.mark.parametrize(
     ("deviations", "verdict"),
     [
-        ((0.5, 0.5, 0.01, 0.01), Verdict.USABLE),
-        ((0.5, 0.06, 0.06), Verdict.WEAK),
-        ((0.5, 0.01, 0.01), Verdict.UNUSABLE),
+        ((0.5, 0.5, 0.01, 0.01), Usability.USABLE),
+        ((0.5, 0.06, 0.06), Usability.WEAK),
+        ((0.5, 0.01, 0.01), Usability.UNUSABLE),
     ],
 )
 def test_the_whole_is_what_half_of_the_observables_are(deviations, verdict):

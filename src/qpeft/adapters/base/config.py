@@ -27,6 +27,11 @@ def option(default: Any, description: str, *, added: bool = False) -> Any:
     """A field of a config, with the sentence that tables of options show.
 
     `added`: whether saved adapters may lack it, since it came later; they were trained with what is the default.
+
+    Args:
+        default: value where nobody says otherwise.
+        description: one sentence, for tables and help.
+        added: whether the option came after the first saved adapters.
     """
     return field(default=default, metadata={"help": description, "added": added})
 

@@ -196,6 +196,15 @@ def build_factor(
 
     Sizes left at None: the inner width is the smallest power of two that is at least the rank; the bond dimension is
     the largest for which the factor keeps to `parameter_share` of LoRA's rank * width parameters, or 1.
+
+    Args:
+        kind: 'dense', 'frozen', 'mpo' or 'bare_mpo'.
+        rank: narrow side.
+        width: features of the layer on the wide side.
+        num_cores: tensors of an MPO.
+        inner_features: width inside an MPO; None for the smallest power of two that holds the rank.
+        bond_dimension: of the links of an MPO; None for the largest that keeps to the share.
+        parameter_share: of the parameters of a dense factor that an MPO may have, above 0.
     """
     if kind in ("dense", "frozen"):
         return DenseFactor(rank, width, trained=kind == "dense")
@@ -232,7 +241,16 @@ def check_factors(option_name: str, lists: Any) -> None:
 
 
 def given_factors(option_name: str, lists: Sequence[Sequence[int]], width: int, balanced: Modes) -> Modes:
-    """The list whose product is the width. Raises: AdapterError if there is none, proposing the balanced factors."""
+    """The list whose product is the width.
+
+    Args:
+        option_name: that the lists were given in, for the error.
+        lists: factorisations that the user gave, such as [[24, 24], [8, 72]].
+        width: that one of them must multiply to.
+        balanced: what is proposed where none does.
+
+    Raises: AdapterError if there is none, proposing the balanced factors.
+    """
     given = {math.prod(factors): tuple(factors) for factors in lists}
     if width not in given:
         raise AdapterError(

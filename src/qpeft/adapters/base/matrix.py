@@ -142,7 +142,13 @@ class AbstractMatrixModel(AbstractAdapterModel):
     def merge_and_unload(
         self, progressbar: bool = False, safe_merge: bool = False, adapter_names: list[str] | None = None
     ) -> nn.Module:
-        """As PEFT's: the base model, with the updates in its weights and no adapter."""
+        """As PEFT's: the base model, with the updates in its weights and no adapter.
+
+        Args:
+            progressbar: whether PEFT shows one.
+            safe_merge: whether the merged weights are looked at for NaN and infinities.
+            adapter_names: that are merged; None for the active ones.
+        """
         self._check_not_shared(adapter_names)
         with self._saying("Merged into"):
             merged: nn.Module = super().merge_and_unload(progressbar, safe_merge, adapter_names)
@@ -203,7 +209,13 @@ class Requantization:
 
     @classmethod
     def between(cls, wanted: Tensor, stored: Tensor, update: Tensor) -> Requantization:
-        """From the weight that was to be stored, the one that is, and the update that was added; of one shape."""
+        """From the weight that was to be stored, the one that is, and the update that was added; of one shape.
+
+        Args:
+            wanted: the weight that should be stored.
+            stored: the weight that its quantization made of it.
+            update: what had been added.
+        """
         wanted, stored = wanted.float(), stored.float()
         norms = ((stored - wanted).norm(), wanted.norm(), update.float().norm())
         return cls(*(norm.item() for norm in norms))
@@ -247,7 +259,13 @@ class AbstractRankedBranch(FactoredMatrixBranch):
     @staticmethod
     @abstractmethod
     def make_factor(config: Any, rank: int, width: int) -> AbstractFactor:
-        """A factor (rank, width) of this config, not yet initialised."""
+        """A factor (rank, width) of this config, not yet initialised.
+
+        Args:
+            config: of the method.
+            rank: narrow side.
+            width: wide side.
+        """
 
     @abstractmethod
     def initialize(self, generator: torch.Generator | None) -> None:

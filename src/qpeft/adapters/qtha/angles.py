@@ -33,7 +33,14 @@ def collect_angles(
 ) -> dict[str, Angles]:
     """Angles of every circuit on a layer while `run` calls the model, by module; circuits run on the simulator.
 
-    Afterwards all circuits of these layers are on the simulator. Raises: AdapterError as `set_quantum_device`.
+    Afterwards all circuits of these layers are on the simulator.
+
+    Args:
+        model: with QTHA layers.
+        run: calls the model; what it returns is not looked at.
+        layers: names of linear layers or their last parts; None for all.
+
+    Raises: AdapterError as `set_quantum_device`.
     """
     bottlenecks = device_circuits(model, layers)
     collected: dict[str, list[Tensor]] = {name: [] for name in bottlenecks}

@@ -157,7 +157,13 @@ def register(circuit: Circuit) -> str:
 
 
 def traced_expectations(key: str, angles: Tensor, weights: Tensor) -> Tensor:
-    """`expectations` of the circuit that is registered as `key`, with the same shapes."""
+    """`expectations` of the circuit that is registered as `key`, with the same shapes.
+
+    Args:
+        key: under which the circuit was registered.
+        angles: (*batch, num_circuits, num_inputs), radians.
+        weights: (num_circuits, num_weights), radians.
+    """
     values: Tensor = torch.ops.qpeft.expectations(key, angles, weights)
     return values
 

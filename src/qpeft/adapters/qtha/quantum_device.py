@@ -20,8 +20,8 @@ from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.quantum_weighted import CircuitBank, circuit_banks
 from qpeft.circuits import Circuit, bind
 from qpeft.devices import AbstractDevice, AbstractMitigation, CallKey, Runner, device_expectations, run_now
-from qpeft.devices.estimator import DeviceGradients, device_gradients
-from qpeft.devices.gradients import AbstractGradient, GradientChoice, find_gradient
+from qpeft.devices.estimator import device_gradients
+from qpeft.devices.gradients import AbstractGradient, DeviceGradients, GradientChoice, find_gradient
 from qpeft.devices.mitigation import check_suits
 from qpeft.devices.protocol import check_request
 from qpeft.errors import AdapterError

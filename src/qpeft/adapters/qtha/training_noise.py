@@ -42,7 +42,13 @@ class TrainingNoise:
         self._calls.begin_step(step)
 
     def disturb(self, module: str, noise: LinearNoise, exact: Tensor, *angles: Tensor) -> Tensor:
-        """Exact values (..., num_observables) as a machine with this noise would return them at these angles."""
+        """Exact values (..., num_observables) as a machine with this noise would return them at these angles.
+
+        Args:
+            module: name of the layer, which keys the samples.
+            noise: of the machine.
+            exact: values to be disturbed, (..., num_observables).
+        """
         key = SampleKey(self.seed, self._calls.step, module, self._calls.number(module, *angles))
         return noise.apply(exact, shots=self.shots, key=key)
 

@@ -2,7 +2,7 @@
 
 from qpeft.devices.chip.blocks import block_calibration, find_blocks
 from qpeft.devices.chip.comparison import Candidate, Comparison, compare, suggest
-from qpeft.devices.chip.prediction import Line, Preflight, Signal, Verdict, depolarising_only, fit_line, preflight
+from qpeft.devices.chip.prediction import Line, Preflight, Signal, Usability, depolarising_only, fit_line, preflight
 
 __all__ = [
     "Candidate",
@@ -10,7 +10,7 @@ __all__ = [
     "Line",
     "Preflight",
     "Signal",
-    "Verdict",
+    "Usability",
     "block_calibration",
     "compare",
     "depolarising_only",

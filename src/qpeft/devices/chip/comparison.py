@@ -1,4 +1,4 @@
-"""Which ansatz at which depth a chip keeps most of, on the same qubits and with the same inputs."""
+"""Compare ansätze and depths by what a chip keeps of them, on the same qubits and with the same inputs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from statistics import fmean
 from jaxtyping import Float
 from torch import Tensor
 
-from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.devices.chip.blocks import find_blocks
-from qpeft.devices.chip.prediction import MAX_ROWS, Preflight, Verdict, preflight
+from qpeft.devices.chip.prediction import MAX_ROWS, Preflight, Usability, preflight
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import NoiseModel, SampleKey
 from qpeft.simulation.noise.counter import Stream
@@ -24,45 +23,28 @@ DEPTHS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One circuit of a family, and what is predicted for it: once for trained weights, else once per draw of them."""
+    """One circuit of a family, and what is predicted for it.
+
+    Attributes:
+        ansatz, depth: of the circuit.
+        predictions: once for trained weights, else once per draw of them.
+        verdict: the best that at least half of the predictions reach.
+        signal_to_noise, slope, correlation: means over the predictions.
+        num_pulses, num_cz: of the circuit on the chip.
+    """
 
     ansatz: str
     depth: int
     predictions: tuple[Preflight, ...]
+    verdict: Usability
+    signal_to_noise: float
+    slope: float
+    correlation: float
+    num_pulses: int
+    num_cz: int
 
     def __str__(self) -> str:
         return f"{self.ansatz} of depth {self.depth}"
-
-    @property
-    def verdict(self) -> Verdict:
-        """The best that at least half of the predictions reach."""
-        ranked = sorted((found.verdict for found in self.predictions), key=lambda verdict: verdict.rank)
-        return ranked[(len(ranked) - 1) // 2]
-
-    @property
-    def signal_to_noise(self) -> float:
-        """Mean over the predictions."""
-        return fmean(found.signal_to_noise for found in self.predictions)
-
-    @property
-    def slope(self) -> float:
-        """Mean over the predictions."""
-        return fmean(found.slope for found in self.predictions)
-
-    @property
-    def correlation(self) -> float:
-        """Mean over the predictions."""
-        return fmean(found.correlation for found in self.predictions)
-
-    @property
-    def num_cz(self) -> int:
-        """CZ on the chip."""
-        return self.predictions[0].num_cz
-
-    @property
-    def pulses(self) -> int:
-        """Pulses on the chip."""
-        return self.predictions[0].pulses
 
 
 @dataclass(frozen=True)
@@ -76,7 +58,7 @@ class Comparison:
         return self.candidates[0]
 
     def find(self, ansatz: str, depth: int) -> Candidate:
-        """Raises: DeviceError if that one was not compared."""
+        """Return one of the candidates. Raises: DeviceError if that one was not compared."""
         for candidate in self.candidates:
             if (candidate.ansatz, candidate.depth) == (ansatz, depth):
                 return candidate
@@ -85,7 +67,7 @@ class Comparison:
     def __str__(self) -> str:
         head = f"{'ansatz':>10} {'depth':>5} {'pulses':>6} {'CZ':>4} {'slope':>6} {'corr':>6} {'SNR':>7}  verdict"
         rows = [
-            f"{found.ansatz:>10} {found.depth:5} {found.pulses:6} {found.num_cz:4} {found.slope:6.3f} "
+            f"{found.ansatz:>10} {found.depth:5} {found.num_pulses:6} {found.num_cz:4} {found.slope:6.3f} "
             f"{found.correlation:6.3f} {found.signal_to_noise:7.1f}  {found.verdict.value}"
             for found in self.candidates
         ]
@@ -106,7 +88,7 @@ def compare(
     seed: int = 0,
     max_rows: int = MAX_ROWS,
 ) -> Comparison:
-    """Predictions for every ansatz at every depth, on one block of the chip.
+    """Return predictions for every ansatz at every depth, on one block of the chip.
 
     Args:
         num_qubits: of every candidate, at most 8.
@@ -130,22 +112,45 @@ def compare(
         )
     if strangers := set(weights or {}) - set(pairs):
         raise DeviceError(f"There are weights for {sorted(strangers)}, which is not among what is compared: {pairs}.")
-    circuits = {pair: _circuit(pair[0], num_qubits, pair[1]) for pair in pairs}
+    for name, _ in pairs:
+        if name not in ANSATZE:
+            near = difflib.get_close_matches(name, ANSATZE, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(ANSATZE)}."
+            raise DeviceError(f"There is no ansatz {name!r}. {hint}")
+    circuits = {(name, depth): ANSATZE[name](num_qubits, depth) for name, depth in pairs}
+    # One block for all, so that it is the circuits that are compared and not the qubits.
     place = find_blocks(circuits[pairs[0]], calibration, most=1)[0] if block is None else tuple(block)
     candidates = []
     for (name, depth), circuit in circuits.items():
-        given = (weights or {}).get((name, depth))
-        tried = [_drawn(circuit, f"{name} {depth} {draw}", seed) for draw in range(draws)] if given is None else [given]
-        rows = max_rows if given is not None else max(4, max_rows // draws)
+        rows = max_rows
+        if (given := (weights or {}).get((name, depth))) is not None:
+            tried = [given]
+        else:
+            keys = [SampleKey(seed, module=f"preflight {name} {depth} {draw}") for draw in range(draws)]
+            tried = [(2 * Stream(key).uniforms(circuit.num_weights) - 1) * math.pi for key in keys]
+            # The draws share the rows, so that a comparison costs about as much with any number of them.
+            rows = max(4, max_rows // draws)
         found = tuple(
             preflight(circuit, inputs, angles, calibration, shots=shots, block=place, max_rows=rows) for angles in tried
         )
-        candidates.append(Candidate(name, depth, found))
+        candidates.append(
+            Candidate(
+                ansatz=name,
+                depth=depth,
+                predictions=found,
+                verdict=Usability.reached_by_half(one.verdict for one in found),
+                signal_to_noise=fmean(one.signal_to_noise for one in found),
+                slope=fmean(one.slope for one in found),
+                correlation=fmean(one.correlation for one in found),
+                num_pulses=found[0].num_pulses,
+                num_cz=found[0].num_cz,
+            )
+        )
     return Comparison(tuple(sorted(candidates, key=_order)))
 
 
 def suggest(current: Candidate, comparison: Comparison) -> str:
-    """One sentence: whether `current` can stay, and which candidate is better by how much if there is one."""
+    """Say in one sentence whether `current` can stay, and which candidate is better by how much if there is one."""
     best = comparison.best
     state = (
         f"{current} is {current.verdict.value} (SNR {current.signal_to_noise:.1f}, correlation "
@@ -156,24 +161,12 @@ def suggest(current: Candidate, comparison: Comparison) -> str:
             f"{state}; {best} is better: {best.verdict.value}, SNR {best.signal_to_noise:.1f}, correlation "
             f"{best.correlation:.2f}, {best.num_cz} CZ instead of {current.num_cz}."
         )
-    if current.verdict is Verdict.USABLE:
+    if current.verdict is Usability.USABLE:
         return f"{state}; nothing compared here is better."
     block = list(current.predictions[0].block)
     return f"{state}; nothing compared here is better: take fewer qubits, better ones than {block}, or more shots."
 
 
 def _order(candidate: Candidate) -> tuple[int, float, int]:
+    # Verdict first: a high ratio with a low correlation says that the chip computes something else.
     return candidate.verdict.rank, -candidate.signal_to_noise, candidate.depth
-
-
-def _circuit(name: str, num_qubits: int, depth: int) -> Circuit:
-    if name not in ANSATZE:
-        near = difflib.get_close_matches(name, ANSATZE, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(ANSATZE)}."
-        raise DeviceError(f"There is no ansatz {name!r}. {hint}")
-    return ANSATZE[name](num_qubits, depth)
-
-
-def _drawn(circuit: Circuit, name: str, seed: int) -> Tensor:
-    draws = Stream(SampleKey(seed, module=f"preflight {name}")).uniforms(circuit.num_weights)
-    return (2 * draws - 1) * math.pi

@@ -11,7 +11,7 @@ from qpeft.devices.ibm.jobs import LocalJobs, ServiceJobs
 from qpeft.devices.ibm.service import find_token, is_local, local_backend, noise_model, open_service, remote_backend
 from qpeft.devices.ibm.translation import Translator
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobStatus, check_request
-from qpeft.devices.registry import redacted
+from qpeft.devices.secrets import redacted
 from qpeft.errors import DeviceError, RefusedError
 from qpeft.simulation.noise import NoiseModel
 
@@ -85,6 +85,11 @@ class IbmDevice(AbstractDevice):
 
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
         """Prepare the circuits and send them as one job, tagged with the ticket.
+
+        Args:
+            circuits: bound, one or more.
+            shots: per circuit.
+            ticket: becomes a tag, by which the job is found again.
 
         Raises: as `check_request`; RefusedError if they cannot be prepared or are too many samples; as the service.
         """

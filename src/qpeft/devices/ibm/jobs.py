@@ -13,7 +13,7 @@ from qpeft.devices.ibm.service import WHAT_TO_DO, status_code
 from qpeft.devices.ibm.translation import distributions
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import Distribution, JobState, JobStatus
-from qpeft.devices.registry import redacted
+from qpeft.devices.secrets import redacted
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
 
 if TYPE_CHECKING:
@@ -63,7 +63,15 @@ class ServiceJobs:
         self._open: dict[str, RuntimeJobV2] = {}
 
     def submit(self, pubs: Sequence[tuple[Any, ...]], shots: int, ticket: str | None) -> str:
-        """Send one job. Raises: RefusedError, CredentialsError, or DeviceError if a job may exist."""
+        """Send one job.
+
+        Args:
+            pubs: transpiled circuits as the sampler takes them.
+            shots: per circuit.
+            ticket: becomes a tag, by which the job is found again.
+
+        Raises: RefusedError, CredentialsError, or DeviceError if a job may exist.
+        """
         if not pubs:
             raise RefusedError("A job needs at least one circuit; nothing was sent.")
         environment = {**self._options.get("environment", {})}
@@ -192,7 +200,13 @@ class LocalJobs(MemoryJobs):
         self._seeds = itertools.count(secrets.randbits(30) if seed is None else seed * SEED_STRIDE)
 
     def submit(self, pubs: Sequence[tuple[Any, ...]], shots: int, ticket: str | None) -> str:  # noqa: ARG002
-        """Keep a job for its first poll."""
+        """Keep a job for its first poll.
+
+        Args:
+            pubs: transpiled circuits as the sampler takes them.
+            shots: per circuit.
+            ticket: not needed, since such a job ends with its process.
+        """
         # From 1: the simulator takes 0 for no seed.
         seed = next(self._seeds) % (2**31 - 1) + 1
         options = {**self._options, "simulator": {**self._options.get("simulator", {}), "seed_simulator": seed}}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qpeft.devices.registry import redacted
+from qpeft.devices.secrets import redacted
 from qpeft.errors import CredentialsError, DeviceError
 from qpeft.simulation.noise import Damping, EdgeNoise, NoiseModel, QubitNoise, ReadoutError, depolarising_from_fidelity
 
@@ -119,7 +119,15 @@ def local_backend(name: str) -> BackendV2:
 
 
 def remote_backend(service: QiskitRuntimeService, name: str, secrets: Iterable[object]) -> BackendV2:
-    """A machine of the service. Raises: DeviceError if it has none of this name, naming the nearest, or fails."""
+    """A machine of the service.
+
+    Args:
+        service: the account's.
+        name: of the machine.
+        secrets: taken out of error texts.
+
+    Raises: DeviceError if it has none of this name, naming the nearest, or fails.
+    """
     from qiskit.providers.exceptions import QiskitBackendNotFoundError  # noqa: PLC0415
 
     try:

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
 
 from qpeft.errors import JournalError
 
+FILE_NAME = "journal.sqlite"
 SECONDS_FOR_LOCK = 60.0
+
+
+def default_path() -> Path:
+    """Return where the user's journal is, or would be; nothing is made.
+
+    That is `journal.sqlite` in the folder `qpeft` of the user's data folder: $XDG_DATA_HOME or ~/.local/share; on macOS
+    ~/Library/Application Support; on Windows %LOCALAPPDATA%.
+    """
+    place = user_data_path("qpeft", appauthor=False) / FILE_NAME
+    # Versions before platformdirs had another place for a relative $XDG_DATA_HOME, for $XDG_DATA_HOME on macOS, and for
+    # a changed %LOCALAPPDATA%.
+    if sys.platform == "darwin":
+        folder = Path.home() / "Library/Application Support"
+    elif sys.platform == "win32":
+        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    else:
+        folder = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    former = folder / "qpeft" / FILE_NAME
+    # It holds jobs that were paid for, so one that an earlier version wrote elsewhere goes on where it is.
+    return former if former.is_file() and not place.exists() else place
 
 
 class Database:
@@ -24,7 +51,7 @@ class Database:
 
     Args:
         path: of the file.
-        create: make the file if there is none.
+        create: make the file if it is missing.
 
     Raises: JournalError, here and in every use, if the file cannot be used.
     """
@@ -41,7 +68,17 @@ class Database:
             )
             with self.transaction() as connection:
                 create_tables(connection)
-            _use_write_ahead_log(self._connection)
+            # SQLite does not wait for its lock here, and two processes may make the file at once.
+            deadline = time.monotonic() + SECONDS_FOR_LOCK
+            while True:
+                is_last = time.monotonic() > deadline
+                try:
+                    self._connection.execute("PRAGMA journal_mode = WAL")
+                    break
+                except sqlite3.OperationalError as error:
+                    if is_last or "locked" not in str(error):
+                        raise
+                time.sleep(0.01)
 
     @contextmanager
     def transaction(self, *, outlives_power_cut: bool = True) -> Iterator[sqlite3.Connection]:
@@ -64,7 +101,8 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for statements that change nothing. Raises: JournalError if the file cannot be read."""
+        """Lend the connection, for statements that change nothing. Raises: JournalError if the file cannot be read."""
+        # SQLite forbids a connection on both sides of a fork: the two would break each other's locks.
         if os.getpid() != self._process:
             raise JournalError(
                 f"The journal {self.path} was opened before this process was forked; open it again here."
@@ -87,31 +125,46 @@ def journal_errors(path: Path) -> Iterator[None]:
     except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
         if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)):
             raise  # our own mistake
-        raise JournalError(_explain(path, str(error))) from error
+        reason = str(error)
+        if "full" in reason:
+            message = (
+                f"The disk under the journal {path} is full, so the last change was not recorded; all earlier ones are "
+                "kept. Make room and start again: nothing is sent twice."
+            )
+        elif "malformed" in reason or "not a database" in reason:
+            message = str(damaged(path, reason))
+        elif "locked" in reason or "busy" in reason:
+            message = f"Another process has held the journal {path} for {SECONDS_FOR_LOCK:.0f} seconds ({reason})."
+        else:
+            message = f"The journal {path} cannot be used: {reason}. What it held is unchanged."
+        raise JournalError(message) from error
 
 
 def damaged(path: Path, what: str) -> JournalError:
-    """The error for a file whose content is not what was written."""
+    """Return the error for a file whose content is not what was written."""
     return JournalError(
         f"The journal {path} is damaged ({what}). It was not changed. Keep a copy; put a backup in its place, or "
         "choose another with --journal. Jobs that only this file knows can still be looked up at the device."
     )
 
 
-def _explain(path: Path, reason: str) -> str:
-    if "full" in reason:
-        return (
-            f"The disk under the journal {path} is full, so the last change was not recorded; all earlier ones are "
-            "kept. Make room and start again: nothing is sent twice."
-        )
-    if "malformed" in reason or "not a database" in reason:
-        return str(damaged(path, reason))
-    if "locked" in reason or "busy" in reason:
-        return f"Another process has held the journal {path} for {SECONDS_FOR_LOCK:.0f} seconds ({reason})."
-    return f"The journal {path} cannot be used: {reason}. What it held is unchanged."
+def read_checked(path: Path, text: str, checksum: int) -> Any:
+    """Return what a stored text holds: a distribution, or a list of replies.
+
+    Args:
+        path: of the journal, for the error.
+        text: JSON.
+        checksum: CRC-32 of the text, stored beside it: a damaged result is an error, never a value.
+
+    Raises: JournalError if it is not what was written.
+    """
+    if zlib.crc32(text.encode()) != checksum:
+        raise damaged(path, "a result differs from its checksum")
+    return json.loads(text)
 
 
 def _make_file(path: Path, *, create: bool) -> None:
+    """Make the file with its tables, whole or not at all, if it is missing and `create` allows it."""
     if path.is_dir():
         raise JournalError(f"{path} is a folder; name a file in it with --journal.")
     if path.exists():
@@ -141,7 +194,7 @@ def _make_file(path: Path, *, create: bool) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """Look at the file without the right to change it."""
+    """Look at the file without the right to change it. Raises: JournalError if it is not ours, newer or damaged."""
     # A connection that may write would merge the log of another version's file into it.
     with closing(
         sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=SECONDS_FOR_LOCK)
@@ -150,6 +203,7 @@ def _check_file(path: Path) -> None:
             connection.execute(query).fetchone()[0]
             for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
         )
+        # An empty file is taken for a new one.
         if application != APPLICATION and (application or version or tables):
             raise JournalError(
                 f"{path} is a database, but no journal of qpeft. It was not changed; choose another file."
@@ -162,23 +216,6 @@ def _check_file(path: Path) -> None:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise damaged(path, verdict)
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    deadline = time.monotonic() + SECONDS_FOR_LOCK
-    # Two processes that make the file at once: SQLite does not wait for its lock here.
-    while not _has_switched(connection, last_try=time.monotonic() > deadline):
-        time.sleep(0.01)
-
-
-def _has_switched(connection: sqlite3.Connection, *, last_try: bool) -> bool:
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.OperationalError as error:
-        if last_try or "locked" not in str(error):
-            raise
-        return False
-    return True
 
 
 # Tables of the journal. Whoever changes them raises VERSION and adds the step from the version before.
@@ -230,7 +267,7 @@ UPGRADES = (
     ("ALTER TABLE batches ADD COLUMN ticket TEXT",),
     ("ALTER TABLE circuits ADD COLUMN marker TEXT", REJECTED),
 )
-"""From version 1 to 2, and so on."""
+"""Statements from version 1 to 2, from 2 to 3."""
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

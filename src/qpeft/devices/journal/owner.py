@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-from platformdirs import user_data_path
 
 SAME_START = 5.0
 """Seconds within which two start times are one: psutil derives them from a clock that may be set meanwhile."""
@@ -19,7 +17,7 @@ _in_flight: list[tuple[Path, int]] = []
 
 
 def this_process() -> str:
-    """Host, process id and start time of this process."""
+    """Return host, process id and start time of this process."""
     pid = os.getpid()
     return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time():.2f}"
 
@@ -28,11 +26,13 @@ def is_alive(owner: str | None) -> bool:
     """Whether the process runs, on this host; one on another host cannot be seen, so it counts as gone."""
     if owner is None:
         return False
+    # From the right: the name of a host may hold spaces.
     host, pid, start = owner.rsplit(" ", 2)
     if host != socket.gethostname():
         return False
     try:
         process = psutil.Process(int(pid))
+        # The start tells a process from a later one with its id; a zombie has ended, and only waits for its parent.
         is_same = abs(process.create_time() - float(start)) < SAME_START
         return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -56,38 +56,13 @@ def sending(journal: Path, number: int) -> Iterator[None]:
 
 
 def is_sending(owner: str | None, journal: Path, number: int) -> bool:
-    """Whether the batch's owner is still in the call; of another process only its life can be seen."""
+    """Whether the batch's owner is still in the call; of another process only its life can be seen.
+
+    Args:
+        owner: as `this_process` named it; None for nobody.
+        journal: file that has the batch.
+        number: of the batch.
+    """
     if is_this_process(owner):
         return (journal, number) in _in_flight
     return is_alive(owner)
-
-
-# Where the journal lies unless the user says otherwise.
-
-
-FILE_NAME = "journal.sqlite"
-
-
-def default_path() -> Path:
-    """Return where the user's journal is, or would be; nothing is made.
-
-    That is `journal.sqlite` in the folder `qpeft` of the user's data folder: $XDG_DATA_HOME or ~/.local/share; on macOS
-    ~/Library/Application Support; on Windows %LOCALAPPDATA%.
-    """
-    place, former = user_data_path("qpeft", appauthor=False) / FILE_NAME, _former_path()
-    # It holds jobs that were paid for, so one that an earlier version wrote elsewhere goes on where it is.
-    return former if former.is_file() and not place.exists() else place
-
-
-def _former_path() -> Path:
-    """Return where versions before platformdirs had it.
-
-    Another place for a relative $XDG_DATA_HOME, for $XDG_DATA_HOME on macOS, and for a changed %LOCALAPPDATA%.
-    """
-    if sys.platform == "darwin":
-        folder = Path.home() / "Library/Application Support"
-    elif sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    else:
-        folder = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    return folder / "qpeft" / FILE_NAME

@@ -1,24 +1,23 @@
-"""What the journal speaks of: requests, batches and their states."""
+"""Requests and batches: what tells them apart, and how the circuits of a call are planned into batches."""
 
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import islice
 from json import dumps
 
 from qpeft.circuits import Circuit
+from qpeft.devices import markers
 from qpeft.devices.budget import Cost
 from qpeft.devices.protocol import CallKey
 from qpeft.errors import JournalError
 from qpeft.simulation.noise import NoiseModel
-
-
-def describe(key: CallKey) -> str:
-    """A key in words."""
-    return f"step {key.step}, module {key.module or 'none'}, call {key.call}, {key.part}"
 
 
 class BatchState(Enum):
@@ -73,17 +72,17 @@ class Batch:
 
     @property
     def cost(self) -> Cost:
-        """Of sending it once."""
+        """Price of sending it once."""
         return Cost(self.num_circuits, self.num_circuits * (self.shots or 0))
 
     def __str__(self) -> str:
-        what = f"{describe(self.key)}; {self.num_circuits} circuits on {self.device}"
+        what = f"{self.key}; {self.num_circuits} circuits on {self.device}"
         return f"Batch {self.number} of run {self.run} ({what})"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one call asks of a device.
+    """Circuits that one call wants from a device.
 
     Attributes:
         device: its name.
@@ -101,24 +100,35 @@ class Request:
 
     @classmethod
     def of(cls, device: str, options: Mapping[str, object], circuits: Sequence[Circuit], shots: int | None) -> Request:
-        """The request for these circuits.
+        """Return the request for these circuits.
+
+        Args:
+            device: its name.
+            options: of the device, plain values.
+            circuits: in the order of the answer, repetitions included.
+            shots: per circuit; None for exact.
 
         Raises: JournalError if an angle is unbound or an option is no plain value.
         """
+        try:
+            # Sorted, so that options in another order make no other batch.
+            canonical = dumps(dict(options), sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise JournalError(f"Device options must be numbers, strings, lists or mappings; {error}.") from error
         hashes = tuple(hash_circuit(circuit) for circuit in circuits)
-        return cls(device, canonical_options(options), shots, hashes, dict(zip(hashes, circuits, strict=True)))
+        return cls(device, canonical, shots, hashes, dict(zip(hashes, circuits, strict=True)))
 
     @cached_property
     def hash(self) -> str:
-        """Of all of it; a key that comes back must come with the same one."""
+        """Hash of all of it; a key that comes back must come with the same one."""
         return hash_batch(self.hashes, self.shots, self.device, self.options)
 
 
-# Hashes of circuits, batches and calibrations: equal exactly for what is equal, on every machine and in every run.
+# Hashes are equal exactly for what is equal, on every machine and in every run: they are stored.
 
 
 def hash_circuit(circuit: Circuit) -> str:
-    """SHA-256 of a bound circuit, angles bit by bit. Observables do not matter: devices do not see them.
+    """Return the SHA-256 of a bound circuit, angles bit by bit. Observables do not matter: devices do not see them.
 
     Raises: JournalError if an angle is not a number yet.
     """
@@ -127,29 +137,135 @@ def hash_circuit(circuit: Circuit) -> str:
         angle = operation.angle
         if angle is not None and not isinstance(angle, (int, float)):
             raise JournalError(f"Only circuits whose angles are numbers can be sent; bind {angle} first.")
+        # Hexadecimal is exact, so an angle that differs in its last bit is another circuit.
         exact = "" if angle is None else float(angle).hex()
         words.append(f"{operation.gate_name} {','.join(map(str, operation.qubits))} {exact}")
     return _hash("\n".join(words))
 
 
 def hash_batch(circuits: Sequence[str], shots: int | None, device: str, options: str) -> str:
-    """SHA-256 of what is sent: hashes of circuits in their order, shots, name of the device, canonical options."""
+    """Return the SHA-256 of what is sent.
+
+    Args:
+        circuits: their hashes, in their order.
+        shots: per circuit; None for exact.
+        device: its name.
+        options: of the device, canonical JSON.
+    """
     return _hash(dumps([list(circuits), shots, device, options]))
 
 
-def canonical_options(options: Mapping[str, object]) -> str:
-    """Options of a device as JSON with sorted keys. Raises: JournalError if they are not plain values."""
-    try:
-        return dumps(dict(options), sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise JournalError(f"Device options must be numbers, strings, lists or mappings; {error}.") from error
-
-
 def hash_calibration(calibration: NoiseModel | None) -> str | None:
-    """SHA-256 of what a device says of its errors, every number exactly; None if it says nothing."""
+    """Return the SHA-256 of what a device says of its errors, every number exactly; None if it says nothing."""
     # A repr of frozen dataclasses of numbers names every field and round-trips every float.
     return None if calibration is None else _hash(repr(calibration))
 
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_call(connection: sqlite3.Connection, run: str, key: CallKey, request: Request) -> int | None:
+    """Return the id of a call if the journal has it.
+
+    Args:
+        connection: to the journal.
+        run: id of the run.
+        key: of the call.
+        request: what it asks for.
+
+    Raises: JournalError if it was made with another request.
+    """
+    query = "SELECT id, hash FROM calls WHERE run = ? AND step = ? AND module = ? AND call = ? AND part = ?"
+    row = connection.execute(query, (run, key.step, key.module, key.call, key.part)).fetchone()
+    if row is None:
+        return None
+    call_id, stored = row
+    if stored != request.hash:
+        raise JournalError(
+            f"Run {run} made the call ({key}) before with other circuits, shots, device or options, so its "
+            "results do not answer this one. Take the same recipe and seed, on the same kind of machine with as many "
+            "threads, which change the last bits of angles; or start a new run. Nothing was sent."
+        )
+    return int(call_id)
+
+
+def make_call(
+    connection: sqlite3.Connection,
+    run: str,
+    key: CallKey,
+    request: Request,
+    size: int,
+    calibration: str | None,
+    *,
+    marked: bool,
+) -> int:
+    """Write a call with its batches and entries, within the caller's transaction, and return its id.
+
+    Args:
+        connection: in a transaction.
+        run, key, request: as for `find_call`.
+        size: of a batch at most, without markers.
+        calibration: under which results of other calls may answer; None for none of them.
+        marked: whether batches get markers, as their sizes allow.
+    """
+    call = connection.execute(
+        "INSERT INTO calls (run, step, module, call, part, hash) VALUES (?, ?, ?, ?, ?, ?)",
+        (run, key.step, key.module, key.call, key.part, request.hash),
+    ).lastrowid
+    assert call is not None
+    # Hash of a circuit to batch and position of its result.
+    places: dict[str, tuple[int, int]] = {}
+    if calibration is not None:
+        # The newest result of any run counts, as the chip may have drifted within one calibration.
+        query = """SELECT batch, position FROM circuits JOIN batches ON number = batch WHERE circuits.hash = ?
+            AND distribution IS NOT NULL AND device = ? AND options = ? AND shots IS ? AND calibration = ?
+            ORDER BY batch DESC LIMIT 1"""
+        for one in request.circuits:
+            values = (one, request.device, request.options, request.shots, calibration)
+            if (row := connection.execute(query, values).fetchone()) is not None:
+                places[one] = row
+    # In the order of the call, so that a resumed run plans the same batches.
+    missing = iter([one for one in request.circuits if one not in places])
+    while batch := list(islice(missing, size)):
+        number, positions = _make_batch(connection, call, request, batch, calibration, marked=marked)
+        places |= {one: (number, position) for one, position in zip(batch, positions, strict=True)}
+    entries = [(call, index, *places[one]) for index, one in enumerate(request.hashes)]
+    connection.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", entries)
+    return call
+
+
+def _make_batch(
+    connection: sqlite3.Connection,
+    call: int,
+    request: Request,
+    hashes: list[str],
+    calibration: str | None,
+    *,
+    marked: bool,
+) -> tuple[int, list[int]]:
+    """Write a batch; return its number, and at which position of it each of these circuits stands."""
+    circuits, known = [request.circuits[one] for one in hashes], {}
+    if marked:
+        # Drawn from what is asked alone: whoever plans the same again, in this run or another or at another address of
+        # the cloud, which is an option, sends the very same job.
+        identity = hash_batch(hashes, request.shots, request.device, options="")
+        known = markers.draw_markers(identity, len(hashes), max(circuit.num_qubits for circuit in circuits))
+    sent = markers.with_markers(circuits, known)
+    all_hashes = [hash_circuit(circuit) for circuit in sent] if known else hashes
+    content = hash_batch(all_hashes, request.shots, request.device, request.options)
+    values = (call, content, request.device, request.options, calibration, request.shots, len(sent))
+    number = connection.execute(
+        """INSERT INTO batches (call_id, hash, device, options, calibration, shots, num_circuits, state, changed_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (*values, BatchState.PLANNED.value, time.time()),
+    ).lastrowid
+    assert number is not None
+    connection.executemany(
+        "INSERT INTO circuits (batch, position, hash, num_qubits, marker) VALUES (?, ?, ?, ?, ?)",
+        [
+            (number, position, one, circuit.num_qubits, known.get(position))
+            for position, (one, circuit) in enumerate(zip(all_hashes, sent, strict=True))
+        ],
+    )
+    return number, [position for position in range(len(sent)) if position not in known]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.circuits import Operation
-from qpeft.devices.protocol import AbstractDevice, CallKey, Capabilities, Distribution, Runner
+from qpeft.devices.protocol import CallKey, Capabilities, Distribution, Measure
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import ReadoutError
 
@@ -42,19 +42,16 @@ class AbstractMitigation(ABC):
         """What is sent in place of a bound circuit, in the order of `weights`."""
 
     @abstractmethod
-    def readout(
-        self, device: AbstractDevice, runner: Runner, key: CallKey, *, num_qubits: int, shots: int | None
-    ) -> Readout | None:
-        """How signs are read from the qubits of a circuit; None for as they come.
+    def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout | None:
+        """Return how signs are read from the qubits of a circuit; None for as they come.
 
         Args:
-            device: that the circuit runs on.
-            runner: by which it is sent, and whatever has to be measured for this.
+            measure: runs whatever has to be measured for this, where the circuit runs.
             key: of the call that wants to know.
             num_qubits: of the circuit.
             shots: of the call; None for exact values.
 
-        Raises: what the runner raises.
+        Raises: what `measure` raises.
         """
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qpeft.circuits import Circuit, Operation
 from qpeft.devices.mitigation.reading import AbstractMitigation, Readout, signs
-from qpeft.devices.protocol import AbstractDevice, CallKey, Capabilities, Runner
+from qpeft.devices.protocol import CallKey, Capabilities, Measure
 from qpeft.errors import DeviceError
 from qpeft.simulation.checks import check_shots
 from qpeft.simulation.noise import NoiseModel, ReadoutError
@@ -39,7 +39,9 @@ class ReadoutInversion(AbstractMitigation):
     errors: tuple[ReadoutError, ...] | None = None
     shots: int = 10_000
     steps_between: int | None = None
-    _measured: dict[tuple[int, ...], _Measured] = field(default_factory=dict, init=False, repr=False)
+    _measured: dict[tuple[Measure, int, int | None], tuple[int, Readout]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.errors is not None:
@@ -90,13 +92,14 @@ class ReadoutInversion(AbstractMitigation):
         """The circuit as it is."""
         return (operations,)
 
-    def readout(
-        self, device: AbstractDevice, runner: Runner, key: CallKey, *, num_qubits: int, shots: int | None
-    ) -> Readout:
-        """Of the circuit's qubits, from the errors given or measured. Args: as of every mitigation.
+    def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout:
+        """Of the circuit's qubits, from the errors given or measured.
+
+        Args:
+            measure, key, num_qubits, shots: as of every mitigation.
 
         Raises: DeviceError if errors are given for another number of qubits, or a qubit hardly tells 0 from 1; when
-            measuring, what the runner raises.
+            measuring, what `measure` raises.
         """
         if self.errors is not None:
             if len(self.errors) != num_qubits:
@@ -107,48 +110,32 @@ class ReadoutInversion(AbstractMitigation):
             return Readout.of(self.errors)
         step = 0 if self.steps_between is None else key.step // self.steps_between * self.steps_between
         wanted = None if shots is None else self.shots
-        place = (id(device), id(runner), num_qubits, wanted or 0)
+        place = (measure, num_qubits, wanted)
         known = self._measured.get(place)
-        if known is None or known.step != step:
-            readout = measured_readout(device, runner, replace(key, step=step), num_qubits=num_qubits, shots=wanted)
-            known = self._measured[place] = _Measured(step, readout, device, runner)
-        return known.readout
+        if known is None or known[0] != step:
+            readout = measured_readout(measure, replace(key, step=step), num_qubits=num_qubits, shots=wanted)
+            known = self._measured[place] = step, readout
+        return known[1]
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Keeps the device and the runner alive, so that no others get their ids."""
-
-    step: int
-    readout: Readout
-    device: AbstractDevice
-    runner: Runner
-
-
-def measured_readout(
-    device: AbstractDevice, runner: Runner, key: CallKey, *, num_qubits: int, shots: int | None
-) -> Readout:
+def measured_readout(measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout:
     """Readout of some qubits, from two circuits that are sent for it.
 
     Their key is a function of device, width, shots and step, so that a resumed run finds them again.
 
     Args:
-        device: whose readout it is.
-        runner: that sends them.
+        measure: sends them to the device whose readout it is.
         key: of the call that wants to know; its step stays.
         num_qubits: the first so many, as the call's circuit has.
         shots: of each of the two; None for exact probabilities.
 
-    Raises: what the runner raises; DeviceError if it does not return two results.
+    Raises: what `measure` raises.
     """
-    name = device.capabilities().name
     flips = tuple(Operation("X", (qubit,)) for qubit in range(num_qubits))
-    module = f"{num_qubits} qubit(s) of {name}, {shots} shots"
+    module = f"{num_qubits} qubit(s) of {measure.device_name}, {shots} shots"
     key = replace(key, module=module, call=0, part="readout")
     circuits = [Circuit(num_qubits, ()), Circuit(num_qubits, flips)]
-    results = runner(device, circuits, shots, key=key)
-    if len(results) != len(circuits):
-        raise DeviceError(f"The runner was given {len(circuits)} circuits and returned {len(results)} results.")
+    results = measure(circuits, shots, key)
     means = np.stack([np.fromiter(result.values(), float, len(result)) @ signs(result) for result in results])
     spread = np.zeros_like(means) if shots is None else np.maximum(1 - means**2, 0) / (shots - 1)
     return Readout(means, spread)

@@ -12,7 +12,7 @@ from qpeft.circuits import Operation
 from qpeft.circuits.decomposition import inverted
 from qpeft.devices.mitigation.reading import AbstractMitigation, Readout
 from qpeft.devices.mitigation.readout_inversion import ReadoutInversion
-from qpeft.devices.protocol import AbstractDevice, CallKey, Capabilities, Runner
+from qpeft.devices.protocol import CallKey, Capabilities, Measure
 from qpeft.errors import DeviceError
 
 
@@ -77,13 +77,17 @@ class ZeroNoise(AbstractMitigation):
         """The circuit folded to each scale."""
         return tuple(folded(operations, scale) for scale in self.scales)
 
-    def readout(
-        self, device: AbstractDevice, runner: Runner, key: CallKey, *, num_qubits: int, shots: int | None
-    ) -> Readout | None:
-        """That of the readout inversion, if there is one; Args and Raises as there."""
+    def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout | None:
+        """That of the readout inversion, if there is one.
+
+        Args:
+            measure, key, num_qubits, shots: as there.
+
+        Raises: as there.
+        """
         if self.readout_inversion is None:
             return None
-        return self.readout_inversion.readout(device, runner, key, num_qubits=num_qubits, shots=shots)
+        return self.readout_inversion.readout(measure, key, num_qubits=num_qubits, shots=shots)
 
     @cached_property
     def _weights(self) -> tuple[float, ...]:

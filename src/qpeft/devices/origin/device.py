@@ -117,6 +117,11 @@ class OriginDevice(AbstractDevice):
     def submit(self, circuits: Sequence[Circuit], shots: int | None, *, ticket: str | None = None) -> str:
         """Send one job.
 
+        Args:
+            circuits: bound, one or more.
+            shots: per circuit.
+            ticket: under which the submission was prepared.
+
         Raises: as the base class; all that is found before anything is sent is a RefusedError, a CredentialsError or,
             for a number of shots that no chip takes, a ShotsError.
         """

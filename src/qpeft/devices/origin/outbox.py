@@ -73,6 +73,12 @@ class Outbox:
     def hand_over(self, ticket: str | None, pid: int, started: float) -> Path | None:
         """Note which worker gets it, before it does, and say where.
 
+        Args:
+            ticket: of the submission; None for one that nobody will ask about.
+            pid: of the worker.
+            started: when the worker began, seconds since the epoch, which tells it from a later process of the same
+                number.
+
         Raises: as `prepare`; RefusedError also if another process took this one for dead and gave the submission up.
         """
         if ticket is not None and self._read(ticket)["state"] != PREPARING:
@@ -167,7 +173,13 @@ def one_each(circuits: Sequence[Circuit], qubits: Sequence[int] = ()) -> list[Or
 
 
 def check_places(circuits: Sequence[Circuit], qubits: Sequence[int], chip: Chip) -> None:
-    """Raises: DeviceError if a circuit has more qubits than are given, or a gate where the chip has no living part."""
+    """Args:
+        circuits: bound.
+        qubits: the chip's, one for each of a circuit.
+        chip: with its living qubits and couplers.
+
+    Raises: DeviceError if a circuit has more qubits than are given, or a gate where the chip has no living part.
+    """
     for circuit in circuits:
         places = qubits or range(circuit.num_qubits)
         if circuit.num_qubits > len(places):

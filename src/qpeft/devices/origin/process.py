@@ -66,6 +66,11 @@ class WorkerProcess:
     def ask(self, action: str, arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """What the worker answers: under "answer", or under "error" and "message".
 
+        Args:
+            action: what the worker is to do.
+            arguments: of it, as JSON has them.
+            seconds: that it may take.
+
         Raises: WorkerError if it dies or gives no answer in time; it is of no use afterwards.
         """
         self._number += 1

@@ -56,6 +56,11 @@ def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
 def status_of(task: Mapping[str, Any], job_id: str, *, was_cancelled: bool) -> JobStatus:
     """State of a task; `was_cancelled` if the cloud has accepted that it be stopped.
 
+    Args:
+        task: as the cloud describes it.
+        job_id: of the task, for the error.
+        was_cancelled: whether the cloud has accepted that it be stopped.
+
     Raises: DeviceError for a state that nobody here knows; the job may still be alive.
     """
     code = str(task.get("taskState"))
@@ -99,7 +104,13 @@ def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Co
 
 
 def check_same(first: Sequence[Distribution], second: Sequence[Distribution], job_id: str) -> None:
-    """Raises: OrderError if two answers about one job do not say the same, with both in it."""
+    """Args:
+        first: results of one answer, one per circuit.
+        second: those of another answer about the same job.
+        job_id: of the job, for the error.
+
+    Raises: OrderError if two answers about one job do not say the same, with both in it.
+    """
     if len(first) != len(second):  # without a layout, a reply alone says how many there are
         raise OrderError(
             f"The cloud was asked twice about job {job_id} and gave {len(first)} and {len(second)} results.",

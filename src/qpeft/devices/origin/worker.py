@@ -73,7 +73,13 @@ def kind_of(error: Exception) -> str:
 
 
 def write_note(path: Path, note: Mapping[str, Any], *, outlives_power_cut: bool) -> None:
-    """Replace a file by this note in one step, readable by its user only."""
+    """Replace a file by this note in one step, readable by its user only.
+
+    Args:
+        path: of the file.
+        note: what it is to hold.
+        outlives_power_cut: whether to wait until the disk has it.
+    """
     new = path.with_suffix(f".{os.getpid()}")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(note, file)
@@ -144,7 +150,16 @@ class Client:
         return bool(self._qcloud.QCloudJob.cancel_task(job))
 
     def submit(self, chip: str, programs: list[str], shots: int, options: Json, suffix: str, note: str | None) -> Json:
-        """Send one job. The outcome is an answer, never an error; it is in the file `note` before it is answered."""
+        """Send one job. The outcome is an answer, never an error; it is in the file `note` before it is answered.
+
+        Args:
+            chip: its number, or the name of a simulator.
+            programs: in OriginIR.
+            shots: of each program.
+            options: of the vendor's client.
+            suffix: of the job's name, by which it is told from others.
+            note: file that keeps the outcome; None for none.
+        """
         path = Path(note) if note else None
         try:
             sender = self._sender(chip, programs, shots, options)
