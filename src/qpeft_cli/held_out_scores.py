@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from qpeft.comparison.statistics import sign_test
 from qpeft.data.fields import PairTemplate
 from qpeft.data.rows import read_rows
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import AbstractTask, Scores, find_task, score
 from qpeft.evaluation.dialogue import context_length
+from qpeft.evaluation.statistics import sign_test
 from qpeft.models.reading import reading
 from qpeft.runs import environment, make_folder, write_atomically
 from qpeft.runs.bars import Bars

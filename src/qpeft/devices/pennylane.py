@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qpeft.circuits import Circuit, Operation
-from qpeft.circuits.decomposition import bound_angle
+from qpeft.circuits import GATES, Circuit, Operation
+from qpeft.circuits.decomposition import bound_angle, rewrite
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import (
     AbstractDevice,
@@ -95,7 +95,7 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         return Capabilities(
             name="pennylane",
             num_qubits=self._num_qubits,
-            gate_names=frozenset({*NAMES, *ADJOINTS}),
+            gate_names=frozenset(GATES),
             max_shots=None,
             max_circuits=None,
             can_be_exact=self._can_be_exact,
@@ -150,7 +150,11 @@ def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
 
     wires = range(circuit.num_qubits)
     measured = pennylane.probs(wires=wires) if shots is None else pennylane.counts(wires=wires)
-    return QuantumScript([_operator(operation) for operation in circuit.operations], [measured], shots=shots)
+    return QuantumScript(
+        [_operator(operation) for operation in rewrite(circuit, {*NAMES, *ADJOINTS}).operations],
+        [measured],
+        shots=shots,
+    )
 
 
 def _operator(operation: Operation) -> Operator:
