@@ -15,6 +15,7 @@ from qpeft.circuits import Circuit, Operation
 from qpeft.circuits.decomposition import bound_angle
 from qpeft.errors import CircuitError
 
+# Angles are taken whole, to the last bracket, and split later: an expression in them is to be named in the error.
 _STATEMENT = re.compile(
     r"(?P<name>[A-Za-z]\w*)\s*(?P<operands>q\[\d+\](?:\s*,\s*q\[\d+\])*)\s*(?:,\s*\((?P<angles>.*)\))?"
 )
@@ -38,6 +39,8 @@ _NAMES = {
 _QUARTER_TURNS = {"X1": "RX", "Y1": "RY", "Z1": "RZ"}
 _CONTROLLED = {"X": "CNOT", "Y": "CY", "Z": "CZ", "RX": "CRX", "RY": "CRY", "RZ": "CRZ", "PHASE": "CPHASE"}
 _INVERSES = {"S": "SDG", "SDG": "S", "T": "TDG", "TDG": "T"}
+# U3(theta, phi, lam) = PHASE(phi) RY(theta) PHASE(lam) as matrices, so PHASE(lam) comes first in time. RPhi turns about
+# the axis at angle `axis` in the XY plane: that axis is turned onto Y, and back.
 _TURNED: dict[str, tuple[int, Callable[..., tuple[float, float, float]]]] = {
     "RPhi": (2, lambda angle, axis: (math.pi / 2 - axis, angle, axis - math.pi / 2)),
     "U2": (2, lambda phi, lam: (lam, math.pi / 2, phi)),
