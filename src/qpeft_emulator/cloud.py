@@ -52,6 +52,7 @@ class EmulatedCloud:
         self._queue: SimpleQueue[str | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._worker = threading.Thread(target=self._compute_all, daemon=True)
+        # What an earlier process accepted and did not finish.
         for job in store.all():
             if job.result is None and not job.message:
                 self._queue.put(job.id)
@@ -60,10 +61,26 @@ class EmulatedCloud:
     def submit(self, raw: bytes, *, will_fail: str = "") -> str:
         """Accept a job and return its id. Raises: RequestError if it is refused; then no job exists."""
         submission = parse_body(Submission, raw)
-        self._check(submission)
-        parse_programs(submission)
         shots = submission.configuration.shots
+        if submission.machine_type != CHIP:
+            raise RequestError(
+                f"The emulator has chips only, QMachineType {CHIP}; got {submission.machine_type}.", code=2
+            )
+        self._check_chip(submission.chip_id)
+        if not submission.programs:
+            raise RequestError(
+                "QProg has no program. The emulator reads OriginIR, no binary programs or pulses.", code=2
+            )
+        if not self.is_online:
+            raise RequestError(f"Chip {submission.chip_id} is offline; try later.", code=3)
+        if len(submission.programs) > MAX_PROGRAMS:
+            raise RequestError(f"At most {MAX_PROGRAMS} programs a job; got {len(submission.programs)}.", code=2)
+        if not 1 <= shots <= MAX_SHOTS:
+            raise RequestError(f"Shots are from 1 to {MAX_SHOTS:,}; got {shots:,}.", code=2)
+        # Parsed again when it is computed: the store keeps the request as sent, so a restart reads no format of ours.
+        parse_programs(submission)
         job_id = secrets.token_hex(16).upper()
+        # On disk before the id is told: a job that a client knows of outlives any crash.
         self._store.add(job_id, raw, time.time(), len(submission.programs), shots, will_fail)
         self._queue.put(job_id)
         return job_id
@@ -126,23 +143,6 @@ class EmulatedCloud:
         if not self._worker.is_alive():  # else it is in a long program, and ends with the process
             self._store.close()
 
-    def _check(self, submission: Submission) -> None:
-        if submission.machine_type != CHIP:
-            raise RequestError(
-                f"The emulator has chips only, QMachineType {CHIP}; got {submission.machine_type}.", code=2
-            )
-        self._check_chip(submission.chip_id)
-        if not submission.programs:
-            raise RequestError(
-                "QProg has no program. The emulator reads OriginIR, no binary programs or pulses.", code=2
-            )
-        if not self.is_online:
-            raise RequestError(f"Chip {submission.chip_id} is offline; try later.", code=3)
-        if len(submission.programs) > MAX_PROGRAMS:
-            raise RequestError(f"At most {MAX_PROGRAMS} programs a job; got {len(submission.programs)}.", code=2)
-        if not 1 <= submission.configuration.shots <= MAX_SHOTS:
-            raise RequestError(f"Shots are from 1 to {MAX_SHOTS:,}; got {submission.configuration.shots:,}.", code=2)
-
     def _check_chip(self, chip_id: str) -> None:
         if chip_id != self.machine.chip.chip_id:
             raise RequestError(
@@ -158,6 +158,7 @@ class EmulatedCloud:
     def _state(self, job: StoredJob) -> str:
         if job.message == CANCELLED:
             return "FAILED"
+        # By its age alone: a job looks as if it waited and queued, although it may be computed long since.
         age = time.time() - job.accepted
         if age < self._timing.waiting:
             return "WAITING"
@@ -184,44 +185,38 @@ class EmulatedCloud:
 
     def _compute(self, job: StoredJob) -> replies.Json:
         submission = parse_body(Submission, job.body)
+        asked = submission.configuration
+        options = RunOptions(
+            shots=asked.shots,
+            amend=asked.amend_flag > 0,
+            mapping=asked.mapping,
+            optimise=asked.optimise,
+            block=asked.specified_block,
+        )
         outcomes: list[Outcome] = []
         earlier: Counter[str] = Counter()
         for text, program in zip(submission.programs, parse_programs(submission), strict=True):
             if self._stopping.is_set():
                 raise _StoppedError
+            # Equal programs of one job get samples of their own, as on a chip; a restart draws the same ones again.
             key = SampleKey(self._seed, step=job.number, module=_hash(text), call=earlier[text])
             earlier[text] += 1
-            outcomes.append(_run(self.machine, program, submission, job.number, key, place=len(outcomes)))
+            try:
+                outcomes.append(run_program(self.machine, program, options, job.number, key))
+            except DeviceError as error:
+                raise DeviceError(f"Program {len(outcomes)}: {error}") from error
         return replies.task_detail(job.id, "FINISHED", outcomes, "", submission.programs)
 
 
 def parse_programs(submission: Submission) -> list[ParsedProgram]:
-    """All programs of a job. Raises: RequestError that names the first that cannot be read, and its line."""
-    return [_parse(text, place) for place, text in enumerate(submission.programs)]
-
-
-def _parse(text: str, place: int) -> ParsedProgram:
+    """Return all programs of a job. Raises: RequestError that names the first that cannot be read, and its line."""
+    programs: list[ParsedProgram] = []
     try:
-        return parse_origin_ir(text)
+        for text in submission.programs:
+            programs += [parse_origin_ir(text)]
     except CircuitError as error:
-        raise RequestError(f"Program {place}: {error}", code=7) from error
-
-
-def _run(
-    machine: Machine, program: ParsedProgram, submission: Submission, number: int, key: SampleKey, *, place: int
-) -> Outcome:
-    asked = submission.configuration
-    options = RunOptions(
-        shots=asked.shots,
-        amend=asked.amend_flag > 0,
-        mapping=asked.mapping,
-        optimise=asked.optimise,
-        block=asked.specified_block,
-    )
-    try:
-        return run_program(machine, program, options, number, key)
-    except DeviceError as error:
-        raise DeviceError(f"Program {place}: {error}") from error
+        raise RequestError(f"Program {len(programs)}: {error}", code=7) from error
+    return programs
 
 
 def _hash(text: str) -> str:

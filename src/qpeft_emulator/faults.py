@@ -89,18 +89,17 @@ class Faults:
         with self._lock:
             for fault in self._faults:
                 is_meant = fault.endpoint in ("any", endpoint) and not (is_first and fault.replies == "later")
-                if fault.kind in kinds and is_meant and self._happens(fault):
+                if fault.kind not in kinds or not is_meant:
+                    continue
+                if fault.skip:
+                    fault.skip -= 1
+                # No number is drawn for a fault that is certain, so adding one does not move the draws of others.
+                elif fault.probability >= 1 or float(self._draws.uniforms(1)) < fault.probability:
                     if fault.times is not None:
                         fault.times -= 1
                         self._faults = [other for other in self._faults if other.times != 0]
                     return fault
         return None
-
-    def _happens(self, fault: Fault) -> bool:
-        if fault.skip:
-            fault.skip -= 1
-            return False
-        return fault.probability >= 1 or float(self._draws.uniforms(1)) < fault.probability
 
 
 def places(order: Order, job_id: str, total: int) -> list[int]:

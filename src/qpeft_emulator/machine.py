@@ -50,6 +50,7 @@ class HiddenEffects:
     def drawn(cls, chip: EmulatedChip, seed: int) -> HiddenEffects:
         """Of the sizes seen on superconducting chips: over-rotations of 1 to 3 %, ZZ of about 100 kHz for 40 ns."""
         stream, qubits, edges = Stream(SampleKey(seed, module="hidden")), list(chip.qubits), list(chip.edges)
+        # Three numbers per qubit and two per edge, drawn in this order: a seed stands for one chip for ever.
         by_qubit = [dict(zip(qubits, stream.uniforms(len(qubits)).tolist(), strict=True)) for _ in range(3)]
         by_edge = [dict(zip(edges, stream.uniforms(len(edges)).tolist(), strict=True)) for _ in range(2)]
         return cls(
@@ -71,6 +72,7 @@ class Machine:
     @cached_property
     def gate_noise(self) -> NoiseModel:
         """Damping and depolarising after gates, such that every gate has its listed fidelity; no readout errors."""
+        # Damping for as long as the gate lasts, and depolarising for what is then left of the listed error.
         pulse = {qubit: _damping(listed, SINGLE_GATE_NS) for qubit, listed in self.chip.qubits.items()}
         flip = {qubit: _damping(listed, DOUBLE_GATE_NS) for qubit, listed in self.chip.qubits.items()}
         edges = {}
@@ -95,6 +97,7 @@ class Machine:
 
     def known_readout(self, qubit: int) -> ReadoutError:
         """Readout errors as the cloud's own amendment knows them: without drift."""
+        # A qubit decays while it is read, so a 1 is misread more often than a 0, while the list has their mean.
         error, skew = 1 - self.chip.qubits[qubit].readout_fidelity, self.hidden.readout_skew.get(qubit, 0.0)
         return ReadoutError(error * (1 - skew), error * (1 + skew))
 
@@ -114,5 +117,6 @@ class Machine:
 
 
 def _damping(listed: QubitCalibration, nanoseconds: int) -> Damping:
+    # T2 <= 2 T1 by physics, after the factor as well as before.
     t2 = min(2 * listed.t1, ECHO_FACTOR * listed.t2)
     return Damping.from_times(t1=listed.t1, t2=t2, duration=nanoseconds / 1000)

@@ -32,7 +32,18 @@ def chip_info(chip: EmulatedChip) -> Json:
         "HighFrequencyQubit": [qubit for qubit in sorted(chip.qubits) if chip.qubits[qubit].frequency > 4500],
         "BasicQGate": ["RPhi", "CZ"],
         "adjMatrix": adjacency,
-        "QubitParams": [_qubit_params(chip, qubit) for qubit in sorted(chip.qubits)],
+        "QubitParams": [
+            {
+                "qubitId": str(qubit),
+                "Frequency": chip.qubits[qubit].frequency,
+                "ReadoutFidelity": chip.qubits[qubit].readout_fidelity,
+                "SingleGateFidelity": chip.qubits[qubit].gate_fidelity,
+                "T1": chip.qubits[qubit].t1,
+                "T2": chip.qubits[qubit].t2,
+            }
+            for qubit in sorted(chip.qubits)
+        ],
+        # Empty as a whole: a pair with an empty object kills the process of the vendor's client.
         "CompensateAngle": {},
         "QGateClock": [
             {"gateType": "RPhi", "IntValue": SINGLE_GATE_NS},
@@ -68,15 +79,3 @@ def task_detail(task_id: str, state: str, outcomes: list[Outcome], message: str,
 
 def _table(values: dict[int, int] | dict[int, float]) -> str:
     return json.dumps({"key": [hex(key) for key in values], "value": list(values.values())})
-
-
-def _qubit_params(chip: EmulatedChip, qubit: int) -> Json:
-    listed = chip.qubits[qubit]
-    return {
-        "qubitId": str(qubit),
-        "Frequency": listed.frequency,
-        "ReadoutFidelity": listed.readout_fidelity,
-        "SingleGateFidelity": listed.gate_fidelity,
-        "T1": listed.t1,
-        "T2": listed.t2,
-    }

@@ -26,6 +26,8 @@ class RequestError(DeviceError):
 
 
 class _Body(BaseModel):
+    # Fields that nobody here needs are let pass, since the client has several; those that are needed are not converted,
+    # so that a wrong type is seen here and not in the cloud.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
@@ -36,6 +38,7 @@ class Configuration(_Body):
     amend_flag: Annotated[int, Field(alias="amendFlag", ge=0, le=3)] = 1
     mapping: Annotated[bool, Field(alias="mappingFlag")] = True
     optimise: Annotated[bool, Field(alias="circuitOptimization")] = True
+    # Not strict: JSON has lists only, which a strict tuple refuses.
     specified_block: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), strict=False)
 
 

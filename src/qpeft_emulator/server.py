@@ -76,7 +76,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, method: str) -> None:
         path = self.path.split("?")[0]
         try:
-            body = self._body()
+            length = self.headers.get("Content-Length", "0")
+            if not length.isdecimal() or int(length) > MAX_BODY_BYTES or "Transfer-Encoding" in self.headers:
+                self.close_connection = True  # where the next request begins is not known
+                raise RequestError(f"A body needs a Content-Length of at most {MAX_BODY_BYTES}.", status=413)
+            body = self.rfile.read(int(length))
             if path in OWN_ROUTES:
                 self._send(200, OWN_ROUTES[path](self.server, method, body))
             else:
@@ -90,10 +94,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(500, replies.refusal("The emulator failed; its log says how.", 1))
 
     def _handle_vendor(self, method: str, path: str, body: bytes) -> None:
-        name, expected, answer = _route(path)
+        if path not in VENDOR_ROUTES:
+            raise RequestError(f"There is no {path[:80]!r} here.", status=404)
+        name, expected, answer = VENDOR_ROUTES[path]
         if method != expected:
             raise RequestError(f"{path} takes {expected}; got {method}.", status=405)
         fault = self.server.faults.take(name, ANSWER_KINDS)
+        # A fault before the effect leaves no job behind, one after it does: a client cannot tell the two apart.
         if fault is not None and not fault.after:
             self._suffer(fault, lambda: answer(self.server, body))
             return
@@ -108,6 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         """What the client sees of a fault."""
         match fault.kind:
             case "exit":
+                # Not sys.exit: a crash runs no handlers, and the store must hold what was acknowledged.
                 os._exit(EXIT_CODE_OF_A_CRASH)
             case "drop":
                 self.close_connection = True
@@ -131,13 +139,6 @@ class _Handler(BaseHTTPRequestHandler):
         if not compare_digest(sent.encode(), f"oqcs_auth={self.server.api_key}".encode()):
             raise _wrong_key()
 
-    def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # where the next request begins is not known
-            raise RequestError(f"A body needs a Content-Length of at most {MAX_BODY_BYTES}.", status=413)
-        return self.rfile.read(int(length))
-
     def _send(self, status: int, reply: Any) -> None:
         self._send_text(status, json.dumps(reply))
 
@@ -154,15 +155,11 @@ def _wrong_key() -> RequestError:
     return RequestError("The API key is wrong.", code=401)
 
 
-def _submit(server: EmulatorServer, body: bytes) -> replies.Json:
-    failing = server.faults.take("submit", ("fail_job",))
-    return _success({"taskId": server.cloud.submit(body, will_fail=failing.message if failing else "")})
-
-
 def _detail(server: EmulatorServer, body: bytes) -> replies.Json:
     job_id = parse_body(TaskQuestion, body).task_id
     detail = server.cloud.detail(job_id)
     if detail["taskState"] == replies.STATES["FINISHED"]:
+        # All three lists stand for the programs in their order, so all are cut or reordered alike.
         fault = server.faults.take("detail", RESULT_KINDS, is_first=job_id not in server.answered)
         server.answered.add(job_id)
         for name in ("taskResult", "probCount", "measureQubitSize"):
@@ -173,42 +170,41 @@ def _detail(server: EmulatorServer, body: bytes) -> replies.Json:
     return _success(detail)
 
 
-def _cancel(server: EmulatorServer, body: bytes) -> replies.Json:
-    server.cloud.cancel(parse_body(TaskQuestion, body).task_id)
-    return _success({})
-
-
-def _chip(server: EmulatorServer, body: bytes) -> replies.Json:
-    return _success(server.cloud.chip_info(parse_body(ChipQuestion, body).chip_id))
-
-
-def _blocks(server: EmulatorServer, body: bytes) -> replies.Json:
-    return _success(server.cloud.blocks(parse_body(BlocksQuestion, body)))
-
-
-def _resources(server: EmulatorServer, _body: bytes) -> list[replies.Json]:
-    return server.cloud.resources()
-
-
 def _success(obj: replies.Json) -> replies.Json:
     return {"success": True, "code": 0, "message": "", "obj": obj}
 
 
 Route = tuple[str, str, Callable[[EmulatorServer, bytes], Any]]
+"""Name of the endpoint for faults, method of HTTP, and the answer to a body."""
+
+
+def _submit(server: EmulatorServer, body: bytes) -> replies.Json:
+    failing = server.faults.take("submit", ("fail_job",))
+    return _success({"taskId": server.cloud.submit(body, will_fail=failing.message if failing else "")})
+
+
+def _cancel(server: EmulatorServer, body: bytes) -> replies.Json:
+    server.cloud.cancel(parse_body(TaskQuestion, body).task_id)
+    return _success({})
+
+
 VENDOR_ROUTES: dict[str, Route] = {
-    "/oqcs/task/getResourceList.json": ("resources", "GET", _resources),
+    # The one reply that is a bare array: the client reads no "success" around it.
+    "/oqcs/task/getResourceList.json": ("resources", "GET", lambda server, _: server.cloud.resources()),
     "/oqcs/task/origin/submit.json": ("submit", "POST", _submit),
     "/oqcs/task/origin/taskDetail.json": ("detail", "POST", _detail),
     "/oqcs/task/cancelTask.json": ("cancel", "POST", _cancel),
-    "/oqcs/task/origin/chipInfo.json": ("chip", "POST", _chip),
-    "/oqcs/task/management/bestQubitBlocks.json": ("blocks", "POST", _blocks),
+    "/oqcs/task/origin/chipInfo.json": (
+        "chip",
+        "POST",
+        lambda server, body: _success(server.cloud.chip_info(parse_body(ChipQuestion, body).chip_id)),
+    ),
+    "/oqcs/task/management/bestQubitBlocks.json": (
+        "blocks",
+        "POST",
+        lambda server, body: _success(server.cloud.blocks(parse_body(BlocksQuestion, body))),
+    ),
 }
-
-
-def _route(path: str) -> Route:
-    if path not in VENDOR_ROUTES:
-        raise RequestError(f"There is no {path[:80]!r} here.", status=404)
-    return VENDOR_ROUTES[path]
 
 
 def _own_faults(server: EmulatorServer, method: str, body: bytes) -> replies.Json:
@@ -217,10 +213,6 @@ def _own_faults(server: EmulatorServer, method: str, body: bytes) -> replies.Jso
     elif method == "POST":
         server.faults.add(parse_fault(body))
     return {"faults": [fault.model_dump() for fault in server.faults.waiting()]}
-
-
-def _own_stats(server: EmulatorServer, _method: str, _body: bytes) -> replies.Json:
-    return server.cloud.stats()
 
 
 def parse_fault(text: str | bytes) -> Fault:
@@ -233,4 +225,4 @@ def parse_fault(text: str | bytes) -> Fault:
         raise RequestError(f"{place}: {first['msg']}.", status=400) from error
 
 
-OWN_ROUTES = {"/emulator/faults": _own_faults, "/emulator/stats": _own_stats}
+OWN_ROUTES = {"/emulator/faults": _own_faults, "/emulator/stats": lambda server, _method, _body: server.cloud.stats()}

@@ -47,12 +47,14 @@ class Store:
     """
 
     def __init__(self, path: Path | None) -> None:
+        # One connection for all threads, behind a lock; isolation_level=None makes every statement its own transaction.
         self._lock = threading.Lock()
         try:
             self._database = sqlite3.connect(str(path or ":memory:"), check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
             raise DeviceError(f"Cannot keep jobs in {path}: {error}. Name another file with --store.") from error
         try:
+            # A new file says 0.
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
                 raise sqlite3.DatabaseError(f"it was written by version {version} of the emulator, this is {VERSION}")
@@ -74,6 +76,7 @@ class Store:
             message: why the job is going to fail; empty for one that will not.
         """
         with self._lock:
+            # Under the same lock as the insert. Jobs are never deleted, so the count is the next number.
             number = self._database.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
             job = StoredJob(number, job_id, body, accepted, programs, shots, message)
             row = (number, job_id, body, accepted, programs, shots, message)

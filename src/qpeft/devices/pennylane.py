@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qpeft.circuits import GATES, Circuit, Operation
-from qpeft.circuits.decomposition import bound_angle, rewrite
+from qpeft.circuits import Circuit
+from qpeft.circuits.decomposition import bound_angle
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import (
     AbstractDevice,
@@ -82,6 +82,7 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
     ) -> None:
         if num_qubits < 1:
             raise DeviceError(f"A device needs at least 1 qubit; got num_qubits={num_qubits}.")
+        # A seed only where one is given: many plugins refuse a keyword that they do not know.
         keywords = {**(options or {}), **({} if seed is None else {"seed": seed})}
         self._name, self._device = device, _make(device, num_qubits, keywords)
         self._num_qubits = num_qubits
@@ -95,7 +96,7 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         return Capabilities(
             name="pennylane",
             num_qubits=self._num_qubits,
-            gate_names=frozenset(GATES),
+            gate_names=frozenset({*NAMES, *ADJOINTS}),
             max_shots=None,
             max_circuits=None,
             can_be_exact=self._can_be_exact,
@@ -131,11 +132,26 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         import pennylane  # noqa: PLC0415
 
         scripts = [to_script(circuit, shots) for circuit in circuits]
+        # No diff_method: gradients come from our own shift rules, and PennyLane would send circuits for its own.
         answers = pennylane.execute(scripts, self._device, diff_method=None)
         if len(answers) != len(circuits):
             raise DeviceError(f"{len(circuits)} circuits were sent and {len(answers)} results came back.")
-        read = _exact if shots is None else _sampled
-        results = [read(answer, circuit.num_qubits) for answer, circuit in zip(answers, circuits, strict=True)]
+        results: list[Distribution] = []
+        for circuit, answer in zip(circuits, answers, strict=True):
+            num_qubits = circuit.num_qubits
+            if shots is None:
+                if len(answer) != 2**num_qubits:
+                    raise DeviceError(f"{num_qubits} qubit(s) have {2**num_qubits} outcomes; {len(answer)} came back.")
+                # Wire 0 is the highest bit of an outcome's number, so it comes out leftmost, as ours does.
+                results.append(
+                    {f"{number:0{num_qubits}b}": float(share) for number, share in enumerate(answer) if share}
+                )
+                continue
+            # The shots that came back, which a cloud may have cut, and not those that were asked for.
+            total = sum(int(count) for count in answer.values())
+            if not total:
+                raise DeviceError(f"A circuit on {num_qubits} qubit(s) came back without a single sample.")
+            results.append({str(bits): int(count) / total for bits, count in answer.items() if count})
         check_results(circuits, results)
         return results
 
@@ -150,36 +166,17 @@ def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
 
     wires = range(circuit.num_qubits)
     measured = pennylane.probs(wires=wires) if shots is None else pennylane.counts(wires=wires)
-    return QuantumScript(
-        [_operator(operation) for operation in rewrite(circuit, {*NAMES, *ADJOINTS}).operations],
-        [measured],
-        shots=shots,
-    )
-
-
-def _operator(operation: Operation) -> Operator:
-    import pennylane  # noqa: PLC0415
-
-    name, wires, angle = operation.gate_name, list(operation.qubits), bound_angle(operation)
-    if name in ADJOINTS:
-        return pennylane.adjoint(getattr(pennylane, ADJOINTS[name])(wires=wires))
-    if name not in NAMES:
-        raise DeviceError(f"pennylane has no gate {name} in its table; use another ansatz.")
-    kind = getattr(pennylane, NAMES[name])
-    return kind(wires=wires) if angle is None else kind(float(angle), wires=wires)
-
-
-def _sampled(counts: Mapping[str, int], num_qubits: int) -> Distribution:
-    total = sum(int(count) for count in counts.values())
-    if not total:
-        raise DeviceError(f"A circuit on {num_qubits} qubit(s) came back without a single sample.")
-    return {str(bits): int(count) / total for bits, count in counts.items() if count}
-
-
-def _exact(probabilities: Sequence[float], num_qubits: int) -> Distribution:
-    if len(probabilities) != 2**num_qubits:
-        raise DeviceError(f"{num_qubits} qubit(s) have {2**num_qubits} outcomes; {len(probabilities)} came back.")
-    return {f"{outcome:0{num_qubits}b}": float(share) for outcome, share in enumerate(probabilities) if share}
+    operators: list[Operator] = []
+    for operation in circuit.operations:
+        name, acted_on, angle = operation.gate_name, list(operation.qubits), bound_angle(operation)
+        if name in ADJOINTS:
+            operators.append(pennylane.adjoint(getattr(pennylane, ADJOINTS[name])(wires=acted_on)))
+            continue
+        if name not in NAMES:
+            raise DeviceError(f"pennylane has no gate {name} in its table; use another ansatz.")
+        kind = getattr(pennylane, NAMES[name])
+        operators.append(kind(wires=acted_on) if angle is None else kind(float(angle), wires=acted_on))
+    return QuantumScript(operators, [measured], shots=shots)
 
 
 def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevice:

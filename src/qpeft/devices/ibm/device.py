@@ -53,7 +53,13 @@ class IbmDevice(AbstractDevice):
                 "max_circuits is at least 1 and optimization_level from 0 to 3; "
                 f"got {max_circuits} and {optimization_level}."
             )
-        _check_installed()
+        try:
+            for package in ("qiskit", "qiskit_aer", "qiskit_ibm_runtime"):
+                import_module(package)
+        except ImportError as error:
+            raise DeviceError(
+                f"Qiskit is not installed as it should be ({error}): pip install 'qpeft[ibm]'."
+            ) from error
         self._is_local, self._max_circuits = is_local(backend), max_circuits
         self._optimization_level, self._qubits = optimization_level, qubits
         self._secrets: list[object] = []
@@ -63,6 +69,7 @@ class IbmDevice(AbstractDevice):
             self._jobs = LocalJobs(self._backend, options or {}, seed=seed)
         else:
             service = open_service(instance)
+            # The key of the saved account is not ours, but the vendor's errors may print it all the same.
             self._secrets = [find_token(), (service.active_account() or {}).get("token")]
             self._backend = remote_backend(service, backend, self._secrets)
             self._jobs = ServiceJobs(service, self._backend, options or {}, secrets=self._secrets)
@@ -125,6 +132,7 @@ class IbmDevice(AbstractDevice):
         """
         try:
             if not self._is_local:
+                # A new calibration may name other good qubits, so circuits prepared for the old one are forgotten.
                 self._backend.refresh()
                 self._translator.forget()
             properties = self._backend.properties()
@@ -132,11 +140,3 @@ class IbmDevice(AbstractDevice):
             text, cause = redacted(error, self._secrets)
             raise DeviceError(f"IBM's service gives no calibration of {self._backend.name}: {text}") from cause
         return noise_model(self._backend.target, properties)
-
-
-def _check_installed() -> None:
-    try:
-        for package in ("qiskit", "qiskit_aer", "qiskit_ibm_runtime"):
-            import_module(package)
-    except ImportError as error:
-        raise DeviceError(f"Qiskit is not installed as it should be ({error}): pip install 'qpeft[ibm]'.") from error

@@ -16,7 +16,7 @@ from qpeft.errors import DeviceError, OrderError, RefusedError
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
-    from qiskit.primitives import BitArray, PubResult
+    from qiskit.primitives import PubResult
     from qiskit.providers import BackendV2
 
 METHODS: dict[str, str] = {
@@ -51,6 +51,7 @@ def to_qiskit(circuit: Circuit) -> QuantumCircuit:
 
     bits = ClassicalRegister(circuit.num_qubits, BITS)
     translated = QuantumCircuit(QuantumRegister(circuit.num_qubits, "qubits"), bits)
+    # Parameters, not numbers: transpiling takes far longer than running, and so is done once per structure.
     angles = ParameterVector("angles", circuit.num_inputs)
     for operation in circuit.operations:
         if operation.gate_name not in METHODS:
@@ -119,6 +120,7 @@ class Translator:
                 f"qubits={chosen} are too few for a circuit on {structure.num_qubits}; nothing was sent."
             )
         try:
+            # A fixed seed, so that a circuit is routed the same way in every process, a resumed run included.
             manager = generate_preset_pass_manager(
                 optimization_level=self._level, backend=self._backend, initial_layout=chosen, seed_transpiler=0
             )
@@ -137,30 +139,27 @@ def distributions(result: object) -> list[Distribution]:
 
     if not isinstance(result, PrimitiveResult):  # the vendor's client passes on what it cannot decode
         raise DeviceError(f"The results of a sampler were expected; got {str(result)[:80]!r}.")
+    blocs: list[PubResult] = list(result)
+    numbers = [(bloc.metadata.get("circuit_metadata") or {}).get(NUMBER) for bloc in blocs]
+    if any(number is not None for number in numbers):
+        by_number = dict(zip(numbers, blocs, strict=True))
+        if by_number.keys() != set(range(len(blocs))):
+            raise OrderError(
+                f"Each result should have the number of its circuits, 0 to {len(blocs) - 1}; got {numbers}."
+            )
+        blocs = [by_number[number] for number in range(len(blocs))]
     found: list[Distribution] = []
-    for bloc in _in_order(list(result)):
+    for bloc in blocs:
         if BITS not in bloc.data:
             raise DeviceError(f"A result has no register {BITS!r} but {list(bloc.data)}; was the job sent by qpeft?")
+        # One row of values in the bloc is one of our circuits, in the order in which `pubs` put them.
         bits = bloc.data[BITS]
         flat = bits.reshape(bits.size)
-        found += [_distribution(flat, place) for place in range(bits.size)]
+        for place in range(bits.size):
+            counts = flat.get_counts(place)
+            total = sum(counts.values())
+            if not total:
+                raise DeviceError(f"Circuit {place} of a bloc came back without a single sample.")
+            # Qiskit prints classical bit 0, hence our qubit 0, on the right.
+            found.append({text[::-1]: count / total for text, count in counts.items()})
     return found
-
-
-def _in_order(blocs: list[PubResult]) -> list[PubResult]:
-    numbers = [(bloc.metadata.get("circuit_metadata") or {}).get(NUMBER) for bloc in blocs]
-    if all(number is None for number in numbers):
-        return blocs
-    by_number = dict(zip(numbers, blocs, strict=True))
-    if by_number.keys() != set(range(len(blocs))):
-        raise OrderError(f"Each result should have the number of its circuits, 0 to {len(blocs) - 1}; got {numbers}.")
-    return [by_number[number] for number in range(len(blocs))]
-
-
-def _distribution(bits: BitArray, place: int) -> Distribution:
-    counts = bits.get_counts(place)
-    total = sum(counts.values())
-    if not total:
-        raise DeviceError(f"Circuit {place} of a bloc came back without a single sample.")
-    # Qiskit prints classical bit 0, hence our qubit 0, on the right.
-    return {text[::-1]: count / total for text, count in counts.items()}

@@ -79,6 +79,7 @@ def chip_from(listed: Mapping[str, Any]) -> Chip:
     for first, second, fidelity in listed["edges"]:
         if first in qubits and second in qubits and _lives(fidelity, 4):
             edge = (min(first, second), max(first, second))
+            # A coupler may be listed from both ends; where the two differ the worse counts.
             edges[edge] = min(float(fidelity), edges.get(edge, 1.0))
     single, double = listed["gate_times"]
     return Chip(str(listed["name"]), int(listed["num_qubits"]), qubits, edges, (float(single), float(double)))
@@ -94,7 +95,9 @@ def noise_model_of(chip: Chip) -> NoiseModel:
     single, double = (time / 1000 for time in chip.gate_times)
     qubits = {}
     for number, facts in chip.qubits.items():
+        # As much dephasing as the listed fidelity allows, and depolarising for the rest of the error.
         damping = _fitting([_damping(facts, single)], facts.gate_fidelity)
+        # A readout fidelity is one number, so both errors get it.
         error = 1 - facts.readout_fidelity
         depolarising = depolarising_from_fidelity(facts.gate_fidelity, damping)
         qubits[number] = QubitNoise(depolarising, damping[0], ReadoutError(error, error))
@@ -120,6 +123,7 @@ def _fitting(damping: list[Damping], fidelity: float) -> list[Damping]:
     """The same with as much of the dephasing as leaves a gate its fidelity, by halving."""
     if _fidelity(damping) >= fidelity:
         return damping
+    # Fidelity falls as the share grows, so halving finds it; 50 halvings exhaust a float.
     low, high = 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2
@@ -137,6 +141,8 @@ def _fidelity(damping: list[Damping]) -> float:
 
     Source: as `depolarising_from_fidelity`.
     """
+    # F = (tr / d + 1) / (d + 1) with tr the trace of the Pauli transfer matrix. Of one damped qubit it is
+    # 1 + 2 sqrt((1 - a)(1 - p)) + (1 - a): I, then X and Y, then Z; of two qubits it is the product.
     trace = math.prod(2 - one.amplitude + 2 * math.sqrt((1 - one.amplitude) * (1 - one.phase)) for one in damping)
     dimension = 2 ** len(damping)
     return float((trace / dimension + 1) / (dimension + 1))

@@ -81,6 +81,7 @@ class Outbox:
 
         Raises: as `prepare`; RefusedError also if another process took this one for dead and gave the submission up.
         """
+        # Whoever took this process for dead has promised its caller that nothing will be sent.
         if ticket is not None and self._read(ticket)["state"] != PREPARING:
             raise RefusedError("Another process has given this submission up, so it was not sent.")
         self._write(ticket, HANDED_OVER, f"{socket.gethostname()} {pid} {started:.2f}")
@@ -110,6 +111,7 @@ class Outbox:
             return None
         if note["state"] == REFUSED:
             return None
+        # SENDING without an owner, or UNCLEAR: the request may have reached the cloud. To send again might pay twice.
         why = f": {note['why']}" if note["why"] else ""
         raise JobError(f"Its worker died while it was sent, or the cloud gave no answer that says what it did{why}.")
 
@@ -190,6 +192,7 @@ def check_places(circuits: Sequence[Circuit], qubits: Sequence[int], chip: Chip)
                 f"Qubit(s) {dead} of chip {chip.name} are not alive; `find_blocks` names places that are."
             )
         for operation in circuit.operations:
+            # Couplers are listed with the smaller qubit first.
             edge = tuple(sorted(places[qubit] for qubit in operation.qubits))
             if len(edge) == 2 and edge not in chip.edges:
                 raise DeviceError(
@@ -208,6 +211,7 @@ def structure_of(circuits: Sequence[Circuit]) -> tuple[Structure, Circuit]:
         (circuit.num_qubits, tuple((operation.gate_name, operation.qubits) for operation in circuit.operations))
         for circuit in circuits
     ]
+    # The structure of the job is that of the first circuit with more than X gates; all others are held against it.
     first = next((number for number, (_, gates) in enumerate(found) if any(name != "X" for name, _ in gates)), 0)
     size, whole = found[first]
     for number, (own_size, gates) in enumerate(found):
@@ -225,6 +229,7 @@ def side_by_side(circuits: Sequence[Circuit], blocks: Sequence[tuple[int, ...]])
     for first in range(0, len(circuits), len(blocks)):
         group = circuits[first : first + len(blocks)]
         size = group[0].num_qubits
+        # One circuit on all blocks' qubits: circuit `place` has its qubit q as place * size + q.
         whole = Circuit(
             size * len(group),
             tuple(
@@ -263,6 +268,7 @@ class Contents:
 
 def suffix_of(programs: Iterable[Contents]) -> str:
     """What is put behind the task's own id."""
+    # Runs of equal programs, not all equal ones: the order of the programs is what the layout must keep.
     groups = ((contents, sum(1 for _ in group)) for contents, group in itertools.groupby(programs))
     return "@" + ",".join(
         f"{one.num_qubits}x{count}" if one.num_circuits == 1 else f"{one.num_qubits}:{one.num_circuits}x{count}"
@@ -275,6 +281,7 @@ def split_id(job_id: str) -> tuple[str, list[Contents] | None]:
 
     Raises: JobError if there is no id, or its layout is none.
     """
+    # From the right, since the cloud's own ids may hold an @ one day; a layout never does.
     task, mark, layout = job_id.rpartition("@") if "@" in job_id else (job_id, "", "")
     if not task:
         raise JobError(f"origin has no job {job_id!r}; its ids are those of the cloud, with @ and a layout behind.")

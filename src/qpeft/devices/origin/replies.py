@@ -99,7 +99,14 @@ def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Co
         raise DeviceError(f"Job {job_id}: results are of {sizes} bits, not of those that were sent; none is used.")
     found: list[Distribution] = []
     for number, (table, contents) in enumerate(zip(tables, programs, strict=True)):
-        found += _split(_shares(table, contents.num_bits, f"Result {number} of job {job_id}"), contents)
+        shares, size = _shares(table, contents.num_bits, f"Result {number} of job {job_id}"), contents.num_qubits
+        # Circuit k of a program has the bits from k * size on; its distribution is the marginal over all other bits.
+        for circuit in range(contents.num_circuits):
+            marginal: defaultdict[int, float] = defaultdict(float)
+            for value, share in shares.items():
+                marginal[value >> circuit * size & (1 << size) - 1] += share
+            # The cloud's text has classical bit 0, our qubit 0, on the right; ours has it on the left.
+            found.append({f"{value:0{size}b}"[::-1]: share for value, share in marginal.items()})
     return found
 
 
@@ -144,6 +151,7 @@ def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:
     for key, share in pairs:
         if not isinstance(key, str) or not _KEY.fullmatch(key) or not isinstance(share, (int, float)):
             raise DeviceError(f"{name} has the entry {key!r}: {share!r}, which is no bit string with a share.")
+        # Hexadecimal as the cloud sends them; the padded binary that the vendor's client prints is read as well.
         value = int(key, 16) if key.startswith("0x") else int(key, 2)
         if value >= 2**num_bits or value in shares:
             raise DeviceError(
@@ -151,15 +159,3 @@ def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:
             )
         shares[value] = float(share)
     return shares
-
-
-def _split(shares: Mapping[int, float], contents: Contents) -> list[Distribution]:
-    """A program's shares as one distribution per circuit in it."""
-    found: list[Distribution] = []
-    size = contents.num_qubits
-    for number in range(contents.num_circuits):
-        marginal: defaultdict[int, float] = defaultdict(float)
-        for value, share in shares.items():
-            marginal[value >> number * size & (1 << size) - 1] += share
-        found.append({f"{value:0{size}b}"[::-1]: share for value, share in marginal.items()})
-    return found
