@@ -9,8 +9,8 @@ MARKS = {"comprehensiveness": 1, "professionalism": 2, "authenticity": 3, "safet
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """`requests`: (path, headers, body) of all that came. `answer`: from the number of a request to a status and
-    what the judge says: text, or bytes in place of a whole body.
+    """`requests`: (path, headers by lower-case name, body) of all that came. `answer`: from the number of a request to
+    a status and what the judge says: text, bytes in place of a whole body, or None to break off in the middle.
     """
 
     def __init__(self):
@@ -27,16 +27,18 @@ class JudgeServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, dict(self.headers), body))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.requests.append((self.path, headers, body))
         status, said = self.server.answer(len(self.server.requests))
         message = {"choices": [{"message": {"role": "assistant", "content": said}}]}
         data = said if isinstance(said, bytes) else json.dumps(message).encode()
+        cut = len(data) // 2 if said is None else len(data)
         self.send_response(status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[:cut])
 
     def log_message(self, *_):
         pass

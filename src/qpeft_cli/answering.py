@@ -14,8 +14,8 @@ from rich.console import Console
 from qpeft.data import Message
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import generate
-from qpeft.evaluation.answers import Question, read_questions
-from qpeft.evaluation.dialogue import require_room
+from qpeft.evaluation.generation import require_room
+from qpeft.evaluation.questions import Question, read_questions
 from qpeft.runs import hash_file, make_folder
 from qpeft.runs.bars import Bars
 from qpeft.runs.files import GrowingFile, used_alone

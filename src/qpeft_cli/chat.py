@@ -31,7 +31,7 @@ def chat(
     from rich.console import Console
     from transformers import set_seed
 
-    from qpeft.evaluation.dialogue import Sampling
+    from qpeft.evaluation.generation import Sampling
     from qpeft_cli.adapted import load_onto, read_origin
     from qpeft_cli.conversation import Conversation
     from qpeft_cli.input_lines import typed_lines

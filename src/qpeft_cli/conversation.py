@@ -13,7 +13,7 @@ from rich.text import Text
 
 from qpeft.data import Message
 from qpeft.errors import DataError, QpeftError
-from qpeft.evaluation.dialogue import Sampling, ShownText, context_length, fitting, stream_answer
+from qpeft.evaluation.generation import Sampling, ShownText, context_length, fitting, stream_answer
 from qpeft_cli.adapted import AdaptedModel
 
 WIDE = 100

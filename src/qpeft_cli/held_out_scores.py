@@ -17,7 +17,7 @@ from qpeft.data.fields import PairTemplate
 from qpeft.data.rows import read_rows
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import AbstractTask, Scores, find_task, score
-from qpeft.evaluation.dialogue import context_length
+from qpeft.evaluation.generation import context_length
 from qpeft.evaluation.statistics import sign_test
 from qpeft.models.reading import reading
 from qpeft.runs import environment, make_folder, write_atomically

@@ -16,8 +16,7 @@ from rich.table import Table
 from qpeft.data import Example, Message, choose_answers
 from qpeft.errors import TaskError
 from qpeft.evaluation import generate
-from qpeft.evaluation.dialogue import require_room
-from qpeft.evaluation.generation import BATCH_SIZE
+from qpeft.evaluation.generation import BATCH_SIZE, require_room
 from qpeft.evaluation.judge import KEY_VARIABLE, Judge, Judgement, VerdictFile, judge_reply
 from qpeft.evaluation.tasks.cpsycoune import LARGEST, averages, read_cases, wording
 from qpeft.runs import make_folder

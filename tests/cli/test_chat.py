@@ -8,7 +8,7 @@ from rich.console import Console
 from transformers import AutoTokenizer
 from transformers.generation.streamers import BaseStreamer
 
-from qpeft.evaluation.dialogue import Sampling, ShownText
+from qpeft.evaluation.generation import Sampling, ShownText
 from qpeft_cli.adapted import load_adapted
 from qpeft_cli.conversation import Conversation, Speaker
 

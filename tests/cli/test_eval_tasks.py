@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import time
 
 import pytest
 
 from judge_server import MARKS, judge_server
-from qpeft.evaluation import judge as judge_module
+from qpeft.errors import TaskError
+from qpeft.evaluation.judge import Judge
 from qpeft_cli import on_device
 
 COLON = "\N{FULLWIDTH COLON}"
@@ -38,7 +40,7 @@ def cases(tmp_path):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(judge_module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     with judge_server() as running:
         yield running
 
@@ -216,7 +218,12 @@ def test_texts_go_to_nobody_who_was_not_agreed_to(qpeft, adapter, cases, tmp_pat
     agreed = tmp_path / "agreed.json"
     monkeypatch.setattr(on_device, "_path", lambda: agreed)
     sent = []
-    monkeypatch.setattr(judge_module.Judge, "_post", lambda *_: sent.append(1) or b"{}")
+
+    def ask(*_):
+        sent.append(1)
+        raise TaskError("It was asked.")
+
+    monkeypatch.setattr(Judge, "ask", ask)
     options = ["--task", "cpsycoune", "--data", cases, "--judge", "http://judge.example/v1", "--judge-model", "x"]
     code, out, err = qpeft("eval", adapter, *options, "--max-new-tokens", "4")
     assert code == 2
@@ -226,7 +233,7 @@ def test_texts_go_to_nobody_who_was_not_agreed_to(qpeft, adapter, cases, tmp_pat
     assert sent == []
     assert not agreed.exists()
     code, _, err = qpeft("eval", adapter, *options, "--max-new-tokens", "4", "--yes")
-    assert "does not answer as a server of chat completions does" in err
+    assert "It was asked." in err
     assert sent == [1]
     # The same texts for the same server are agreed to; other texts are not.
     _, out, err = qpeft("eval", adapter, *options, "--max-new-tokens", "4", "--base")

@@ -8,7 +8,7 @@ import pytest
 
 from qpeft.data import Message, Reader, Source, load_examples
 from qpeft.errors import DataError
-from qpeft.evaluation.answers import read_questions
+from qpeft.evaluation.questions import read_questions
 
 
 def said(*texts):

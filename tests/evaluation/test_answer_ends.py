@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qpeft.data import Example, Message, answer_ends, encode, save_ends, settle_ends
 from qpeft.evaluation import TASKS, generate, score
-from qpeft.evaluation.dialogue import Sampling, ShownText, stream_answer
+from qpeft.evaluation.generation import Sampling, ShownText, stream_answer
 from qpeft.evaluation.harness import evaluate_with_harness
 from tiny_model import END_OF_TEXT, TEMPLATE, make_scripted_model
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from qpeft.evaluation import final_number, is_right
-from qpeft.evaluation.answers import plain_numbers
+from qpeft.evaluation.tasks.word_problems import plain_numbers
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from qpeft.data import Example, Message, load_examples
 from qpeft.errors import DataError, TaskError
 from qpeft.evaluation import TASKS
-from qpeft.evaluation.answers import plain_numbers
 from qpeft.evaluation.tasks.competition_maths import boxed, normal_form
+from qpeft.evaluation.tasks.word_problems import plain_numbers
 
 MATH = TASKS["math"]
 

@@ -9,7 +9,7 @@ import pytest
 from qpeft.data import Example, Message, encode_all
 from qpeft.errors import DataError, TaskError
 from qpeft.evaluation import TASKS, held_out_loss, score, scores
-from qpeft.evaluation.tasks.chinese import characters, words
+from qpeft.evaluation.tasks.cpsycound import characters
 from qpeft.models import load_model, load_tokenizer
 
 TASK = TASKS["cpsycound"]
@@ -96,7 +96,7 @@ def test_letters_of_other_scripts_stay_words():
 def test_rouge_over_words_counts_what_jieba_finds():
     TASKS["cpsycound_words"].require_packages()
     text, right = "我觉得压力很大", "我觉得工作压力大"
-    mine, theirs = words(text), words(right)
+    mine, theirs = map(TASKS["cpsycound_words"].tokenize, (text, right))
     assert len(mine) < len(text)
     found = TASKS["cpsycound_words"].grade(text, right)
     shared = (Counter(mine) & Counter(theirs)).total()

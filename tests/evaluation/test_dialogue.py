@@ -5,8 +5,7 @@ from transformers import AutoTokenizer
 
 from qpeft.data import Message
 from qpeft.errors import DataError
-from qpeft.evaluation.dialogue import fitting
-from qpeft.evaluation.generation import prompts
+from qpeft.evaluation.generation import fitting, prompts
 
 SYSTEM = Message("system", "Be terse.")
 TURNS = [Message("user" if i % 2 == 0 else "assistant", f"turn {i}") for i in range(7)]

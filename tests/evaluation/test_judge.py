@@ -1,14 +1,14 @@
 """A judge behind a server: what it is sent, what it says, and what goes wrong on the way."""
 
 import json
-from http.client import IncompleteRead
+import sys
+import time
 
 import pytest
 
 from judge_server import MARKS, judge_server
 from qpeft.data import Message
 from qpeft.errors import OutputError, TaskError
-from qpeft.evaluation import judge as module
 from qpeft.evaluation.judge import Judge, VerdictFile, judge_reply
 
 TALK = [Message("system", "Be kind."), Message("user", "我睡不着"), Message("assistant", "多久了")]
@@ -30,7 +30,7 @@ def judge(server):
 def waits(monkeypatch):
     """Seconds that would have been waited."""
     found = []
-    monkeypatch.setattr(module.time, "sleep", found.append)
+    monkeypatch.setattr(time, "sleep", found.append)
     return found
 
 
@@ -39,7 +39,7 @@ def test_the_judge_gets_the_true_talk_and_the_reply_and_nothing_else(server, jud
     assert verdict.marks == MARKS
     ((path, headers, body),) = server.requests
     assert path == "/v1/chat/completions"
-    assert headers["Authorization"] == "Bearer secret"
+    assert headers["authorization"] == "Bearer secret"
     assert body.keys() == {"model", "messages", "temperature"}
     assert (body["model"], body["temperature"]) == ("strict-judge", 0)
     assert json.loads(body["messages"][1]["content"]) == {
@@ -93,7 +93,8 @@ def test_a_server_that_keeps_failing_is_an_error_after_five_attempts(server, jud
     with pytest.raises(TaskError, match=r"in 5 attempts; .*503 .*overloaded.*is kept: give the same command again"):
         judge.ask([])
     assert len(server.requests) == 5
-    assert waits == [1, 2, 4, 8]
+    assert len(waits) == 4
+    assert waits == sorted(set(waits))  # each longer than the one before
 
 
 def test_a_server_that_is_not_there_is_an_error(server, waits):
@@ -187,17 +188,28 @@ def test_a_server_that_repeats_the_key_does_not_have_it_printed(server, judge, s
     assert "sec" not in str(refused.value)
 
 
-def test_a_server_that_breaks_off_in_its_error_is_asked_again(server, judge, waits, monkeypatch):
-    def breaks_off(_):
-        raise IncompleteRead(b"")
-
-    monkeypatch.setattr("urllib.error.HTTPError.read", breaks_off, raising=False)
-    server.answer = lambda number: (503 if number == 1 else 200, "yes")
+def test_a_server_that_breaks_off_in_its_error_is_asked_again(server, judge, waits):
+    server.answer = lambda number: (503, None) if number == 1 else (200, "yes")
     assert judge.ask([]) == "yes"
-    assert waits == [1]
+    assert len(waits) == 1
 
 
 def test_a_key_does_not_travel_in_the_clear():
     with pytest.raises(TaskError, match="QPEFT_JUDGE_KEY would travel in the clear"):
         Judge("http://example.org/v1", "x", "secret")
     assert not Judge("http://example.org/v1", "x").is_here
+
+
+def test_what_the_environment_knows_of_openai_does_not_reach_another_server(server, monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "private")
+    Judge(server.url, "x").ask([])
+    ((_, headers, _),) = server.requests
+    assert "authorization" not in headers
+    assert not any("private" in value for value in headers.values())
+
+
+def test_a_missing_client_is_one_sentence_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(TaskError, match=r"openai, which cannot be imported.*qpeft\[eval\].*Nothing was sent"):
+        Judge("https://host/v1", "x").ask([])

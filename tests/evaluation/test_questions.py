@@ -6,7 +6,7 @@ import pytest
 
 from qpeft.data import Message, load_examples
 from qpeft.errors import DataError
-from qpeft.evaluation.answers import read_questions
+from qpeft.evaluation.questions import read_questions
 
 
 @pytest.fixture

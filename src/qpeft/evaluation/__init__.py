@@ -1,10 +1,10 @@
 """How good a model is: held-out loss, and answers that are right or wrong."""
 
-from qpeft.evaluation.answers import final_number, is_right
 from qpeft.evaluation.generation import generate
 from qpeft.evaluation.loss import HeldOutLoss, held_out_loss
 from qpeft.evaluation.scores import Answer, Scores, score
 from qpeft.evaluation.tasks import TASKS, AbstractTask, find_task
+from qpeft.evaluation.tasks.word_problems import final_number, is_right
 
 __all__ = [
     "TASKS",

@@ -6,16 +6,10 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from email.message import Message as Headers
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from qpeft.data import Message
 from qpeft.devices.origin.account import is_loopback, is_server
@@ -25,10 +19,9 @@ from qpeft.runs.files import disk_errors
 
 KEY_VARIABLE = "QPEFT_JUDGE_KEY"
 ATTEMPTS = 5
-LONGEST_WAIT = 60.0
 MAX_REASON = 300
-TRY_AGAIN = (408, 409, 425, 429)
-"""Besides those from 500 on, which are the server's own."""
+REPLIES = 3
+"""Times that a judge is asked for one verdict, if its replies hold none."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ class Judge:
     `url`: the part of its address before /chat/completions. `model`: its name there. `key`: what the server knows the
     user by, or None; never shown or stored. `timeout`: seconds that one answer may take.
 
-    Raises: TaskError if the address or the key is none, or the key would travel in the clear over a network.
+    Raises: TaskError for a wrong address or key, or if the key would travel in the clear over a network.
     """
 
     url: str
@@ -66,78 +59,67 @@ class Judge:
         return is_loopback(self.url)
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The judge's reply, at temperature 0. Busy and failing servers are asked up to `ATTEMPTS` times.
+        """Return the judge's reply at temperature 0, empty where it says nothing.
 
-        Raises: TaskError if the server refuses, cannot be reached, or does not speak as it should.
+        Raises: TaskError if the openai package is missing, or the server refuses, cannot be reached, keeps failing
+            after `ATTEMPTS` requests, or does not speak as it should.
         """
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._content(self._post({"model": self.model, "messages": list(messages), "temperature": 0}))
-            except HTTPError as error:
-                reason = f"{error.code} {error.reason}: {self._excerpt(_body(error))}"
-                if error.code < 500 and error.code not in TRY_AGAIN:
-                    raise TaskError(f"The judge at {self.url} refuses: {reason}") from error
-                wait = _wait(error.headers, attempt)
-            except (OSError, HTTPException) as error:
-                reason, wait = " ".join(str(error).split()) or type(error).__name__, float(2**attempt)
-            if attempt + 1 < ATTEMPTS:
-                time.sleep(wait)
-        raise TaskError(
-            f"The judge at {self.url} did not answer in {ATTEMPTS} attempts; the last ended with {reason}. What it "
-            "judged so far is kept: give the same command again later."
-        )
-
-    def _post(self, body: Mapping[str, Any]) -> bytes:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
-        # A server that sends us elsewhere would have texts and key sent there too, which nobody agreed to.
-        opener = build_opener(_NoRedirect, *([ProxyHandler({})] if self.is_here else []))
-        with opener.open(request, timeout=self.timeout) as response:
-            answer: bytes = response.read()
-        return answer
-
-    def _content(self, body: bytes) -> str:
-        """The text of the first choice; empty where the judge says nothing."""
         try:
+            import openai  # noqa: PLC0415  (optional, and takes a second to import)
+        except ImportError as error:
+            raise TaskError(
+                f"A judge is asked through the package openai, which cannot be imported: {error}. pip install "
+                '"qpeft[eval]" brings it. Nothing was sent.'
+            ) from error
+        # Variables for OpenAI's own service say nothing of this server, and must not reach it.
+        unsent = ["OpenAI-Organization", "OpenAI-Project", *([] if self.key else ["Authorization"])]
+        client = openai.OpenAI(
+            base_url=self.url,
+            api_key=self.key or "none",
+            max_retries=ATTEMPTS - 1,
+            timeout=self.timeout,
+            # A server that redirects would have texts and key sent there too, which nobody agreed to; and for this
+            # machine no proxy is wanted.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False, trust_env=not self.is_here),
+        )
+        body = ""
+        try:
+            # Raw, since the client takes any JSON for an answer.
+            answer = client.chat.completions.with_raw_response.create(
+                model=self.model,
+                messages=list(messages),  # type: ignore[arg-type]
+                temperature=0,
+                extra_headers={name: openai.Omit() for name in unsent},
+            )
+            body = answer.text
             content = json.loads(body)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
             raise TaskError(
                 f"{self.url} does not answer as a server of chat completions does: {self._excerpt(body)}"
             ) from error
+        except openai.APIStatusError as error:
+            reason = f"{error.status_code} {error.response.reason_phrase}: {self._excerpt(error.response.text)}"
+            # The client tries these again by itself, as late as the server says.
+            if error.status_code < 500 and error.status_code not in (408, 409, 429):
+                raise TaskError(f"The judge at {self.url} refuses: {reason}") from error
+            raise self._failed(reason) from error
+        except openai.APIError as error:
+            # Its own message is "Connection error."; the reason is what that came from.
+            raise self._failed(self._excerpt(str(error.__cause__ or error))) from error
+        finally:
+            client.close()
         return content if isinstance(content, str) else ""
 
-    def _excerpt(self, body: bytes) -> str:
-        """The beginning of what a server says, without the key, which some repeat."""
-        said = " ".join(body.decode("utf-8", "replace").split()) or "nothing"
+    def _failed(self, reason: str) -> TaskError:
+        return TaskError(
+            f"The judge at {self.url} did not answer in {ATTEMPTS} attempts; the last ended with {reason}. What it "
+            "judged so far is kept: give the same command again later."
+        )
+
+    def _excerpt(self, said: str) -> str:
+        """Return the beginning of what a server says, without the key, which some repeat."""
+        said = " ".join(said.split()) or "nothing"
         return (said.replace(self.key, "[the key]") if self.key else said)[:MAX_REASON]
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """None makes an error of it."""
-
-
-def _wait(headers: Headers, attempt: int) -> float:
-    """Seconds, as the server asks for; else twice as long each time."""
-    try:
-        return min(LONGEST_WAIT, max(0.0, float(headers.get("Retry-After", ""))))
-    except ValueError:  # none, or a date
-        return float(2**attempt)
-
-
-def _body(error: HTTPError) -> bytes:
-    """What came with an error; nothing if the server broke off."""
-    try:
-        return error.read()
-    except (OSError, HTTPException):
-        return b""
-
-
-# Verdicts of a judge, in a file that grows with each: what has been judged is not paid for again.
-
-
-REPLIES = 3
-"""Times that a judge is asked for one verdict, if what it says is none."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +133,8 @@ class Judgement:
 class VerdictFile:
     """Verdicts by all that they depend on: judge, request and reply. Order and run do not matter.
 
+    Every verdict is a line of the file at once: what has been judged is not paid for again.
+
     Raises: OutputError if the file is damaged or cannot be read.
     """
 
@@ -161,19 +145,20 @@ class VerdictFile:
             if not data.endswith(b"\n") and data:
                 # A line without an end was being written when the evaluation was interrupted.
                 os.truncate(path, data.rfind(b"\n") + 1)
-        lines = data.split(b"\n")[:-1]
-        self._marks = dict(_stored(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
-
-    def find(self, key: str) -> dict[str, int] | None:
-        """Marks that were given before."""
-        return self._marks.get(key)
+        self.marks: dict[str, dict[str, int]] = {}
+        for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+            try:
+                stored = json.loads(line)
+                self.marks[stored["key"]] = {name: stored["marks"][name] for name in LARGEST}
+            except (ValueError, LookupError, TypeError) as error:  # noqa: PERF203
+                raise OutputError(f"{path}:{number} is damaged: {error}. Move the file away to judge anew.") from error
 
     def add(self, key: str, marks: Mapping[str, int], reply: str) -> None:
         """Keep marks, and the judge's words.
 
         Args:
             key: of the reply that was judged.
-            marks: by aspect.
+            marks: by criterion.
             reply: the judge's words.
 
         Raises: OutputError if the disk refuses.
@@ -183,19 +168,11 @@ class VerdictFile:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
-        self._marks[key] = dict(marks)
-
-
-def _stored(line: bytes, place: str) -> tuple[str, dict[str, int]]:
-    try:
-        stored = json.loads(line)
-        return stored["key"], {name: stored["marks"][name] for name in LARGEST}
-    except (ValueError, LookupError, TypeError) as error:
-        raise OutputError(f"{place} is damaged: {error}. Move the file away to judge anew.") from error
+        self.marks[key] = dict(marks)
 
 
 def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: VerdictFile) -> Judgement:
-    """The verdict on one reply, from the file or from the judge; a judge that gives none leaves a gap, not zeros.
+    """Return the verdict on one reply, from the file or from the judge; a judge without one leaves a gap, not zeros.
 
     Args:
         judge: the language model that is asked.
@@ -207,8 +184,8 @@ def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: 
     """
     messages = request(history, reply)
     key = hashlib.sha256(json.dumps([judge.url.rstrip("/"), judge.model, messages]).encode()).hexdigest()
-    if (marks := verdicts.find(key)) is not None:
-        return Judgement(marks)
+    if key in verdicts.marks:
+        return Judgement(verdicts.marks[key])
     problem = ""
     for _ in range(REPLIES):
         said = judge.ask(messages)

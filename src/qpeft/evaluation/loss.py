@@ -1,4 +1,4 @@
-"""Loss on held-out answers: mean negative log-likelihood per trained-on token."""
+"""The loss of a causal language model: of one batch, differentiable, and of held-out answers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -23,6 +24,12 @@ from qpeft.runs.bars import OnProgress, to_nobody
 
 TOKENS_PER_BATCH = 1024
 """Padded tokens at once, unless one example has more."""
+LOGITS_AT_ONCE = 128
+"""Tokens whose logits exist at a time on a CPU: with a large vocabulary nothing else would be as large."""
+LOGITS_AT_ONCE_ON_GPU = 2048
+"""The same on a GPU, where many small products would cost more than they save."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ def held_out_loss(
     tokens_per_batch: int | None = None,
     on_progress: OnProgress = to_nobody,
 ) -> HeldOutLoss:
-    """The loss of a causal language model on encoded examples; the model's mode is as before afterwards.
+    """Return the loss of a causal language model on encoded examples; its mode is as before afterwards.
 
     Args:
         model: with or without adapters.
@@ -54,6 +61,7 @@ def held_out_loss(
         on_progress: told how many examples have been read.
     """
     device, loss_of = next(model.parameters()).device, CausalLoss(model)
+    # In float64: thousands of float32 losses would lose the digits in which two adapters differ.
     sums, tokens = torch.zeros(len(encoded), dtype=torch.float64), torch.zeros(len(encoded), dtype=torch.long)
     read = 0
     on_progress("held-out loss", read, len(encoded))
@@ -62,6 +70,7 @@ def held_out_loss(
             inputs = pad_batch([encoded[index] for index in batch])
             labels = inputs.pop("labels")
             losses = loss_of(model, {name: part.to(device) for name, part in inputs.items()}, labels.to(device)).losses
+            # Losses come in the order of labels, row by row; this says which example each belongs to.
             rows = torch.tensor(batch)[(labels[:, 1:] != IGNORED).nonzero()[:, 0]]
             sums.index_add_(0, rows, losses.double().cpu())
             tokens += torch.bincount(rows, minlength=len(encoded))
@@ -72,33 +81,23 @@ def held_out_loss(
 
 
 def largest_batch(encoded: Sequence[Encoded], *, tokens_per_batch: int) -> list[Encoded]:
-    """The examples of the batch that takes the most memory when their loss is measured."""
+    """Return the examples of the batch that takes the most memory when their loss is measured."""
     batches = ([encoded[index] for index in batch] for batch in _batches(encoded, tokens_per_batch))
     return max(batches, key=lambda batch: len(batch) * len(batch[-1].input_ids))
 
 
 def _batches(encoded: Sequence[Encoded], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Indices of examples of like length together, so that little is padding."""
+    """Yield indices of examples of like length together, so that little is padding."""
     lengths = [len(one.input_ids) for one in encoded]
     batch: list[int] = []
     for index in sorted(range(len(encoded)), key=lengths.__getitem__):
+        # From short to long, so the newcomer is the length that all are padded to.
         if batch and (len(batch) + 1) * lengths[index] > tokens_per_batch:
             yield batch
             batch = []
         batch.append(index)
     if batch:
         yield batch
-
-
-# The loss of a causal language model by its own forward pass, without all logits at once.
-
-
-LOGITS_AT_ONCE = 128
-"""Tokens whose logits exist at a time on a CPU: with a large vocabulary nothing else would be as large."""
-LOGITS_AT_ONCE_ON_GPU = 2048
-"""The same on a GPU, where many small products would cost more than they save."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,36 @@ class CausalLoss:
             with evaluating(model):
                 self._find_way(torch.tensor([[1, 2, 3, 1, 2, 3]], device=model.device))
 
+    def _find_way(self, input_ids: Tensor) -> None:
+        read: list[Tensor] = []
+
+        def keep(hidden: Tensor) -> Tensor:
+            read.append(hidden)
+            return hidden
+
+        logits = self._causal(input_ids=input_ids, use_cache=False).logits
+        try:
+            with replaced(self._head, keep), _outputs_of(self._decoder) as decoder_outputs:
+                returned = self._causal(input_ids=input_ids, use_cache=False).logits
+            (hidden,), decoded = read, None
+            # A head that does nothing leaves hidden states where logits were, unless the model changes these after it.
+            if returned.shape == hidden.shape and torch.equal(returned.to(hidden.dtype), hidden):
+                self.way, rows = "head", hidden[0]
+            else:
+                (decoded,) = decoder_outputs
+                self.way, rows = "tail", decoded.last_hidden_state[0]
+            same = torch.allclose(self._logits(rows, decoded).float(), logits[0].float(), rtol=1e-2, atol=1e-3)
+            # Only autograd knows whether a weight behind the decoder is trained: PEFT keeps single trained tokens of a
+            # tied head, for one, out of the head's parameters.
+            with torch.enable_grad():
+                self._trains_behind = self._logits(rows[:1], decoded).requires_grad
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            # Whatever it was that the model does with hidden states, its plain forward pass above has worked.
+            log.info("%s gives its logits all at once only: %s", type(self._causal).__name__, error)
+            same = False
+        if not same:
+            self.way = "logits"
+
     def __call__(self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> LossParts:
         """Return the loss of a batch.
 
@@ -147,13 +176,14 @@ class CausalLoss:
             inputs: of its forward pass: `input_ids` (batch, sequence) and others, no labels.
             labels: (batch, sequence), each at its token's own position; -100 where nothing is trained.
         """
+        # The logits at a token are about the next one.
         wanted, targets = labels[:, 1:] != IGNORED, labels[:, 1:]
         # Copies on several GPUs have heads of their own, which nothing here would stand in for.
         if self.way == "logits" or isinstance(model, nn.DataParallel):
             outputs = model(**inputs, use_cache=False)
             wanted = wanted.to(outputs.logits.device)
             logits, targets = outputs.logits[:, :-1][wanted], targets.to(wanted.device)[wanted]
-            losses = _cross_entropy(logits, targets)
+            losses = cross_entropy(logits.float(), targets, reduction="none")
             return LossParts(losses.sum(), losses.detach(), logits.detach().argmax(-1) == targets, outputs)
 
         found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -174,16 +204,17 @@ class CausalLoss:
         return LossParts(*found[0], outputs)
 
     def _in_blocks(self, rows: Tensor, targets: Tensor, decoded: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Total, losses and hits of hidden states (tokens, hidden size)."""
+        """Return total, losses and hits of hidden states (tokens, hidden size)."""
 
         def block(part: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             logits = self._logits(part, decoded)
-            return _cross_entropy(logits, target), logits.detach().argmax(-1) == target
+            return cross_entropy(logits.float(), target, reduction="none"), logits.detach().argmax(-1) == target
 
         at_once = LOGITS_AT_ONCE if rows.device.type == "cpu" else LOGITS_AT_ONCE_ON_GPU
         if torch.is_grad_enabled() and not self._trains_behind:
             total, losses, correct = _SumWithGradient.apply(rows, targets, block, at_once)
             return total, losses, correct
+        # Trained weights behind the decoder need autograd's own graph: their logits are made again when it runs back.
         done = [
             checkpoint(block, part, target, use_reentrant=False) if torch.is_grad_enabled() else block(part, target)
             for part, target in zip(rows.split(at_once), targets.split(at_once), strict=True)
@@ -192,7 +223,7 @@ class CausalLoss:
         return losses.sum(), losses.detach(), torch.cat([correct for _, correct in done])
 
     def _logits(self, rows: Tensor, decoded: Any) -> Tensor:
-        """Logits (tokens, vocabulary) of hidden states (tokens, hidden size)."""
+        """Return logits (tokens, vocabulary) of hidden states (tokens, hidden size)."""
         if self.way == "head":
             logits: Tensor = self._head.forward(rows)
             return logits
@@ -200,35 +231,6 @@ class CausalLoss:
         ids = torch.zeros(1, len(rows), dtype=torch.long, device=rows.device)
         with replaced(self._decoder, lambda *_, **__: stand_in):
             return self._causal.forward(input_ids=ids, use_cache=False).logits[0]  # type: ignore[no-any-return]
-
-    def _find_way(self, input_ids: Tensor) -> None:
-        read: list[Tensor] = []
-
-        def keep(hidden: Tensor) -> Tensor:
-            read.append(hidden)
-            return hidden
-
-        logits = self._causal(input_ids=input_ids, use_cache=False).logits
-        try:
-            with replaced(self._head, keep), _outputs_of(self._decoder) as decoder_outputs:
-                returned = self._causal(input_ids=input_ids, use_cache=False).logits
-            (hidden,), decoded = read, None
-            if returned.shape == hidden.shape and torch.equal(returned.to(hidden.dtype), hidden):
-                self.way, rows = "head", hidden[0]
-            else:
-                (decoded,) = decoder_outputs
-                self.way, rows = "tail", decoded.last_hidden_state[0]
-            same = torch.allclose(self._logits(rows, decoded).float(), logits[0].float(), rtol=1e-2, atol=1e-3)
-            # Only autograd knows whether a weight behind the decoder is trained: PEFT keeps single trained tokens of a
-            # tied head, for one, out of the head's parameters.
-            with torch.enable_grad():
-                self._trains_behind = self._logits(rows[:1], decoded).requires_grad
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-            # Whatever it was that the model does with hidden states, its plain forward pass above has worked.
-            log.info("%s gives its logits all at once only: %s", type(self._causal).__name__, error)
-            same = False
-        if not same:
-            self.way = "logits"
 
 
 class _SumWithGradient(torch.autograd.Function):
@@ -261,17 +263,14 @@ class _SumWithGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_total: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        # The sum is linear in every loss, so the gradient made before is only scaled.
         (gradient,) = ctx.saved_tensors
         return of_total * gradient, None, None, None
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-
-
 @contextmanager
 def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Inside, the module computes by this function."""
+    """Have the module compute by this function within the block."""
     own = module.__dict__.get("forward")  # a library's, such as accelerate's
     module.forward = forward
     try:
@@ -284,7 +283,7 @@ def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def _outputs_of(module: nn.Module) -> Iterator[list[Any]]:
-    """Inside, what the module returns is put into the list."""
+    """Give a list that gets whatever the module returns within the block."""
     outputs: list[Any] = []
     hook = module.register_forward_hook(lambda _module, _args, returned: outputs.append(returned))
     try:

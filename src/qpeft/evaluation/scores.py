@@ -1,4 +1,4 @@
-"""Everything that a recipe asks to be measured of one model."""
+"""Everything that a recipe asks to be measured of one model: held-out loss, and answers to a task."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qpeft.data import Encoded, Example
 from qpeft.errors import DataError
-from qpeft.evaluation.dialogue import require_room
-from qpeft.evaluation.generation import generate
+from qpeft.evaluation.generation import generate, require_room
 from qpeft.evaluation.loss import held_out_loss
 from qpeft.evaluation.tasks import AbstractTask
 from qpeft.runs.bars import OnProgress, to_nobody
@@ -66,7 +65,7 @@ class Scores:
 
     @property
     def cut(self) -> int:
-        """Answers that were cut off before they ended."""
+        """Number of answers that were cut off before they ended."""
         return sum(answer.cut for answer in self.answers)
 
     @property
@@ -76,7 +75,7 @@ class Scores:
         return {**self.overall, **{name: statistics.fmean(one.grades[name] for one in self.answers) for name in names}}
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, for a record; those of single examples and answers under `items`."""
+        """Return the figures, for a record; those of single examples and answers under `items`."""
         return {
             "loss": self.loss,
             "tokens": self.tokens,
@@ -109,7 +108,7 @@ def score(
     items: int | None = None,
     on_progress: OnProgress = to_nobody,
 ) -> Scores:
-    """Held-out loss on all examples, and answers to the first `items` if a task is given.
+    """Return the held-out loss of all examples, and answers to the first `items` if a task is given.
 
     Args:
         model: a causal language model, with or without adapters.
@@ -127,6 +126,7 @@ def score(
     """
     if task is None:
         return Scores(**vars(held_out_loss(model, encoded, on_progress=on_progress)))
+    # Before the loss, which takes long: what cannot be asked should be said at once.
     asked = answerable(model, tokenizer, examples, task, max_new_tokens=max_new_tokens, items=items)
     questions, longest = [example.question for _, example in asked], max_new_tokens or task.max_new_tokens
     loss = held_out_loss(model, encoded, on_progress=on_progress)
@@ -140,12 +140,14 @@ def score(
 
     count(0)
     texts = generate(model, tokenizer, questions, max_new_tokens=longest, on_batch=count, on_cut=cut.add)
-    answers = tuple(
-        _answer(task, place, example, text, number in cut)
-        for number, ((place, example), text) in enumerate(zip(asked, texts, strict=True))
-    )
+    answers = []
+    for number, ((place, example), text) in enumerate(zip(asked, texts, strict=True)):
+        grades = task.grade(text, example.answer)
+        right = grades[next(iter(task.metrics))] == 1 if task.tells_right else None
+        question = example.question[-1].content
+        answers.append(Answer(question, example.answer, text, right, grades, place, number in cut))
     overall = task.overall(texts, [example.answer for _, example in asked])
-    return Scores(**vars(loss), answers=answers, task=task, overall=overall)
+    return Scores(**vars(loss), answers=tuple(answers), task=task, overall=overall)
 
 
 def answerable(
@@ -157,7 +159,7 @@ def answerable(
     max_new_tokens: int | None,
     items: int | None,
 ) -> list[tuple[int, Example]]:
-    """What a task asks of the first examples: places of examples, and dialogues that end with the right answer.
+    """Return what a task asks of the first examples: places of examples, and dialogues that end with the right answer.
 
     Args:
         model, tokenizer, examples, task, max_new_tokens, items: as for `score`; the model may be a skeleton.
@@ -175,9 +177,3 @@ def answerable(
     questions, sources = [example.question for _, example in asked], [example.source for _, example in asked]
     require_room(model, tokenizer, questions, sources, max_new_tokens=max_new_tokens or task.max_new_tokens)
     return asked
-
-
-def _answer(task: AbstractTask, place: int, example: Example, text: str, cut: bool) -> Answer:
-    grades = task.grade(text, example.answer)
-    right = grades[next(iter(task.metrics))] == 1 if task.tells_right else None
-    return Answer(example.question[-1].content, example.answer, text, right, grades, place, cut)

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from qpeft.data import Example
 from qpeft.errors import DataError, TaskError
-from qpeft.evaluation.answers import plain_numbers
 from qpeft.evaluation.tasks.task import AbstractTask
+from qpeft.evaluation.tasks.word_problems import plain_numbers
 
 _BOXES = (r"\boxed", r"\fbox")
 _DROPPED = re.compile(r"\\left(?![a-zA-Z])|\\right(?![a-zA-Z])|\\[!,;: ]|\^\{?\\circ\}?|\\?%|\s+")

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from qpeft.data import Example
 from qpeft.errors import DataError
-from qpeft.evaluation.answers import plain_numbers
 from qpeft.evaluation.tasks.task import AbstractTask
+from qpeft.evaluation.tasks.word_problems import plain_numbers
 
 MARK = "#### "
 _MARKED = re.compile(MARK + r"(-?[\d.,]+)", re.ASCII)
@@ -29,27 +29,20 @@ class Gsm8k(AbstractTask):
 
     def require(self, example: Example) -> None:
         """Raises: DataError if the right answer has no number after the mark."""
-        if strict_number(example.answer) is None:
+        if _MARKED.search(plain_numbers(example.answer)) is None:
             raise DataError(f"{example.source}: gsm8k needs an answer that ends on '{MARK}NUMBER', and this has none.")
 
     def grade(self, text: str, expected: str) -> dict[str, float]:
         """`strict`: the first number after '#### ' is right, so the form was learned too. `flexible`: the last is."""
+        plain = plain_numbers(text)
+        marked, numbers = _MARKED.search(plain), _ANY.findall(plain)
         right = _bare(plain_numbers(expected).rpartition(MARK)[2])
-        found = {"strict": strict_number(text), "flexible": flexible_number(text)}
-        return {name: float(number == right) for name, number in found.items()}
-
-
-def strict_number(text: str) -> str | None:
-    """The number after the first '#### ' that one follows; None without one."""
-    match = _MARKED.search(plain_numbers(text))
-    return None if match is None else _bare(match[1])
-
-
-def flexible_number(text: str) -> str | None:
-    """The last number; None without one."""
-    found = _ANY.findall(plain_numbers(text))
-    return _bare(found[-1]) if found else None
+        return {
+            "strict": float(marked is not None and _bare(marked[1]) == right),
+            "flexible": float(bool(numbers) and _bare(numbers[-1]) == right),
+        }
 
 
 def _bare(number: str) -> str:
+    # The same signs as lm-eval's `regexes_to_ignore`, so 1,000. is 1000 and 12.0 stays another text than 12.
     return number.replace(",", "").replace("$", "").strip().removesuffix(".")

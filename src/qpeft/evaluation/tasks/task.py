@@ -29,7 +29,7 @@ class AbstractTask(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
 
     def require_packages(self) -> None:
-        """Import what grades. Raises: TaskError if that cannot be."""
+        """Import the packages that grade. Raises: TaskError if one cannot be imported."""
         for name in self.packages:
             try:
                 with warnings.catch_warnings():
@@ -42,11 +42,11 @@ class AbstractTask(ABC):
                 ) from error
 
     def versions(self) -> dict[str, str]:
-        """Of the packages that grade, for records."""
+        """Return the versions of the packages that grade, for records."""
         return {name: version(name) for name in self.packages}
 
     def asked(self, example: Example) -> Iterator[Example]:
-        """Examples whose last answers are asked for, each from the data's own history."""
+        """Yield examples whose last answers are asked for, each from the data's own history."""
         yield example
 
     def require(self, example: Example) -> None:  # noqa: B027  (nothing to require is usual)
@@ -54,7 +54,7 @@ class AbstractTask(ABC):
 
     @abstractmethod
     def grade(self, text: str, expected: str) -> dict[str, float]:
-        """The `metrics` of one answer.
+        """Return the `metrics` of one answer.
 
         Args:
             text: what the model answered.
@@ -62,5 +62,5 @@ class AbstractTask(ABC):
         """
 
     def overall(self, texts: Sequence[str], expected: Sequence[str]) -> dict[str, float]:  # noqa: ARG002
-        """The `overall_metrics` of all answers together."""
+        """Return the `overall_metrics` of all answers together."""
         return {}
