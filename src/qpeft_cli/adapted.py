@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,14 +53,14 @@ class AdaptedModel:
         return self.model
 
     def names(self, base: bool) -> tuple[str, ...]:
-        """Who is asked, the base model first if it is asked too. Raises: AdapterError if there is none."""
+        """Return who is asked, the base model first if it is asked too. Raises: AdapterError without an adapter."""
         if base:
             assert self.adapter
             return BASE, ADAPTED
         return (ADAPTED if self.has_adapter else MERGED,)
 
     def without_adapter(self, disabled: bool) -> AbstractContextManager[None]:
-        """The base model alone inside, if `disabled`. Raises: AdapterError if there is none."""
+        """Return a block in which the base model answers alone, if `disabled`. Raises: AdapterError."""
         context: AbstractContextManager[None] = self.adapter.disable_adapter() if disabled else nullcontext()
         return context
 
@@ -87,18 +87,19 @@ class AdapterSource:
 
 def holds_model(folder: Path) -> bool:
     """Whether the folder holds full weights, as `qpeft merge` writes them, and no adapter."""
+    # Links that lead nowhere count: a run or an adapter that is gone is not a full model.
     others = ("adapter_config.json", FILE_NAME)
     return (folder / "config.json").is_file() and not any(os.path.lexists(folder / name) for name in others)
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files with the adapter, or of those with full weights, by name."""
+    """Return the SHA-256 of the files with the adapter, or of those with full weights, by name."""
     names = sorted(path.name for path in folder.glob("*.safetensors")) if holds_model(folder) else FILES
     return {name: hash_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The recipe of the run in `folder`, or of that whose export or merge is there; its model is then that one.
+    """Return the recipe of the run in `folder`, or of that whose export or merge is there; its model is then that one.
 
     Full weights from elsewhere have the recipe of a run on no data. Raises: OutputError or RecipeError.
     """
@@ -115,20 +116,25 @@ def read_recipe(folder: Path) -> Recipe:
         kept = {"model": {"name": str(folder)}, "data": {"train": str(folder)}}
     values = kept | {"output": {"folder": str(folder)}}
     if is_model:
-        # The chat template is among the tokenizer's files.
+        # The chat template is among the tokenizer's files, and merged weights are not quantized.
         own = {"name": str(folder), "chat_template": None, "quantization": None}
         values |= {"model": {**model, **own} if isinstance(model := kept.get("model"), dict) else model, "device": None}
     return parse_recipe(values, source=str(report))
 
 
-def read_origin(folder: Path) -> AdapterSource:
-    """From the record of the run in `folder`, from what a merge or export kept of it, or, if another trainer of PEFT
-    left the folder, from its adapter_config.json.
+def read_source(folder: Path) -> AdapterSource:
+    """Return what the folder says of its adapter.
+
+    That stands in the record of the run, in what a merge or export kept of it, or, if another trainer of PEFT left the
+    folder, in its adapter_config.json.
 
     Raises: OutputError, RecipeError or AdapterError.
     """
-    config = folder / "adapter_config.json"
-    if os.path.lexists(folder / FILE_NAME) or not config.is_file() or _keeps_recipe(folder):
+    config, keeps_recipe = folder / "adapter_config.json", False
+    # Whatever else may stand in a file of that name, it is not ours.
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        keeps_recipe = "recipe" in json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
+    if os.path.lexists(folder / FILE_NAME) or not config.is_file() or keeps_recipe:
         recipe = read_recipe(folder)
         return AdapterSource(recipe.model, recipe.data.system, recipe.data.prompt, recipe.data.roles)
     try:
@@ -140,13 +146,6 @@ def read_origin(folder: Path) -> AdapterSource:
     return AdapterSource(ModelSection(name=base))
 
 
-def _keeps_recipe(folder: Path) -> bool:
-    try:
-        return "recipe" in json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return False
-
-
 def load_adapted(folder: Path, *, trust_remote_code: bool = False) -> Adapted:
     """Load what `train`, `merge` or `export` left in `folder`. Raises: OutputError, ModelError or AdapterError."""
     recipe = read_recipe(folder)
@@ -155,7 +154,9 @@ def load_adapted(folder: Path, *, trust_remote_code: bool = False) -> Adapted:
 
 
 def load_onto(base: ModelSection, folder: Path, *, trust_remote_code: bool = False) -> AdaptedModel:
-    """The base model with the adapter in `folder`, or the full model there; says where answers end, if nobody did yet.
+    """Return the base model with the adapter in `folder`, or the full model there.
+
+    Where answers end is said, if no file in the folder says it.
 
     Args:
         base: as the folder names it. Its own `trust_remote_code` permits nothing: the folder may be anybody's.

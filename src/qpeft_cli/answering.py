@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -15,13 +14,15 @@ from qpeft.data import Message
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import generate
 from qpeft.evaluation.generation import require_room
-from qpeft.evaluation.questions import Question, read_questions
+from qpeft.evaluation.questions import read_questions
 from qpeft.runs import hash_file, make_folder
 from qpeft.runs.bars import Bars
 from qpeft.runs.files import GrowingFile, used_alone
-from qpeft_cli.adapted import AdaptedModel, AdapterSource, load_onto, read_origin, read_recipe, weight_hashes
-from qpeft_cli.input_lines import piped_lines
+from qpeft_cli.adapted import AdaptedModel, AdapterSource, load_onto, read_recipe, read_source, weight_hashes
 from qpeft_cli.on_device import answering_on, section_for
+from qpeft_cli.terminal import piped_lines
+
+Questions = Sequence[Sequence[Message]]
 
 
 @dataclass(frozen=True)
@@ -39,40 +40,48 @@ class Answering:
     trust_remote_code: bool
     console: Console
 
-    def load(self, origin: AdapterSource) -> AdaptedModel:
-        """The model. Raises: AdapterError also if it has no adapter, and the base model or a device is asked for."""
-        adapted = load_onto(origin.model, self.folder, trust_remote_code=self.trust_remote_code)
+    def load(self, source: AdapterSource, questions: Questions, sources: Sequence[str]) -> AdaptedModel:
+        """Return the model, which can read all questions.
+
+        Args:
+            source: what the folder says of its adapter.
+            questions: that will be asked.
+            sources: where each comes from, for the error.
+
+        Raises: AdapterError if the base model or a device is asked for, and there is no adapter; DataError.
+        """
+        adapted = load_onto(source.model, self.folder, trust_remote_code=self.trust_remote_code)
         adapted.names(self.base or self.device is not None)
+        require_room(adapted.model, adapted.tokenizer, questions, sources, max_new_tokens=self.max_new_tokens)
         return adapted
 
-    def answers(self, adapted: AdaptedModel, questions: Sequence[Sequence[Message]]) -> list[str]:
-        """With the adapter, or without it inside `adapted.without_adapter`."""
-        return generate(
-            adapted.model,
-            adapted.tokenizer,
-            questions,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )
+    def answers(self, adapted: AdaptedModel, questions: Questions, *, of_base: bool = False) -> list[str]:
+        """Return answers with the adapter, or those of the base model.
 
-    @contextmanager
-    def on_device(self, adapted: AdaptedModel, questions: Sequence[Sequence[Message]]) -> Iterator[None]:
-        """Circuits on the quantum device inside, if one was named: after the bill for these questions, and consent."""
+        Args:
+            adapted: the model.
+            questions: dialogues that end with a question.
+            of_base: whether the adapter is switched off.
+        """
+        with adapted.without_adapter(of_base):
+            return generate(
+                adapted.model,
+                adapted.tokenizer,
+                questions,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=self.batch_size,
+            )
+
+    def on_device(self, adapted: AdaptedModel, questions: Questions) -> AbstractContextManager[None]:
+        """Return a block with circuits on the quantum device, if one was named: after an estimate, and consent."""
         if self.device is None:
-            yield
-            return
+            return nullcontext()
         recipe = read_recipe(self.folder)
-        with answering_on(
-            recipe,
-            section_for(recipe, self.device, self.device_options),
-            adapted,
-            self.folder,
-            questions,
-            max_new_tokens=self.max_new_tokens,
-            yes=self.yes,
-            console=self.console,
-        ):
-            yield
+        section = section_for(recipe, self.device, self.device_options)
+        return answering_on(
+            recipe, section, adapted, self.folder, questions,
+            max_new_tokens=self.max_new_tokens, yes=self.yes, console=self.console,
+        )  # fmt: skip
 
 
 def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
@@ -83,17 +92,12 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
     texts = [line for text in arguments for line in (piped_lines() if text == "-" else [text])]
     if not texts or not all(text.strip() for text in texts):
         raise DataError("There is no question: give one as an argument, or one per line on the standard input.")
-    origin = read_origin(options.folder)
-    adapted = options.load(origin)
-    system = origin.system if options.system is None else options.system
+    source = read_source(options.folder)
+    system = source.system if options.system is None else options.system
     first = [Message("system", system)] if system else []
     questions = [[*first, Message("user", text)] for text in texts]
-    _require_room(options, adapted, questions, [f"question {number}" for number in range(1, len(texts) + 1)])
-
-    before: list[str] = []
-    if options.base:
-        with adapted.without_adapter(True):
-            before = options.answers(adapted, questions)
+    adapted = options.load(source, questions, [f"question {number}" for number in range(1, len(texts) + 1)])
+    before = options.answers(adapted, questions, of_base=True) if options.base else []
     with options.on_device(adapted, questions):
         after = options.answers(adapted, questions)
     for number, text in enumerate(texts):
@@ -104,78 +108,56 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
         options.console.print(after[number])
 
 
-def answer_file(options: Answering, source: Path, target: Path) -> None:
-    """Append the rows of `source` with `generated`, and `generated_base` if asked for, to `target`, batch by batch.
+def answer_file(options: Answering, source_file: Path, target: Path) -> None:
+    """Append the rows of a file with `generated`, and `generated_base` if asked for, to another, batch by batch.
 
     Args:
         options: of the command.
-        source: questions.
+        source_file: questions.
         target: JSON lines, which an earlier call may have begun.
 
     Raises: DataError for questions that cannot be read or are too long; OutputError if `target` holds something else.
     """
-    origin = read_origin(options.folder)
-    system = origin.system if options.system is None else options.system
-    questions = read_questions(source, system=system, prompt=origin.prompt, roles=origin.roles)
-    _require_free_columns(questions)
-    if os.path.realpath(target) == os.path.realpath(source):
-        raise OutputError(f"--input and --output are the same file, {source}. Choose another output.")
-    make_folder(target.parent)
-    with used_alone(target):
-        file = GrowingFile(target, _job(options, source, origin, system), total=len(questions))
-        if file.num_lines:
-            options.console.print(f"{target} has {file.num_lines:,} of {len(questions):,} answers already")
-        if missing := questions[file.num_lines :]:
-            adapted = options.load(origin)
-            messages, sources = zip(*((question.messages, question.source) for question in missing), strict=True)
-            _require_room(options, adapted, messages, sources)
-            with options.on_device(adapted, [question.messages for question in missing]):
-                _append_answers(options, adapted, missing, file)
-    options.console.print(f"{len(questions):,} answers are in {target}")
-
-
-def _append_answers(options: Answering, adapted: AdaptedModel, missing: Sequence[Question], file: GrowingFile) -> None:
-    total = file.num_lines + len(missing)
-    with Bars(Console(stderr=True)) as bars:
-        bars("answers", file.num_lines, total)
-        # In the order of the file, not by length: what is there is then all up to some row.
-        for start in range(0, len(missing), options.batch_size):
-            batch = missing[start : start + options.batch_size]
-            asked = [question.messages for question in batch]
-            generated = {"generated": options.answers(adapted, asked)}
-            if options.base:
-                with adapted.without_adapter(True):
-                    generated["generated_base"] = options.answers(adapted, asked)
-            file.append(
-                {**question.row, **{name: texts[number] for name, texts in generated.items()}}
-                for number, question in enumerate(batch)
-            )
-            bars("answers", file.num_lines, total)
-
-
-def _job(options: Answering, source: Path, origin: AdapterSource, system: str | None) -> dict[str, Any]:
-    """What answers depend on. Not the batch size: a run that ran out of memory goes on with a smaller one."""
-    return {
-        "input": hash_file(source),
+    source = read_source(options.folder)
+    system = source.system if options.system is None else options.system
+    questions = read_questions(source_file, system=system, prompt=source.prompt, roles=source.roles)
+    for question in questions:
+        if taken := {"generated", "generated_base"} & question.row.keys():
+            raise DataError(f"{question.source} has a column '{min(taken)}' already; rename it.")
+    if os.path.realpath(target) == os.path.realpath(source_file):
+        raise OutputError(f"--input and --output are the same file, {source_file}. Choose another output.")
+    # What answers depend on. Not the batch size: a run that ran out of memory goes on with a smaller one.
+    job = {
+        "input": hash_file(source_file),
         "adapter": weight_hashes(options.folder),
-        "model": origin.model.name,
-        "prompt": origin.prompt,
-        "roles": dict(origin.roles),
+        "model": source.model.name,
+        "prompt": source.prompt,
+        "roles": dict(source.roles),
         "max_new_tokens": options.max_new_tokens,
         "system": system,
         "base": options.base,
         "device": options.device,
         "device_options": list(options.device_options),
     }
-
-
-def _require_free_columns(questions: Sequence[Question]) -> None:
-    for question in questions:
-        if taken := {"generated", "generated_base"} & question.row.keys():
-            raise DataError(f"{question.source} has a column '{min(taken)}' already; rename it.")
-
-
-def _require_room(
-    options: Answering, adapted: AdaptedModel, questions: Sequence[Sequence[Message]], sources: Sequence[str]
-) -> None:
-    require_room(adapted.model, adapted.tokenizer, questions, sources, max_new_tokens=options.max_new_tokens)
+    make_folder(target.parent)
+    with used_alone(target):
+        file = GrowingFile(target, job, total=len(questions))
+        if file.num_lines:
+            options.console.print(f"{target} has {file.num_lines:,} of {len(questions):,} answers already")
+        if missing := questions[file.num_lines :]:
+            messages = [question.messages for question in missing]
+            adapted = options.load(source, messages, [question.source for question in missing])
+            with options.on_device(adapted, messages), Bars(Console(stderr=True)) as bars:
+                bars("answers", file.num_lines, len(questions))
+                # In the order of the file, not by length: what is there is then all up to some row.
+                for start in range(0, len(missing), options.batch_size):
+                    here = slice(start, start + options.batch_size)
+                    generated = {"generated": options.answers(adapted, messages[here])}
+                    if options.base:
+                        generated["generated_base"] = options.answers(adapted, messages[here], of_base=True)
+                    file.append(
+                        {**question.row, **{name: texts[number] for name, texts in generated.items()}}
+                        for number, question in enumerate(missing[here])
+                    )
+                    bars("answers", file.num_lines, len(questions))
+    options.console.print(f"{len(questions):,} answers are in {target}")

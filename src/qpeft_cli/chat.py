@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from qpeft_cli.options import AnsweringFolder, TrustRemoteCode
+from qpeft_cli.options import AnsweringFolder, SystemMessage, TrustRemoteCode
+from qpeft_cli.terminal import plain_console, typed_lines
 
 
 def chat(
     folder: AnsweringFolder,
-    system: Annotated[
-        str | None, typer.Option(help="System message; by default that of the training run. '' for none.")
-    ] = None,
+    system: SystemMessage = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the most likely token; more is more random.")] = 0,
     top_p: Annotated[
@@ -28,24 +27,22 @@ def chat(
     /both shows both models' answers, /help lists what else there is. Ctrl-C stops an answer, Ctrl-D leaves. Questions
     can be piped in, one per line.
     """
-    from rich.console import Console
     from transformers import set_seed
 
     from qpeft.evaluation.generation import Sampling
-    from qpeft_cli.adapted import load_onto, read_origin
+    from qpeft_cli.adapted import load_onto, read_source
     from qpeft_cli.conversation import Conversation
-    from qpeft_cli.input_lines import typed_lines
 
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    origin = read_origin(folder)
+    console = plain_console()
+    source = read_source(folder)
     with console.status("loading the model"):
-        adapted = load_onto(origin.model, folder, trust_remote_code=trust_remote_code)
+        adapted = load_onto(source.model, folder, trust_remote_code=trust_remote_code)
     if seed is not None:
         set_seed(seed)
     conversation = Conversation(
         adapted,
         console,
-        system=origin.system if system is None else system,
+        system=source.system if system is None else system,
         max_new_tokens=max_new_tokens,
         sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k),
     )

@@ -1,4 +1,4 @@
-"""`qpeft compare`."""
+"""`qpeft compare` and `qpeft report`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from qpeft_cli.keys import keys_of
+from qpeft_cli.options import printing
+from qpeft_cli.terminal import plain_console
 
 if TYPE_CHECKING:
     from qpeft.comparison import Results
 
 
-def _show_keys(wanted: bool) -> None:
-    if wanted:
-        typer.echo(keys_of("study", in_full=True))
-        raise typer.Exit
+def _schema() -> str:
+    from qpeft.comparison.study import study_schema
 
-
-def _show_schema(wanted: bool) -> None:
-    if wanted:
-        from qpeft.comparison.study import study_schema
-
-        typer.echo(json.dumps(study_schema(), indent=2, ensure_ascii=False))
-        raise typer.Exit
+    return json.dumps(study_schema(), indent=2, ensure_ascii=False)
 
 
 def compare(
@@ -35,10 +31,16 @@ def compare(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process of its own.")] = 1,
     schema: Annotated[  # noqa: ARG001  (printed before STUDY is asked for)
         bool,
-        typer.Option("--schema", is_eager=True, callback=_show_schema, help="Print the JSON schema of studies."),
+        typer.Option("--schema", is_eager=True, callback=printing(_schema), help="Print the JSON schema of studies."),
     ] = False,
     keys: Annotated[  # noqa: ARG001
-        bool, typer.Option("--keys", is_eager=True, callback=_show_keys, help="Print all keys of studies.")
+        bool,
+        typer.Option(
+            "--keys",
+            is_eager=True,
+            callback=printing(lambda: keys_of("study", in_full=True)),
+            help="Print all keys of studies.",
+        ),
     ] = False,
 ) -> None:
     """Compare methods: train each at several learning rates with several seeds, and say which differences are real.
@@ -51,21 +53,44 @@ def compare(
     from qpeft.comparison.report import write_report
 
     parsed = load_study(study, context.args)
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = plain_console()
     try:
         results, log = run_study(parsed, processes=jobs, console=console)
     except KeyboardInterrupt as interrupt:
         typer.echo("\ninterrupted; finished runs are kept: continue with the same command", err=True)
         raise typer.Exit(130) from interrupt
-    show(results, console)
+    _show(results, console)
     console.print(f"report: {write_report(results, log)}")
 
 
-def show(results: Results, console: Console) -> None:
-    """The verdict, a table and what must not be concluded."""
-    from rich.table import Table
-    from rich.text import Text
+def report(
+    study: Annotated[Path, typer.Argument(help="Folder of a study, as qpeft compare left it, or its results.json.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the HTML file there; without it, into the folder, or beside the JSON file."),
+    ] = None,
+) -> None:
+    """Write the report of a study again: report.html, report.md and results.json. Nothing is trained or measured.
 
+    Of results.json, under whatever name, the HTML file alone: it holds all records of the study, without adapters.
+    """
+    from qpeft.comparison import load_results
+    from qpeft.comparison.records import read_records
+    from qpeft.comparison.report import write_page, write_report
+
+    console = plain_console()
+    if study.is_file():
+        results, log = read_records(study)
+        place = write_page(results, log, html or study.with_suffix(".html"))
+    else:
+        results, log = load_results(study)
+        place = write_report(results, log, html)
+    _show(results, console)
+    console.print(f"report: {place}")
+
+
+def _show(results: Results, console: Console) -> None:
+    """Print a table, the verdict, and what is missing."""
     from qpeft.comparison import summary_text
 
     table = Table("method", "parameters", "learning rate", "loss", f"minus {results.study.reference}", "verdict")

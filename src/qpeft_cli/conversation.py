@@ -27,6 +27,21 @@ class Speaker(Enum):
     ADAPTER = "with adapter"
 
 
+COMMANDS = {
+    "/reset": "forget the dialogue",
+    "/adapter": "the model answers with its adapter",
+    "/base": "the base model answers, without the adapter",
+    "/both": "both answer, side by side if there is room",
+    "/system": "TEXT: set the system message; without a text, take it away",
+    "/help": "show this",
+}
+SPEAKERS = {
+    "/adapter": (Speaker.ADAPTER,),
+    "/base": (Speaker.BASE,),
+    "/both": (Speaker.BASE, Speaker.ADAPTER),
+}
+
+
 class Conversation:
     """Keeps the dialogue, and prints it as it goes on.
 
@@ -67,7 +82,8 @@ class Conversation:
                 return
             try:
                 if text.startswith("/"):
-                    self._obey(text)
+                    name, _, argument = text.partition(" ")
+                    self._obey(name, argument.strip())
                 elif text:
                     self._answer(text)
             except QpeftError as error:
@@ -75,13 +91,29 @@ class Conversation:
             except KeyboardInterrupt:
                 self._note("stopped")
 
-    def _obey(self, text: str) -> None:
-        name, _, argument = text.partition(" ")
-        if name not in COMMANDS:
+    def _obey(self, name: str, argument: str) -> None:
+        if name == "/reset":
+            self._turns = []
+            self._note("a new dialogue")
+        elif name in SPEAKERS:
+            self._let_speak(*SPEAKERS[name])
+        elif name == "/system":
+            self._system = argument
+            self._note(f"system message: {argument}" if argument else "no system message but that of the chat template")
+        elif name == "/help":
+            self._note("\n".join(f"{name:9} {meaning}" for name, meaning in COMMANDS.items()))
+            self._note(f"{'/exit':9} leave; Ctrl-D does too\nCtrl-C stops an answer.")
+            self._let_speak(*self._speakers)
+            self._note(f"messages so far: {len(self._turns)}" + (f"; system: {self._system}" if self._system else ""))
+        else:
             near = difflib.get_close_matches(name, [*COMMANDS, "/exit"], n=1)
             self._note(f"There is no command {name}" + (f"; did you mean {near[0]}?" if near else "; see /help."))
-            return
-        COMMANDS[name][0](self, argument.strip())
+
+    def _let_speak(self, *speakers: Speaker) -> None:
+        # Merged weights have no base model beside them: then this raises, and nobody else begins to speak.
+        names = self._adapted.names(Speaker.BASE in speakers)
+        self._speakers = speakers
+        self._note(f"answering: {' and '.join(names if len(names) == len(speakers) else [Speaker.BASE.value])}")
 
     def _answer(self, question: str) -> None:
         system = [Message("system", self._system)] if self._system else []
@@ -90,20 +122,17 @@ class Conversation:
         if dropped:
             self._note(f"the dialogue is too long for the model; its {dropped} oldest messages are forgotten")
         self._turns = messages[len(system) :]
+        has_columns = len(self._speakers) > 1 and self._console.is_terminal and self._console.width >= WIDE
         answers: list[str] = []
         try:
-            answers = self._speak_beside(messages) if self._has_columns else self._speak_in_turn(messages)
+            answers = self._speak_beside(messages) if has_columns else self._speak_in_turn(messages)
         finally:
             # A question without an answer must not stay: templates want user and assistant by turns.
             answered = answers and answers[-1]
             self._turns = [*self._turns, Message("assistant", answers[-1])] if answered else self._turns[:-1]
 
-    @property
-    def _has_columns(self) -> bool:
-        return len(self._speakers) > 1 and self._console.is_terminal and self._console.width >= WIDE
-
     def _speak_in_turn(self, messages: list[Message]) -> list[str]:
-        """Answers as they are made, one below the other."""
+        """Show answers as they are made, one below the other."""
         answers = []
         for speaker in self._speakers:
             if len(self._speakers) > 1 or speaker is Speaker.BASE:
@@ -117,7 +146,7 @@ class Conversation:
         return answers
 
     def _speak_beside(self, messages: list[Message]) -> list[str]:
-        """Answers as they are made, a column each."""
+        """Show answers as they are made, a column each."""
         shown = {speaker: Text(overflow="fold") for speaker in self._speakers}
         table = Table(*(f"[{speaker.value}]" for speaker in shown), box=None, expand=True, header_style="dim")
         for column in table.columns:
@@ -140,7 +169,7 @@ class Conversation:
     def _stream(
         self, speaker: Speaker, messages: list[Message], on_text: Callable[[str], None]
     ) -> tuple[str, str | None]:
-        """An answer, given on as it is made, and what there is to note of it."""
+        """Return an answer, which was given on as it was made, and what there is to note of it."""
         shown, stopped = ShownText(self._adapted.tokenizer, on_text), False
         try:
             with self._adapted.without_adapter(speaker is Speaker.BASE):
@@ -159,36 +188,3 @@ class Conversation:
 
     def _note(self, text: str) -> None:
         self._console.print(text, style="dim")
-
-    def _let_speak(self, *speakers: Speaker) -> None:
-        names = self._adapted.names(Speaker.BASE in speakers)
-        self._speakers = speakers
-        self._note(f"answering: {' and '.join(names if len(names) == len(speakers) else [Speaker.BASE.value])}")
-
-    def _set_system(self, text: str) -> None:
-        self._system = text
-        self._note(f"system message: {text}" if text else "no system message but that of the chat template")
-
-    def _reset(self, _: str) -> None:
-        self._turns = []
-        self._note("a new dialogue")
-
-    def _help(self, _: str) -> None:
-        self._note("\n".join(f"{name:9} {meaning}" for name, (_, meaning) in COMMANDS.items()))
-        self._note(f"{'/exit':9} leave; Ctrl-D does too\nCtrl-C stops an answer.")
-        self._let_speak(*self._speakers)
-        self._note(f"messages so far: {len(self._turns)}" + (f"; system: {self._system}" if self._system else ""))
-
-
-Obey = Callable[[Conversation, str], None]
-COMMANDS: dict[str, tuple[Obey, str]] = {
-    "/reset": (Conversation._reset, "forget the dialogue"),
-    "/adapter": (lambda self, _: self._let_speak(Speaker.ADAPTER), "the model answers with its adapter"),
-    "/base": (lambda self, _: self._let_speak(Speaker.BASE), "the base model answers, without the adapter"),
-    "/both": (
-        lambda self, _: self._let_speak(Speaker.BASE, Speaker.ADAPTER),
-        "both answer, side by side if there is room",
-    ),
-    "/system": (Conversation._set_system, "TEXT: set the system message; without a text, take it away"),
-    "/help": (Conversation._help, "show this"),
-}

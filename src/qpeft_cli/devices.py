@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import FrameType
+from typing import Annotated, Literal
 
 import typer
+from rich.table import Column, Table
+
+from qpeft_cli.terminal import plain_console
 
 devices = typer.Typer(help="Quantum computers, and what stands in for them.", no_args_is_help=True)
 
@@ -17,12 +20,8 @@ def chips(
     url: Annotated[str | None, typer.Option(help="Address of the cloud; by default Origin's own.")] = None,
 ) -> None:
     """List the chips of Origin's cloud, with what is alive on each and median fidelities."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
     from qpeft.devices.origin import DEFAULT_URL, list_chips
     from qpeft.devices.origin.cloud import written
-    from qpeft_cli.jobs import WIDTH_OF_PIPES
 
     table = Table(Column("chip", no_wrap=True), "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
     for listed in list_chips(url or DEFAULT_URL):
@@ -32,9 +31,7 @@ def chips(
             alive = f"{len(known.qubits)} of {known.num_listed}"
             columns = [alive, str(len(known.edges)), *(f"{fidelity:.4f}" for fidelity in known.median_fidelities)]
         table.add_row(written(listed.name), "yes" if listed.is_online else "no", *columns)
-    # Piped to another program, names must not be cut to 80 columns.
-    width = None if sys.stdout.isatty() else WIDTH_OF_PIPES
-    Console(highlight=False, soft_wrap=True, markup=False, width=width).print(table)
+    plain_console(for_tables=True).print(table)
 
 
 @devices.command()
@@ -69,8 +66,12 @@ def emulator(
         seconds=seconds,
         online=not offline,
     )
+
+    def stop_serving(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs inherit that it is ignored
-        signal.signal(stop, _stop)
+        signal.signal(stop, stop_serving)
     print(f"Origin cloud emulator, chip {server.cloud.machine.chip.chip_id!r}: {server.url}", flush=True)
     try:
         server.serve_forever(poll_interval=0.05)
@@ -79,7 +80,3 @@ def emulator(
     finally:
         server.server_close()
         server.cloud.close()
-
-
-def _stop(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from qpeft_cli.keys import task_names
 from qpeft_cli.options import AnsweringFolder, HeldOutData, TrustRemoteCode
-
-if TYPE_CHECKING:
-    from qpeft_cli.adapted import Adapted
+from qpeft_cli.terminal import plain_console
 
 EXACT_MATCH = "word_problems"
 JUDGED = "cpsycoune"
+NO_ANSWERS = (
+    "is about generated answers, and only the loss is measured here. Add --task (such as --task gsm8k) or --tasks to "
+    "have questions answered, or leave it out."
+)
 
 
 def evaluate(
@@ -24,8 +26,7 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Also answer the examples and grade the answers: word_problems, gsm8k, math, cpsycound, "
-            "cpsycound_words, or cpsycoune by a judge."
+            help=f"Also answer the examples and grade the answers: {', '.join(task_names())}, or {JUDGED} by a judge."
         ),
     ] = None,
     exact_match: Annotated[bool, typer.Option(help=f"The same as --task {EXACT_MATCH}.")] = False,
@@ -59,61 +60,44 @@ def evaluate(
             f"--exact-match is another way to write --task {EXACT_MATCH}, and --task is {task}; give one of them."
         )
     task = EXACT_MATCH if exact_match else task
-    _refuse(
-        tasks is not None,
-        {"--data": data, "--task": task, "--max-new-tokens": max_new_tokens, "--output": output},
-        "cannot be combined with --tasks, whose tasks bring their own examples. Leave one of the two out.",
-    )
-    _refuse(
-        tasks is None,
-        {"--task-folder": task_folder, "--few-shot": few_shot, "--chat": chat},
-        "is an option of lm-eval's tasks. Name these too, such as --tasks gsm8k, or leave it out.",
-    )
-    _refuse(
-        tasks is None and task is None,
-        {"--items": items, "--max-new-tokens": max_new_tokens},
-        "is about generated answers, and only the loss is measured here. Add --task (such as --task gsm8k) or --tasks "
-        "to have questions answered, or leave it out.",
-    )
-    _refuse(
-        task != JUDGED,
-        {"--judge": judge, "--judge-model": judge_model, "--yes": yes},
-        f"is an option of --task {JUDGED} alone. Add that, or leave it out.",
-    )
-    from qpeft_cli.adapted import load_adapted
-
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    # Cases in which some options mean nothing, those options, and what to say of the first that is given.
+    refused: list[tuple[bool, dict[str, object], str]] = [
+        (
+            tasks is not None,
+            {"--data": data, "--task": task, "--max-new-tokens": max_new_tokens, "--output": output},
+            "cannot be combined with --tasks, whose tasks bring their own examples. Leave one of the two out.",
+        ),
+        (
+            tasks is None,
+            {"--task-folder": task_folder, "--few-shot": few_shot, "--chat": chat},
+            "is an option of lm-eval's tasks. Name these too, such as --tasks gsm8k, or leave it out.",
+        ),
+        (
+            tasks is None and task is None,
+            {"--items": items, "--max-new-tokens": max_new_tokens},
+            NO_ANSWERS,
+        ),
+        (
+            task != JUDGED,
+            {"--judge": judge, "--judge-model": judge_model, "--yes": yes},
+            f"is an option of --task {JUDGED} alone. Add that, or leave it out.",
+        ),
+    ]
+    for case, options, reason in refused:
+        given = [name for name, value in options.items() if value not in (None, False)]
+        if case and given:
+            raise typer.BadParameter(f"{given[0]} {reason}")
+    from qpeft_cli.adapted import Adapted, load_adapted
+    from qpeft_cli.scoring import Evaluation, print_harness_scores, print_judged, print_scores
 
     def load() -> Adapted:
         return load_adapted(folder, trust_remote_code=trust_remote_code)
 
+    wanted = Evaluation(folder, data, task, items, max_new_tokens, base, output, load, plain_console())
     if task == JUDGED:
-        from qpeft_cli.judged import Judging, print_judged
-
-        judging = Judging(folder, data, judge, judge_model, items, max_new_tokens, base, output, yes)
-        print_judged(judging, load, console)
+        print_judged(wanted, url=judge, model=judge_model, yes=yes)
     elif tasks is not None:
-        from qpeft_cli.task_scores import print_task_scores
-
-        print_task_scores(
-            load(),
-            [name.strip() for name in tasks.split(",")],
-            task_folder=task_folder,
-            few_shot=few_shot,
-            chat=chat,
-            items=items,
-            base=base,
-            console=console,
-        )
+        names = [name.strip() for name in tasks.split(",")]
+        print_harness_scores(wanted, names, task_folder=task_folder, few_shot=few_shot, chat=chat)
     else:
-        from qpeft_cli.held_out_scores import WantedScores, print_scores
-
-        wanted = WantedScores(folder, data, task, items, max_new_tokens, base, output)
-        print_scores(wanted, load, console)
-
-
-def _refuse(case: bool, options: dict[str, object], reason: str) -> None:
-    """Raises: BadParameter in a case in which none of these options means anything, and one is given."""
-    given = [name for name, value in options.items() if value not in (None, False)]
-    if case and given:
-        raise typer.BadParameter(f"{given[0]} {reason}")
+        print_scores(wanted)

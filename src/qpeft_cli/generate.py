@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from qpeft_cli.options import AnsweringFolder, TrustRemoteCode
+from qpeft_cli.options import AnsweringFolder, SystemMessage, TrustRemoteCode
+from qpeft_cli.terminal import plain_console
 
 
 def generate(
@@ -25,9 +25,7 @@ def generate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 16,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
-    system: Annotated[
-        str | None, typer.Option(help="System message; by default that of the training run. '' for none.")
-    ] = None,
+    system: SystemMessage = None,
     base: Annotated[bool, typer.Option("--base", help="Also the base model's answers.")] = False,
     device: Annotated[str | None, typer.Option(help="Quantum device that evaluates the circuits.")] = None,
     device_option: Annotated[
@@ -59,7 +57,7 @@ def generate(
         device_options=tuple(device_option or ()),
         yes=yes,
         trust_remote_code=trust_remote_code,
-        console=Console(highlight=False, soft_wrap=True, markup=False, emoji=False),
+        console=plain_console(),
     )
     if input_file is None or output_file is None:
         answer_texts(options, prompts or ["-"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from qpeft_cli.inspect_circuit import show_circuits
-from qpeft_cli.train import show_keys
+from qpeft_cli.options import RecipeKeys
+from qpeft_cli.terminal import plain_console
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qpeft.adapters.build import LayerKind
     from qpeft.training import Recipe
     from qpeft.training.splits import Split
 
@@ -50,9 +49,7 @@ def inspect(
     seed: Annotated[int | None, typer.Option(min=0, help="With --circuit: of all angles; else as for train.")] = None,
     figure: Annotated[Path | None, typer.Option(help="With --circuit: .svg or .png file to draw.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --circuit: all numbers as JSON.")] = False,
-    keys: Annotated[  # noqa: ARG001
-        bool, typer.Option("--keys", is_eager=True, callback=show_keys, help="Print all keys of recipes.")
-    ] = False,
+    keys: RecipeKeys = False,  # noqa: ARG001
 ) -> None:
     """Show what a recipe would train, without training: layers, parameters against LoRA, one sample with its mask.
 
@@ -76,59 +73,42 @@ def inspect(
         )
     if recipe is None:
         raise typer.BadParameter("is missing: name a YAML file, or give --circuit", param_hint="RECIPE")
-    overrides = context.args if seed is None else [*context.args, "--seed", str(seed)]
-    _show_recipe(Path(recipe), overrides, device, data_alone=data)
-
-
-def _show_recipe(recipe: Path, overrides: list[str], device: str | None, *, data_alone: bool) -> None:
-    from qpeft.adapters.build import (
-        build_config,
-        count_layers,
-    )
+    from qpeft.adapters.build import build_config, count_layers, lora_parameters
     from qpeft.models import load_skeleton
     from qpeft.training import load_recipe
 
-    parsed = load_recipe(recipe, overrides if device is None else [*overrides, "--device.name", device])
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    overrides = context.args if seed is None else [*context.args, "--seed", str(seed)]
+    parsed = load_recipe(Path(recipe), overrides if device is None else [*overrides, "--device.name", device])
+    console = plain_console()
+    # Shapes without weights: nothing here needs more.
     skeleton = load_skeleton(parsed.model.name, trust_remote_code=parsed.model.trust_remote_code)
-    if data_alone:
+    if data:
         _show_splits(parsed, skeleton, console, in_full=True)
         return
     config = build_config(parsed.adapter.type, parsed.adapter.options)
     rank: int = getattr(config, "rank", None) or getattr(config, "r", None) or 8
-    _show_layers(count_layers(skeleton, config), rank, console)
-    training = _show_splits(parsed, skeleton, console, in_full=False)
-    if parsed.device is not None:
-        _show_device(parsed, skeleton, training, console)
-
-
-def _show_layers(kinds: Sequence[LayerKind], rank: int, console: Console) -> None:
-    """What is trained in each kind of layer, beside LoRA of this rank."""
-    from qpeft.adapters.build import lora_parameters
-
+    kinds = count_layers(skeleton, config)
     table = Table("layer", "shape (out x in)", "how many", "parameters each", "all", f"LoRA of rank {rank}")
+    ours = theirs = 0
     for kind in kinds:
-        lora = lora_parameters(kind, rank)
-        table.add_row(
-            kind.name,
-            f"{kind.out_features} x {kind.in_features}",
-            str(kind.count),
-            f"{kind.parameters:,}",
-            f"{kind.count * kind.parameters:,}",
-            f"{kind.count * lora:,}",
-        )
-    ours = sum(kind.count * kind.parameters for kind in kinds)
-    theirs = sum(kind.count * lora_parameters(kind, rank) for kind in kinds)
+        trained, lora = kind.count * kind.parameters, kind.count * lora_parameters(kind, rank)
+        ours, theirs = ours + trained, theirs + lora
+        shape = f"{kind.out_features} x {kind.in_features}"
+        table.add_row(kind.name, shape, str(kind.count), f"{kind.parameters:,}", f"{trained:,}", f"{lora:,}")
     table.add_section()
     table.add_row("together", "", str(sum(kind.count for kind in kinds)), "", f"{ours:,}", f"{theirs:,}")
     console.print(table)
     word = "more" if ours > theirs else "fewer"
     console.print(f"{abs(1 - ours / theirs):.1%} {word} trainable parameters than LoRA of rank {rank}.")
+    training = _show_splits(parsed, skeleton, console, in_full=False)
+    if parsed.device is not None:
+        _show_device(parsed, skeleton, training, console)
 
 
 def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *, in_full: bool) -> Split:
-    """Numbers and a sample of the training and held-out data, and what training would say of them; in full also lengths
-    and copies.
+    """Print numbers and a sample of the training and held-out data, and what training would say of them.
+
+    In full also lengths and copies. Returns: the training data.
     """
     from qpeft.data import render_sample
     from qpeft.data.inspection import find_copies, length_tables
@@ -142,6 +122,7 @@ def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *,
         chat_template=recipe.model.chat_template,
         trust_remote_code=recipe.model.trust_remote_code,
     )
+    # With lost examples kept: what training would refuse is to be seen here.
     training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed, keep_lost=True)
     for split in filter(None, (training, held_out)):
         console.print(f"\n{split.source}: {split}")
@@ -167,7 +148,7 @@ def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *,
 
 
 def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, console: Console) -> None:
-    """The bill, and the quality to be expected of a fresh adapter."""
+    """Print what the device would be sent, and the quality to be expected of a fresh adapter."""
     from transformers import set_seed
 
     from qpeft.adapters.build import build_config
@@ -179,15 +160,16 @@ def _show_device(recipe: Recipe, skeleton: PreTrainedModel, training: Split, con
 
     assert recipe.device is not None
     device = load_device(recipe.device.name, **recipe.device.options)
-    bill = training_cost(recipe, device.capabilities(), skeleton, training.encoded)
+    estimate = training_cost(recipe, device.capabilities(), skeleton, training.encoded)
     console.print()
-    console.print(bill.table())
-    if bill.capabilities.is_remote:
-        notice = NOTICE if bill.text_enters else NO_TEXT
-        console.print(notice.format(device=bill.capabilities.recipient or bill.capabilities.name))
+    console.print(estimate.table())
+    if estimate.capabilities.is_remote:
+        notice = NOTICE if estimate.text_enters else NO_TEXT
+        console.print(notice.format(device=estimate.capabilities.recipient or estimate.capabilities.name))
     if device.calibration() is None:
         console.print(f"{recipe.device.name} has no calibration, so the quality of its results cannot be predicted.")
         return
+    # The adapter that training would begin with: its circuits are what the chip would run first.
     set_seed(recipe.seed)
     model = adapted_model(recipe, build_config(recipe.adapter.type, recipe.adapter.options))
     for layer, quality in expected_quality(recipe, device, model, training.encoded).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from qpeft_cli.terminal import plain_console
+
 if TYPE_CHECKING:
-    from qpeft import QthaConfig
-    from qpeft.analysis import Estimate, Portrait
+    from qpeft.analysis import Portrait
 
 WITH_CIRCUIT = ("circuit", "frozen_circuit", "classical_form")
 """Bottlenecks of QTHA that are a circuit, or compute the same."""
@@ -43,13 +44,32 @@ def show_circuits(
         figure: file to draw to.
         as_json: print all numbers instead of a table.
     """
+    from qpeft import QthaConfig
+    from qpeft.adapters.build import build_config
     from qpeft.analysis import portrait
     from qpeft.analysis.portrait import SAMPLES
     from qpeft.analysis.portrait_figures import check_format, save_portraits
+    from qpeft.circuits.ansatz import ANSATZE, find_ansatz
+    from qpeft.errors import AdapterError
+    from qpeft.training import load_recipe
 
     if figure is not None:
         check_format(figure)
-    configs, num_qubits = _of_recipe(what, depth) if _is_recipe(what) else (_named(what, depth), 8)
+    if what and Path(what[0]).suffix.lower() in (".yaml", ".yml"):
+        adapter = load_recipe(Path(what[0]), what[1:]).adapter
+        options = adapter.options if depth is None else adapter.options | {"depth": depth}
+        config = build_config(adapter.type, options)
+        if not isinstance(config, QthaConfig) or config.bottleneck not in WITH_CIRCUIT:
+            raise AdapterError(f"The adapter of {what[0]} has no circuit that reads inputs. Name an ansatz instead.")
+        configs, num_qubits = [config], config.qubits_per_circuit(config.rank)
+    else:
+        for name in what:
+            # The command takes keys of a recipe, so that typer lets unknown options through.
+            if name.startswith("-"):
+                raise typer.BadParameter(f"there is no option {name}", param_hint="--circuit")
+            find_ansatz(name)
+        configs = [QthaConfig(ansatz=name, depth=depth or 1) for name in dict.fromkeys(what) or ANSATZE]
+        num_qubits = 8
     with Console(stderr=True).status("measuring circuits at random angles"):
         found = [
             portrait(config, qubits or num_qubits, samples=samples or SAMPLES, seed=seed or 0) for config in configs
@@ -59,108 +79,57 @@ def show_circuits(
     if as_json:
         print(json.dumps([one.as_dict() for one in found], indent=2))
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    console.print(_table(found))
+    console, first = plain_console(), found[0]
+    size = "1 qubit" if first.num_qubits == 1 else f"{first.num_qubits} qubits"
+    table = Table(f"{size}, depth {first.depth}", *(one.ansatz for one in found))
+    for sections in zip(*map(_sections, found), strict=True):
+        for title in sections[0]:
+            table.add_row(title, *(section[title] for section in sections))
+        table.add_section()
+    console.print(table)
     console.print(NOTES)
     if figure is not None:
         console.print(f"\nfigure: {figure}")
 
 
-def _is_recipe(what: Sequence[str]) -> bool:
-    return bool(what) and Path(what[0]).suffix.lower() in (".yaml", ".yml")
-
-
-def _of_recipe(what: Sequence[str], depth: int | None) -> tuple[list[QthaConfig], int]:
-    from qpeft import QthaConfig
-    from qpeft.adapters.build import build_config
-    from qpeft.errors import AdapterError
-    from qpeft.training import load_recipe
-
-    adapter = load_recipe(Path(what[0]), what[1:]).adapter
-    options = adapter.options if depth is None else adapter.options | {"depth": depth}
-    config = build_config(adapter.type, options)
-    if not isinstance(config, QthaConfig) or config.bottleneck not in WITH_CIRCUIT:
-        raise AdapterError(f"The adapter of {what[0]} has no circuit that reads inputs. Name an ansatz instead.")
-    return [config], config.qubits_per_circuit(config.rank)
-
-
-def _named(names: Sequence[str], depth: int | None) -> list[QthaConfig]:
-    from qpeft import QthaConfig
-    from qpeft.circuits.ansatz import ANSATZE, find_ansatz
-
-    for name in names:
-        if name.startswith("-"):
-            raise typer.BadParameter(f"there is no option {name}", param_hint="--circuit")
-        find_ansatz(name)
-    return [QthaConfig(ansatz=name, depth=depth or 1) for name in dict.fromkeys(names) or ANSATZE]
-
-
-def _table(portraits: Sequence[Portrait]) -> Table:
-    first = portraits[0]
-    size = "1 qubit" if first.num_qubits == 1 else f"{first.num_qubits} qubits"
-    table = Table(f"{size}, depth {first.depth}", *(one.ansatz for one in portraits))
-    for row in ROWS:
-        if row is None:
-            table.add_section()
-        else:
-            name, cell = row
-            table.add_row(name, *map(cell, portraits))
-    return table
-
-
-def _two_qubit_gates(one: Portrait) -> str:
-    counts = one.resources
-    return f"{counts.gates}, {counts.two_qubit_gates}, {counts.controlled_z}"
-
-
-def _weights(one: Portrait) -> str:
-    dead = one.resources.dead_weights
-    return f"{one.resources.weights}" + (f" ({dead} without effect)" if dead else "")
-
-
-def _estimate(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} +- {estimate.standard_error:.3f} ({estimate.haar:.3f})"
-
-
-def _gradients(one: Portrait, *, of_mean: bool = False, fresh: bool = False) -> str:
-    sizes = one.gradients.start if fresh else one.gradients.uniform
-    size = sizes[one.gradients.num_qubits.index(one.num_qubits)]
-    return f"{size.mean if of_mean else size.first:.2e}"
-
-
-def _waves(one: Portrait) -> str:
-    return ", ".join(f"{amplitude:.3f}" for amplitude in one.spectrum.by_frequency)
-
-
-def _interactions(one: Portrait) -> str:
-    shares = one.spectrum.interactions
-    if shares is None:
-        return "grid too large"
-    return ", ".join(f"{number}: {share:.1%}" for number, share in enumerate(shares, start=1) if share >= 0.0005)
-
-
-def _reached(one: Portrait) -> str:
-    if one.spectrum.reached is None:
-        return f"at most {one.spectrum.possible:,}"
-    return f"{one.spectrum.reached:,.0f} of {one.spectrum.possible:,}"
-
-
-ROWS: tuple[tuple[str, Callable[[Portrait], str]] | None, ...] = (
-    ("gates, on two qubits, as CZ", _two_qubit_gates),
-    ("depth in gates", lambda one: str(one.resources.depth)),
-    ("weights", _weights),
-    ("exact classical form", lambda one: "yes" if one.resources.has_classical_form else "no"),
-    None,
-    ("expressibility (Haar), nats", lambda one: _estimate(one.expressibility)),
-    ("entangling capability (Haar)", lambda one: _estimate(one.entangling)),
-    None,
-    ("gradient variance of Z_0", _gradients),
-    ("  factor per qubit, from 4 on", lambda one: f"{one.gradients.decay_per_qubit:.2f}"),
-    ("  of the mean of Z", lambda one: _gradients(one, of_mean=True)),
-    ("gradient of Z_0 squared, fresh", lambda one: _gradients(one, fresh=True)),
-    None,
-    ("wave amplitude, frequency 0, 1, ...", _waves),
-    ("inputs that a value depends on", lambda one: f"{one.spectrum.inputs_seen:.1f}"),
-    ("waves in a value", _reached),
-    ("variance from 1, 2, ... inputs", _interactions),
-)
+def _sections(one: Portrait) -> tuple[dict[str, str], ...]:
+    """Return the cells of one circuit by the titles of their rows, section by section."""
+    counts, spectrum, gradients = one.resources, one.spectrum, one.gradients
+    # Gradients are measured at several widths; these are those at the width of the portrait.
+    place = gradients.num_qubits.index(one.num_qubits)
+    random, fresh = gradients.uniform[place], gradients.start[place]
+    dead = f" ({counts.dead_weights} without effect)" if counts.dead_weights else ""
+    interactions = "grid too large"
+    if spectrum.interactions is not None:
+        shares = enumerate(spectrum.interactions, start=1)
+        interactions = ", ".join(f"{number}: {share:.1%}" for number, share in shares if share >= 0.0005)
+    reached = f"at most {spectrum.possible:,}"
+    if spectrum.reached is not None:
+        reached = f"{spectrum.reached:,.0f} of {spectrum.possible:,}"
+    return (
+        {
+            "gates, on two qubits, as CZ": f"{counts.gates}, {counts.two_qubit_gates}, {counts.controlled_z}",
+            "depth in gates": str(counts.depth),
+            "weights": f"{counts.weights}{dead}",
+            "exact classical form": "yes" if counts.has_classical_form else "no",
+        },
+        {
+            title: f"{estimate.value:.3f} +- {estimate.standard_error:.3f} ({estimate.haar:.3f})"
+            for title, estimate in (
+                ("expressibility (Haar), nats", one.expressibility),
+                ("entangling capability (Haar)", one.entangling),
+            )
+        },
+        {
+            "gradient variance of Z_0": f"{random.first:.2e}",
+            "  factor per qubit, from 4 on": f"{gradients.decay_per_qubit:.2f}",
+            "  of the mean of Z": f"{random.mean:.2e}",
+            "gradient of Z_0 squared, fresh": f"{fresh.first:.2e}",
+        },
+        {
+            "wave amplitude, frequency 0, 1, ...": ", ".join(f"{size:.3f}" for size in spectrum.by_frequency),
+            "inputs that a value depends on": f"{spectrum.inputs_seen:.1f}",
+            "waves in a value": reached,
+            "variance from 1, 2, ... inputs": interactions,
+        },
+    )

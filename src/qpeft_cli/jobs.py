@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from qpeft_cli.terminal import plain_console
 
 if TYPE_CHECKING:
     from qpeft.devices import AbstractDevice
@@ -23,7 +24,6 @@ jobs = typer.Typer(
 JournalFile = Annotated[
     Path | None, typer.Option("--journal", help="Journal file; by default journal.sqlite in your data folder.")
 ]
-WIDTH_OF_PIPES = 400
 Number = Annotated[int, typer.Argument(metavar="BATCH", help="Number of the batch, as `qpeft jobs list` shows it.")]
 Run = Annotated[str | None, typer.Option(help="Only this run.")]
 State = Literal["planned", "intended", "submitted", "finished", "failed", "cancelled", "lost"]
@@ -52,7 +52,7 @@ def list_batches(
             batch.job_id or "",
             _time(batch.changed_at),
         )
-    _console().print(table)
+    plain_console(for_tables=True).print(table)
 
 
 @jobs.command()
@@ -60,7 +60,7 @@ def show(number: Number, journal: JournalFile = None) -> None:
     """Show one batch and everything that happened to it."""
     from qpeft.devices.journal.reports import history, rejected
 
-    opened, console = _open(journal), _console()
+    opened, console = _open(journal), plain_console(for_tables=True)
     batch = opened.batch(number)
     console.print(f"{batch}: {batch.state.value}")
     console.print(f"shots {_shots(batch)}, options {batch.options}, hash {batch.hash}")
@@ -89,10 +89,11 @@ def settle(
 
     if [resubmit, lost, job is not None].count(True) != 1 or (job is not None and not job.strip()):
         raise JournalError("Say exactly one of --resubmit, --lost and --job ID.")
+    # A batch that is planned is sent by its run, when that is resumed.
     state = BatchState.SUBMITTED if job else BatchState.PLANNED if resubmit else BatchState.LOST
     opened = _open(journal)
     opened.settle(opened.batch(number), state, message="settled by the user", job_id=job)
-    _console().print(f"Batch {number} is now {state.value}.")
+    plain_console(for_tables=True).print(f"Batch {number} is now {state.value}.")
 
 
 @jobs.command()
@@ -106,8 +107,11 @@ def cancel(number: Number, journal: JournalFile = None) -> None:
     batch = opened.batch(number)
     if batch.state is not BatchState.SUBMITTED:
         raise JournalError(f"{batch} is {batch.state.value}; only what is at a device can be cancelled.")
-    status = cancel_job(opened, _device(batch), batch)
-    _console().print(f"Batch {number}: the device says {status.state.value}. {status.message}".rstrip())
+    # The device may have finished it meanwhile: what it says is what holds.
+    status = cancel_job(opened, _device(batch.device, batch.options), batch)
+    plain_console(for_tables=True).print(
+        f"Batch {number}: the device says {status.state.value}. {status.message}".rstrip()
+    )
 
 
 @jobs.command()
@@ -120,16 +124,28 @@ def resume(
 ) -> None:
     """Fetch results of batches that are at a device, without the run that sent them. Nothing is sent."""
     from qpeft.devices.journal import BatchState
-    from qpeft.errors import JobError
+    from qpeft.devices.queue import collect
+    from qpeft.errors import JobError, JournalError, QpeftError
 
-    opened, console = _open(journal), _console()
+    opened, console = _open(journal), plain_console(for_tables=True)
     waiting = opened.batches(run=run, state=BatchState.SUBMITTED)
     chosen = waiting if not numbers else [opened.batch(number) for number in numbers]
     if not chosen:
         console.print("No batch is at a device.")
-    failed = [batch for batch in chosen if not _is_fetched(opened, batch, console)]
+    failed = 0
+    for batch in chosen:
+        # One that fails must not hide the others.
+        try:
+            if batch.state is not BatchState.SUBMITTED:
+                raise JournalError(f"{batch} is {batch.state.value}, so no device has it.")
+            console.print(
+                f"batch {batch.number}: {collect(opened, _device(batch.device, batch.options), batch).state.value}"
+            )
+        except QpeftError as error:  # noqa: PERF203
+            console.print(f"batch {batch.number}: {error}")
+            failed += 1
     if failed:
-        raise JobError(f"{len(failed)} of {len(chosen)} batches could not be asked about; see above.")
+        raise JobError(f"{failed} of {len(chosen)} batches could not be asked about; see above.")
 
 
 @jobs.command()
@@ -147,6 +163,7 @@ def export(
 
     opened = _open(journal)
     lines = (json.dumps(row) + "\n" for row in (rejected(opened, run=run) if unused else rows(opened, run=run)))
+    # Line by line to a pipe, since a journal may be larger than the memory.
     if output is None:
         sys.stdout.writelines(lines)
     else:
@@ -161,7 +178,7 @@ def sum_up(journal: JournalFile = None) -> None:
     table = Table("run", "device", "circuits", "shots", "seconds")
     for run, device, cost in spending(_open(journal)):
         table.add_row(run, device, f"{cost.circuits:,}", f"{cost.shots:,}", f"{cost.seconds:,.1f}")
-    _console().print(table)
+    plain_console(for_tables=True).print(table)
 
 
 def _open(path: Path | None) -> Journal:
@@ -170,37 +187,12 @@ def _open(path: Path | None) -> Journal:
     return Journal(default_path() if path is None else path, create=False)
 
 
-def _device(batch: Batch) -> AbstractDevice:
-    return _opened(batch.device, batch.options)
-
-
 @cache
-def _opened(name: str, options: str) -> AbstractDevice:
-    """Once for all batches: some devices start a process each time, or ask their cloud."""
+def _device(name: str, options: str) -> AbstractDevice:
+    # Once for all batches: some devices start a process each time, or ask their cloud.
     from qpeft.devices.registry import load_device
 
     return load_device(name, **json.loads(options))
-
-
-def _is_fetched(journal: Journal, batch: Batch, console: Console) -> bool:
-    """Whether the device answered about a batch; prints what it said. One that fails must not hide the others."""
-    from qpeft.devices.journal import BatchState
-    from qpeft.devices.queue import collect
-    from qpeft.errors import JournalError, QpeftError
-
-    try:
-        if batch.state is not BatchState.SUBMITTED:
-            raise JournalError(f"{batch} is {batch.state.value}, so no device has it.")
-        console.print(f"batch {batch.number}: {collect(journal, _device(batch), batch).state.value}")
-    except QpeftError as error:
-        console.print(f"batch {batch.number}: {error}")
-        return False
-    return True
-
-
-def _console() -> Console:
-    # Piped to another program, a table must not be cut to 80 columns.
-    return Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else WIDTH_OF_PIPES)
 
 
 def _shots(batch: Batch) -> str:

@@ -1,7 +1,7 @@
 """Keys of recipes and studies for `--help`, read from the source of the classes that check them.
 
 Importing those classes brings torch and takes seconds, and help should take none. What is read are plain fields:
-`name: type = Field(default, description="...")`, and `option(default, "...")` of adapters.
+`name: type = Field(default, description="...")`, and `option(default, "...")` of adapters; and the rows of `TASKS`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 import json
 import textwrap
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal
 
@@ -58,19 +59,28 @@ class Key:
 
 
 def recipe_keys() -> list[Key]:
-    """All keys of a recipe, in its order; below `adapter` those of the default method."""
+    """Return all keys of a recipe, in its order; below `adapter` those of the default method."""
     keys = _keys("training/sections.py", "Recipe")
     about = next(key.about for key in keys if key.section == "adapter")
     options = [Key("adapter", about, "preset", "Other defaults to start from.", None)]
     for file, *names in ADAPTER_SOURCES:
-        classes = _classes(file)
+        classes = {node.name: node for node in _source(file).body if isinstance(node, ast.ClassDef)}
         options += [Key("adapter", about, *found) for name in names for found in _fields(classes[name])]
     last = max(place for place, key in enumerate(keys) if key.section == "adapter")
     return [*keys[: last + 1], *options, *keys[last + 1 :]]
 
 
+def task_names() -> list[str]:
+    """Return the names of all tasks that answers can be graded by, those of other packages included."""
+    for node in _source("evaluation/tasks/__init__.py").body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "TASKS" and isinstance(node.value, ast.Dict):
+            names = [ast.literal_eval(key) for key in node.value.keys if key is not None]
+            return [*names, *(entry.name for entry in entry_points(group="qpeft.tasks"))]
+    raise AssertionError("tasks stand in a table")
+
+
 def keys_of(kind: Literal["recipe", "study"], *, in_full: bool = False) -> str:
-    """Keys of a file as text: those that are used most, a line each, or all, with all that they mean."""
+    """Return keys of a file as text: those that are used most, a line each, or all, with all that they mean."""
     keys = recipe_keys() if kind == "recipe" else _keys("comparison/study.py", "Study")
     lines, shown = [], ""
     for key in keys:
@@ -89,9 +99,8 @@ def keys_of(kind: Literal["recipe", "study"], *, in_full: bool = False) -> str:
             )  # fmt: skip
         else:
             room = WIDTH - len(indent) - 1 - len(default)
-            lines.append(
-                f"{indent} {textwrap.shorten(_first_sentence(key.description), room, placeholder=' ...')}{default}"
-            )
+            short = textwrap.shorten(_first_sentence(key.description), room, placeholder=" ...")
+            lines.append(f"{indent} {short}{default}")
     return "\n".join(lines)
 
 
@@ -100,8 +109,8 @@ def _first_sentence(text: str) -> str:
 
 
 def _keys(file: str, root: str) -> list[Key]:
-    """Keys of a class and of its sections, which are classes of the same file; those of no section first."""
-    classes = _classes(file)
+    """Return keys of a class and of its sections, which are classes of the same file; those of no section first."""
+    classes = {node.name: node for node in _source(file).body if isinstance(node, ast.ClassDef)}
     own, inner = [], []
     for field in (node for node in classes[root].body if isinstance(node, ast.AnnAssign)):
         # `DeviceSection | None` is a section as well.
@@ -115,16 +124,15 @@ def _keys(file: str, root: str) -> list[Key]:
     return own + inner
 
 
-def _classes(file: str) -> dict[str, ast.ClassDef]:
+def _source(file: str) -> ast.Module:
     spec = importlib.util.find_spec("qpeft")  # finds it and does not import it
     assert spec is not None, "qpeft stands beside qpeft_cli"
     assert spec.origin is not None, "qpeft is a package of files"
-    tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    return ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
 
 
 def _fields(found: ast.ClassDef | ast.Module) -> list[tuple[str, str, str | None]]:
-    """Name, description and default of the fields of a class."""
+    """Return name, description and default of the fields of a class."""
     fields = []
     for node in found.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Call):

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from qpeft_cli.keys import keys_of
+from qpeft_cli.options import printing
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,17 @@ class Command:
         found = getattr(import_module(module), attribute)
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
-        else:
-            settings = {"allow_extra_args": True, "ignore_unknown_options": True} if self.keys else {}
-            app.command(name, context_settings=settings, epilog=self._help_on_keys(name))(found)
-
-    def _help_on_keys(self, name: str) -> str | None:
-        """What `--help` ends with: keys of the file. The mark keeps lines as they are."""
-        if self.keys is None or "--help" not in sys.argv:
-            return None
-        most = "Most used keys of a recipe" if self.keys == "recipe" else "Keys of a study"
-        written = "written --section.key value" if self.keys == "recipe" else "written --key value"
-        return f"{most}, {written}:\n\n\b\n{keys_of(self.keys)}\n\nAll of them, in full: qpeft {name} --keys"
+            return
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True} if self.keys else {}
+        help_on_keys = None
+        if self.keys is not None and "--help" in sys.argv:
+            most = "Most used keys of a recipe" if self.keys == "recipe" else "Keys of a study"
+            written = "written --section.key value" if self.keys == "recipe" else "written --key value"
+            # \b keeps lines as they are.
+            help_on_keys = (
+                f"{most}, {written}:\n\n\b\n{keys_of(self.keys)}\n\nAll of them, in full: qpeft {name} --keys"
+            )
+        app.command(name, context_settings=settings, epilog=help_on_keys)(found)
 
 
 COMMANDS = {
@@ -55,12 +56,12 @@ COMMANDS = {
     "generate": Command("qpeft_cli.generate:generate"),
     "chat": Command("qpeft_cli.chat:chat"),
     "compare": Command("qpeft_cli.compare:compare", keys="study"),
-    "report": Command("qpeft_cli.report:report"),
+    "report": Command("qpeft_cli.compare:report"),
     "split": Command("qpeft_cli.split:split"),
     "inspect": Command("qpeft_cli.inspect:inspect", keys="recipe"),
     "export": Command("qpeft_cli.export:export"),
-    "merge": Command("qpeft_cli.merge:merge"),
-    "finalize": Command("qpeft_cli.finalize:finalize"),
+    "merge": Command("qpeft_cli.export:merge"),
+    "finalize": Command("qpeft_cli.export:finalize"),
     "runs": Command("qpeft_cli.runs:runs"),
     "jobs": Command("qpeft_cli.jobs:jobs"),
     "devices": Command("qpeft_cli.devices:devices"),
@@ -72,8 +73,19 @@ SECONDS_AFTER_FIRST = 10.0
 """That other processes of a launcher wait before they say what stopped them."""
 
 
+def _global_options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=printing(lambda: version("qpeft")), help="Print the version of qpeft."
+        ),
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
 def application(arguments: Sequence[str]) -> typer.Typer:
-    """The command line that these arguments need: the one command that they name, or all where they name none."""
+    """Return the command line that these arguments need: the one command that they name, or all if they name none."""
     app = typer.Typer(
         name="qpeft",
         help="Fine-tune language models with quantum tensor hybrid adapters.",
@@ -86,20 +98,6 @@ def application(arguments: Sequence[str]) -> typer.Typer:
     for name in [name for name in arguments[:1] if name in COMMANDS] or COMMANDS:
         COMMANDS[name].add_to(app, name)
     return app
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(version("qpeft"))
-        raise typer.Exit
-
-
-def _global_options(
-    _: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version of qpeft.")
-    ] = False,
-) -> None:
-    """Options before the command."""
 
 
 def main() -> None:
@@ -126,7 +124,7 @@ def main() -> None:
 
 
 def _message(error: Exception) -> str | None:
-    """What to tell the user; None for a mistake of ours, whose traceback is needed."""
+    """Return what to tell the user; None for a mistake of ours, whose traceback is needed."""
     from torch import OutOfMemoryError
 
     from qpeft.errors import QpeftError

@@ -1,4 +1,4 @@
-"""A trained adapter whose circuits run on a quantum device while it answers."""
+"""A trained adapter whose circuits run on a quantum device while it answers, and what the user must agree to first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import FileLock
 from rich.console import Console
 from torch import nn
 
-from qpeft.adapters.qtha.quantum_device import DeviceEvaluator, set_quantum_device
+from qpeft.adapters.qtha.quantum_device import set_quantum_device
 from qpeft.data import Message
 from qpeft.devices.journal import default_path
 from qpeft.devices.origin.account import is_loopback
@@ -27,6 +27,12 @@ from qpeft.training.cost_estimate import CostEstimate, generation_cost
 from qpeft.training.quantum import DeviceSession, new_run_id
 from qpeft.training.sections import DeviceSection, Recipe
 from qpeft_cli.adapted import AdaptedModel
+
+NOTICE = (
+    "Rotation angles computed from your text will leave this machine: {device} gets them with every circuit. Texts and "
+    "weights do not, but angles depend on them."
+)
+NO_TEXT = "What {device} gets are trained angles: no text of yours enters them, so nothing has to be agreed to."
 
 
 @contextmanager
@@ -41,7 +47,7 @@ def answering_on(
     yes: bool,
     console: Console,
 ) -> Iterator[None]:
-    """Circuits of the adapter on the device within this block, after the bill and the user's consent.
+    """Run the adapter's circuits on the device within this block, after a cost estimate and the user's consent.
 
     Args:
         recipe: that made the adapter.
@@ -51,16 +57,23 @@ def answering_on(
         questions: that will be answered.
         max_new_tokens: of each answer.
         yes: whether the user has agreed already.
-        console: for the bill before and the sum after.
+        console: for the estimate before and the sum after.
     """
     session, run_id = DeviceSession(section, seed=recipe.seed), new_run_id(folder)
     asked = adapted.tokenizer(prompts(adapted.tokenizer, questions), add_special_tokens=False)
     lengths = [len(ids) for ids in asked["input_ids"]]
-    bill = generation_cost(section, session.device.capabilities(), adapted.model, lengths, max_new_tokens)
-    console.print(bill.table())
-    asking(console, yes=yes)(bill)
+    estimate = generation_cost(section, session.device.capabilities(), adapted.model, lengths, max_new_tokens)
+    console.print(estimate.table())
+    asking(console, yes=yes)(estimate)
     evaluator = session.attach(adapted.model, run_id)
-    hook = adapted.model.register_forward_pre_hook(_only_what_is_read(evaluator), with_kwargs=True)
+
+    # Padding has no influence on answers, so it is not sent.
+    def choose_tokens(_: nn.Module, __: tuple[Any, ...], inputs: Mapping[str, Any]) -> None:
+        # With a cache, only the last tokens are new, and the mask is of all.
+        new = inputs["input_ids"].shape[1]
+        evaluator.tokens = inputs["attention_mask"][:, -new:].bool()
+
+    hook = adapted.model.register_forward_pre_hook(choose_tokens, with_kwargs=True)
     try:
         yield
     except BaseException:
@@ -73,26 +86,16 @@ def answering_on(
     console.print(f"sent to {section.name} as run {run_id}: {session.spent(run_id)}", style="dim")
 
 
-def _only_what_is_read(evaluator: DeviceEvaluator) -> Callable[..., None]:
-    """Before each forward pass: padding has no influence, so it is not sent."""
-
-    def choose(_: nn.Module, __: tuple[Any, ...], inputs: Mapping[str, Any]) -> None:
-        new = inputs["input_ids"].shape[1]
-        evaluator.tokens = inputs["attention_mask"][:, -new:].bool()
-
-    return choose
-
-
 def section_for(recipe: Recipe, device: str, options: Sequence[str]) -> DeviceSection:
-    """The device section that the adapter was trained with, or a new one for another device, with these options.
+    """Return the device section that the adapter was trained with, or a new one for another device, with these options.
 
     Args:
         recipe: that made the adapter.
         device: name of the quantum device.
         options: KEY=VALUE of its section.
 
-    Raises: RecipeError if an option is none, there are no circuits to be put there, or the folder alone names an
-        address: it would get the user's key, and the folder may be anybody's.
+    Raises: RecipeError for a wrong option, for an adapter without circuits, or if the folder alone names an address:
+        it would get the user's key, and the folder may be anybody's.
     """
     if recipe.device is None or recipe.device.name != device:
         recipe = recipe.model_copy(update={"device": DeviceSection(name=device)})
@@ -108,24 +111,17 @@ def section_for(recipe: Recipe, device: str, options: Sequence[str]) -> DeviceSe
     return section
 
 
-# What a user must know before somebody else's machine gets anything, and whether the user agreed to it.
-
-
-NOTICE = (
-    "Rotation angles computed from your text will leave this machine: {device} gets them with every circuit. Texts and "
-    "weights do not, but angles depend on them."
-)
-NO_TEXT = "What {device} gets are trained angles: no text of yours enters them, so nothing has to be agreed to."
-
-
 def asking(console: Console, *, yes: bool) -> Callable[[CostEstimate], None]:
-    """A function that lets a bill pass if nothing leaves the machine or the user agreed, once for each recipient."""
+    """Return a function that lets an estimate pass if no text leaves the machine or the user agrees to it.
 
-    def confirm(bill: CostEstimate) -> None:
-        device = bill.capabilities.recipient or bill.capabilities.name
-        if not bill.capabilities.is_remote or device in _agreed():
+    A user is asked once for each recipient.
+    """
+
+    def confirm(estimate: CostEstimate) -> None:
+        device = estimate.capabilities.recipient or estimate.capabilities.name
+        if not estimate.capabilities.is_remote or device in _agreed():
             return
-        if not bill.text_enters:
+        if not estimate.text_enters:
             console.print(NO_TEXT.format(device=device))
             return
         _ask(console, NOTICE.format(device=device), f"angles go to {device}", yes=yes)
@@ -137,10 +133,8 @@ def asking(console: Console, *, yes: bool) -> Callable[[CostEstimate], None]:
 def agree_to_texts(console: Console, notice: str, *, recipient: str, texts: str, yes: bool) -> None:
     """Return if the user agrees that texts leave this machine, or did so before for the same texts and recipient.
 
-    The notice is shown in any case: how much is sent may be another.
-
     Args:
-        console: where the notice goes.
+        console: where the notice goes, in any case: how much is sent may be another.
         notice: what is sent where, in words.
         recipient: its address.
         texts: SHA-256 of them.
@@ -169,7 +163,7 @@ def _path() -> Path:
 
 
 def _agreed() -> dict[str, str]:
-    """Recipients that the user agreed to, and when."""
+    """Return the recipients that the user agreed to, and when."""
     try:
         agreed = json.loads(_path().read_text(encoding="utf-8"))
         if not isinstance(agreed, dict):

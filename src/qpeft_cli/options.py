@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from qpeft_cli.keys import keys_of
 
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the base model.")
@@ -16,16 +19,29 @@ AdapterFolder = Annotated[Path, typer.Argument(help="Folder of a trained adapter
 AnsweringFolder = Annotated[
     Path, typer.Argument(help="Folder of a trained adapter, of an exported one, or of a model that `merge` wrote.")
 ]
-NewFolder = Annotated[Path, typer.Argument(help="New or empty folder.")]
-
-# Of `export` and `merge`.
-Calibration = Annotated[
-    str | None, typer.Option(help="Examples to fit linear maps on; without it, those of the training run.")
+SystemMessage = Annotated[
+    str | None, typer.Option(help="System message; by default that of the training run. '' for none.")
 ]
-CalibrationTokens = Annotated[int, typer.Option(min=1, help="How many tokens of calibration text to use.")]
 HeldOutData = Annotated[str | None, typer.Option(help="Held-out examples; without it, those of the training run.")]
-HeldOutLimit = Annotated[int | None, typer.Option(min=1, help="Use only this many held-out examples, from the start.")]
-Tolerance = Annotated[
-    float, typer.Option(min=0, help="Share of the adapter's improvement in held-out loss that may be lost.")
+
+
+def printing(text: Callable[[], str]) -> Callable[[bool], None]:
+    """Return a callback of an eager option that prints a text and ends, before anything else is asked for."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            typer.echo(text())
+            raise typer.Exit
+
+    return show
+
+
+RecipeKeys = Annotated[
+    bool,
+    typer.Option(
+        "--keys",
+        is_eager=True,
+        callback=printing(lambda: keys_of("recipe", in_full=True)),
+        help="Print all keys of recipes.",
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Write it however much is lost.")]

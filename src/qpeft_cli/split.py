@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from qpeft.data import Example
 
 
 def split(
@@ -32,7 +28,7 @@ def split(
     """
     from qpeft.data import load_examples, split_by_opening
     from qpeft.data.rows import is_local
-    from qpeft.errors import OutputError
+    from qpeft.errors import DataError, OutputError
     from qpeft.runs import make_folder, write_atomically
 
     if not 0 < share < 1:
@@ -40,7 +36,20 @@ def split(
     sides = split_by_opening(load_examples(data, prompt=prompt, response=response), share, column=by)
     name = Path(data).stem if is_local(data) else Path(data).name.replace(":", "_")
     files = [folder / f"{name}_{side}.jsonl" for side in ("train", "test")]
-    contents = [_lines(examples) for examples in sides]
+    contents, source = [], ""
+    try:
+        for examples in sides:
+            lines = []
+            for example in examples:
+                source = example.source
+                # Rows stay as they are, so that other programs read them as they read the whole file.
+                lines.append(json.dumps(dict(example.row), ensure_ascii=False, allow_nan=False) + "\n")
+            contents.append("".join(lines))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{source} holds a value that JSON cannot: {error}. Convert it first, or take the column out."
+        ) from error
+    # Both are looked at before either is written.
     for file, content in zip(files, contents, strict=True):
         if file.exists() and file.read_text(encoding="utf-8") != content:
             raise OutputError(f"{file} is there already and holds something else. Name another folder.")
@@ -49,19 +58,3 @@ def split(
         write_atomically(file, content)
         asked = len({example.opening for example in examples})
         typer.echo(f"{file}: {len(examples):,} examples, {asked:,} different questions")
-
-
-def _lines(examples: Sequence[Example]) -> str:
-    """All rows, unchanged."""
-    from qpeft.errors import DataError
-
-    lines, source = [], ""
-    try:
-        for example in examples:
-            source = example.source
-            lines.append(json.dumps(dict(example.row), ensure_ascii=False, allow_nan=False) + "\n")
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{source} holds a value that JSON cannot: {error}. Convert it first, or take the column out."
-        ) from error
-    return "".join(lines)

@@ -7,24 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from qpeft_cli.keys import keys_of
-
-
-def show_keys(wanted: bool) -> None:
-    """Print all keys of recipes, if that is what is wanted, and end."""
-    if wanted:
-        typer.echo(keys_of("recipe", in_full=True))
-        raise typer.Exit
+from qpeft_cli.options import RecipeKeys, printing
+from qpeft_cli.terminal import plain_console
 
 
-def _show_schema(wanted: bool) -> None:
-    if wanted:
-        from qpeft.training.config import recipe_schema
+def _schema() -> str:
+    from qpeft.training.config import recipe_schema
 
-        typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
-        raise typer.Exit
+    return json.dumps(recipe_schema(), indent=2, ensure_ascii=False)
 
 
 def train(
@@ -36,11 +27,9 @@ def train(
     yes: Annotated[bool, typer.Option("--yes", help="Agree that a quantum device gets angles of your text.")] = False,
     schema: Annotated[  # noqa: ARG001  (printed before RECIPE is asked for)
         bool,
-        typer.Option("--schema", is_eager=True, callback=_show_schema, help="Print the JSON schema of recipes."),
+        typer.Option("--schema", is_eager=True, callback=printing(_schema), help="Print the JSON schema of recipes."),
     ] = False,
-    keys: Annotated[  # noqa: ARG001
-        bool, typer.Option("--keys", is_eager=True, callback=show_keys, help="Print all keys of recipes.")
-    ] = False,
+    keys: RecipeKeys = False,  # noqa: ARG001
 ) -> None:
     """Train an adapter.
 
@@ -50,10 +39,11 @@ def train(
     from qpeft_cli.on_device import asking
 
     parsed = load_recipe(recipe, context.args)
+    # Its import takes seconds that a mistake in the recipe need not wait for.
     from qpeft.training import train as run
 
+    console = plain_console()
     try:
-        console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
         run(parsed, resume=resume, console=console, confirm=asking(console, yes=yes))
     except KeyboardInterrupt as interrupt:
         typer.echo(

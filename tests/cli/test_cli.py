@@ -128,7 +128,7 @@ def test_a_full_memory_is_one_sentence_and_a_mistake_of_ours_is_not(qpeft, monke
     def full(*_):
         raise error
 
-    monkeypatch.setattr("qpeft_cli.adapted.read_origin", full)
+    monkeypatch.setattr("qpeft_cli.adapted.read_source", full)
     code, _, err = qpeft("chat", tmp_path)
     assert code == 2
     assert "Lower the batch size" in err

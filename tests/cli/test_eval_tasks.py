@@ -194,7 +194,7 @@ def test_an_interruption_loses_neither_replies_nor_verdicts(qpeft, adapter, case
     assert code == 2
     assert "no credit" in err
     server.answer = lambda _: (200, json.dumps(MARKS))
-    monkeypatch.setattr("qpeft_cli.judged.generate", None)  # nothing is generated twice
+    monkeypatch.setattr("qpeft_cli.scoring.generate", None)  # nothing is generated twice
     code, _, err = qpeft("eval", adapter, *options)
     assert code == 0, err
     # One verdict, one refusal, and the two that were missing.

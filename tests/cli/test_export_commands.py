@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from qpeft.exporting import ExportReport
 from qpeft.exporting.report import LayerReport, LogitsDifference
-from qpeft_cli.exports import show
+from qpeft_cli.export import show
 
 
 @pytest.fixture

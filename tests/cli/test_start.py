@@ -70,7 +70,11 @@ def test_the_schema_is_printed_as_json_and_nothing_else():
 
 
 def test_what_trains_and_draws_is_imported_by_nothing_that_does_neither():
-    modules = "qpeft.comparison", "qpeft.training", *(f"qpeft_cli.{name}" for name in ("answering", "exports", "chat"))
+    modules = (
+        "qpeft.comparison",
+        "qpeft.training",
+        *(f"qpeft_cli.{name}" for name in ("answering", "scoring", "export", "chat")),
+    )
     heavy = {"trl", "datasets", "pandas", "pyarrow", "matplotlib", "sklearn", "transformers.trainer"}
     code = f"import sys, {', '.join(modules)}; sys.exit(str(sorted({heavy} & set(sys.modules))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

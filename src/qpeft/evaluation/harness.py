@@ -7,7 +7,7 @@ imports it. A model that is loaded already has no such trouble.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,7 +53,7 @@ def evaluate_with_harness(
     items: int | None = None,
     batch_size: int = 8,
 ) -> tuple[TaskScore, ...]:
-    """A model's scores on lm-eval tasks, in the order in which lm-eval gives them.
+    """Return a model's scores on lm-eval tasks, in the order in which lm-eval gives them.
 
     Answers stop where the chat template ends a turn, beside where the task stops them. lm-eval seeds the global
     generators of Python, NumPy and torch, so that few-shot examples are the same every time.
@@ -100,11 +100,32 @@ def evaluate_with_harness(
             f"{', '.join(tasks)} cannot be scored, most likely for the task's file or data: "
             f"{type(error).__name__}: {reason}"
         ) from error
-    return tuple(_scores(results))
+    scores = []
+    for task, figures in results["results"].items():
+        counted = results["n-samples"].get(task)
+        for key, value in figures.items():
+            # Keys are "metric,filter"; "alias" and standard errors stand beside them.
+            metric, comma, answer_filter = key.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+                continue
+            error = figures.get(f"{metric}_stderr,{answer_filter}")
+            scores.append(
+                TaskScore(
+                    task=task,
+                    metric=metric,
+                    answer_filter=answer_filter,
+                    value=float(value),
+                    # "N/A" where lm-eval has none.
+                    standard_error=float(error) if isinstance(error, (int, float)) else None,
+                    items=None if counted is None else counted["effective"],
+                    few_shot=results["n-shot"].get(task),
+                )
+            )
+    return tuple(scores)
 
 
 def _harness_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> Any:
-    """lm-eval's model. By itself it stops at the tokenizer's end of text, and keeps other ends as a part of answers."""
+    """Return lm-eval's model, which stops where answers end, as our own commands do."""
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
     ends = answer_ends(tokenizer, model.generation_config)
@@ -127,12 +148,13 @@ def _harness_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, b
 
 
 def _task_manager(tasks: Sequence[str], folder: Path | None) -> Any:
-    """lm-eval's index of tasks. Its own ten thousand files take seconds, so they are left out if nobody needs them."""
+    """Return lm-eval's index of tasks."""
     from lm_eval.tasks import TaskManager  # noqa: PLC0415
 
     if folder is not None:
         if not folder.is_dir():
             raise TaskError(f"There is no folder {folder} to read tasks from.")
+        # Its own ten thousand files take seconds, so they are left out if nobody needs them.
         own = TaskManager(include_path=str(folder), include_defaults=False)
         if set(tasks) <= set(own.all_subtasks):
             return own
@@ -143,22 +165,3 @@ def _task_manager(tasks: Sequence[str], folder: Path | None) -> Any:
             hint = f"; did you mean {near[0]!r}?" if near else ". Its names: lm-eval ls tasks."
             raise TaskError(f"lm-eval has no task {task!r}{hint}")
     return manager
-
-
-def _scores(results: Mapping[str, Any]) -> Iterable[TaskScore]:
-    for task, figures in results["results"].items():
-        counted = results["n-samples"].get(task)
-        for key, value in figures.items():
-            metric, comma, answer_filter = key.partition(",")
-            if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
-                continue
-            error = figures.get(f"{metric}_stderr,{answer_filter}")
-            yield TaskScore(
-                task=task,
-                metric=metric,
-                answer_filter=answer_filter,
-                value=float(value),
-                standard_error=float(error) if isinstance(error, (int, float)) else None,
-                items=None if counted is None else counted["effective"],
-                few_shot=results["n-shot"].get(task),
-            )

@@ -280,7 +280,9 @@ class EvaluationSection(Section):
     before: bool = Field(True, description="Whether to measure before training too.")
     task: TaskName | None = Field(
         None,
-        description=f"Generate answers and grade them: {', '.join(map(repr, TASKS))}; None for the loss alone.",
+        # Plain text, since `--help` reads it without importing anything; the schema has all names.
+        description="Generate answers and grade them by a task, such as 'gsm8k' (all: qpeft eval --help); None for the "
+        "loss alone.",
     )
     exact_match: bool = Field(False, description="The same as task: word_problems.")
     items: Count | None = Field(None, description="Held-out examples to answer; None for all.")

@@ -68,11 +68,12 @@ def _is_main_thread() -> bool:
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last \boxed{...} holds, braces inside it included, or what follows \boxed without any; None without."""
+    r"""Return what the last \boxed{...} holds, braces inside it included, or what follows \boxed without any."""
     place = max((text.rfind(box) + len(box) for box in _BOXES if box in text), default=-1)
     if place < 0:
         return None
     rest, depth = text[place:].lstrip(), 0
+    # TeX takes \boxed 5 too; the formula ends at a dollar sign or with the line.
     if not rest.startswith("{"):
         return re.split(r"[$\n]", rest)[0].strip() or None
     for match in _BRACE.finditer(rest):
@@ -83,11 +84,12 @@ def boxed(text: str) -> str | None:
 
 
 def normal_form(latex: str) -> str:
-    """The same text for what differs in spelling only.
+    """Return the same text for what differs in spelling only.
 
     Taken away: spaces, sizes of brackets, dollar signs, degrees, percent, a unit in \\text{} at the end, separators of
     thousands, a full stop, a variable before a single equals sign. Written one way: fractions, roots, .5 and 0.5.
     """
+    # The order matters: a unit is only seen once signs behind it are gone, and fractions once spaces are.
     text = re.sub(r"\\?\$", "", latex).strip().rstrip(".")
     text = (_UNIT.sub("", text).strip() or text).replace("{,}", ",")
     text = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
