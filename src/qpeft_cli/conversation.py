@@ -35,11 +35,7 @@ COMMANDS = {
     "/system": "TEXT: set the system message; without a text, take it away",
     "/help": "show this",
 }
-SPEAKERS = {
-    "/adapter": (Speaker.ADAPTER,),
-    "/base": (Speaker.BASE,),
-    "/both": (Speaker.BASE, Speaker.ADAPTER),
-}
+SPEAKERS = {"/adapter": (Speaker.ADAPTER,), "/base": (Speaker.BASE,), "/both": (Speaker.BASE, Speaker.ADAPTER)}
 
 
 class Conversation:

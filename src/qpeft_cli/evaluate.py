@@ -72,11 +72,7 @@ def evaluate(
             {"--task-folder": task_folder, "--few-shot": few_shot, "--chat": chat},
             "is an option of lm-eval's tasks. Name these too, such as --tasks gsm8k, or leave it out.",
         ),
-        (
-            tasks is None and task is None,
-            {"--items": items, "--max-new-tokens": max_new_tokens},
-            NO_ANSWERS,
-        ),
+        (tasks is None and task is None, {"--items": items, "--max-new-tokens": max_new_tokens}, NO_ANSWERS),
         (
             task != JUDGED,
             {"--judge": judge, "--judge-model": judge_model, "--yes": yes},

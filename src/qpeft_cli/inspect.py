@@ -118,9 +118,7 @@ def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *,
     from qpeft.training.splits import RecipeExamples, load_splits
 
     tokenizer = load_tokenizer(
-        recipe.model.name,
-        chat_template=recipe.model.chat_template,
-        trust_remote_code=recipe.model.trust_remote_code,
+        recipe.model.name, chat_template=recipe.model.chat_template, trust_remote_code=recipe.model.trust_remote_code
     )
     # With lost examples kept: what training would refuse is to be seen here.
     training, held_out = load_splits(recipe.data, tokenizer, seed=recipe.seed, keep_lost=True)

@@ -240,11 +240,7 @@ class _SumWithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        rows: Tensor,
-        targets: Tensor,
-        block: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        at_once: int,
+        ctx: Any, rows: Tensor, targets: Tensor, block: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], at_once: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         gradient = torch.empty_like(rows)
         losses = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
