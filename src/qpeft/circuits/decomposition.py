@@ -74,6 +74,7 @@ def _rewritten(operations: Iterable[Operation], gate_names: Collection[str]) -> 
         if operation.gate_name in gate_names:
             yield operation
         else:
+            # Parts come apart in turn, until none is left that is not among the names.
             yield from _rewritten(decompose(operation), gate_names)
 
 

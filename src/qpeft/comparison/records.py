@@ -51,6 +51,7 @@ def to_record(results: Results, log: StudyLog) -> dict[str, Any]:
         "choices": [asdict(choice) | {"at_edge": choice.is_at_edge} for choice in results.choices],
         "measured": measured,
     }
+    # Written and read, so that a report of this process holds what that of a file will.
     record: dict[str, Any] = json.loads(json.dumps(found))
     return record | {name: redact_paths(record[name]) for name in ("study", "ledger", "choices", "gaps", "missing")}
 

@@ -68,6 +68,7 @@ def write_page(results: Results, log: StudyLog, html: Path) -> Path:
 def _context(results: Results, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what both templates speak of: text in every cell, nothing left to compute."""
     study, environment = results.study, values["environment"]
+    # Several machines may have trained runs of one study.
     devices = ", ".join(sorted({one.device for one in results.measured}))
     trained = f"; trained on {devices}" if devices else ""
     return {

@@ -135,6 +135,7 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
     gaps = [gap for choice in choices for gap in choice.gaps]
     missing: dict[str, str] = {}
     measured, tokens = [], np.zeros(0)
+    # A method counts only with every one of its seeds: all are then compared over the same.
     for choice in choices:
         judged = chosen(choice, trials)
         jobs = [measure_job(study, trial, inputs) for trial in judged]
@@ -203,6 +204,7 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
         None,
         records[0]["adapter"]["trainable_parameters"],
         trained[0]["adapter_bytes"],
+        # The median, since one run may have shared the machine; 0 stands for runs too short to be timed.
         statistics.median(one["seconds_per_step"] or 0.0 for one in records) or None,
         max(record["peak_memory"] for record in records),
         histories,

@@ -76,6 +76,7 @@ def length_tables(lengths: Sequence[int], max_length: int) -> tuple[Table, Table
     percentiles = Table(*(f"{share} %" for share in PERCENTILES), title="tokens of an example, percentiles")
     # Of nearest rank: the smallest length that this many percent of the examples do not exceed.
     percentiles.add_row(*(f"{ordered[-(-share * len(ordered) // 100) - 1]:,}" for share in PERCENTILES))
+    # -(-a // b) is a / b rounded up, in whole numbers.
     span = ordered[-1] - ordered[0] + 1
     width = -(-span // BARS)
     counts = [0] * -(-span // width)
