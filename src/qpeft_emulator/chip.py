@@ -69,7 +69,7 @@ class EmulatedChip:
 
 
 def grid_edges() -> list[Edge]:
-    """The 126 couplers: along rows first, then along columns."""
+    """Return the 126 couplers: along rows first, then along columns."""
     along = [(q, q + 1) for q in range(NUM_QUBITS) if (q + 1) % WIDTH]
     across = [(q, q + WIDTH) for q in range(NUM_QUBITS - WIDTH)]
     return along + across

@@ -35,7 +35,7 @@ class Placed:
 
 
 def as_written(program: ParsedProgram, chip: EmulatedChip) -> Placed:
-    """The program on the qubits that it names.
+    """Return the program on the qubits that it names.
 
     Raises: DeviceError if one of them is dead, or a gate has no living coupler.
     """
@@ -54,7 +54,7 @@ def as_written(program: ParsedProgram, chip: EmulatedChip) -> Placed:
 
 
 def mapped(program: ParsedProgram, chip: EmulatedChip, allowed: Collection[int]) -> Placed:
-    """The program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
+    """Return the program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
 
     Args:
         program: as parsed.
@@ -121,7 +121,7 @@ def _place_group(group: list[int], operations: list[Operation], chip: EmulatedCh
 
 
 def _routed(operations: list[Operation], places: dict[int, int], chip: EmulatedChip) -> Placed:
-    """Operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
+    """Return operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
     places, inside, routed = dict(places), chip.graph.subgraph(places.values()), []
     for operation in operations:
         if len(operation.qubits) == 2:
@@ -139,7 +139,7 @@ def _routed(operations: list[Operation], places: dict[int, int], chip: EmulatedC
 
 
 def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
-    """At most `count` blocks of `size` connected living qubits that share none, the best first.
+    """Return at most `count` blocks of `size` connected living qubits that share none, the best first.
 
     Each is grown along the best couplers; it is a good one, not always the best there is.
 
@@ -157,7 +157,7 @@ def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
 
 
 def grown_block(chip: EmulatedChip, size: int, free: Collection[int]) -> list[int] | None:
-    """Among blocks grown from every free qubit the one with the best fidelities, in the order of growth; or None.
+    """Return the best of the blocks grown from every free qubit, in the order of growth; None if none is so large.
 
     Args:
         chip: with its living qubits and couplers.

@@ -41,7 +41,7 @@ class StoredJob:
 
 
 class Store:
-    """What survives: every change is on disk when a method returns. Safe to share between threads.
+    """Jobs that survive: every change is on disk when a method returns. Safe to share between threads.
 
     Raises: DeviceError if the file cannot be opened or is of another version.
     """
@@ -73,7 +73,7 @@ class Store:
             accepted: when, seconds since the epoch.
             programs: how many.
             shots: of each.
-            message: the client's note.
+            message: why it is to fail; empty if it is not.
         """
         with self._lock:
             # Under the same lock as the insert. Jobs are never deleted, so the count is the next number.
@@ -84,13 +84,13 @@ class Store:
             return job
 
     def get(self, job_id: str) -> StoredJob | None:
-        """One job, None if it was never accepted."""
+        """Return one job, None if it was never accepted."""
         with self._lock:
             row = self._database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else StoredJob(*row)
 
     def all(self) -> list[StoredJob]:
-        """Every job in the order of acceptance."""
+        """Return every job in the order of acceptance."""
         with self._lock:
             rows = self._database.execute("SELECT * FROM jobs ORDER BY number").fetchall()
         return [StoredJob(*row) for row in rows]

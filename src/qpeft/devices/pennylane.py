@@ -92,7 +92,7 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         super().__init__("pennylane", secrets=keywords.values())
 
     def capabilities(self) -> Capabilities:
-        """All gates; limits of shots and circuits are not known here, and a device that has some fails the job."""
+        """Return all gates; limits of shots and circuits are not known here: a device that has some fails the job."""
         return Capabilities(
             name="pennylane",
             num_qubits=self._num_qubits,
@@ -125,7 +125,7 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         return self.add(lambda: self._run(kept, shots))
 
     def calibration(self) -> NoiseModel | None:
-        """None: PennyLane has no common form for what devices say of their errors."""
+        """Return None: PennyLane has no common form for what devices say of their errors."""
         return None
 
     def _run(self, circuits: Sequence[Circuit], shots: int | None) -> list[Distribution]:
@@ -157,7 +157,7 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
 
 
 def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
-    """PennyLane's form of a bound circuit: counts of all qubits, or their probabilities for `shots=None`.
+    """Return PennyLane's form of a bound circuit: counts of all qubits, or their probabilities for `shots=None`.
 
     PennyLane prints wire 0 leftmost, as we do. Raises: DeviceError for a gate that is not in the table.
     """
@@ -200,7 +200,7 @@ def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevi
 
 
 def _found_class(path: str) -> type[VendorDevice]:
-    """The class "module:Class", for plugins that give PennyLane no name."""
+    """Return the class "module:Class", for plugins that give PennyLane no name."""
     from pennylane.devices import Device as VendorDevice  # noqa: PLC0415
 
     module, _, class_name = path.partition(":")
@@ -211,5 +211,5 @@ def _found_class(path: str) -> type[VendorDevice]:
             f"{module} cannot be imported for device {path!r}: {error}. Is the plugin installed?"
         ) from error
     if not (isinstance(found, type) and issubclass(found, VendorDevice)):
-        raise DeviceError(f"{path!r} is no class of PennyLane's devices.")
+        raise DeviceError(f"{path!r} is not a class of PennyLane's devices.")
     return found

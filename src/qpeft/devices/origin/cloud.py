@@ -42,12 +42,12 @@ class Cloud:
         return found
 
     def chip(self, name: str) -> dict[str, Any]:
-        """What the cloud says of a chip, as `Client.chip` has it."""
+        """Return what the cloud says of a chip, as `Client.chip` has it."""
         found: dict[str, Any] = self._read("chip", {"name": name})
         return found
 
     def detail(self, job: str) -> dict[str, Any]:
-        """The raw reply about a job, also if the cloud refuses to give it."""
+        """Return the raw reply about a job, also if the cloud refuses to give it."""
         found: dict[str, Any] = self._read("detail", {"job": job})
         return found
 
@@ -83,7 +83,7 @@ class Cloud:
             self._worker = None
 
     def _read(self, action: str, arguments: Mapping[str, Any]) -> Any:
-        """The answer to a question that may be asked again: it costs nothing, whatever became of it the first time."""
+        """Return the answer to a question that may be asked again, since it costs nothing and has no effect."""
         for pause in (*PAUSES, None):
             try:
                 with self._lock, self._given_up_on_errors():
@@ -166,7 +166,7 @@ class ListedChip:
 
 
 def list_chips(url: str = DEFAULT_URL) -> list[ListedChip]:
-    """Every chip of the cloud by name. Raises: CredentialsError or DeviceError if the cloud does not tell."""
+    """Return every chip of the cloud by name. Raises: CredentialsError or DeviceError if the cloud does not tell."""
     cloud = Cloud(checked_url(url), SECONDS_PER_ANSWER)
     try:
         return [
