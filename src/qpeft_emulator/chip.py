@@ -62,6 +62,7 @@ class EmulatedChip:
     def graph(self) -> nx.Graph:
         """Living qubits and couplers, the best of both first."""
         graph = nx.Graph()
+        # networkx keeps the order of insertion, so neighbours come best first without being sorted again.
         graph.add_nodes_from(sorted(self.qubits, key=lambda qubit: -self.qubits[qubit].gate_fidelity))
         living = [edge for edge, fidelity in self.edges.items() if fidelity > 0]
         graph.add_edges_from(sorted(living, key=lambda edge: -self.edges[edge]))

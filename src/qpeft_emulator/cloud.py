@@ -128,6 +128,7 @@ class EmulatedCloud:
             seen.update(set(hashes))
             facts = {"number": job.number, "circuits": job.programs, "shots": job.shots, "state": self._state(job)}
             per_job[job.id] = {**facts, "programs": hashes}
+        # Shots are per program, so a job pays for the product.
         return {
             "jobs": len(jobs),
             "circuits": sum(job.programs for job in jobs),
@@ -173,6 +174,7 @@ class EmulatedCloud:
     def _compute_all(self) -> None:
         while (job_id := self._queue.get()) is not None:
             job = self._known(job_id)
+            # Cancelled while it waited, or accepted to fail by a fault that was asked for.
             if job.message:
                 continue
             try:

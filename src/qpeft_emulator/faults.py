@@ -91,6 +91,7 @@ class Faults:
                 is_meant = fault.endpoint in ("any", endpoint) and not (is_first and fault.replies == "later")
                 if fault.kind not in kinds or not is_meant:
                     continue
+                # Requests that are let pass are counted only where the fault could have met them.
                 if fault.skip:
                     fault.skip -= 1
                 # No number is drawn for a fault that is certain, so adding one does not move the draws of others.

@@ -113,6 +113,7 @@ class Machine:
         """Return how far the qubit has drifted, from -1 to 1."""
         if qubit not in self.hidden.phases:
             return 0.0
+        # Every qubit has its own phase, so that at no time all of them are at their best or worst.
         return math.sin(2 * math.pi * job_number / DRIFT_PERIOD + self.hidden.phases[qubit])
 
 

@@ -68,16 +68,18 @@ def mapped(program: ParsedProgram, chip: EmulatedChip, allowed: Collection[int])
     places: dict[int, int] = {}
     # Large groups first: small ones fit into what these leave over, and not the other way round.
     for group in sorted(coupled_groups(program.used_qubits, program.circuit.operations), key=len, reverse=True):
+        # The first qubit decides: both qubits of a gate are in one group.
         own = [operation for operation in program.circuit.operations if operation.qubits[0] in group]
         placed = _place_group(group, own, chip, free)
         operations += placed.operations
         places |= placed.places
+        # SWAPs stay within the block, so the places at the end are those that were taken.
         free -= set(placed.places.values())
     return Placed(tuple(operations), places)
 
 
 def coupled_groups(qubits: Collection[int], operations: Collection[Operation]) -> list[list[int]]:
-    """Qubits that gates join, directly or through others; each group ascending, the groups by their first qubit."""
+    """Return qubits that gates join, also through others; each group ascending, groups by their first qubit."""
     return sorted(map(sorted, nx.connected_components(_couplings(qubits, operations))))
 
 
@@ -169,6 +171,7 @@ def grown_block(chip: EmulatedChip, size: int, free: Collection[int]) -> list[in
     for start in sorted(free):
         block = [start]
         while len(block) < size:
+            # The best coupler that leaves the block, wherever it leaves; of equal ones that to the highest number.
             edges = [
                 (_fidelity(chip, qubit, neighbour), neighbour)
                 for qubit in block

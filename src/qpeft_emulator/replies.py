@@ -21,6 +21,7 @@ def refusal(message: str, code: int) -> Json:
 
 def chip_info(chip: EmulatedChip) -> Json:
     """Return the calibration. adjMatrix lists dead couplers with weight 0; QubitParams lists living qubits only."""
+    # From both ends, as the vendor lists couplers.
     adjacency: dict[str, list[Json]] = {str(qubit): [] for qubit in range(chip.num_qubits)}
     for (first, second), fidelity in chip.edges.items():
         adjacency[str(first)].append({"v": second, "w": round(fidelity, 4)})

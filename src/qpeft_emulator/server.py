@@ -62,20 +62,11 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     timeout = 600
 
-    def do_GET(self) -> None:
-        self._handle("GET")
-
-    def do_POST(self) -> None:
-        self._handle("POST")
-
-    def do_DELETE(self) -> None:
-        self._handle("DELETE")
-
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the name is the base class's)
         log.debug(format, *args)
 
-    def _handle(self, method: str) -> None:
-        path = self.path.split("?")[0]
+    def _handle(self) -> None:
+        method, path = self.command, self.path.split("?")[0]
         try:
             length = self.headers.get("Content-Length", "0")
             if not length.isdecimal() or int(length) > MAX_BODY_BYTES or "Transfer-Encoding" in self.headers:
@@ -93,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception:  # an answer without inner workings; those are in the log
             log.exception("%s %s", method, path)
             self._send(500, replies.refusal("The emulator failed; its log says how.", 1))
+
+    # The base class calls do_ and the method's name; other methods get its answer that they are not supported.
+    do_GET = do_POST = do_DELETE = _handle  # noqa: N815  (the names are the base class's)
 
     def _handle_vendor(self, method: str, path: str, body: bytes) -> None:
         if path not in VENDOR_ROUTES:

@@ -53,6 +53,7 @@ def open_emulator(
     waiting = Faults(seed, [parse_fault(text) for text in faults])
     timing = Timing(seconds / 3, 2 * seconds / 3, seconds)
     cloud = EmulatedCloud(open_machine(chip, seed), seed, Store(store), timing, is_online=online)
+    # The cloud has a thread and a file by now, which a port in use must not leave open.
     try:
         return EmulatorServer(port, cloud, waiting, api_key)
     except DeviceError:
