@@ -31,8 +31,8 @@ from qpeft.adapters.load import load_adapter
 from qpeft.adapters.qtha.bottleneck import CircuitBottleneck
 from qpeft.circuits import Circuit
 from qpeft.comparison.holdout import holdout_data
-from qpeft.comparison.statistics import paired_difference
 from qpeft.evaluation import held_out_loss
+from qpeft.evaluation.statistics import paired_difference
 from qpeft.models import load_model, load_tokenizer
 from qpeft.simulation.noise import EdgeNoise, NoiseModel, SampleKey
 from qpeft.simulation.shots import sampled_expectations

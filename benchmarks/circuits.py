@@ -23,9 +23,9 @@ from timing import machine
 
 from qpeft import QthaConfig
 from qpeft.analysis import gradient_size, portrait
-from qpeft.analysis.circuits import uniform
-from qpeft.analysis.figures import COLOURS, write_figure
 from qpeft.analysis.portrait import GROWTH, SAMPLES
+from qpeft.analysis.portrait_figures import COLOURS, write_figure
+from qpeft.analysis.random_angles import uniform
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.runs import write_atomically
 

@@ -1,9 +1,10 @@
-"""A whole training step of SmolLM2-135M with q_proj and v_proj adapted: QTHA, its ansätze and LoRA in turn.
+"""A whole training step of SmolLM2-135M: QTHA, its ansätze, quantum-weighted adapters and LoRA in turn.
 
     python benchmarks/step.py [--tokens 2048] [--repeats 5] [--threads 1]
 
 Forward, backward and AdamW update of one batch in float32: CPU time of one thread; wall time of several, since waiting
-for each other counts, and on a GPU. Medians, and the ratio to LoRA of rank 8, round by round.
+for each other counts, and on a GPU. Medians, and the ratio to LoRA of rank 8 on the same layers, round by round: q_proj
+and v_proj, or all linear ones where the name says so.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import gpu_clock, interleave, machine, ratio, save
 
-from qpeft import QthaConfig
+from qpeft import QthaConfig, QuantumWeightedConfig
 from qpeft.models import PACKAGE_MODEL, default_device, load_model
 
 LENGTH = 128
@@ -29,6 +30,9 @@ METHODS: dict[str, PeftConfig] = {
     "QTHA ring_crz": QthaConfig(target_modules=TARGETS),
     "QTHA ring_cz": QthaConfig(ansatz="ring_cz", target_modules=TARGETS),
     "QTHA no circuit": QthaConfig(bottleneck="none", target_modules=TARGETS),
+    "quantum-weighted": QuantumWeightedConfig(target_modules=TARGETS, init_seed=0),
+    "LoRA r=8, all linear": LoraConfig(r=8, target_modules="all-linear"),
+    "quantum-weighted, all linear": QuantumWeightedConfig(target_modules="all-linear", init_seed=0),
 }
 
 
@@ -63,7 +67,7 @@ def main() -> None:
     table = Table("method", "median CPU seconds" if on_one_thread else "median seconds", "times LoRA")
     results = []
     for name, values in seconds.items():
-        times = ratio(values, seconds["LoRA r=8"])
+        times = ratio(values, seconds["LoRA r=8" + ", all linear" * name.endswith("all linear")])
         results.append({"method": name, "seconds": statistics.median(values), "ratio_to_lora": times})
         table.add_row(name, f"{statistics.median(values):.3f}", f"{times:.3f}")
     console = Console(width=120)

@@ -18,8 +18,7 @@ from qpeft.evaluation.answers import Question, read_questions
 from qpeft.evaluation.dialogue import require_room
 from qpeft.runs import hash_file, make_folder
 from qpeft.runs.bars import Bars
-from qpeft.runs.files import used_alone
-from qpeft.runs.lines import GrowingFile
+from qpeft.runs.files import GrowingFile, used_alone
 from qpeft_cli.adapted import AdaptedModel, AdapterSource, load_onto, read_origin, read_recipe, weight_hashes
 from qpeft_cli.input_lines import piped_lines
 from qpeft_cli.on_device import answering_on, section_for
@@ -107,6 +106,11 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
 
 def answer_file(options: Answering, source: Path, target: Path) -> None:
     """Append the rows of `source` with `generated`, and `generated_base` if asked for, to `target`, batch by batch.
+
+    Args:
+        options: of the command.
+        source: questions.
+        target: JSON lines, which an earlier call may have begun.
 
     Raises: DataError for questions that cannot be read or are too long; OutputError if `target` holds something else.
     """

@@ -49,6 +49,17 @@ def load(
 ) -> Loaded:
     """Load what an export needs. Args are the options of the commands; `needs_text`: whether it does, if none is named.
 
+    Args:
+        folder: of the trained adapter.
+        output: new or empty folder.
+        calibration: file of examples to fit linear maps on; None for those of the run.
+        calibration_tokens: how many tokens of them to use.
+        data: file of held-out examples; None for those of the run.
+        limit: how many of them; None for all.
+        trust_remote_code: whether code of the base model may run.
+        needs_text: whether the adapter needs calibration text.
+        on_progress: told how far it is.
+
     Raises: OutputError if `output` is in use or `folder` no run; AdapterError, ModelError or DataError.
     """
     require_free(output)

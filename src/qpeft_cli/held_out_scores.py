@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from qpeft.comparison.statistics import sign_test
 from qpeft.data.fields import PairTemplate
 from qpeft.data.rows import read_rows
 from qpeft.errors import DataError, OutputError
 from qpeft.evaluation import AbstractTask, Scores, find_task, score
 from qpeft.evaluation.dialogue import context_length
+from qpeft.evaluation.statistics import sign_test
 from qpeft.models.reading import reading
 from qpeft.runs import environment, make_folder, write_atomically
 from qpeft.runs.bars import Bars
@@ -152,7 +152,15 @@ def _changes(found: Mapping[str, Scores], metric: str) -> str:
 
 
 def result_file(folder: Path, name: str, output: Path | None) -> Path:
-    """Where results go: `output`, or a new file in the adapter's folder. Raises: OutputError if they cannot."""
+    """Where results go: `output`, or a new file in the adapter's folder.
+
+    Args:
+        folder: of the adapter.
+        name: of the task, which new files are called by.
+        output: that the user named; None for a new file in the folder.
+
+    Raises: OutputError if they cannot.
+    """
     path = output or folder / FOLDER / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.json"
     if path.exists():
         raise OutputError(f"{path} exists. Choose another --output; nothing was changed.")

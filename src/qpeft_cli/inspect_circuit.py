@@ -44,8 +44,8 @@ def show_circuits(
         as_json: print all numbers instead of a table.
     """
     from qpeft.analysis import portrait
-    from qpeft.analysis.figures import check_format, save_portraits
     from qpeft.analysis.portrait import SAMPLES
+    from qpeft.analysis.portrait_figures import check_format, save_portraits
 
     if figure is not None:
         check_format(figure)
@@ -86,13 +86,12 @@ def _of_recipe(what: Sequence[str], depth: int | None) -> tuple[list[QthaConfig]
 
 def _named(names: Sequence[str], depth: int | None) -> list[QthaConfig]:
     from qpeft import QthaConfig
-    from qpeft.analysis.portrait import check_ansatz
-    from qpeft.circuits.ansatz import ANSATZE
+    from qpeft.circuits.ansatz import ANSATZE, find_ansatz
 
     for name in names:
         if name.startswith("-"):
             raise typer.BadParameter(f"there is no option {name}", param_hint="--circuit")
-        check_ansatz(name)
+        find_ansatz(name)
     return [QthaConfig(ansatz=name, depth=depth or 1) for name in dict.fromkeys(names) or ANSATZE]
 
 

@@ -86,6 +86,11 @@ def _only_what_is_read(evaluator: DeviceEvaluator) -> Callable[..., None]:
 def section_for(recipe: Recipe, device: str, options: Sequence[str]) -> DeviceSection:
     """The device section that the adapter was trained with, or a new one for another device, with these options.
 
+    Args:
+        recipe: that made the adapter.
+        device: name of the quantum device.
+        options: KEY=VALUE of its section.
+
     Raises: RecipeError if an option is none, there are no circuits to be put there, or the folder alone names an
         address: it would get the user's key, and the folder may be anybody's.
     """

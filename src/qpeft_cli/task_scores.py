@@ -24,7 +24,20 @@ def print_task_scores(
     base: bool,
     console: Console,
 ) -> None:
-    """A table of every metric, with the standard error over items. Raises: TaskError or DataError."""
+    """A table of every metric, with the standard error over items.
+
+    Args:
+        adapted: the model.
+        tasks: names, as lm-eval has them.
+        task_folder: with further task files.
+        few_shot: solved examples in each prompt; None for the task's own number.
+        chat: whether to ask through the chat template.
+        items: the first so many of each task; None for all.
+        base: whether the base model is asked too.
+        console: where the table goes.
+
+    Raises: TaskError or DataError.
+    """
     # It warns that settings for models it loads itself have no effect on ours.
     logging.getLogger("lm_eval.models.huggingface").setLevel(logging.ERROR)
     columns: dict[str, tuple[TaskScore, ...]] = {}

@@ -73,7 +73,7 @@ class Store:
             accepted: when, seconds since the epoch.
             programs: how many.
             shots: of each.
-            message: why it is to fail; empty if it is not.
+            message: why the job is going to fail; empty for one that will not.
         """
         with self._lock:
             # Under the same lock as the insert. Jobs are never deleted, so the count is the next number.

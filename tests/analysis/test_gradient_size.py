@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from qpeft import QthaConfig
-from qpeft.analysis.circuits import at_start, decay_per_qubit, gradient_size, uniform
+from qpeft.analysis.portrait import decay_per_qubit
+from qpeft.analysis.random_angles import at_start, gradient_size, uniform
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
 
 

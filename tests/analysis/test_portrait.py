@@ -6,7 +6,7 @@ import pytest
 
 from qpeft import QthaConfig
 from qpeft.analysis import portrait, resources
-from qpeft.analysis.resources import longest_path
+from qpeft.analysis.portrait import longest_path
 from qpeft.circuits import Circuit, Operation, Weight, ansatz
 from qpeft.errors import CircuitError
 

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import beta
 from torch.testing import assert_close
 
-from qpeft.analysis.circuits import entangling_capability, expressibility, fidelity, meyer_wallach, reached_states
+from qpeft.analysis.random_angles import entangling_capability, expressibility, fidelity, meyer_wallach, reached_states
 from qpeft.circuits import Circuit, Input, Operation, Weight, ansatz
 from qpeft.errors import SimulationError
 from qpeft.simulation.states import final_states
@@ -136,7 +136,7 @@ def test_a_deep_circuit_of_real_gates_covers_the_real_states_evenly_and_no_other
 
 
 def test_blocks_do_not_change_the_kind_of_numbers_drawn(monkeypatch):
-    monkeypatch.setattr("qpeft.analysis.circuits.AMPLITUDES_PER_BLOCK", 64)
+    monkeypatch.setattr("qpeft.analysis.random_angles.AMPLITUDES_PER_BLOCK", 64)
     fidelities, entanglements = reached_states(ansatz.ring_crz(3), 101, torch.Generator().manual_seed(0))
     assert (len(fidelities), len(entanglements)) == (101, 202)
     assert len(set(fidelities.tolist())) == 101

@@ -15,7 +15,6 @@ from qpeft.comparison.figures import curves, pictures, rates_picture
 from qpeft.comparison.records import from_record, to_record
 from qpeft.comparison.report import write_report
 from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, verdict
-from qpeft.comparison.statistics import Difference
 from qpeft.comparison.study import parse_study
 from qpeft.comparison.study_log import StudyLog
 from qpeft.comparison.trial_jobs import Job, run_all
@@ -24,6 +23,7 @@ from qpeft.comparison.trials import choose, plan_trials, read_inputs
 from qpeft.data import hold_out, load_examples
 from qpeft.errors import StudyError
 from qpeft.evaluation import held_out_loss
+from qpeft.evaluation.statistics import Difference
 from qpeft.models import load_model
 from qpeft.runs import read_record
 

@@ -7,10 +7,10 @@ import pytest
 
 from qpeft.circuits import ansatz
 from qpeft.circuits.circuit import Input, Weight
+from qpeft.circuits.drawing import angle_name, columns
 from qpeft.comparison import svg
 from qpeft.comparison.circuit_figures import circuits_of
 from qpeft.comparison.circuit_health import health_sentences
-from qpeft.comparison.drawing import angle_name, columns
 from qpeft.comparison.figures import curves, differences, frontier, short
 
 CIRCUITS = ["ring_crz", "ring_cz", "ring_cnot"]

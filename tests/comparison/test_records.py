@@ -9,9 +9,9 @@ import pytest
 from qpeft.comparison import load_results
 from qpeft.comparison.records import from_record, read_records, redact_paths, to_record
 from qpeft.comparison.report import write_page, write_report
-from qpeft.comparison.statistics import paired_difference
 from qpeft.comparison.study_log import StudyLog
 from qpeft.errors import OutputError
+from qpeft.evaluation.statistics import paired_difference
 
 
 def test_the_records_alone_give_the_same_page(report, tmp_path):

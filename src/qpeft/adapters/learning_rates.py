@@ -26,7 +26,7 @@ LEARNING_RATES = {
     "tt_lora": LearningRate(1e-2, "default of TT-LoRA: best of single runs of 30 steps on word problems"),
     "qpa": LearningRate(3e-3, "default of QPA: best of single runs of 20 steps on word problems"),
     "quantum_peft": LearningRate(3e-2, "default of Quantum-PEFT: best of single runs of 20 steps on word problems"),
-    "quantum_weighted": LearningRate(1e-2, "default at gain 4; a study of its own chooses between 5e-3 and 1e-2"),
+    "quantum_weighted": LearningRate(5e-3, "default at gain 4: better of two, 5e-3 and 1e-2, on word problems"),
     "c3a": LearningRate(0.3, "default of C3A: PEFT's method comparison"),
     "ia3": LearningRate(5e-3, "default of IA3: better of two in PEFT's method comparison"),
     "hira": LearningRate(4.5e-3, "default of HiRA: PEFT's method comparison"),

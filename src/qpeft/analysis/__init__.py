@@ -1,6 +1,7 @@
 """What circuits could do and how they would train, measured at random angles before any training."""
 
-from qpeft.analysis.circuits import (
+from qpeft.analysis.portrait import Gradients, Portrait, Resources, portrait, resources
+from qpeft.analysis.random_angles import (
     Estimate,
     GradientSize,
     entangling_capability,
@@ -8,8 +9,6 @@ from qpeft.analysis.circuits import (
     gradient_size,
     reached_states,
 )
-from qpeft.analysis.portrait import Gradients, Portrait, portrait
-from qpeft.analysis.resources import Resources, resources
 from qpeft.analysis.spectrum import Spectrum, spectrum
 
 __all__ = [

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from qpeft.analysis.circuits import freed, uniform
+from qpeft.analysis.random_angles import freed, uniform
 from qpeft.circuits import Circuit, Input
 from qpeft.errors import CircuitError
 from qpeft.simulation import expectations
@@ -58,6 +56,7 @@ class Spectrum:
     def dependence(self) -> list[list[float]]:
         """[observable][input]: standard deviation of the waves of that input alone, frequency 0 left out."""
         squares = torch.tensor(self.amplitudes, dtype=torch.float64).square()
+        # A wave of amplitude a has the variance a^2 / 2.
         found: list[list[float]] = (squares[..., 1:].sum(-1) / 2).sqrt().tolist()
         return found
 
@@ -69,27 +68,57 @@ class Spectrum:
 
 @one_thread()
 def spectrum(circuit: Circuit, samples: int, generator: torch.Generator, *, grids: int = 10) -> Spectrum:
-    """Fourier series of every observable.
+    """Return the Fourier series of every observable.
 
     Args:
+        circuit: with inputs.
         samples: random weights, with random other inputs, per input.
+        generator: of the weights and inputs.
         grids: random weights at which the whole grid of inputs is evaluated, where it has at most `MAX_POINTS` points.
 
     Raises: CircuitError if the circuit has no input, or one enters through a gate with frequencies other than 0 and 1.
     """
     uploads = count_uploads(circuit)
     possible = math.prod(2 * count + 1 for count in uploads)
-    waves = [_wave_amplitudes(circuit, place, max(uploads), samples, generator) for place in range(len(uploads))]
-    amplitudes = tuple(tuple(map(tuple, rows)) for rows in torch.stack(waves, dim=1).tolist())
+    # 2 uploads + 1 points of a turn tell all frequencies up to the highest apart.
+    points = [2 * count + 1 for count in uploads]
+    turns = [2 * math.pi / count * torch.arange(count, dtype=torch.float64) for count in points]
+    longest = max(turns, key=len)
+
+    waves = []
+    for place in range(len(uploads)):
+        angles = uniform(circuit, samples, generator).repeat_interleave(len(longest), dim=0)
+        angles[:, place] = longest.repeat(samples)
+        values = expectations(freed(circuit), angles, angles.new_zeros(0)).reshape(samples, len(longest), -1)
+        amplitudes = torch.fft.rfft(values, dim=1, norm="forward").abs()
+        # A wave of frequency k > 0 has the amplitude |c_k| + |c_-k|, which are equal since values are real.
+        amplitudes[:, 1:] *= 2
+        waves.append(amplitudes.square().mean(0).sqrt().T)
+    found = tuple(tuple(map(tuple, rows)) for rows in torch.stack(waves, dim=1).tolist())
     if possible > MAX_POINTS:
-        return Spectrum(amplitudes, None, None, possible)
-    powers = torch.stack([_grid_power(circuit, uploads, generator) for _ in range(grids)])
-    reached = (powers > ZERO**2).any(0).sum().item() / circuit.num_observables
-    return Spectrum(amplitudes, _interactions(powers.mean((0, 1))), reached, possible)
+        return Spectrum(found, None, None, possible)
+
+    # |c_k|^2 of every observable, then an axis per input, for each draw of the weights.
+    grid, powers = torch.cartesian_prod(*turns).reshape(-1, len(uploads)), []
+    for _ in range(grids):
+        weights = uniform(circuit, 1, generator)[0, circuit.num_inputs :]
+        values = expectations(circuit, grid, weights).T.reshape(-1, *points)
+        # Not torch.fft.fftn, whose libraries take 7 axes at most.
+        coefficients = np.fft.fftn(values.numpy(), axes=range(1, values.ndim), norm="forward")
+        powers.append(torch.from_numpy(coefficients).abs().square())
+    power = torch.stack(powers)
+    reached = (power > ZERO**2).any(0).sum().item() / circuit.num_observables
+    # How many entries of k are not zero tells how many inputs a product of waves is of.
+    power, order = power.mean((0, 1)), torch.zeros(points, dtype=torch.int64)
+    for axis, size in enumerate(points):
+        order += torch.arange(size).clamp(max=1).reshape([-1 if other == axis else 1 for other in range(len(points))])
+    sums = torch.zeros(len(points) + 1, dtype=torch.float64).index_add_(0, order.flatten(), power.flatten())[1:]
+    total = sums.sum().item()
+    return Spectrum(found, tuple((sums / total).tolist()) if total > ZERO**2 else None, reached, possible)
 
 
 def count_uploads(circuit: Circuit) -> list[int]:
-    """How many gates each input turns: its highest frequency. Raises: CircuitError as `spectrum`."""
+    """Return how many gates each input turns: its highest frequency. Raises: CircuitError as `spectrum`."""
     found: Counter[int] = Counter()
     for operation in circuit.operations:
         if isinstance(operation.angle, Input):
@@ -103,43 +132,3 @@ def count_uploads(circuit: Circuit) -> list[int]:
     if not found:
         raise CircuitError("The circuit has no inputs, so it has no spectrum.")
     return [found[place] for place in range(circuit.num_inputs)]
-
-
-def _turn(uploads: int) -> Float[Tensor, " points"]:
-    points = 2 * uploads + 1
-    return 2 * math.pi / points * torch.arange(points, dtype=torch.float64)
-
-
-def _wave_amplitudes(
-    circuit: Circuit, place: int, uploads: int, samples: int, generator: torch.Generator
-) -> Float[Tensor, "num_observables frequencies"]:
-    """Of waves in one input, root mean square over samples; a wave of frequency k > 0 has the amplitude 2 |c_k|."""
-    turn = _turn(uploads)
-    angles = uniform(circuit, samples, generator).repeat_interleave(len(turn), dim=0)
-    angles[:, place] = turn.repeat(samples)
-    values = expectations(freed(circuit), angles, angles.new_zeros(0)).reshape(samples, len(turn), -1)
-    amplitudes = torch.fft.rfft(values, dim=1, norm="forward").abs()
-    amplitudes[:, 1:] *= 2
-    means: Tensor = amplitudes.square().mean(0).sqrt().T
-    return means
-
-
-def _grid_power(circuit: Circuit, uploads: list[int], generator: torch.Generator) -> Tensor:
-    """|c_k|^2 of every observable, then an axis per input, at one draw of the weights."""
-    grid = torch.cartesian_prod(*map(_turn, uploads)).reshape(-1, len(uploads))
-    weights = uniform(circuit, 1, generator)[0, circuit.num_inputs :]
-    values = expectations(circuit, grid, weights).T.reshape(-1, *[2 * count + 1 for count in uploads])
-    # Not torch.fft.fftn, whose libraries take 7 axes at most.
-    waves = np.fft.fftn(values.numpy(), axes=range(1, values.ndim), norm="forward")
-    return torch.from_numpy(waves).abs().square()
-
-
-def _interactions(power: Tensor) -> tuple[float, ...] | None:
-    """Shares by how many entries of k are not zero, without k = 0."""
-    order = torch.zeros(power.shape, dtype=torch.int64)
-    for axis, size in enumerate(power.shape):
-        nonzero = torch.arange(size).clamp(max=1)
-        order += nonzero.reshape([-1 if other == axis else 1 for other in range(power.ndim)])
-    sums = torch.zeros(power.ndim + 1, dtype=torch.float64).index_add_(0, order.flatten(), power.flatten())[1:]
-    total = sums.sum().item()
-    return tuple((sums / total).tolist()) if total > ZERO**2 else None

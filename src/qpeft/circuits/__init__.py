@@ -2,6 +2,20 @@
 
 from qpeft.circuits import ansatz
 from qpeft.circuits.circuit import Angle, Circuit, Input, Operation, Weight, bind, unbind
+from qpeft.circuits.drawing import circuit_text, draw_circuit
 from qpeft.circuits.gates import GATES, Gate
 
-__all__ = ["GATES", "Angle", "Circuit", "Gate", "Input", "Operation", "Weight", "ansatz", "bind", "unbind"]
+__all__ = [
+    "GATES",
+    "Angle",
+    "Circuit",
+    "Gate",
+    "Input",
+    "Operation",
+    "Weight",
+    "ansatz",
+    "bind",
+    "circuit_text",
+    "draw_circuit",
+    "unbind",
+]

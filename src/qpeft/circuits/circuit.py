@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
@@ -100,7 +100,8 @@ class Circuit:
         if self.num_qubits < 1:
             raise CircuitError(f"A circuit needs at least 1 qubit; got {self.num_qubits}.")
         object.__setattr__(self, "operations", tuple(self.operations))
-        observables = tuple(self.observables) or tuple(z_observables(self.num_qubits))
+        z_of_each = ("I" * qubit + "Z" + "I" * (self.num_qubits - qubit - 1) for qubit in range(self.num_qubits))
+        observables = tuple(self.observables) or tuple(z_of_each)
         object.__setattr__(self, "observables", observables)
         for operation in self.operations:
             if not all(0 <= qubit < self.num_qubits for qubit in operation.qubits):
@@ -127,32 +128,20 @@ class Circuit:
     @cached_property
     def num_inputs(self) -> int:
         """Angles that one evaluation reads from its input."""
-        return _count(op.angle.index for op in self.operations if isinstance(op.angle, Input))
+        return 1 + max((op.angle.index for op in self.operations if isinstance(op.angle, Input)), default=-1)
 
     @cached_property
     def num_weights(self) -> int:
         """Trained angles."""
-        return _count(op.angle.index for op in self.operations if isinstance(op.angle, Weight))
+        return 1 + max((op.angle.index for op in self.operations if isinstance(op.angle, Weight)), default=-1)
 
     @property
     def num_observables(self) -> int:
         return len(self.observables)
 
 
-def z_observables(num_qubits: int) -> list[str]:
-    """Z of every qubit, qubit 0 first: 'ZII', 'IZI', 'IIZ' for three qubits."""
-    return ["I" * qubit + "Z" + "I" * (num_qubits - qubit - 1) for qubit in range(num_qubits)]
-
-
-def _count(indices: Iterable[int]) -> int:
-    return max(indices, default=-1) + 1
-
-
-# Circuits with numbers for angles, as a quantum computer runs them.
-
-
 def bind(circuit: Circuit, inputs: Sequence[float], weights: Sequence[float]) -> Circuit:
-    """`circuit` with every angle a number: of one evaluation.
+    """Return `circuit` with every angle a number, as a quantum computer runs one evaluation.
 
     Args:
         circuit: what to evaluate.
@@ -176,7 +165,7 @@ def bind(circuit: Circuit, inputs: Sequence[float], weights: Sequence[float]) ->
 
 
 def unbind(circuit: Circuit) -> tuple[Circuit, list[float]]:
-    """The inverse of `bind`, for machines that prepare a circuit once and run it at many angles.
+    """Undo `bind`, for machines that prepare a circuit once and run it at many angles.
 
     Returns:
         The circuit with an input in place of each number, in the order of its gates, and the numbers, radians.

@@ -6,10 +6,10 @@ CONTROL block. Those are written with other gates here, which cost a chip the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from qpeft.circuits.circuit import Circuit, Operation
-from qpeft.circuits.decomposition import bound_angle, decompose
+from qpeft.circuits.circuit import Circuit
+from qpeft.circuits.decomposition import bound_angle, rewrite
 from qpeft.errors import CircuitError
 
 ORIGIN_NAMES: dict[str, str] = {
@@ -21,11 +21,11 @@ ORIGIN_NAMES: dict[str, str] = {
 }
 """Gates that OriginIR has, our name to its name; equal up to a global phase."""
 DAGGERS: dict[str, str] = {"SDG": "S", "TDG": "T"}
-"""Gates that OriginIR writes as another one in a DAGGER block."""
+"""Gates that OriginIR writes as another one in a DAGGER block. All others are rewritten in those it has."""
 
 
 def to_origin_ir(circuit: Circuit, qubits: Sequence[int] | None = None) -> str:
-    """A program that runs `circuit` and measures all its qubits, qubit k into classical bit k.
+    """Return a program that runs `circuit` and measures all its qubits, qubit k into classical bit k.
 
     Args:
         circuit: with numbers for all angles; its observables do not matter.
@@ -40,20 +40,13 @@ def to_origin_ir(circuit: Circuit, qubits: Sequence[int] | None = None) -> str:
     if len(chosen) != circuit.num_qubits or len(set(chosen)) != len(chosen) or min(chosen) < 0:
         raise CircuitError(f"The circuit needs {circuit.num_qubits} different qubit(s) of the chip; got {chosen}.")
     lines = [f"QINIT {max(chosen) + 1}", f"CREG {circuit.num_qubits}"]
-    for operation in circuit.operations:
-        lines += _statements(operation, chosen)
+    for operation in rewrite(circuit, {*ORIGIN_NAMES, *DAGGERS}).operations:
+        names = ",".join(f"q[{chosen[qubit]}]" for qubit in operation.qubits)
+        if operation.gate_name in DAGGERS:
+            lines += ["DAGGER", f"{DAGGERS[operation.gate_name]} {names}", "ENDDAGGER"]
+            continue
+        angle = bound_angle(operation)
+        # repr: the shortest text that reads back as the same number. pyqpanda3 prints 8 decimals, but reads more.
+        lines.append(f"{ORIGIN_NAMES[operation.gate_name]} {names}" + ("" if angle is None else f",({float(angle)!r})"))
     lines += [f"MEASURE q[{qubit}],c[{bit}]" for bit, qubit in enumerate(chosen)]
     return "\n".join(lines) + "\n"
-
-
-def _statements(operation: Operation, chosen: tuple[int, ...]) -> Iterator[str]:
-    if operation.gate_name in DAGGERS:
-        yield from ("DAGGER", f"{DAGGERS[operation.gate_name]} q[{chosen[operation.qubits[0]]}]", "ENDDAGGER")
-    elif operation.gate_name in ORIGIN_NAMES:
-        angle = bound_angle(operation)
-        names = ",".join(f"q[{chosen[qubit]}]" for qubit in operation.qubits)
-        # repr: the shortest text that reads back as the same number. pyqpanda3 prints 8 decimals, but reads more.
-        yield f"{ORIGIN_NAMES[operation.gate_name]} {names}" + ("" if angle is None else f",({float(angle)!r})")
-    else:
-        for part in decompose(operation):
-            yield from _statements(part, chosen)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qpeft.comparison.results import Measured, Results
-from qpeft.comparison.statistics import Array
 from qpeft.comparison.summary_text import signed
 from qpeft.comparison.svg import (
     LIGHT,
@@ -23,16 +21,12 @@ from qpeft.comparison.svg import (
     style,
     wrapped,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from qpeft.evaluation.statistics import Array
 
 POINTS = 80
 """Of a curve; longer ones are drawn as means of neighbouring steps."""
 IN_ONE = 4
 """This many curves share their axes; more get axes of their own."""
-Curve = tuple[int, Measured, Array, Array]
-"""Number of the method, the method, steps (steps,) and losses (seeds, steps)."""
 
 
 def differences(results: Results) -> Picture | None:
@@ -78,92 +72,77 @@ def pictures(results: Results) -> list[Picture]:
 
 def curves(results: Results) -> Picture | None:
     """Draw training losses, mean over seeds with the range as a band; None if none were logged."""
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
 
-    drawn = [(number, one, *_history(one.histories)) for number, one in enumerate(results.measured)]
-    drawn = [row for row in drawn if len(row[2])]
+    drawn = []
+    for number, one in enumerate(results.measured):
+        steps, losses = _by_step(one.histories, "loss")
+        # More points than that are noise on a figure of this width, and a large file: means of neighbouring steps.
+        parts = np.array_split(np.arange(len(steps)), min(len(steps), POINTS)) if len(steps) else []
+        if parts:
+            means = np.stack([losses[:, part].mean(1) for part in parts], 1)
+            drawn.append((number, one, np.array([steps[part[-1]] for part in parts]), means))
     if not drawn:
         return None
-    label = "training loss (nats per token)"
-    if len(drawn) > IN_ONE:
+    label, is_grid = "training loss (nats per token)", len(drawn) > IN_ONE
+    if is_grid:
         # Axes for each method, with the reference's curve in all of them.
         _, reference, steps, losses = next((row for row in drawn if row[1].method == results.study.reference), drawn[0])
         rows = -(-len(drawn) // 2)
         figure = new_figure(1.55 * rows + 0.3)
-        grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
-        for axes in grid.flat[len(drawn) :]:
+        panels = list(figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).flat)
+        for axes in panels[len(drawn) :]:
             axes.set_visible(False)
-        for axes, curve in zip(grid.flat, drawn, strict=False):
+        for axes, (_, one, _, _) in zip(panels, drawn, strict=False):
             dress(axes)
             axes.plot(steps, losses.mean(0), color=LIGHT["soft"], linewidth=0.8, linestyle=":")
-            _draw_curve(axes, curve)
-            axes.set_title(wrapped(curve[1].method, 30), fontsize=TEXT, color=LIGHT["ink"])
-        _loss_scale(grid[0, 0], drawn)
+            axes.set_title(wrapped(one.method, 30), fontsize=TEXT, color=LIGHT["ink"])
         figure.supxlabel(wrapped(f"step (dotted: {reference.method})", 60), fontsize=TEXT, color=LIGHT["ink"])
         figure.supylabel(label, fontsize=TEXT, color=LIGHT["ink"])
     else:
         figure, axes = new_axes(height_for((one.method for _, one, _, _ in drawn), 3.2), "step", label)
-        for curve in drawn:
-            _draw_curve(axes, curve)
-        _loss_scale(axes, drawn)
+        panels = [axes] * len(drawn)
+
+    at_ends = set()
+    for axes, (number, one, steps, losses) in zip(panels, drawn, strict=False):
+        look = style(number)
+        ends, held_out = _by_step(one.histories, "held_out")
+        at_ends |= set((ends == 0).tolist())
+        if len(ends):
+            hollow = {"linestyle": "none", "markerfacecolor": "none", "markersize": 6, "zorder": 3}
+            axes.plot(ends, held_out.mean(0), **(look | hollow))
+        axes.plot(steps, losses.mean(0), markevery=max(1, len(steps) // 8), linewidth=1.4, **look)
+        axes.fill_between(steps, losses.min(0), losses.max(0), color=look["color"], alpha=0.18, linewidth=0)
+    values, axes = np.concatenate([losses.ravel() for _, _, _, losses in drawn]), panels[0]
+    # Where losses fall to less than half, their ends would be one line on an axis that is not logarithmic.
+    if 0 < 2 * values.min() < values.max():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    if not is_grid:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         # After the scale has been chosen: labels stand where the ends of the curves are then.
         label_ends(
             axes,
             [(one.method, steps[-1], loss.mean(0)[-1], style(number)["color"]) for number, one, steps, loss in drawn],
         )
-    ends = {step == 0 for _, one, _, _ in drawn for step in _ends(one.histories)[0]}
-    when = " and ".join(word for word, at_start in (("before", True), ("after", False)) if at_start in ends)
-    held_out = f" Hollow: loss on the held-out tenth {when} training." if when else ""
+    when = " and ".join(word for word, at_start in (("before", True), ("after", False)) if at_start in at_ends)
+    held_out_note = f" Hollow: loss on the held-out tenth {when} training." if when else ""
     band = "mean over seeds with their range as a band" if len(results.study.seeds) > 1 else "of one seed"
     said = [f"{one.method} {losses.mean(0)[0]:.3f} to {losses.mean(0)[-1]:.3f}" for _, one, _, losses in drawn]
     return picture(
-        figure, "curves", f"Training loss, {band}.{held_out}",
+        figure, "curves", f"Training loss, {band}.{held_out_note}",
         f"Training loss over steps, {band}. First to last: {'; '.join(said)}.",
     )  # fmt: skip
 
 
-def _draw_curve(axes: Axes, curve: Curve) -> None:
-    number, one, steps, losses = curve
-    look = style(number)
-    ends, held_out = _ends(one.histories)
-    if len(ends):
-        hollow = {"linestyle": "none", "markerfacecolor": "none", "markersize": 6, "zorder": 3}
-        axes.plot(ends, held_out.mean(0), **(look | hollow))
-    axes.plot(steps, losses.mean(0), markevery=max(1, len(steps) // 8), linewidth=1.4, **look)
-    axes.fill_between(steps, losses.min(0), losses.max(0), color=look["color"], alpha=0.18, linewidth=0)
-
-
-def _loss_scale(axes: Axes, drawn: Sequence[Curve]) -> None:
-    """Make the axis logarithmic where losses fall to less than half: their ends would be one line."""
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
-
-    values = np.concatenate([losses.ravel() for _, _, _, losses in drawn]) if drawn else np.ones(1)
-    if 0 < 2 * values.min() < values.max():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
-
-
-def _ends(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array, Array]:
-    """Return steps before and after training, and held-out losses of every seed there, (seeds, steps)."""
-    found = [{entry["step"]: entry["held_out"] for entry in history if "held_out" in entry} for history in histories]
+def _by_step(histories: Sequence[Sequence[Mapping[str, float]]], name: str) -> tuple[Array, Array]:
+    """Return steps, and the values of this name of every seed at them, (seeds, steps)."""
+    found = [{entry["step"]: entry[name] for entry in history if name in entry} for history in histories]
+    # Runs that stopped early are shorter; a mean over seeds needs all of them.
     steps = sorted(set.intersection(*map(set, found))) if found else []
     return np.array(steps, dtype=float), np.array([[one[step] for step in steps] for one in found], dtype=float)
-
-
-def _history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Array, Array]:
-    """Return steps, and training losses of every seed at them, (seeds, steps)."""
-    found = [{entry["step"]: entry["loss"] for entry in history if "loss" in entry} for history in histories]
-    # Runs that stopped early are shorter; a mean over seeds needs all of them.
-    steps = sorted(set.intersection(*(set(one) for one in found)))
-    # More points than that are noise on a figure of this width, and a large file.
-    parts = np.array_split(np.arange(len(steps)), min(len(steps), POINTS)) if steps else []
-    losses = np.array([[one[step] for step in steps] for one in found], dtype=float)
-    means = [losses[:, part].mean(1) for part in parts]
-    ends = np.array([steps[part[-1]] for part in parts], dtype=float)
-    return ends, np.stack(means, 1) if means else losses
 
 
 def frontier_picture(results: Results) -> Picture:

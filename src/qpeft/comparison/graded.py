@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from qpeft.comparison.statistics import Array, Difference, holm, mean_interval, paired_difference, sign_test
 from qpeft.evaluation import TASKS
+from qpeft.evaluation.statistics import Array, Difference, holm, mean_interval, paired_difference, sign_test
 
 EXACT_MATCH = "exact_match"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
-
 from qpeft.data import Example
 from qpeft.errors import StudyError
 from qpeft.models import load_skeleton, load_tokenizer
@@ -44,7 +42,17 @@ def require_holdout(recipe: Recipe, test: str | None, items: int | None) -> list
         options.name, chat_template=options.chat_template, trust_remote_code=options.trust_remote_code
     )
     if test is not None:
-        _require_apart(recipe.data, test, items, tokenizer)
+        # No question of the test may be trained on. One beyond the recipe's limit counts too, so that raising the limit
+        # later is safe.
+        whole = holdout_data(recipe.data, test, items).model_copy(update={"limit": None})
+        examples = RecipeExamples(whole, seed=0, tokenizer=tokenizer)
+        asked = {_question(example): example for example in examples.training(once=True)}
+        tested = examples.held_out()
+        if shared := [one for one in tested if _question(one) in asked]:
+            raise StudyError(
+                f"{len(shared)} of {len(tested)} test items are asked in the training file too, {shared[0].source} and "
+                f"{asked[_question(shared[0])].source} first. Take them out of one of the files."
+            )
     skeleton = load_skeleton(options.name, trust_remote_code=options.trust_remote_code)
     training, chosen = load_splits(recipe.data, tokenizer, seed=recipe.seed)
     assert chosen is not None, "every trial holds a part out"
@@ -61,20 +69,6 @@ def require_holdout(recipe: Recipe, test: str | None, items: int | None) -> list
     return list(dict.fromkeys(notes))
 
 
-def _require_apart(data: DataSection, test: str, items: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises: StudyError if the test asks questions of the training file; DataError if either cannot be read."""
-
-    def question(example: Example) -> tuple[tuple[str, str], ...] | str:
-        # Two examples that ask the same have this in common, whatever is answered; a plain text asks for itself.
-        return tuple((message.role, message.content) for message in example.question) or example.digest
-
-    # A question beyond the recipe's limit counts too, so that raising the limit later is safe.
-    both = holdout_data(data, test, items).model_copy(update={"limit": None})
-    examples = RecipeExamples(both, seed=0, tokenizer=tokenizer)
-    asked = {question(example): example for example in examples.training(once=True)}
-    judged = examples.held_out()
-    if shared := [one for one in judged if question(one) in asked]:
-        raise StudyError(
-            f"{len(shared)} of {len(judged)} test items are asked in the training file too, {shared[0].source} and "
-            f"{asked[question(shared[0])].source} first. Take them out of one of the files."
-        )
+def _question(example: Example) -> tuple[tuple[str, str], ...] | str:
+    # Two examples that ask the same have this in common, whatever is answered; a plain text asks for itself.
+    return tuple((message.role, message.content) for message in example.question) or example.digest

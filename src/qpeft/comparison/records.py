@@ -13,11 +13,11 @@ import numpy as np
 
 from qpeft.comparison.graded import Graded
 from qpeft.comparison.results import Against, Contrast, Measured, Results
-from qpeft.comparison.statistics import Difference
 from qpeft.comparison.study import Study
 from qpeft.comparison.study_log import StudyLog
 from qpeft.comparison.trials import Choice
 from qpeft.errors import OutputError, QpeftError
+from qpeft.evaluation.statistics import Difference
 from qpeft.training.config import parse
 
 FORMAT = 1
@@ -61,6 +61,32 @@ def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Study
     Raises: LookupError, TypeError, ValueError or AttributeError for a record that lacks something.
     """
     study = parse(Study, record["study"] | {"output": {"folder": str(folder)}}, source="records")
+    measured = []
+    for values in record["measured"]:
+        graded = [
+            Graded(
+                **dict(metric)
+                | {
+                    "sums": np.array(metric["sums"], dtype=float),
+                    "counts": np.array(metric["counts"], dtype=float),
+                    "value": _difference(metric["value"]),
+                    "against": None if metric["against"] is None else _difference(metric["against"]),
+                }
+            )
+            for metric in values["graded"]
+        ]
+        changed = {
+            "nats": np.array(values["nats"], dtype=float),
+            "right": None if values["right"] is None else np.array(values["right"], dtype=float),
+            "loss": _difference(values["loss"]),
+            "ablations": {name: _difference(loss) for name, loss in values["ablations"].items()},
+            "against": None if values["against"] is None else _against(values["against"]),
+            # JSON has no tuples.
+            **{name: tuple(values[name]) for name in ("histories", "health", "samples")},
+            "graded": tuple(graded),
+        }
+        # `exact_match` is for readers of the file; a `Measured` computes it.
+        measured.append(Measured(**{name: one for name, one in values.items() if name != "exact_match"} | changed))
     results = Results(
         study,
         tuple(
@@ -69,7 +95,7 @@ def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Study
                    tuple(one["gaps"]))
             for one in record["choices"]
         ),
-        tuple(_measured(values) for values in record["measured"]),
+        tuple(measured),
         record["base"],
         record["base_neutral"],
         tuple(record["base_samples"]),
@@ -120,37 +146,6 @@ def _difference(values: Mapping[str, Any]) -> Difference:
 
 def _against(values: Mapping[str, Any]) -> Against:
     return Against(**dict(values) | {"loss": _difference(values["loss"])})
-
-
-def _measured(values: Mapping[str, Any]) -> Measured:
-    against, right = values["against"], values["right"]
-    graded = [
-        Graded(
-            **dict(metric)
-            | {
-                "sums": np.array(metric["sums"], dtype=float),
-                "counts": np.array(metric["counts"], dtype=float),
-                "value": _difference(metric["value"]),
-                "against": None if metric["against"] is None else _difference(metric["against"]),
-            }
-        )
-        for metric in values["graded"]
-    ]
-    # `exact_match` is for readers of the file; a `Measured` computes it.
-    return Measured(
-        **{name: value for name, value in values.items() if name != "exact_match"}
-        | {
-            "nats": np.array(values["nats"], dtype=float),
-            "right": None if right is None else np.array(right, dtype=float),
-            "loss": _difference(values["loss"]),
-            "ablations": {name: _difference(loss) for name, loss in values["ablations"].items()},
-            "against": None if against is None else _against(against),
-            "histories": tuple(values["histories"]),
-            "health": tuple(values["health"]),
-            "samples": tuple(values["samples"]),
-            "graded": tuple(graded),
-        }
-    )
 
 
 def redact_paths(value: Any) -> Any:

@@ -53,24 +53,51 @@ class StudyLog:
         Raises: StudyError if the folder's is another one; OutputError if it holds anything else.
         """
         folder = Path(study.output.folder)
-        if (folder / FILE_NAME).exists():
-            log = cls.read(folder)
-            log._go_on(study, inputs)
-            return log
-        # Not into a folder of something else, whose files might be taken for results.
-        if folder.exists() and any(folder.iterdir()):
-            raise OutputError(f"{folder} holds something other than a study. Choose another with --output.folder.")
-        values = {
-            "study": study.model_dump(mode="json"),
-            "digest": study.digest(),
-            "inputs": asdict(inputs),
-            "begun": _now(),
-            "environment": environment(),
-            "amendments": [],
-            "test_readings": [],
-            "failed_readings": [],
-        }
-        return cls(folder, values)
+        if not (folder / FILE_NAME).exists():
+            # Not into a folder of something else, whose files might be taken for results.
+            if folder.exists() and any(folder.iterdir()):
+                raise OutputError(f"{folder} holds something other than a study. Choose another with --output.folder.")
+            values = {
+                "study": study.model_dump(mode="json"),
+                "digest": study.digest(),
+                "inputs": asdict(inputs),
+                "begun": _now(),
+                "environment": environment(),
+                "amendments": [],
+                "test_readings": [],
+                "failed_readings": [],
+            }
+            return cls(folder, values)
+
+        # This study takes the place of the stored one, with a note of what changed, if it still may change.
+        log = cls.read(folder)
+        # A process may have been killed before it could say that a reading gave nothing.
+        ended = [*log._states("*/measured-????????????.json"), *log._states("trials/*/measured-????????????.json")]
+        if ended and FINISHED not in ended:
+            log._forget_readings_without_result()
+        has_trained = FINISHED in log._states("trials/*/trained.json")
+        # Without a test the held-out tenth judges, which every finished run has been measured on.
+        is_judged = bool(log.values["test_readings"]) if log.study.test is not None else has_trained
+
+        stored, dumped = log.study.model_dump(mode="json"), study.model_dump(mode="json")
+        changed = [name for name in dumped if name != "output" and dumped[name] != stored[name]]
+        closed = (*(CLAIMS if has_trained else ()), *(JUDGED if is_judged else ()))
+        if fixed := [name for name in changed if name in closed]:
+            raise StudyError(
+                f"The study in {log.folder} was begun with another {', '.join(fixed)}, which must not change once "
+                "there are results. Set it back, or begin a new study in another --output.folder."
+            )
+        if is_judged:
+            log.require_data(study)
+        elif any(log.inputs.hashes.get(source, digest) != digest for source, digest in inputs.hashes.items()):
+            changed.append("data files")
+        if inputs.versions != log.inputs.versions:
+            changed.append("versions of packages")
+        if changed:
+            readings = len(log.values["test_readings"])
+            log.values["amendments"].append({"when": _now(), "changed": changed, "test_readings_before": readings})
+            log.values |= {"study": dumped, "digest": study.digest(), "inputs": asdict(inputs)}
+        return log
 
     @property
     def inputs(self) -> Inputs:
@@ -107,35 +134,6 @@ class StudyLog:
         """Write study.json, in a new folder if need be."""
         make_folder(self.folder)
         write_atomically(self.folder / FILE_NAME, json.dumps(self.values, indent=2, ensure_ascii=False) + "\n")
-
-    def _go_on(self, study: Study, inputs: Inputs) -> None:
-        """Take this study in the place of the stored one, with a note of what changed, if it still may change."""
-        # A process may have been killed before it could say that a reading gave nothing.
-        ended = [*self._states("*/measured-????????????.json"), *self._states("trials/*/measured-????????????.json")]
-        if ended and FINISHED not in ended:
-            self._forget_readings_without_result()
-        has_trained = FINISHED in self._states("trials/*/trained.json")
-        # Without a test the held-out tenth judges, which every finished run has been measured on.
-        is_judged = bool(self.values["test_readings"]) if self.study.test is not None else has_trained
-
-        stored, dumped = self.study.model_dump(mode="json"), study.model_dump(mode="json")
-        changed = [name for name in dumped if name != "output" and dumped[name] != stored[name]]
-        closed = (*(CLAIMS if has_trained else ()), *(JUDGED if is_judged else ()))
-        if fixed := [name for name in changed if name in closed]:
-            raise StudyError(
-                f"The study in {self.folder} was begun with another {', '.join(fixed)}, which must not change once "
-                "there are results. Set it back, or begin a new study in another --output.folder."
-            )
-        if is_judged:
-            self.require_data(study)
-        elif any(self.inputs.hashes.get(source, digest) != digest for source, digest in inputs.hashes.items()):
-            changed.append("data files")
-        if inputs.versions != self.inputs.versions:
-            changed.append("versions of packages")
-        if changed:
-            readings = len(self.values["test_readings"])
-            self.values["amendments"].append({"when": _now(), "changed": changed, "test_readings_before": readings})
-            self.values |= {"study": dumped, "digest": study.digest(), "inputs": asdict(inputs)}
 
     def _states(self, files: str) -> list[str]:
         """Return how the jobs of these files ended."""

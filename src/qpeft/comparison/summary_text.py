@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, Against, Results
-from qpeft.comparison.statistics import Difference
+from qpeft.evaluation.statistics import Difference
 
 
 def interval(value: Difference, digits: int = 4) -> str:
@@ -156,11 +156,6 @@ def _sentence(method: str, other: str, against: Against, results: Results) -> st
         f"difference that this study would find in four of five cases is {loss.detectable:.4f}.",
     }[against.verdict]
     return f"Of these single runs: {said}" if len(results.study.seeds) == 1 else said
-
-
-def effect(loss: Difference) -> str:
-    """Return what a change did, by its loss minus that without it."""
-    return "makes it worse" if loss.low > 0 else "makes it better" if loss.high < 0 else "changes nothing seen"
 
 
 def limits(results: Results, log: Mapping[str, Any]) -> list[str]:

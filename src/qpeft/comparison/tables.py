@@ -111,12 +111,16 @@ def costs(results: Results) -> Table:
 
 def ablations(results: Results) -> Table:
     """Return what spoiling the output of the bottleneck does to methods that were asked about it."""
-    rows = tuple(
-        (one.method, name, summary_text.effect(loss), summary_text.signed(loss))
-        for one in results.measured
-        for name, loss in one.ablations.items()
+    rows = []
+    for one in results.measured:
+        for name, loss in one.ablations.items():
+            effect = (
+                "makes it worse" if loss.low > 0 else "makes it better" if loss.high < 0 else "changes nothing seen"
+            )
+            rows.append((one.method, name, effect, summary_text.signed(loss)))
+    return Table(
+        "Loss with the output of the bottleneck spoilt", ("method", "change", "effect", "loss rises by"), tuple(rows)
     )
-    return Table("Loss with the output of the bottleneck spoilt", ("method", "change", "effect", "loss rises by"), rows)
 
 
 def health(results: Results) -> Table:

@@ -71,20 +71,17 @@ class Choice:
 
 def read_inputs(study: Study) -> Inputs:
     """Return the inputs as they are now."""
-    hashes = {source: hash_file(Path(source)) if Path(source).is_file() else source for source in _sources(study)}
+    recipe = study.base()
+    named = [source.path for source in recipe.data.training_sources] + [recipe.model.chat_template, study.test]
+    sources = [source for source in named if source is not None]
+    hashes = {source: hash_file(Path(source)) if Path(source).is_file() else source for source in sources}
     return Inputs(hashes, environment()["versions"])
 
 
 def changed_files(study: Study, inputs: Inputs) -> list[str]:
     """Return the data files that exist, but not as they were. A file that is gone is no reason to refuse a report."""
-    files = [Path(source) for source in _sources(study) if Path(source).is_file()]
-    return [str(file) for file in files if hash_file(file) != inputs.hashes.get(str(file))]
-
-
-def _sources(study: Study) -> list[str]:
-    recipe = study.base()
-    named = [source.path for source in recipe.data.training_sources] + [recipe.model.chat_template, study.test]
-    return [source for source in named if source is not None]
+    now = read_inputs(study).hashes.items()
+    return [source for source, digest in now if Path(source).is_file() and digest != inputs.hashes.get(source)]
 
 
 def plan_trials(study: Study, inputs: Inputs) -> list[Trial]:

@@ -159,7 +159,10 @@ def answerable(
 ) -> list[tuple[int, Example]]:
     """What a task asks of the first examples: places of examples, and dialogues that end with the right answer.
 
-    Args: as for `score`; the model may be a skeleton. Raises: as `score`.
+    Args:
+        model, tokenizer, examples, task, max_new_tokens, items: as for `score`; the model may be a skeleton.
+
+    Raises: as `score`.
     """
     task.require_packages()
     asked = [(place, one) for place, example in enumerate(examples[:items]) for one in task.asked(example)]

@@ -51,8 +51,12 @@ def make_plan(
 ) -> ExportPlan:
     """Linear updates of the active adapter and their measured worth.
 
-    Args are those of `export_lora` and `linear_updates`; `written` is what they are for, in words. Without any text a
-    LoRA that is copied as it is is not measured: there is nothing that could have been lost.
+    Without any text a LoRA that is copied as it is is not measured: there is nothing that could have been lost.
+
+    Args:
+        model, calibration, held_out, tolerance, rank, on_progress: as for `export_lora`.
+        whole, constants: as for `linear_updates`.
+        written: what the updates are for, in words.
 
     Raises: AdapterError, DataError, NotMergeableError as `linear_updates`; OutputError if more than `tolerance` is
         lost. The model is as it was.

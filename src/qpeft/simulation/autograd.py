@@ -38,7 +38,13 @@ class AbstractOperation(ABC):
 
     @abstractmethod
     def gradients(self, kept: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of sum(values * grad) by rows and by weights, in their shapes; `kept` is as `keeps_values` says."""
+        """Gradients of sum(values * grad) by rows and by weights, in their shapes; `kept` is as `keeps_values` says.
+
+        Args:
+            kept: rows or values of the forward pass, as `keeps_values` says.
+            weights: (num_weights,), radians.
+            grad: from above, in the shape of the values.
+        """
 
 
 def row_values(operation: AbstractOperation, rows: Tensor, weights: Tensor) -> Tensor:
@@ -46,6 +52,12 @@ def row_values(operation: AbstractOperation, rows: Tensor, weights: Tensor) -> T
 
     A map over rows, and over gradients of rows alone, becomes one call with more rows. A map over weights, and one that
     wants gradients by weights for each of its entries, is a loop.
+
+    Args:
+        operation: whose values are wanted.
+        rows: (rows, ...), one evaluation each.
+        weights: (num_weights,), radians, shared by all rows.
+
     Raises: GradientError in forward mode, and for second derivatives.
     """
     values: Tensor = _Values.apply(operation, rows, weights)

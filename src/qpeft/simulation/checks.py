@@ -50,7 +50,13 @@ def check_shots(shots: object, who: str, remedy: str, *, at_least: int = 1) -> i
 
 
 def check_shapes(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
-    """Raises: SimulationError unless inputs (..., num_inputs) and weights (num_weights,) are real, on one device."""
+    """Args:
+        circuit: that is evaluated.
+        inputs: (..., num_inputs), radians.
+        weights: (num_weights,), radians.
+
+    Raises: SimulationError unless inputs (..., num_inputs) and weights (num_weights,) are real, on one device.
+    """
     if inputs.ndim < 1 or inputs.shape[-1] != circuit.num_inputs:
         raise SimulationError(
             f"The circuit reads {circuit.num_inputs} input angle(s), so inputs must end in an axis of that size; "
@@ -77,7 +83,15 @@ def check_kinds(**tensors: Tensor) -> None:
 
 
 def check_angles(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
-    """`check_shapes`, and that every angle is finite. Raises: SimulationError."""
+    """`check_shapes`, and that every angle is finite.
+
+    Args:
+        circuit: that is evaluated.
+        inputs: (..., num_inputs), radians.
+        weights: (num_weights,), radians.
+
+    Raises: SimulationError.
+    """
     check_shapes(circuit, inputs, weights)
     for name, angles in (("inputs", inputs), ("weights", weights)):
         try:
@@ -110,7 +124,13 @@ def bytes_needed(circuit: Circuit, itemsize: int) -> int:
 
 
 def check_memory(circuit: Circuit, device: torch.device, dtype: torch.dtype) -> None:
-    """Raises: SimulationError if the state of one token does not fit into what `device` has free."""
+    """Args:
+        circuit: that is evaluated.
+        device: where its states will lie.
+        dtype: of their real and imaginary parts.
+
+    Raises: SimulationError if the state of one token does not fit into what `device` has free.
+    """
     if circuit.num_qubits <= ALWAYS_FITS:
         return
     needed, free = bytes_needed(circuit, max(4, dtype.itemsize)), bytes_free(device)

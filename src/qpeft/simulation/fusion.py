@@ -108,6 +108,11 @@ class FusedProgram:
 def fused(circuit: Circuit, device: torch.device, dtype: torch.dtype) -> FusedProgram:
     """The program of a circuit; cached.
 
+    Args:
+        circuit: of RY and fixed real gates.
+        device: where its tables will lie.
+        dtype: of the tables.
+
     Raises: SimulationError for a gate that is neither RY nor a fixed real signed permutation, and for an input.
     """
     builder = _Builder(circuit, device, dtype)

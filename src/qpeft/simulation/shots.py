@@ -105,7 +105,8 @@ def sampled_counts(
 ) -> Int[Tensor, "*batch outcomes"]:
     """How often each bit string comes out when all qubits are measured in the Z basis; observables are not looked at.
 
-    Args: as for `sampled_expectations`.
+    Args:
+        circuit, inputs, weights, shots, key, noise: as for `sampled_expectations`.
 
     Returns:
         Integers that sum to `shots`; outcome k is the bit string of k, its leftmost bit being qubit 0.

@@ -106,7 +106,13 @@ class PlanTables:
 
 @lru_cache(maxsize=128)
 def plan_tables(circuit: Circuit, device: torch.device, dtype: torch.dtype) -> PlanTables:
-    """Tables of a circuit; cached."""
+    """Tables of a circuit; cached.
+
+    Args:
+        circuit: whose plan the tables are of.
+        device: where they will lie.
+        dtype: of their numbers.
+    """
     return _Builder(compile_plan(circuit), device, dtype).tables()
 
 

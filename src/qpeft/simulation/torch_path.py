@@ -25,14 +25,27 @@ MIN_TOKENS = 64
 
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
-    """Expectations (tokens, num_observables) for inputs (tokens, num_inputs) and weights of one floating type."""
+    """Expectations (tokens, num_observables) for inputs (tokens, num_inputs) and weights of one floating type.
+
+    Args:
+        circuit: that is evaluated.
+        inputs: (tokens, num_inputs), radians.
+        weights: (num_weights,), radians, of the same type.
+    """
     with full_precision(inputs.device), threads_for(len(inputs) << circuit.num_qubits, inputs.device):
         inputs, uniform = principal(inputs), _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
         return torch.cat([_Block(uniform, block).values() for block in _blocks(circuit, inputs)])
 
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
+    """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights.
+
+    Args:
+        circuit: that is evaluated.
+        inputs: (tokens, num_inputs), radians.
+        weights: (num_weights,), radians, of the same type.
+        grad: from above, (tokens, num_observables).
+    """
     with full_precision(inputs.device), threads_for(len(inputs) << circuit.num_qubits, inputs.device):
         inputs, uniform = principal(inputs), _Uniform(plan_tables(circuit, inputs.device, inputs.dtype), weights)
         input_grads, slopes = [], torch.zeros_like(uniform.angles)

@@ -36,12 +36,24 @@ class MatrixProductOperator(nn.Module):
         self.cores = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in shapes)
 
     def left_multiply(self, matrix: Float[Tensor, "rank narrow"]) -> Float[Tensor, "rank wide"]:
-        """`matrix @ W`. A W larger than the result is never formed: its cores are taken to `matrix` one by one."""
-        # Where W is no larger, going through it takes half the operations, and their number is what a GPU waits for.
-        return matrix @ self.dense() if self.narrow.width <= len(matrix) else self._multiply_by_cores(matrix)
+        """Return `matrix @ W`. A W larger than the result is never formed: its cores are taken to `matrix` in turn."""
+        rank, narrow, wide = len(matrix), self.narrow, self.wide
+        if narrow.width <= rank:
+            # W is no larger, and going through it takes half the operations. Their number is what a GPU waits for.
+            return matrix @ self.dense()
+        # Axes of t: rows and wide modes already contracted; narrow modes still open; the bond between them.
+        t = nn.functional.pad(matrix, (0, narrow.padded - narrow.width)).reshape(rank, narrow.padded, 1)
+        for core in self.cores:
+            left, mode, new, right = core.shape
+            rows, open_modes = t.shape[0], t.shape[1] // mode
+            t = t.reshape(rows, mode, open_modes, left).permute(0, 2, 3, 1).reshape(rows * open_modes, left * mode)
+            # The whole contraction is one matrix product: bond and narrow mode go, wide mode and next bond come.
+            t = t @ core.reshape(left * mode, new * right)
+            t = t.reshape(rows, open_modes, new, right).transpose(1, 2).reshape(rows * new, open_modes, right)
+        return t.reshape(rank, wide.padded)[:, : wide.width]
 
     def dense(self) -> Float[Tensor, "narrow wide"]:
-        """W as a matrix."""
+        """Return W as a matrix."""
         t: Tensor
         t, *others = self.cores
         for core in others:
@@ -53,32 +65,25 @@ class MatrixProductOperator(nn.Module):
         is_padded = whole.shape != (self.narrow.width, self.wide.width)
         return whole[: self.narrow.width, : self.wide.width] if is_padded else whole
 
-    def _multiply_by_cores(self, matrix: Float[Tensor, "rank narrow"]) -> Float[Tensor, "rank wide"]:
-        rank = len(matrix)
-        # Axes of t: rows and wide modes already contracted; narrow modes still open; the bond between them.
-        padding = self.narrow.padded - self.narrow.width
-        t = nn.functional.pad(matrix, (0, padding)).reshape(rank, self.narrow.padded, 1)
-        for core in self.cores:
-            left, narrow, wide, right = core.shape
-            rows, open_modes = t.shape[0], t.shape[1] // narrow
-            t = t.reshape(rows, narrow, open_modes, left).permute(0, 2, 3, 1).reshape(rows * open_modes, left * narrow)
-            t = t @ core.reshape(left * narrow, wide * right)
-            t = t.reshape(rows, open_modes, wide, right).transpose(1, 2).reshape(rows * wide, open_modes, right)
-        return t.reshape(rank, self.wide.padded)[:, : self.wide.width]
-
     def extra_repr(self) -> str:
-        """Modes and bond dimension, for `print(model)`."""
+        """Return modes and bond dimension, for `print(model)`."""
         return f"narrow={self.narrow.factors}, wide={self.wide.factors}, bond_dimension={self.bond_dimension}"
 
 
 def open_bond(bond_dimension: int, num_cores: int) -> Modes:
-    """Narrow side of an operator that is a tensor train with its first bond left open: T[i, (j_1..j_K)] =
-    G_1[i, j_1] G_2[j_2] ... G_K[j_K], where i counts the rows of that bond."""
+    """Return the narrow side of an operator that is a tensor train with its first bond left open.
+
+    T[i, (j_1..j_K)] = G_1[i, j_1] G_2[j_2] ... G_K[j_K], where i counts the rows of that bond.
+    """
     return Modes(bond_dimension, (bond_dimension, *[1] * (num_cores - 1)))
 
 
 def mpo_parameter_count(narrow: Modes, wide: Modes, *, bond_dimension: int) -> int:
-    """Number of parameters of such an operator: sum over cores of left bond x narrow mode x wide mode x right bond.
+    """Return the number of parameters: sum over cores of left bond x narrow mode x wide mode x right bond.
+
+    Args:
+        narrow, wide: modes of its two sides.
+        bond_dimension: between neighbouring cores.
 
     Raises: FactorizationError as the operator does.
     """
@@ -94,17 +99,6 @@ def _core_shapes(narrow: Modes, wide: Modes, bond_dimension: int) -> Sequence[tu
         raise FactorizationError(f"bond_dimension must be at least 1; got {bond_dimension}.")
     bonds = [1, *[bond_dimension] * (len(narrow.factors) - 1), 1]
     return list(zip(bonds[:-1], narrow.factors, wide.factors, bonds[1:], strict=True))
-
-
-# Factorisation of a width into balanced modes, the dimensions of a matrix product operator's cores.
-#
-# The rule, for any width:
-#
-# 1. Of all ways to write the width as an ordered product of `num_cores` factors, largest first, take the one with the
-#    smallest sum: the most balanced one, and the cheapest to store.
-# 2. If its largest factor exceeds four times the balanced size width**(1/num_cores) (a prime width, say), the width is
-#    padded: the smallest larger number whose largest factor stays within twice the balanced size takes its place, and
-#    whoever contracts the operator drops the surplus columns.
 
 
 AWKWARD = 4.0
@@ -129,7 +123,13 @@ class Modes:
 
 @lru_cache(maxsize=4096)
 def factorize(width: int, num_cores: int) -> Modes:
-    """Modes of `width` for `num_cores` cores, largest first, by the rule above.
+    """Return modes of `width` for `num_cores` cores, largest first.
+
+    1. Of all ways to write the width as an ordered product of `num_cores` factors, largest first, take the one with the
+       smallest sum: the most balanced one, and the cheapest to store.
+    2. If its largest factor exceeds `AWKWARD` times the balanced size width**(1/num_cores), as of a prime, the width is
+       padded: the smallest larger number whose largest factor stays within `BALANCED` times the balanced size takes its
+       place, and whoever contracts the operator drops the surplus columns.
 
     Raises: FactorizationError if width or num_cores is below 1.
     """
@@ -146,21 +146,16 @@ def factorize(width: int, num_cores: int) -> Modes:
 
 @lru_cache(maxsize=65536)
 def _most_balanced(product: int, count: int, largest: int) -> tuple[int, ...] | None:
-    """`count` factors of `product`, descending and at most `largest`, of smallest sum; None if there are none."""
+    """Return `count` factors of `product`, descending, at most `largest`, of smallest sum; None if there are none."""
     if count == 1:
         return (product,) if product <= largest else None
     best: tuple[int, ...] | None = None
     # Descending factors: the first is at least the count-th root, so small divisors need not be tried.
-    for factor in _divisors(product):
+    small = [divisor for divisor in range(1, math.isqrt(product) + 1) if product % divisor == 0]
+    for factor in sorted({*small, *(product // divisor for divisor in small)}):
         if factor > largest or factor**count < product:
             continue
         rest = _most_balanced(product // factor, count - 1, factor)
         if rest is not None and (best is None or factor + sum(rest) < sum(best)):
             best = (factor, *rest)
     return best
-
-
-@lru_cache(maxsize=65536)
-def _divisors(number: int) -> tuple[int, ...]:
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return tuple(sorted({*small, *(number // d for d in small)}))

@@ -65,6 +65,7 @@ class PairNetwork:
         for k, pair in enumerate(pairs):
             before = tuple(sizes)
             for axis in pair:
+                # An axis that shrinks does so at once, one that grows at the last chance: less is in between.
                 is_last = all(axis not in later for later in pairs[k + 1 :])
                 if is_last or self.outputs.factors[axis] < sizes[axis]:
                     sizes[axis] = self.outputs.factors[axis]
@@ -73,7 +74,7 @@ class PairNetwork:
         return tuple(steps)
 
     def apply(self, x: Float[Tensor, "*batch in_features"], matrices: Sequence[Tensor]) -> Tensor:
-        """The product times each vector of x, shape (..., out_features); no matrix of the full widths is formed.
+        """Return the product times each vector of x, shape (..., out_features); no matrix of the full widths is formed.
 
         Args:
             x: vectors of the input width.
@@ -91,24 +92,22 @@ class PairNetwork:
         return t.reshape(*x.shape[:-1], outputs.padded)[..., : outputs.width]
 
     def dense(self, matrices: Sequence[Tensor]) -> Float[Tensor, "out_features in_features"]:
-        """The product as a matrix of the full widths, from the matrices alone.
+        """Return the product as a matrix of the full widths, from the matrices alone.
 
         All matrices that share their second axis are contracted first, one axis at a time; then those groups, which
         act on ever more axes, by plain matrix products. The full size is reached only at the very end.
         """
         product = matrices[0].new_ones(1, 1)
         for second in range(1, len(self.inputs.factors)):
-            group = self._group(second, matrices)
+            members = [(step, m) for step, m in zip(self.steps, matrices, strict=True) if step.axes[1] == second]
+            size = members[0][0].before[1]
+            # Axes of t: the other axes after, this one after, the others before, this one before.
+            t = torch.eye(size, dtype=matrices[0].dtype, device=matrices[0].device).reshape(1, size, 1, size)
+            for step, matrix in members:
+                t = torch.einsum("abcd,odpe->aobcpe", matrix.reshape(*step.after, *step.before), t)
+                t = t.flatten(3, 4).flatten(0, 1)
+            group = t.reshape(t.shape[0] * t.shape[1], t.shape[2] * t.shape[3])
+            # Rows of the product are outputs already finished, its columns what the next group still acts on.
             product = product @ group.reshape(product.shape[1], -1)
             product = product.reshape(-1, group.shape[1])
         return product[: self.outputs.width, : self.inputs.width]
-
-    def _group(self, second: int, matrices: Sequence[Tensor]) -> Tensor:
-        # Axes of t: the other axes after, this one after, the others before, this one before.
-        members = [(step, m) for step, m in zip(self.steps, matrices, strict=True) if step.axes[1] == second]
-        size = members[0][0].before[1]
-        t = torch.eye(size, dtype=matrices[0].dtype, device=matrices[0].device).reshape(1, size, 1, size)
-        for step, matrix in members:
-            t = torch.einsum("abcd,odpe->aobcpe", matrix.reshape(*step.after, *step.before), t)
-            t = t.flatten(3, 4).flatten(0, 1)
-        return t.reshape(t.shape[0] * t.shape[1], t.shape[2] * t.shape[3])

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from qpeft.circuits import Circuit
+from qpeft.circuits import GATES, Circuit
 from qpeft.devices.ibm.jobs import LocalJobs, ServiceJobs
 from qpeft.devices.ibm.service import find_token, is_local, local_backend, noise_model, open_service, remote_backend
-from qpeft.devices.ibm.translation import METHODS, Translator
+from qpeft.devices.ibm.translation import Translator
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobStatus, check_request
 from qpeft.devices.secrets import redacted
 from qpeft.errors import DeviceError, RefusedError
@@ -80,7 +80,7 @@ class IbmDevice(AbstractDevice):
         return Capabilities(
             name="ibm",
             num_qubits=self._backend.num_qubits,
-            gate_names=frozenset(METHODS),
+            gate_names=frozenset(GATES),
             max_shots=MAX_EXECUTIONS,
             max_circuits=self._max_circuits,
             can_be_exact=False,

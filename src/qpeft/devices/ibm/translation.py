@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qpeft.circuits import Circuit, Input, unbind
+from qpeft.circuits.decomposition import rewrite
 from qpeft.devices.protocol import Distribution
 from qpeft.errors import DeviceError, OrderError, RefusedError
 
@@ -85,7 +86,9 @@ class Translator:
         Raises: RefusedError if a circuit cannot be prepared.
         """
         blocs: list[tuple[Any, ...]] = []
-        for structure, members in itertools.groupby(map(unbind, circuits), key=lambda pair: pair[0]):
+        for structure, members in itertools.groupby(
+            (unbind(rewrite(one, METHODS)) for one in circuits), key=lambda pair: pair[0]
+        ):
             prepared = self._prepared(structure)
             numbered = self._numbered(prepared, len(blocs))
             angles = np.array([row for _, row in members])

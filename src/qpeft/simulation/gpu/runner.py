@@ -29,7 +29,13 @@ class _Tables:
 
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
-    """Expectations (tokens, num_observables) for float32 inputs (tokens, num_inputs) and weights on one device."""
+    """Expectations (tokens, num_observables) for float32 inputs (tokens, num_inputs) and weights on one device.
+
+    Args:
+        circuit: that is evaluated.
+        inputs: (tokens, num_inputs), radians, float32.
+        weights: (num_weights,), radians, float32.
+    """
     kernels = _kernels(circuit)
     out = inputs.new_empty(len(inputs), circuit.num_observables)
     if len(inputs):
@@ -42,7 +48,14 @@ def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
 
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
+    """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights.
+
+    Args:
+        circuit: that is evaluated.
+        inputs: (tokens, num_inputs), radians, float32.
+        weights: (num_weights,), radians, float32.
+        grad: from above, (tokens, num_observables).
+    """
     kernels = _kernels(circuit)
     input_grad, tables = inputs.new_zeros(inputs.shape), _tables(circuit, kernels, inputs.device)
     grid = _grid(kernels, inputs)

@@ -34,7 +34,13 @@ _local = threading.local()
 
 
 def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
-    """Expectations (tokens, num_observables) for float32 CPU inputs (tokens, num_inputs) and weights."""
+    """Expectations (tokens, num_observables) for float32 CPU inputs (tokens, num_inputs) and weights.
+
+    Args:
+        circuit: that is evaluated.
+        inputs: (tokens, num_inputs), radians, float32.
+        weights: (num_weights,), radians, float32.
+    """
     program, compiled = compile_program(circuit), compiled_kernel()
     angles, coefficients = _tables(program, compiled, weights)
     out = torch.empty(len(inputs), circuit.num_observables, dtype=torch.float32)
@@ -50,7 +56,14 @@ def values(circuit: Circuit, inputs: Tensor, weights: Tensor) -> Tensor:
 
 
 def gradients(circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights."""
+    """Vector-Jacobian product: gradients of sum(values * grad) by inputs and by weights.
+
+    Args:
+        circuit: that is evaluated.
+        inputs: (tokens, num_inputs), radians, float32.
+        weights: (num_weights,), radians, float32.
+        grad: from above, (tokens, num_observables).
+    """
     program, compiled = compile_program(circuit), compiled_kernel()
     angles, coefficients = _tables(program, compiled, weights)
     input_grad, weight_grad = (torch.zeros(t.shape, dtype=torch.float32) for t in (inputs, weights))

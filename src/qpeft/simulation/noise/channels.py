@@ -136,7 +136,13 @@ def slopes(frequencies: tuple[float, ...], angle: Tensor) -> Tensor:
 
 
 def angle_values(angle: Angle | None, inputs: Tensor, weights: Tensor) -> Tensor:
-    """The angle in radians: (tokens,) for an input, a scalar otherwise; 0 for a gate without angle."""
+    """The angle in radians: (tokens,) for an input, a scalar otherwise; 0 for a gate without angle.
+
+    Args:
+        angle: of an operation; None for a gate without one.
+        inputs: (tokens, num_inputs), radians.
+        weights: (num_weights,), radians.
+    """
     match angle:
         case Input(index):
             return inputs[:, index]
@@ -185,7 +191,14 @@ def apply(gate: TrigonometricMatrix, angle: Tensor, state: Tensor, axes: tuple[i
 
 
 def apply_weighted(matrices: Tensor, weights: Tensor, state: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """sum_k weights[k] matrices[k] on some axes of a state; weights are (functions,) or (functions, tokens)."""
+    """sum_k weights[k] matrices[k] on some axes of a state; weights are (functions,) or (functions, tokens).
+
+    Args:
+        matrices: (functions, size, size), on the axes together.
+        weights: of the matrices, the same for all tokens or one set for each.
+        state: whose last axis is the tokens.
+        axes: that the matrices act on.
+    """
     rows = as_rows(state, axes)
     if weights.ndim == 1:
         result: Tensor = torch.tensordot(weights, matrices, 1) @ rows.flatten(1)

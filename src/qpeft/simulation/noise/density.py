@@ -78,7 +78,14 @@ def check_size(circuit: Circuit) -> None:
 
 
 def pauli_coefficients(circuit: Circuit, inputs: Tensor, weights: Tensor, noise: NoiseModel) -> Tensor:
-    """Tr(P rho) of the final state before readout for every Pauli string P, (4, ..., 4, tokens): IXYZ of each qubit."""
+    """Tr(P rho) of the final state before readout for every Pauli string P, (4, ..., 4, tokens): IXYZ of each qubit.
+
+    Args:
+        circuit: that is evaluated.
+        inputs: (tokens, num_inputs), radians.
+        weights: (num_weights,), radians.
+        noise: of the gates.
+    """
     state = _ground_state(circuit, inputs)
     for step in _steps(circuit, noise):
         state = step.forward(state, channels.angle_values(step.angle, inputs, weights))

@@ -47,6 +47,12 @@ class Damping:
         """Damping in `duration` of a qubit with relaxation time `t1` and coherence time `t2`, all in the same unit.
 
         gamma = 1 - exp(-duration / t1); coherences shrink by exp(-duration / t2).
+
+        Args:
+            t1: relaxation time.
+            t2: coherence time, at most 2 t1.
+            duration: of the gate.
+
         Raises: NoiseError if a time is not positive, the duration is negative, or t2 > 2 t1.
         """
         if not (t1 > 0 and t2 > 0 and 0 <= duration < math.inf):
@@ -165,6 +171,12 @@ class NoiseModel:
         edges: Iterable[Edge] | None = None,
     ) -> NoiseModel:
         """The same noise on every qubit and on every edge: all pairs, unless `edges` says which exist.
+
+        Args:
+            num_qubits: at least 1.
+            qubit: noise of every qubit.
+            edge: noise of every edge.
+            edges: that exist; None for all pairs.
 
         Raises: NoiseError if there is no qubit; else as the class.
         """

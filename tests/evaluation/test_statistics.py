@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from qpeft.comparison import statistics
-from qpeft.comparison.statistics import holm, paired_difference, sign_test
+from qpeft.evaluation import statistics
+from qpeft.evaluation.statistics import holm, paired_difference, sign_test
 
 
 def study(generator, *, seeds, items, of_seeds, of_items, noise, difference=0.0):
