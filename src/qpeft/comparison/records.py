@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from qpeft.comparison.graded import Graded
 from qpeft.comparison.results import Against, Contrast, Measured, Results
 from qpeft.comparison.study import Study
 from qpeft.comparison.study_log import StudyLog
 from qpeft.comparison.trials import Choice
 from qpeft.errors import OutputError, QpeftError
+from qpeft.evaluation.metrics import Graded
 from qpeft.evaluation.statistics import Difference
 from qpeft.training.config import parse
 

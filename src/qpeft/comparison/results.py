@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from qpeft.comparison.circuit_health import Health, looks
-from qpeft.comparison.graded import Graded, graded, metrics_by_title, overall, with_comparisons
 from qpeft.comparison.study import Study
 from qpeft.comparison.trial_jobs import Job
 from qpeft.comparison.trials import Choice, Inputs, Trial, chosen, loss_of, measure_job
+from qpeft.evaluation.metrics import Graded, graded, metrics_by_title, overall, with_comparisons
 from qpeft.evaluation.statistics import LEVEL, Array, Difference, holm, mean_interval, paired_difference, sign_test
 from qpeft.runs import read_record
 from qpeft.runs.record import held_out_ends
