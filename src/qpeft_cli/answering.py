@@ -18,8 +18,7 @@ from qpeft.evaluation.answers import Question, read_questions
 from qpeft.evaluation.dialogue import require_room
 from qpeft.runs import hash_file, make_folder
 from qpeft.runs.bars import Bars
-from qpeft.runs.files import used_alone
-from qpeft.runs.lines import GrowingFile
+from qpeft.runs.files import GrowingFile, used_alone
 from qpeft_cli.adapted import AdaptedModel, AdapterSource, load_onto, read_origin, read_recipe, weight_hashes
 from qpeft_cli.input_lines import piped_lines
 from qpeft_cli.on_device import answering_on, section_for

@@ -22,8 +22,7 @@ from qpeft.evaluation.judge import KEY_VARIABLE, Judge, Judgement, VerdictFile, 
 from qpeft.evaluation.tasks.cpsycoune import LARGEST, averages, read_cases, wording
 from qpeft.runs import make_folder
 from qpeft.runs.bars import Bars
-from qpeft.runs.files import used_alone
-from qpeft.runs.lines import GrowingFile
+from qpeft.runs.files import GrowingFile, used_alone
 from qpeft_cli.adapted import BASE, Adapted, weight_hashes
 from qpeft_cli.held_out_scores import FOLDER, origin_record, result_file, write_json
 from qpeft_cli.on_device import agree_to_texts

@@ -62,6 +62,7 @@ class EmulatedChip:
     def graph(self) -> nx.Graph:
         """Living qubits and couplers, the best of both first."""
         graph = nx.Graph()
+        # networkx keeps the order of insertion, so neighbours come best first without being sorted again.
         graph.add_nodes_from(sorted(self.qubits, key=lambda qubit: -self.qubits[qubit].gate_fidelity))
         living = [edge for edge, fidelity in self.edges.items() if fidelity > 0]
         graph.add_edges_from(sorted(living, key=lambda edge: -self.edges[edge]))
@@ -69,7 +70,7 @@ class EmulatedChip:
 
 
 def grid_edges() -> list[Edge]:
-    """The 126 couplers: along rows first, then along columns."""
+    """Return the 126 couplers: along rows first, then along columns."""
     along = [(q, q + 1) for q in range(NUM_QUBITS) if (q + 1) % WIDTH]
     across = [(q, q + WIDTH) for q in range(NUM_QUBITS - WIDTH)]
     return along + across
@@ -77,11 +78,13 @@ def grid_edges() -> list[Edge]:
 
 def wukong(seed: int) -> EmulatedChip:
     """Six dead qubits, six more dead couplers, and a calibration that differs from qubit to qubit; all by `seed`."""
+    # The order of the draws is part of what a seed means.
     stream = Stream(SampleKey(seed, module="chip"))
     dead = set(stream.uniforms(NUM_QUBITS).argsort()[:6].tolist())
     draws = stream.uniforms(NUM_QUBITS, 5).tolist()
     qubits = {qubit: _drawn(*draws[qubit]) for qubit in range(NUM_QUBITS) if qubit not in dead}
     edges = {edge: 0.952 + 0.031 * u for edge, u in zip(grid_edges(), stream.uniforms(126).tolist(), strict=True)}
+    # Couplers of dead qubits are dead anyway, so the six more are drawn from the others.
     living = [edge for edge in edges if not dead & set(edge)]
     dead_edges = {living[index] for index in stream.uniforms(len(living)).argsort()[:6].tolist()}
     return EmulatedChip(
@@ -90,7 +93,7 @@ def wukong(seed: int) -> EmulatedChip:
 
 
 def clean() -> EmulatedChip:
-    """Everything lives, and every qubit and coupler is an average one of Wukong."""
+    """Return a chip on which everything lives, and every qubit and coupler is an average one of Wukong."""
     average = _drawn(0.5, 0.5, 0.5, 0.5, 0.5)
     return EmulatedChip(
         "clean", NUM_QUBITS, dict.fromkeys(range(NUM_QUBITS), average), dict.fromkeys(grid_edges(), 0.9675)
@@ -98,7 +101,7 @@ def clean() -> EmulatedChip:
 
 
 def perfect() -> EmulatedChip:
-    """Everything lives and nothing errs: for tests against exact values."""
+    """Return a chip on which everything lives and nothing errs: for tests against exact values."""
     ideal = QubitCalibration(frequency=4500, readout_fidelity=1.0, gate_fidelity=1.0, t1=1e9, t2=1e9)
     return EmulatedChip(
         "perfect", NUM_QUBITS, dict.fromkeys(range(NUM_QUBITS), ideal), dict.fromkeys(grid_edges(), 1.0)
@@ -106,7 +109,7 @@ def perfect() -> EmulatedChip:
 
 
 def _drawn(frequency: float, readout: float, gate: float, t1: float, t2: float) -> QubitCalibration:
-    """From five numbers in [0, 1], rounded as in a listing."""
+    """Return a calibration from five numbers in [0, 1], rounded as in a listing."""
     return QubitCalibration(
         frequency=round(4000 + 1000 * frequency),
         readout_fidelity=round(0.923 + 0.019 * readout, 4),

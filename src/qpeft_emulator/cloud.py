@@ -52,6 +52,7 @@ class EmulatedCloud:
         self._queue: SimpleQueue[str | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._worker = threading.Thread(target=self._compute_all, daemon=True)
+        # What an earlier process accepted and did not finish.
         for job in store.all():
             if job.result is None and not job.message:
                 self._queue.put(job.id)
@@ -60,73 +61,7 @@ class EmulatedCloud:
     def submit(self, raw: bytes, *, will_fail: str = "") -> str:
         """Accept a job and return its id. Raises: RequestError if it is refused; then no job exists."""
         submission = parse_body(Submission, raw)
-        self._check(submission)
-        parse_programs(submission)
         shots = submission.configuration.shots
-        job_id = secrets.token_hex(16).upper()
-        self._store.add(job_id, raw, time.time(), len(submission.programs), shots, will_fail)
-        self._queue.put(job_id)
-        return job_id
-
-    def detail(self, job_id: str) -> replies.Json:
-        """State and results of a job. Raises: RequestError if there is none of this id."""
-        job = self._known(job_id)
-        state = self._state(job)
-        detail = replies.task_detail(job.id, state, [], job.message if state == "FAILED" else "", [])
-        return detail | json.loads(job.result) if state == "FINISHED" and job.result else detail
-
-    def cancel(self, job_id: str) -> None:
-        """Stop a job. Raises: RequestError if there is none of this id, or it is over."""
-        state = self._state(self._known(job_id))
-        if state in ("FINISHED", "FAILED"):
-            raise RequestError(f"Job {job_id} is {state} and cannot be cancelled.", code=5)
-        self._store.cancel(job_id, CANCELLED)
-
-    def chip_info(self, chip_id: str) -> replies.Json:
-        """Calibration. Raises: RequestError if the chip is another."""
-        self._check_chip(chip_id)
-        return replies.chip_info(self.machine.chip)
-
-    def blocks(self, question: BlocksQuestion) -> replies.Json:
-        """Good blocks, as many as there are. Raises: RequestError if the chip is another, or none is that large."""
-        self._check_chip(question.chip_id)
-        blocks = best_blocks(self.machine.chip, question.size, question.count)
-        if not blocks:
-            raise RequestError(f"No block of {question.size} connected living qubits.", code=6)
-        asked = {"ChipID": question.chip_id, "QubitNum": question.size, "Label": question.label}
-        return {**asked, "QubitBlockNum": question.count, "QubitBlocks": blocks}
-
-    def resources(self) -> list[replies.Json]:
-        """The chips."""
-        chip_id = self.machine.chip.chip_id
-        return [{"machineType": int(CHIP), "onlineFlag": self.is_online, "sinanChipId": chip_id}]
-
-    def stats(self) -> replies.Json:
-        """What was accepted: in all, by job, and how many programs came more than once in different jobs."""
-        jobs, seen = self._store.all(), Counter[str]()
-        per_job: dict[str, Any] = {}
-        for job in jobs:
-            hashes = [_hash(text) for text in parse_body(Submission, job.body).programs]
-            seen.update(set(hashes))
-            facts = {"number": job.number, "circuits": job.programs, "shots": job.shots, "state": self._state(job)}
-            per_job[job.id] = {**facts, "programs": hashes}
-        return {
-            "jobs": len(jobs),
-            "circuits": sum(job.programs for job in jobs),
-            "shots": sum(job.programs * job.shots for job in jobs),
-            "repeated_programs": sum(count - 1 for count in seen.values()),
-            "per_job": per_job,
-        }
-
-    def close(self) -> None:
-        """Stop after the program at hand; the rest is computed by whoever opens the store next."""
-        self._stopping.set()
-        self._queue.put(None)
-        self._worker.join(timeout=2)
-        if not self._worker.is_alive():  # else it is in a long program, and ends with the process
-            self._store.close()
-
-    def _check(self, submission: Submission) -> None:
         if submission.machine_type != CHIP:
             raise RequestError(
                 f"The emulator has chips only, QMachineType {CHIP}; got {submission.machine_type}.", code=2
@@ -140,8 +75,76 @@ class EmulatedCloud:
             raise RequestError(f"Chip {submission.chip_id} is offline; try later.", code=3)
         if len(submission.programs) > MAX_PROGRAMS:
             raise RequestError(f"At most {MAX_PROGRAMS} programs a job; got {len(submission.programs)}.", code=2)
-        if not 1 <= submission.configuration.shots <= MAX_SHOTS:
-            raise RequestError(f"Shots are from 1 to {MAX_SHOTS:,}; got {submission.configuration.shots:,}.", code=2)
+        if not 1 <= shots <= MAX_SHOTS:
+            raise RequestError(f"Shots are from 1 to {MAX_SHOTS:,}; got {shots:,}.", code=2)
+        # Parsed again when it is computed: the store keeps the request as sent, so a restart reads no format of ours.
+        parse_programs(submission)
+        job_id = secrets.token_hex(16).upper()
+        # On disk before the id is told: a job that a client knows of outlives any crash.
+        self._store.add(job_id, raw, time.time(), len(submission.programs), shots, will_fail)
+        self._queue.put(job_id)
+        return job_id
+
+    def detail(self, job_id: str) -> replies.Json:
+        """Return state and results of a job. Raises: RequestError if there is none of this id."""
+        job = self._known(job_id)
+        state = self._state(job)
+        detail = replies.task_detail(job.id, state, [], job.message if state == "FAILED" else "", [])
+        return detail | json.loads(job.result) if state == "FINISHED" and job.result else detail
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job. Raises: RequestError if there is none of this id, or it is over."""
+        state = self._state(self._known(job_id))
+        if state in ("FINISHED", "FAILED"):
+            raise RequestError(f"Job {job_id} is {state} and cannot be cancelled.", code=5)
+        self._store.cancel(job_id, CANCELLED)
+
+    def chip_info(self, chip_id: str) -> replies.Json:
+        """Return the calibration. Raises: RequestError if the chip is another."""
+        self._check_chip(chip_id)
+        return replies.chip_info(self.machine.chip)
+
+    def blocks(self, question: BlocksQuestion) -> replies.Json:
+        """Return good blocks, as many as there are. Raises: RequestError if there is none, or the chip is another."""
+        self._check_chip(question.chip_id)
+        blocks = best_blocks(self.machine.chip, question.size, question.count)
+        if not blocks:
+            raise RequestError(f"No block of {question.size} connected living qubits.", code=6)
+        asked = {"ChipID": question.chip_id, "QubitNum": question.size, "Label": question.label}
+        return {**asked, "QubitBlockNum": question.count, "QubitBlocks": blocks}
+
+    def resources(self) -> list[replies.Json]:
+        """Return the chips."""
+        chip_id = self.machine.chip.chip_id
+        return [{"machineType": int(CHIP), "onlineFlag": self.is_online, "sinanChipId": chip_id}]
+
+    def stats(self) -> replies.Json:
+        """Return what was accepted: in all, by job, and how many programs came more than once in different jobs."""
+        jobs, seen = self._store.all(), Counter[str]()
+        per_job: dict[str, Any] = {}
+        for job in jobs:
+            hashes = [_hash(text) for text in parse_body(Submission, job.body).programs]
+            # Once per job: a job may repeat a program on purpose, while two jobs with one may have been paid for twice.
+            seen.update(set(hashes))
+            facts = {"number": job.number, "circuits": job.programs, "shots": job.shots, "state": self._state(job)}
+            per_job[job.id] = {**facts, "programs": hashes}
+        # Shots are per program, so a job pays for the product.
+        return {
+            "jobs": len(jobs),
+            "circuits": sum(job.programs for job in jobs),
+            "shots": sum(job.programs * job.shots for job in jobs),
+            "repeated_programs": sum(count - 1 for count in seen.values()),
+            "per_job": per_job,
+        }
+
+    def close(self) -> None:
+        """Stop after the program at hand; the rest is computed by whoever opens the store next."""
+        # The None wakes the worker where it waits for a job; the event stops it where it computes one.
+        self._stopping.set()
+        self._queue.put(None)
+        self._worker.join(timeout=2)
+        if not self._worker.is_alive():  # else it is in a long program, and ends with the process
+            self._store.close()
 
     def _check_chip(self, chip_id: str) -> None:
         if chip_id != self.machine.chip.chip_id:
@@ -158,6 +161,7 @@ class EmulatedCloud:
     def _state(self, job: StoredJob) -> str:
         if job.message == CANCELLED:
             return "FAILED"
+        # By its age alone: a job looks as if it waited and queued, although it may be computed long since.
         age = time.time() - job.accepted
         if age < self._timing.waiting:
             return "WAITING"
@@ -170,6 +174,7 @@ class EmulatedCloud:
     def _compute_all(self) -> None:
         while (job_id := self._queue.get()) is not None:
             job = self._known(job_id)
+            # Cancelled while it waited, or accepted to fail by a fault that was asked for.
             if job.message:
                 continue
             try:
@@ -184,44 +189,38 @@ class EmulatedCloud:
 
     def _compute(self, job: StoredJob) -> replies.Json:
         submission = parse_body(Submission, job.body)
+        asked = submission.configuration
+        options = RunOptions(
+            shots=asked.shots,
+            amend=asked.amend_flag > 0,
+            mapping=asked.mapping,
+            optimise=asked.optimise,
+            block=asked.specified_block,
+        )
         outcomes: list[Outcome] = []
         earlier: Counter[str] = Counter()
         for text, program in zip(submission.programs, parse_programs(submission), strict=True):
             if self._stopping.is_set():
                 raise _StoppedError
+            # Equal programs of one job get samples of their own, as on a chip; a restart draws the same ones again.
             key = SampleKey(self._seed, step=job.number, module=_hash(text), call=earlier[text])
             earlier[text] += 1
-            outcomes.append(_run(self.machine, program, submission, job.number, key, place=len(outcomes)))
+            try:
+                outcomes.append(run_program(self.machine, program, options, job.number, key))
+            except DeviceError as error:
+                raise DeviceError(f"Program {len(outcomes)}: {error}") from error
         return replies.task_detail(job.id, "FINISHED", outcomes, "", submission.programs)
 
 
 def parse_programs(submission: Submission) -> list[ParsedProgram]:
-    """All programs of a job. Raises: RequestError that names the first that cannot be read, and its line."""
-    return [_parse(text, place) for place, text in enumerate(submission.programs)]
-
-
-def _parse(text: str, place: int) -> ParsedProgram:
+    """Return all programs of a job. Raises: RequestError that names the first that cannot be read, and its line."""
+    programs: list[ParsedProgram] = []
     try:
-        return parse_origin_ir(text)
+        for text in submission.programs:
+            programs += [parse_origin_ir(text)]
     except CircuitError as error:
-        raise RequestError(f"Program {place}: {error}", code=7) from error
-
-
-def _run(
-    machine: Machine, program: ParsedProgram, submission: Submission, number: int, key: SampleKey, *, place: int
-) -> Outcome:
-    asked = submission.configuration
-    options = RunOptions(
-        shots=asked.shots,
-        amend=asked.amend_flag > 0,
-        mapping=asked.mapping,
-        optimise=asked.optimise,
-        block=asked.specified_block,
-    )
-    try:
-        return run_program(machine, program, options, number, key)
-    except DeviceError as error:
-        raise DeviceError(f"Program {place}: {error}") from error
+        raise RequestError(f"Program {len(programs)}: {error}", code=7) from error
+    return programs
 
 
 def _hash(text: str) -> str:

@@ -33,7 +33,7 @@ def outcome_probabilities(
     measured: Sequence[int],
     job_number: int,
 ) -> npt.NDArray[np.float64]:
-    """Probability of every bit string of the measured qubits.
+    """Return the probability of every bit string of the measured qubits.
 
     Args:
         machine: what it runs on.
@@ -46,53 +46,61 @@ def outcome_probabilities(
         (2**len(measured),), sum 1.
     """
     axes = {qubit: axis for axis, qubit in enumerate(qubits)}
-    state = _ground_state(len(qubits))
+    # Coefficients are expectations of Pauli strings, one axis of size 4 (I, X, Y, Z) per qubit. In |0...0> they are 1
+    # for every string of I and Z, and 0 for the others.
+    zero = np.array([1, 0, 0, 1], dtype=np.float64 if len(qubits) <= MAX_QUBITS_FLOAT64 else np.float32)
+    state: RealArray = np.ones((), dtype=zero.dtype)
+    for _ in qubits:
+        state = np.multiply.outer(state, zero)
     for gate in native:
-        for matrix, acted_on in _steps(machine, gate, axes, job_number):
-            state = _apply(matrix, state, [axes[qubit] for qubit in acted_on])
-    # First the qubits that nobody reads, of which the trace is taken, since each shrinks what is left.
+        if isinstance(gate, Pulse):
+            state = _apply(_pulse_matrix(machine, gate, job_number), state, [axes[gate.qubit]])
+            continue
+        pair = gate.qubits
+        phase = _pauli_matrix("CPHASE", math.pi + machine.phase_error(pair))
+        flip = gate_noise(machine.gate_noise, pair) @ _pauli_matrix("RZZ", machine.zz(pair)) @ phase
+        state = _apply(flip, state, [axes[qubit] for qubit in pair])
+        # Cross-talk: the CZ leaves an RZZ on every other living coupler of its two qubits. Neighbours outside this
+        # group are simulated apart, so theirs is left out.
+        spectators = {
+            (min(qubit, neighbour), max(qubit, neighbour))
+            for qubit in pair
+            for neighbour in machine.chip.neighbours(qubit)
+            if neighbour in axes and machine.zz((qubit, neighbour))
+        } - {(min(pair), max(pair))}
+        for edge in sorted(spectators):
+            state = _apply(_pauli_matrix("RZZ", machine.zz(edge)), state, [axes[qubit] for qubit in edge])
+    # First the qubits that nobody reads, of which the trace is taken, since each shrinks what is left: the
+    # trace keeps the strings with an I there.
     unread = tuple(0 if qubit not in measured else slice(None) for qubit in qubits)
     state = state[unread]
     left = [qubit for qubit in qubits if qubit in measured]
     for qubit in left:
-        state = _apply(_reading(machine, qubit, job_number), state, [left.index(qubit)])
+        errors = machine.readout(qubit, job_number)
+        confusion = np.array([[1 - errors.p1_given_0, errors.p0_given_1], [errors.p1_given_0, 1 - errors.p0_given_1]])
+        # (2, 4): p(0) = (I + Z) / 2 and p(1) = (I - Z) / 2, then misread.
+        reading = np.asarray(confusion @ np.array([[0.5, 0, 0, 0.5], [0.5, 0, 0, -0.5]]))
+        state = _apply(reading, state, [left.index(qubit)])
     ordered = state.transpose([left.index(qubit) for qubit in measured]).astype(np.float64).reshape(-1)
     positive = np.clip(ordered, 0.0, None)  # rounding can leave an impossible outcome at -1e-17
     return np.asarray(positive / positive.sum())
 
 
-def _steps(
-    machine: Machine, gate: NativeGate, axes: dict[int, int], job_number: int
-) -> list[tuple[RealArray, tuple[int, ...]]]:
-    """Matrices on Pauli coefficients, and the qubits that they act on."""
-    if isinstance(gate, Pulse):
-        return [(_turn(machine, gate, job_number), (gate.qubit,))]
-    spectators = {
-        (min(qubit, neighbour), max(qubit, neighbour))
-        for qubit in gate.qubits
-        for neighbour in machine.chip.neighbours(qubit)
-        if neighbour in axes and machine.zz((qubit, neighbour))
-    } - {(min(gate.qubits), max(gate.qubits))}
-    cross_talk = [(_pauli_matrix("RZZ", machine.zz(edge)), edge) for edge in sorted(spectators)]
-    return [(_controlled_z(machine, gate.qubits), gate.qubits), *cross_talk]
-
-
-def _turn(machine: Machine, gate: Pulse, job_number: int) -> RealArray:
+def _pulse_matrix(machine: Machine, gate: Pulse, job_number: int) -> RealArray:
+    """(4, 4): a turn about an axis in the XY plane, between turns about Z, and its errors."""
+    # Turns about Z are free and perfect: the control electronics count later phases from another zero.
     if not gate.angle:
         return _about_z(gate.before + gate.after)
-    pulse = _about_y(gate.angle * (1 + machine.over_rotation(gate.qubit, job_number)))
+    angle = gate.angle * (1 + machine.over_rotation(gate.qubit, job_number))
+    pulse = np.eye(4)
+    pulse[[1, 1, 3, 3], [1, 3, 1, 3]] = [math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle)]
     noise = gate_noise(machine.gate_noise, (gate.qubit,))
     return np.asarray(noise @ _about_z(gate.after) @ pulse @ _about_z(gate.before))
 
 
-def _controlled_z(machine: Machine, qubits: tuple[int, int]) -> RealArray:
-    phase = _pauli_matrix("CPHASE", math.pi + machine.phase_error(qubits))
-    return np.asarray(gate_noise(machine.gate_noise, qubits) @ _pauli_matrix("RZZ", machine.zz(qubits)) @ phase)
-
-
 @lru_cache(maxsize=4096)
 def _pauli_matrix(gate_name: str, angle: float) -> RealArray:
-    """(16, 16)"""
+    """(16, 16). Kept, since a chip's CZs have a few hundred different angles in all."""
     gate = channels.on_pauli_coefficients(gate_name)
     weights = channels.functions(gate.frequencies, torch.tensor(angle, dtype=torch.float64)).numpy()
     return np.asarray(np.tensordot(weights, gate.matrices, 1))
@@ -102,28 +110,6 @@ def _about_z(angle: float) -> RealArray:
     matrix = np.eye(4)
     matrix[1:3, 1:3] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     return matrix
-
-
-def _about_y(angle: float) -> RealArray:
-    matrix = np.eye(4)
-    matrix[[1, 1, 3, 3], [1, 3, 1, 3]] = [math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle)]
-    return matrix
-
-
-def _reading(machine: Machine, qubit: int, job_number: int) -> RealArray:
-    """(2, 4): from the coefficients of I, X, Y, Z to the probabilities of reading 0 and 1."""
-    errors = machine.readout(qubit, job_number)
-    confusion = np.array([[1 - errors.p1_given_0, errors.p0_given_1], [errors.p1_given_0, 1 - errors.p0_given_1]])
-    return np.asarray(confusion @ np.array([[0.5, 0, 0, 0.5], [0.5, 0, 0, -0.5]]))
-
-
-def _ground_state(num_qubits: int) -> RealArray:
-    """|0...0>: coefficient 1 for every string of I and Z, one axis of size 4 per qubit."""
-    zero = np.array([1, 0, 0, 1], dtype=np.float64 if num_qubits <= MAX_QUBITS_FLOAT64 else np.float32)
-    state = np.ones((), dtype=zero.dtype)
-    for _ in range(num_qubits):
-        state = np.multiply.outer(state, zero)
-    return state
 
 
 def _apply(matrix: RealArray, state: RealArray, axes: Sequence[int]) -> RealArray:

@@ -7,13 +7,11 @@ numbers are a function of seed, number of the job, text of the program and how m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from qpeft.circuits.native import NativeGate, Pulse, to_native
+from qpeft.circuits.native import Pulse, to_native
 from qpeft.errors import DeviceError
 from qpeft.simulation.noise import SampleKey
 from qpeft.simulation.noise.counter import Stream
@@ -22,7 +20,6 @@ from qpeft_emulator.machine import Machine
 from qpeft_emulator.parser import ParsedProgram
 
 MAX_AMENDED_BITS = 12
-BitArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Outcome:
 def run_program(
     machine: Machine, program: ParsedProgram, options: RunOptions, job_number: int, key: SampleKey
 ) -> Outcome:
-    """One program on the machine.
+    """Run one program on the machine.
 
     Args:
         machine: the chip with its hidden errors.
@@ -83,78 +80,59 @@ def run_program(
             f"The emulator amends readout of at most {MAX_AMENDED_BITS} bits; the program measures "
             f"{len(program.measurements)}. Switch it off (amend flag 0) and correct marginals."
         )
-    placed = _placed(machine, program, options)
+    if options.mapping:
+        placed = placement.mapped(program, machine.chip, options.block or tuple(machine.chip.qubits))
+    else:
+        placed = placement.as_written(program, machine.chip)
     bits = {placed.places[qubit]: bit for qubit, bit in program.measurements}
-    table = _sampled(machine, placed, bits, options, job_number, key)
-    counts = _counted(table, sorted(bits.values()))
+    # Besides the qubits of the program also those that its SWAPs pass through.
+    used = {qubit for operation in placed.operations for qubit in operation.qubits} | set(placed.places.values())
+    native = to_native(placed.operations, optimise=options.optimise)
+
+    # (shots, measured), columns by ascending classical bit. Groups that no gate joins are independent, so each is
+    # sampled apart, with random numbers named by its first qubit.
+    columns = {bit: column for column, bit in enumerate(sorted(bits.values()))}
+    table = np.zeros((options.shots, len(bits)), np.uint8)
+    for group in placement.coupled_groups(used, placed.operations):
+        measured = [qubit for qubit in group if qubit in bits]
+        if not measured:
+            continue
+        if len(group) > density.MAX_QUBITS:
+            raise DeviceError(
+                f"Gates join {len(group)} qubits of the program, {group[0]} and others; the emulator simulates at most "
+                f"{density.MAX_QUBITS} that are joined. A program may have many such groups."
+            )
+        own = [gate for gate in native if (gate.qubit if isinstance(gate, Pulse) else gate.qubits[0]) in group]
+        probabilities = density.outcome_probabilities(machine, own, group, measured, job_number)
+        uniforms = Stream(key, group[0]).uniforms(options.shots).numpy()
+        # The cumulative sum may end at 1 - 1e-16, and a uniform above it would name an outcome that does not exist.
+        drawn = np.searchsorted(np.cumsum(probabilities), uniforms, side="right").clip(max=len(probabilities) - 1)
+        for place, qubit in enumerate(measured):  # the first measured qubit is the highest bit of `drawn`
+            table[:, columns[bits[qubit]]] = drawn >> (len(measured) - 1 - place) & 1
+
+    # Rows as bytes: counting them takes one pass, and only different rows become integers.
+    packed = Counter(row.tobytes() for row in table)
+    values = {raw: sum(1 << bit for bit, one in zip(columns, raw, strict=True) if one) for raw in packed}
+    ordered = sorted(packed.items(), key=lambda item: (-item[1], values[item[0]]))
+    counts = {values[raw]: count for raw, count in ordered}
     shares = {value: count / options.shots for value, count in counts.items()}
     if options.amend:
         shares = _amended(machine, shares, bits)
     return Outcome(counts, shares, len(bits), dict(placed.places))
 
 
-def _placed(machine: Machine, program: ParsedProgram, options: RunOptions) -> placement.Placed:
-    if not options.mapping:
-        return placement.as_written(program, machine.chip)
-    return placement.mapped(program, machine.chip, options.block or tuple(machine.chip.qubits))
-
-
-def _sampled(
-    machine: Machine,
-    placed: placement.Placed,
-    bits: dict[int, int],
-    options: RunOptions,
-    job_number: int,
-    key: SampleKey,
-) -> BitArray:
-    """(shots, measured): outcomes of every shot, columns by ascending classical bit."""
-    columns = {bit: column for column, bit in enumerate(sorted(bits.values()))}
-    table = np.zeros((options.shots, len(bits)), np.uint8)
-    used = {qubit for operation in placed.operations for qubit in operation.qubits} | set(placed.places.values())
-    native = to_native(placed.operations, optimise=options.optimise)
-    for group in placement.coupled_groups(used, placed.operations):
-        measured = [qubit for qubit in group if qubit in bits]
-        if not measured:
-            continue
-        _check_size(group)
-        own = [gate for gate in native if _first_qubit(gate) in group]
-        probabilities = density.outcome_probabilities(machine, own, group, measured, job_number)
-        uniforms = Stream(key, group[0]).uniforms(options.shots).numpy()
-        drawn = np.searchsorted(np.cumsum(probabilities), uniforms, side="right").clip(max=len(probabilities) - 1)
-        for place, qubit in enumerate(measured):
-            table[:, columns[bits[qubit]]] = drawn >> (len(measured) - 1 - place) & 1
-    return table
-
-
-def _check_size(group: Sequence[int]) -> None:
-    if len(group) > density.MAX_QUBITS:
-        raise DeviceError(
-            f"Gates join {len(group)} qubits of the program, {group[0]} and others; the emulator simulates at most "
-            f"{density.MAX_QUBITS} that are joined. A program may have many such groups."
-        )
-
-
-def _first_qubit(gate: NativeGate) -> int:
-    return gate.qubit if isinstance(gate, Pulse) else gate.qubits[0]
-
-
-def _counted(table: BitArray, bits: Sequence[int]) -> dict[int, int]:
-    packed = Counter(row.tobytes() for row in table)
-    values = {raw: sum(1 << bit for bit, one in zip(bits, raw, strict=True) if one) for raw in packed}
-    ordered = sorted(packed.items(), key=lambda item: (-item[1], values[item[0]]))
-    return {values[raw]: count for raw, count in ordered}
-
-
 def _amended(machine: Machine, shares: dict[int, float], bits: dict[int, int]) -> dict[int, float]:
-    """Shares after the inverse of the readout errors as the cloud knows them; negative ones set to 0."""
+    """Return the shares after the inverse of the readout errors as the cloud knows them; negative ones set to 0."""
     ordered = sorted(bits, key=lambda qubit: bits[qubit])
     whole = np.zeros([2] * len(ordered))
     for value, share in shares.items():
         whole[tuple(value >> bits[qubit] & 1 for qubit in ordered)] = share
+    # Qubits are misread independently, so the inverse of the whole matrix is a product of inverses, one per axis.
     for axis, qubit in enumerate(ordered):
         errors = machine.known_readout(qubit)
         confusion = [[1 - errors.p1_given_0, errors.p0_given_1], [errors.p1_given_0, 1 - errors.p0_given_1]]
         whole = np.moveaxis(np.tensordot(np.linalg.inv(confusion), whole, (1, axis)), 0, axis)
+    # Sampling noise makes shares of rare outcomes negative; what is cut off there is taken from all others.
     positive = whole.clip(min=0) / whole.clip(min=0).sum()
     return {
         sum(int(bit) << bits[qubit] for bit, qubit in zip(where, ordered, strict=True)): float(positive[tuple(where)])

@@ -7,7 +7,7 @@ and SWAPs along the shortest way. The cloud's own mapping is better at it; this 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import networkx as nx
@@ -35,7 +35,7 @@ class Placed:
 
 
 def as_written(program: ParsedProgram, chip: EmulatedChip) -> Placed:
-    """The program on the qubits that it names.
+    """Return the program on the qubits that it names.
 
     Raises: DeviceError if one of them is dead, or a gate has no living coupler.
     """
@@ -54,7 +54,7 @@ def as_written(program: ParsedProgram, chip: EmulatedChip) -> Placed:
 
 
 def mapped(program: ParsedProgram, chip: EmulatedChip, allowed: Collection[int]) -> Placed:
-    """The program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
+    """Return the program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
 
     Args:
         program: as parsed.
@@ -66,17 +66,20 @@ def mapped(program: ParsedProgram, chip: EmulatedChip, allowed: Collection[int])
     free = set(allowed) & set(chip.qubits)
     operations: list[Operation] = []
     places: dict[int, int] = {}
+    # Large groups first: small ones fit into what these leave over, and not the other way round.
     for group in sorted(coupled_groups(program.used_qubits, program.circuit.operations), key=len, reverse=True):
+        # The first qubit decides: both qubits of a gate are in one group.
         own = [operation for operation in program.circuit.operations if operation.qubits[0] in group]
         placed = _place_group(group, own, chip, free)
         operations += placed.operations
         places |= placed.places
+        # SWAPs stay within the block, so the places at the end are those that were taken.
         free -= set(placed.places.values())
     return Placed(tuple(operations), places)
 
 
 def coupled_groups(qubits: Collection[int], operations: Collection[Operation]) -> list[list[int]]:
-    """Qubits that gates join, directly or through others; each group ascending, the groups by their first qubit."""
+    """Return qubits that gates join, also through others; each group ascending, groups by their first qubit."""
     return sorted(map(sorted, nx.connected_components(_couplings(qubits, operations))))
 
 
@@ -89,9 +92,27 @@ def _couplings(qubits: Collection[int], operations: Collection[Operation]) -> nx
 
 def _place_group(group: list[int], operations: list[Operation], chip: EmulatedChip, free: set[int]) -> Placed:
     partners = _couplings(group, operations)
-    # From the qubit with most partners outwards, so that each but the first has a partner before it.
+    # From the qubit with most partners outwards, so that each but the first has a partner before it, and only the
+    # neighbours of that partner's place need to be tried.
     order = list(nx.bfs_tree(partners, max(partners, key=partners.degree), sort_neighbors=sorted))
-    found = _embedding(order, partners, chip, free)
+    tries = iter(range(MAX_TRIES))
+
+    def search(places: dict[int, int]) -> dict[int, int] | None:
+        """Depth first along good couplers, with partners side by side; None if there is no way, or no patience left."""
+        if len(places) == len(order):
+            return places
+        qubit = order[len(places)]
+        settled = [places[partner] for partner in partners[qubit] if partner in places]
+        nearby = chip.neighbours(settled[0]) if settled else sorted(free, key=lambda q: -chip.qubits[q].gate_fidelity)
+        for place in nearby:
+            if place in free and place not in places.values() and all(chip.has_edge(place, one) for one in settled):
+                if next(tries, None) is None:
+                    return None
+                if found := search({**places, qubit: place}):
+                    return found
+        return None
+
+    found = search({})
     if found is not None:
         moved = [Operation(op.gate_name, tuple(found[q] for q in op.qubits), op.angle) for op in operations]
         return Placed(tuple(moved), found)
@@ -101,42 +122,15 @@ def _place_group(group: list[int], operations: list[Operation], chip: EmulatedCh
     return _routed(operations, dict(zip(order, block, strict=True)), chip)
 
 
-def _embedding(order: list[int], partners: nx.Graph, chip: EmulatedChip, free: set[int]) -> dict[int, int] | None:
-    """Places that keep partners side by side, by depth-first search along good couplers; None if none is found."""
-    tries = iter(range(MAX_TRIES))
-
-    def search(places: dict[int, int]) -> dict[int, int] | None:
-        if len(places) == len(order):
-            return places
-        qubit = order[len(places)]
-        for place in _candidates(qubit, places, partners, chip, free):
-            if next(tries, None) is None:
-                return None
-            if found := search({**places, qubit: place}):
-                return found
-        return None
-
-    return search({})
-
-
-def _candidates(
-    qubit: int, places: Mapping[int, int], partners: nx.Graph, chip: EmulatedChip, free: set[int]
-) -> Iterator[int]:
-    settled = [places[partner] for partner in partners[qubit] if partner in places]
-    nearby = chip.neighbours(settled[0]) if settled else sorted(free, key=lambda q: -chip.qubits[q].gate_fidelity)
-    for place in nearby:
-        if place in free and place not in places.values() and all(chip.has_edge(place, other) for other in settled):
-            yield place
-
-
 def _routed(operations: list[Operation], places: dict[int, int], chip: EmulatedChip) -> Placed:
-    """Operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
+    """Return operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
     places, inside, routed = dict(places), chip.graph.subgraph(places.values()), []
     for operation in operations:
         if len(operation.qubits) == 2:
             first, second = (places[qubit] for qubit in operation.qubits)
             for here, there in zip(path := nx.shortest_path(inside, first, second), path[1:-1], strict=False):
                 routed.append(Operation("SWAP", (here, there)))
+                # Whatever qubit sits on the way changes place too, so all later operations are told.
                 exchange = {here: there, there: here}
                 places = {qubit: exchange.get(place, place) for qubit, place in places.items()}
         routed.append(Operation(operation.gate_name, tuple(places[q] for q in operation.qubits), operation.angle))
@@ -147,7 +141,7 @@ def _routed(operations: list[Operation], places: dict[int, int], chip: EmulatedC
 
 
 def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
-    """At most `count` blocks of `size` connected living qubits that share none, the best first.
+    """Return at most `count` blocks of `size` connected living qubits that share none, the best first.
 
     Each is grown along the best couplers; it is a good one, not always the best there is.
 
@@ -165,37 +159,37 @@ def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
 
 
 def grown_block(chip: EmulatedChip, size: int, free: Collection[int]) -> list[int] | None:
-    """Among blocks grown from every free qubit the one with the best fidelities, in the order of growth; or None.
+    """Return the best of the blocks grown from every free qubit, in the order of growth; None if none is so large.
 
     Args:
         chip: with its living qubits and couplers.
         size: qubits of the block.
         free: qubits that no other block has.
     """
-    grown = [block for start in sorted(free) if (block := _grown_from(chip, start, size, free))]
-    return max(grown, key=lambda block: _quality(chip, block), default=None)
-
-
-def _grown_from(chip: EmulatedChip, start: int, size: int, free: Collection[int]) -> list[int] | None:
-    block = [start]
-    while len(block) < size:
-        edges = [
-            (_fidelity(chip, qubit, neighbour), neighbour)
-            for qubit in block
-            for neighbour in chip.neighbours(qubit)
-            if neighbour in free and neighbour not in block
-        ]
-        if not edges:
-            return None
-        block.append(max(edges)[1])
-    return block
-
-
-def _quality(chip: EmulatedChip, block: list[int]) -> float:
-    """Mean logarithm of the fidelities of couplers and readouts within the block."""
-    inside = [_fidelity(chip, a, b) for a in block for b in block if a < b and chip.has_edge(a, b)]
-    readouts = [chip.qubits[qubit].readout_fidelity for qubit in block]
-    return sum(math.log(fidelity) for fidelity in inside + readouts) / len(inside + readouts)
+    best: list[int] | None = None
+    best_quality = -math.inf
+    for start in sorted(free):
+        block = [start]
+        while len(block) < size:
+            # The best coupler that leaves the block, wherever it leaves; of equal ones that to the highest number.
+            edges = [
+                (_fidelity(chip, qubit, neighbour), neighbour)
+                for qubit in block
+                for neighbour in chip.neighbours(qubit)
+                if neighbour in free and neighbour not in block
+            ]
+            if not edges:
+                break
+            block.append(max(edges)[1])
+        if len(block) < size:
+            continue
+        # Mean logarithm, the geometric mean: one bad coupler spoils a block more than good ones make up for.
+        inside = [_fidelity(chip, a, b) for a in block for b in block if a < b and chip.has_edge(a, b)]
+        listed = inside + [chip.qubits[qubit].readout_fidelity for qubit in block]
+        quality = sum(math.log(fidelity) for fidelity in listed) / len(listed)
+        if quality > best_quality:
+            best, best_quality = block, quality
+    return best
 
 
 def _fidelity(chip: EmulatedChip, first: int, second: int) -> float:

@@ -15,12 +15,13 @@ STATES = {"WAITING": "1", "COMPUTING": "2", "FINISHED": "3", "FAILED": "4", "QUE
 
 
 def refusal(message: str, code: int) -> Json:
-    """What the client raises as a RuntimeError with this message."""
+    """Return what the client raises as a RuntimeError with this message."""
     return {"success": False, "code": code, "message": message, "obj": None}
 
 
 def chip_info(chip: EmulatedChip) -> Json:
-    """Calibration. adjMatrix lists dead couplers with weight 0; QubitParams lists living qubits only."""
+    """Return the calibration. adjMatrix lists dead couplers with weight 0; QubitParams lists living qubits only."""
+    # From both ends, as the vendor lists couplers.
     adjacency: dict[str, list[Json]] = {str(qubit): [] for qubit in range(chip.num_qubits)}
     for (first, second), fidelity in chip.edges.items():
         adjacency[str(first)].append({"v": second, "w": round(fidelity, 4)})
@@ -32,7 +33,18 @@ def chip_info(chip: EmulatedChip) -> Json:
         "HighFrequencyQubit": [qubit for qubit in sorted(chip.qubits) if chip.qubits[qubit].frequency > 4500],
         "BasicQGate": ["RPhi", "CZ"],
         "adjMatrix": adjacency,
-        "QubitParams": [_qubit_params(chip, qubit) for qubit in sorted(chip.qubits)],
+        "QubitParams": [
+            {
+                "qubitId": str(qubit),
+                "Frequency": chip.qubits[qubit].frequency,
+                "ReadoutFidelity": chip.qubits[qubit].readout_fidelity,
+                "SingleGateFidelity": chip.qubits[qubit].gate_fidelity,
+                "T1": chip.qubits[qubit].t1,
+                "T2": chip.qubits[qubit].t2,
+            }
+            for qubit in sorted(chip.qubits)
+        ],
+        # Empty as a whole: a pair with an empty object kills the process of the vendor's client.
         "CompensateAngle": {},
         "QGateClock": [
             {"gateType": "RPhi", "IntValue": SINGLE_GATE_NS},
@@ -42,7 +54,7 @@ def chip_info(chip: EmulatedChip) -> Json:
 
 
 def task_detail(task_id: str, state: str, outcomes: list[Outcome], message: str, programs: list[str]) -> Json:
-    """State and, if it is over, results of a job: one JSON text per program, keys hexadecimal.
+    """Return state and, if it is over, results of a job: one JSON text per program, keys hexadecimal.
 
     Args:
         task_id: of the job.
@@ -68,15 +80,3 @@ def task_detail(task_id: str, state: str, outcomes: list[Outcome], message: str,
 
 def _table(values: dict[int, int] | dict[int, float]) -> str:
     return json.dumps({"key": [hex(key) for key in values], "value": list(values.values())})
-
-
-def _qubit_params(chip: EmulatedChip, qubit: int) -> Json:
-    listed = chip.qubits[qubit]
-    return {
-        "qubitId": str(qubit),
-        "Frequency": listed.frequency,
-        "ReadoutFidelity": listed.readout_fidelity,
-        "SingleGateFidelity": listed.gate_fidelity,
-        "T1": listed.t1,
-        "T2": listed.t2,
-    }

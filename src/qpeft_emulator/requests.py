@@ -26,6 +26,8 @@ class RequestError(DeviceError):
 
 
 class _Body(BaseModel):
+    # Fields that nobody here needs are let pass, since the client has several; those that are needed are not converted,
+    # so that a wrong type is seen here and not in the cloud.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
@@ -36,6 +38,7 @@ class Configuration(_Body):
     amend_flag: Annotated[int, Field(alias="amendFlag", ge=0, le=3)] = 1
     mapping: Annotated[bool, Field(alias="mappingFlag")] = True
     optimise: Annotated[bool, Field(alias="circuitOptimization")] = True
+    # Not strict: JSON has lists only, which a strict tuple refuses.
     specified_block: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), strict=False)
 
 
@@ -73,18 +76,18 @@ AnyBody = TypeVar("AnyBody", bound=_Body)
 
 
 def parse_object(raw: bytes) -> dict[str, object]:
-    """The JSON object in a body. Raises: RequestError with status 400 if there is none."""
+    """Return the JSON object in a body. Raises: RequestError with status 400 if there is none."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"The body is no JSON: {error}.", status=400) from error
+        raise RequestError(f"The body is not JSON: {error}.", status=400) from error
     if not isinstance(value, dict):
         raise RequestError(f"The body must be a JSON object; got a {type(value).__name__}.", status=400)
     return value
 
 
 def parse_body(kind: type[AnyBody], raw: bytes) -> AnyBody:
-    """A checked body. Raises: RequestError that names the first field that is wrong."""
+    """Return a checked body. Raises: RequestError that names the first field that is wrong."""
     try:
         return kind.model_validate(parse_object(raw))
     except ValidationError as error:

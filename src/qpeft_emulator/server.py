@@ -44,7 +44,7 @@ class EmulatorServer(ThreadingHTTPServer):
             ) from error
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """What goes wrong after a client is gone concerns nobody; the base class prints it."""
+        """Log what goes wrong after a client is gone; the base class would print it."""
         log.info("the connection of %s ended: %s", client_address, sys.exc_info()[1])
 
     @property
@@ -58,25 +58,21 @@ class _Handler(BaseHTTPRequestHandler):
     server: EmulatorServer
     protocol_version = "HTTP/1.1"
     server_version = "qpeft-emulator"
+    # Headers and body are two writes; with Nagle's algorithm the second waits 40 ms for the client's acknowledgement.
     disable_nagle_algorithm = True
     timeout = 600
-
-    def do_GET(self) -> None:
-        self._handle("GET")
-
-    def do_POST(self) -> None:
-        self._handle("POST")
-
-    def do_DELETE(self) -> None:
-        self._handle("DELETE")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the name is the base class's)
         log.debug(format, *args)
 
-    def _handle(self, method: str) -> None:
-        path = self.path.split("?")[0]
+    def _handle(self) -> None:
+        method, path = self.command, self.path.split("?")[0]
         try:
-            body = self._body()
+            length = self.headers.get("Content-Length", "0")
+            if not length.isdecimal() or int(length) > MAX_BODY_BYTES or "Transfer-Encoding" in self.headers:
+                self.close_connection = True  # where the next request begins is not known
+                raise RequestError(f"A body needs a Content-Length of at most {MAX_BODY_BYTES}.", status=413)
+            body = self.rfile.read(int(length))
             if path in OWN_ROUTES:
                 self._send(200, OWN_ROUTES[path](self.server, method, body))
             else:
@@ -89,11 +85,17 @@ class _Handler(BaseHTTPRequestHandler):
             log.exception("%s %s", method, path)
             self._send(500, replies.refusal("The emulator failed; its log says how.", 1))
 
+    # The base class calls do_ and the method's name; other methods get its answer that they are not supported.
+    do_GET = do_POST = do_DELETE = _handle  # noqa: N815  (the names are the base class's)
+
     def _handle_vendor(self, method: str, path: str, body: bytes) -> None:
-        name, expected, answer = _route(path)
+        if path not in VENDOR_ROUTES:
+            raise RequestError(f"There is no {path[:80]!r} here.", status=404)
+        name, expected, answer = VENDOR_ROUTES[path]
         if method != expected:
             raise RequestError(f"{path} takes {expected}; got {method}.", status=405)
         fault = self.server.faults.take(name, ANSWER_KINDS)
+        # A fault before the effect leaves no job behind, one after it does: a client cannot tell the two apart.
         if fault is not None and not fault.after:
             self._suffer(fault, lambda: answer(self.server, body))
             return
@@ -105,9 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._suffer(fault, lambda: reply)
 
     def _suffer(self, fault: Fault, answer: Callable[[], Any]) -> None:
-        """What the client sees of a fault."""
+        """Send what the client sees of a fault; `answer` has the effect of the request, if it is to have one."""
         match fault.kind:
             case "exit":
+                # Not sys.exit: a crash runs no handlers, and the store must hold what was acknowledged.
                 os._exit(EXIT_CODE_OF_A_CRASH)
             case "drop":
                 self.close_connection = True
@@ -123,20 +126,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, answer())
             case "spoil":
                 self._check_key()
+                # With the length of the half, so that the client waits for no more and its parser sees what there is.
                 text = json.dumps(answer())
                 self._send_text(200, text[: len(text) // 2])
 
     def _check_key(self) -> None:
         sent = self.headers.get("Authorization", "")
+        # In the header as the vendor's client sends it, and compared in constant time as any secret.
         if not compare_digest(sent.encode(), f"oqcs_auth={self.server.api_key}".encode()):
             raise _wrong_key()
-
-    def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # where the next request begins is not known
-            raise RequestError(f"A body needs a Content-Length of at most {MAX_BODY_BYTES}.", status=413)
-        return self.rfile.read(int(length))
 
     def _send(self, status: int, reply: Any) -> None:
         self._send_text(status, json.dumps(reply))
@@ -154,16 +152,13 @@ def _wrong_key() -> RequestError:
     return RequestError("The API key is wrong.", code=401)
 
 
-def _submit(server: EmulatorServer, body: bytes) -> replies.Json:
-    failing = server.faults.take("submit", ("fail_job",))
-    return _success({"taskId": server.cloud.submit(body, will_fail=failing.message if failing else "")})
-
-
 def _detail(server: EmulatorServer, body: bytes) -> replies.Json:
     job_id = parse_body(TaskQuestion, body).task_id
     detail = server.cloud.detail(job_id)
     if detail["taskState"] == replies.STATES["FINISHED"]:
+        # All three lists stand for the programs in their order, so all are cut or reordered alike.
         fault = server.faults.take("detail", RESULT_KINDS, is_first=job_id not in server.answered)
+        # A client that polls, then fetches, gets results twice; "later" faults spare the first of these replies.
         server.answered.add(job_id)
         for name in ("taskResult", "probCount", "measureQubitSize"):
             if fault is not None:
@@ -173,42 +168,39 @@ def _detail(server: EmulatorServer, body: bytes) -> replies.Json:
     return _success(detail)
 
 
+def _success(obj: replies.Json) -> replies.Json:
+    return {"success": True, "code": 0, "message": "", "obj": obj}
+
+
+def _submit(server: EmulatorServer, body: bytes) -> replies.Json:
+    failing = server.faults.take("submit", ("fail_job",))
+    return _success({"taskId": server.cloud.submit(body, will_fail=failing.message if failing else "")})
+
+
 def _cancel(server: EmulatorServer, body: bytes) -> replies.Json:
     server.cloud.cancel(parse_body(TaskQuestion, body).task_id)
     return _success({})
 
 
-def _chip(server: EmulatorServer, body: bytes) -> replies.Json:
-    return _success(server.cloud.chip_info(parse_body(ChipQuestion, body).chip_id))
-
-
-def _blocks(server: EmulatorServer, body: bytes) -> replies.Json:
-    return _success(server.cloud.blocks(parse_body(BlocksQuestion, body)))
-
-
-def _resources(server: EmulatorServer, _body: bytes) -> list[replies.Json]:
-    return server.cloud.resources()
-
-
-def _success(obj: replies.Json) -> replies.Json:
-    return {"success": True, "code": 0, "message": "", "obj": obj}
-
-
 Route = tuple[str, str, Callable[[EmulatorServer, bytes], Any]]
+"""Name of the endpoint for faults, method of HTTP, and the answer to a body."""
 VENDOR_ROUTES: dict[str, Route] = {
-    "/oqcs/task/getResourceList.json": ("resources", "GET", _resources),
+    # The one reply that is a bare array: the client reads no "success" around it.
+    "/oqcs/task/getResourceList.json": ("resources", "GET", lambda server, _: server.cloud.resources()),
     "/oqcs/task/origin/submit.json": ("submit", "POST", _submit),
     "/oqcs/task/origin/taskDetail.json": ("detail", "POST", _detail),
     "/oqcs/task/cancelTask.json": ("cancel", "POST", _cancel),
-    "/oqcs/task/origin/chipInfo.json": ("chip", "POST", _chip),
-    "/oqcs/task/management/bestQubitBlocks.json": ("blocks", "POST", _blocks),
+    "/oqcs/task/origin/chipInfo.json": (
+        "chip",
+        "POST",
+        lambda server, body: _success(server.cloud.chip_info(parse_body(ChipQuestion, body).chip_id)),
+    ),
+    "/oqcs/task/management/bestQubitBlocks.json": (
+        "blocks",
+        "POST",
+        lambda server, body: _success(server.cloud.blocks(parse_body(BlocksQuestion, body))),
+    ),
 }
-
-
-def _route(path: str) -> Route:
-    if path not in VENDOR_ROUTES:
-        raise RequestError(f"There is no {path[:80]!r} here.", status=404)
-    return VENDOR_ROUTES[path]
 
 
 def _own_faults(server: EmulatorServer, method: str, body: bytes) -> replies.Json:
@@ -219,12 +211,8 @@ def _own_faults(server: EmulatorServer, method: str, body: bytes) -> replies.Jso
     return {"faults": [fault.model_dump() for fault in server.faults.waiting()]}
 
 
-def _own_stats(server: EmulatorServer, _method: str, _body: bytes) -> replies.Json:
-    return server.cloud.stats()
-
-
 def parse_fault(text: str | bytes) -> Fault:
-    """A fault from JSON. Raises: RequestError that names what is wrong."""
+    """Return a fault from JSON. Raises: RequestError that names what is wrong."""
     try:
         return Fault.model_validate_json(text)
     except ValidationError as error:
@@ -233,4 +221,4 @@ def parse_fault(text: str | bytes) -> Fault:
         raise RequestError(f"{place}: {first['msg']}.", status=400) from error
 
 
-OWN_ROUTES = {"/emulator/faults": _own_faults, "/emulator/stats": _own_stats}
+OWN_ROUTES = {"/emulator/faults": _own_faults, "/emulator/stats": lambda server, _method, _body: server.cloud.stats()}

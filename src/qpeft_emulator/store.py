@@ -41,18 +41,20 @@ class StoredJob:
 
 
 class Store:
-    """What survives: every change is on disk when a method returns. Safe to share between threads.
+    """Jobs that survive: every change is on disk when a method returns. Safe to share between threads.
 
     Raises: DeviceError if the file cannot be opened or is of another version.
     """
 
     def __init__(self, path: Path | None) -> None:
+        # One connection for all threads, behind a lock; isolation_level=None makes every statement its own transaction.
         self._lock = threading.Lock()
         try:
             self._database = sqlite3.connect(str(path or ":memory:"), check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
             raise DeviceError(f"Cannot keep jobs in {path}: {error}. Name another file with --store.") from error
         try:
+            # A new file says 0.
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
                 raise sqlite3.DatabaseError(f"it was written by version {version} of the emulator, this is {VERSION}")
@@ -74,6 +76,7 @@ class Store:
             message: why the job is going to fail; empty for one that will not.
         """
         with self._lock:
+            # Under the same lock as the insert. Jobs are never deleted, so the count is the next number.
             number = self._database.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
             job = StoredJob(number, job_id, body, accepted, programs, shots, message)
             row = (number, job_id, body, accepted, programs, shots, message)
@@ -81,13 +84,13 @@ class Store:
             return job
 
     def get(self, job_id: str) -> StoredJob | None:
-        """One job, None if it was never accepted."""
+        """Return one job, None if it was never accepted."""
         with self._lock:
             row = self._database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else StoredJob(*row)
 
     def all(self) -> list[StoredJob]:
-        """Every job in the order of acceptance."""
+        """Return every job in the order of acceptance."""
         with self._lock:
             rows = self._database.execute("SELECT * FROM jobs ORDER BY number").fetchall()
         return [StoredJob(*row) for row in rows]

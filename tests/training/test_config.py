@@ -135,5 +135,5 @@ def test_a_missing_or_binary_recipe_is_named(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RecipeError, match="is no text file"):
+    with pytest.raises(RecipeError, match="is not a text file"):
         load_recipe(tmp_path / "binary.yaml")

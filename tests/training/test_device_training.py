@@ -247,7 +247,7 @@ def test_several_processes_are_refused(on_device, monkeypatch):
 def test_a_batch_that_is_divided_among_gpus_is_refused():
     trainer = SimpleNamespace(_device_steps=object())
     with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES=0"):
-        CheckpointingTrainer.training_step(trainer, torch.nn.DataParallel(torch.nn.Linear(1, 1)), {})
+        CheckpointingTrainer.begin_batch(trainer, torch.nn.DataParallel(torch.nn.Linear(1, 1)), {})
 
 
 def test_circuits_and_prices_are_shown_before_and_after(on_device):

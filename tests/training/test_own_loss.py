@@ -20,9 +20,9 @@ from qpeft.errors import AdapterError, RecipeError
 from qpeft.evaluation import loss
 from qpeft.evaluation.loss import CausalLoss
 from qpeft.training import train
+from qpeft.training.dry_run import try_out
 from qpeft.training.resume import fingerprint
 from qpeft.training.sections import AdapterSection
-from qpeft.training.trial import try_out
 
 SIZES = {
     "vocab_size": 300,

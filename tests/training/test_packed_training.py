@@ -9,7 +9,7 @@ from qpeft.data import PackedExamples, encode_all, load_examples, pad_batch
 from qpeft.errors import RecipeError
 from qpeft.evaluation import held_out_loss
 from qpeft.models import load_model, load_tokenizer
-from qpeft.training.batches import require_separate_examples
+from qpeft.training.dry_run import require_separate_examples
 from qpeft.training.setup import adapted_model, make_trainer
 
 

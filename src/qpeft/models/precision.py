@@ -25,7 +25,7 @@ class Precision:
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:
-    """The type of the base weights. Adapters of half-precision models are trained in float32 all the same.
+    """Return the type of the base weights. Adapters of half-precision models are trained in float32 all the same.
 
     Args:
         wanted: 'float32', 'bfloat16', 'float16', or 'auto'.
@@ -38,17 +38,15 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     if device.type == "cuda":
         import torch  # noqa: PLC0415  (takes seconds to import)
 
+        # Older GPUs emulate bfloat16, more slowly than they compute in float32.
         with torch.cuda.device(device):
             if torch.cuda.is_bf16_supported(including_emulation=False):
                 return Precision("bfloat16", "this GPU computes in it; the adapter stays in float32")
     return Precision("float32", f"this {device.type} device does not compute in bfloat16")
 
 
-# Where models compute.
-
-
 def default_device() -> torch.device:
-    """This process's accelerator as transformers' Trainer chooses it: a GPU if there is one, else the CPU."""
+    """Return this process's accelerator as transformers' Trainer chooses it: a GPU if there is one, else the CPU."""
     from accelerate import PartialState  # noqa: PLC0415  (takes seconds to import)
 
     device: torch.device = PartialState().device
@@ -56,20 +54,17 @@ def default_device() -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of the hardware, or of the kind of device where the hardware does not tell."""
+    """Return the name of the hardware, or of the kind of device where the hardware does not tell."""
     import torch  # noqa: PLC0415  (takes seconds to import)
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-# Base models in 4 or 8 bits, by bitsandbytes.
 
 
 QUANTIZATIONS = ("4bit", "8bit")
 
 
 def quantization_config(quantization: str, *, dtype: str) -> BitsAndBytesConfig:
-    """How transformers is to load the model.
+    """Return how transformers is to load a model in 4 or 8 bits, by bitsandbytes.
 
     Args:
         quantization: one of `QUANTIZATIONS`. '4bit' is NF4 with quantized constants, as in QLoRA (arXiv:2305.14314);
@@ -85,6 +80,7 @@ def quantization_config(quantization: str, *, dtype: str) -> BitsAndBytesConfig:
     import torch  # noqa: PLC0415  (takes seconds to import)
     from transformers import BitsAndBytesConfig  # noqa: PLC0415
 
+    # Norms, embeddings and the head are not quantized in either.
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -96,7 +92,7 @@ def quantization_config(quantization: str, *, dtype: str) -> BitsAndBytesConfig:
 
 
 def prepare_for_training(model: PreTrainedModel, *, gradient_checkpointing: bool) -> PreTrainedModel:
-    """The quantized model as PEFT prepares it: no gradients for its weights, what is not quantized in float32."""
+    """Return the quantized model as PEFT prepares it: no gradients for its weights, the rest in float32."""
     from bitsandbytes.nn import Linear4bit  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415
     from peft import prepare_model_for_kbit_training  # noqa: PLC0415  (takes seconds to import)
 

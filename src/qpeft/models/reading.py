@@ -14,11 +14,15 @@ _LENGTHS = ("max_position_embeddings", "n_positions", "max_target_positions", "n
 
 @dataclass(frozen=True)
 class Reading:
-    """`tokens`: ids below this have a place in the model's embedding and its head.
+    """What a model can read.
 
-    `positions`: tokens that it can read at once; None if nothing stops it. `whole_rows`: whether a row of several
-    examples, each at positions of its own, may not be longer either. `made_for`: tokens that its configuration names;
-    None if it names none. Rotary models read more than that, at positions that they were never trained on.
+    Attributes:
+        name: of the model, for messages.
+        tokens: ids below this have a place in the model's embedding and its head.
+        positions: tokens that it can read at once; None if nothing stops it.
+        whole_rows: whether a row of several examples, each at positions of its own, may not be longer either.
+        made_for: tokens that its configuration names, or None. Rotary models read more than that, at positions that
+            they were never trained on.
     """
 
     name: str
@@ -28,14 +32,14 @@ class Reading:
     made_for: int | None
 
     def unknown_token(self, tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-        """What to say of an id that the model has no place for, a sentence that begins with the token."""
+        """Return a sentence, beginning with the token, about an id that the model has no place for."""
         return (
             f"the token {tokenizer.convert_ids_to_tokens(token)!r} has the id {token}, and the embedding of "
             f"{self.name} ends at {self.tokens - 1}"
         )
 
     def padding_fault(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
-        """Why short texts cannot be padded to the length of others, and what to do, or None."""
+        """Return why short texts cannot be padded to the length of others, and what to do, or None."""
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id < self.tokens:
             return None
         return (
@@ -47,7 +51,7 @@ class Reading:
 
 
 def reading(model: PreTrainedModel, name: str | None = None) -> Reading:
-    """What a model, or its skeleton, can be given to read.
+    """Return what a model, or its skeleton, can be given to read.
 
     Args:
         model: with or without weights and adapters.
@@ -58,19 +62,16 @@ def reading(model: PreTrainedModel, name: str | None = None) -> Reading:
     positions, whole_rows = _positions(model, lengths)
     if config.model_type == "mpt":  # its table of biases is as wide as this, and made anew in every pass
         positions, whole_rows = config.max_seq_len, True
-    made_for = getattr(config, "max_position_embeddings", None)
-    return Reading(name or config.model_type, _tokens(model), positions, whole_rows, positions or made_for)
-
-
-def _tokens(model: PreTrainedModel) -> int:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     # Not the weight's own shape where there is another way: sharded weights may be elsewhere.
     size: int = getattr(embedding, "num_embeddings", None) or embedding.weight.shape[0]
-    return min(size, getattr(head, "out_features", None) or size)
+    tokens = min(size, getattr(head, "out_features", None) or size)
+    made_for = getattr(config, "max_position_embeddings", None)
+    return Reading(name or config.model_type, tokens, positions, whole_rows, positions or made_for)
 
 
 def _positions(model: PreTrainedModel, lengths: set[int]) -> tuple[int | None, bool]:
-    """Positions that the model has a learned vector, or a row of a fixed table, for; and whether rows count whole.
+    """Return for how many positions the model has a learned vector or a row of a fixed table; and if rows count whole.
 
     They are found by their size, which is one of `lengths`. Rotary embeddings, relative ones and ALiBi have no such
     thing, and neither have tables that grow.

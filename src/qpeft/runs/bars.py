@@ -17,8 +17,14 @@ FIRST_LINE, BETWEEN_LINES = 10.0, 60.0
 """Seconds of work after which a first and a further line are worth it where no bar can be."""
 
 
-def to_nobody(_: str, __: int, ___: int) -> None:
-    """An `OnProgress` that says nothing."""
+def to_nobody(what: str, done: int, total: int) -> None:
+    """Say nothing: an `OnProgress` for callers that show nothing.
+
+    Args:
+        what: is being done.
+        done: parts of it so far.
+        total: parts of it in all; 0 where nobody knows.
+    """
 
 
 class Bars:
@@ -54,34 +60,29 @@ class Bars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._has_bars:
-            self._move_bar(what, done, total)
+            if what not in self._tasks:
+                self._tasks[what] = self._progress.add_task(what, total=total or None)
+            current = self._tasks[what]
+            for task in self._progress.tasks:
+                if task.id == current and task.finished and done < total:
+                    self._progress.reset(current, total=total)  # the next one of its kind
+                elif task.id != current and (task.finished or task.total is None):
+                    self._progress.update(task.id, visible=False)
+            self._progress.update(current, completed=done, total=total or None, visible=True)
         elif not self._console.quiet:
-            self._say(what, done, total)
+            now = time.monotonic()
+            if what != self._what or done < self._first:
+                self._what, self._first, self._start, self._next_line = what, done, now, now + FIRST_LINE
+            if now < self._next_line or (total and done >= total):
+                return
+            self._next_line = now + BETWEEN_LINES
+            line = f"{what}: {done:,} of {total:,}" if total else what
+            # Counted from where this process began: a resumed job's first parts took it no time.
+            if total and done > self._first:
+                left = (now - self._start) / (done - self._first) * (total - done)
+                line += f", about {timedelta(seconds=round(left))} left"
+            self._console.print(line)
 
     def of(self, whom: str) -> OnProgress:
-        """The same, with whose work it is before what is done."""
+        """Return the same, with whose work it is before what is done."""
         return lambda what, done, total: self(f"{whom}: {what}", done, total)
-
-    def _move_bar(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total or None)
-        current = self._tasks[what]
-        for task in self._progress.tasks:
-            if task.id == current and task.finished and done < total:
-                self._progress.reset(current, total=total)  # the next one of its kind
-            elif task.id != current and (task.finished or task.total is None):
-                self._progress.update(task.id, visible=False)
-        self._progress.update(current, completed=done, total=total or None, visible=True)
-
-    def _say(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self._what or done < self._first:
-            self._what, self._first, self._start, self._next_line = what, done, now, now + FIRST_LINE
-        if now < self._next_line or (total and done >= total):
-            return
-        self._next_line = now + BETWEEN_LINES
-        line = f"{what}: {done:,} of {total:,}" if total else what
-        if total and done > self._first:
-            left = (now - self._start) / (done - self._first) * (total - done)
-            line += f", about {timedelta(seconds=round(left))} left"
-        self._console.print(line)

@@ -22,6 +22,9 @@ RESULTS = (
 )  # fmt: skip
 """Parts of a record that say what came out, in the order of interest; the others say what was asked for, and where."""
 
+ALWAYS_NEW = ("recipe.output.folder", "environment.command", "device.run")
+"""Facts in which all runs differ, so that they say nothing of two."""
+
 
 @dataclass(frozen=True)
 class StoredRun:
@@ -36,7 +39,8 @@ class StoredRun:
 
     @property
     def state(self) -> str:
-        """'finished', 'damaged', or 'unfinished' with the step of the last checkpoint: interrupted, or still going."""
+        """'finished', 'damaged', or 'unfinished' with the step of the last checkpoint."""
+        # An unfinished run was interrupted, or is still going: nothing in a folder tells these two apart.
         if self.problem is not None:
             return "damaged"
         if self.record["state"] == "finished":
@@ -46,7 +50,7 @@ class StoredRun:
         return f"unfinished, step {max(steps)}" if steps else "unfinished"
 
     def facts(self, *, lists: bool = True) -> dict[str, Fact]:
-        """Every value of the record by 'part.key', such as 'recipe.training.steps'; without losses and answers.
+        """Return every value by 'part.key', such as 'recipe.training.steps', without losses and answers.
 
         `lists`: with those that hold a value for each item, layer or step, as JSON. A recipe's are always there.
         """
@@ -54,15 +58,16 @@ class StoredRun:
 
 
 def find_runs(root: Path) -> list[StoredRun]:
-    """All runs in a folder and the folders in it, by path. Raises: OutputError if there is no such folder."""
+    """Return all runs in a folder and the folders in it, by path. Raises: OutputError if there is no such folder."""
     if not root.is_dir():
         raise OutputError(f"{root} is {'no folder' if root.exists() else 'not there'}; name a folder of runs.")
+    # A link to nothing is listed too: as a damaged run, it is seen and can be removed.
     found = [Path(folder) for folder, _, _ in os.walk(root) if os.path.lexists(Path(folder) / FILE_NAME)]
     return [read_run(folder) for folder in sorted(found)]
 
 
 def read_run(folder: Path) -> StoredRun:
-    """The run in this folder. Raises: OutputError if there is none."""
+    """Return the run in this folder. Raises: OutputError if it holds none."""
     if not os.path.lexists(folder / FILE_NAME):
         raise OutputError(no_run(folder))
     try:
@@ -74,7 +79,7 @@ def read_run(folder: Path) -> StoredRun:
 def side_by_side(
     runs: Sequence[StoredRun], *, lists: bool = True
 ) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]]]:
-    """In what runs differ but for what is always new, and all their results: for each key a value per run.
+    """Return in what runs differ, and all their results: for each key a value per run.
 
     `lists`: as for `StoredRun.facts`. Results come in the order of `RESULTS`.
     """
@@ -86,22 +91,20 @@ def side_by_side(
     return {key: row for key, row in others.items() if any(value != row[0] for value in row)}, results
 
 
-ALWAYS_NEW = ("recipe.output.folder", "environment.command", "device.run")
-
-
 def to_csv(runs: Iterable[StoredRun]) -> bytes:
-    """UTF-8: a line for each run and a column for each fact of any of them."""
+    """Return UTF-8 with a line for each run and a column for each fact of any of them."""
     rows = [{"folder": str(run.folder), "state": run.state, "problem": run.problem, **run.facts()} for run in runs]
     columns = dict.fromkeys(["folder", "state", "problem", *(key for row in rows for key in row)])
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    # A path may hold bytes that are no UTF-8, and one such run must not cost the others their table.
     return text.getvalue().encode("utf-8", errors="backslashreplace")
 
 
 def to_json(runs: Iterable[StoredRun]) -> bytes:
-    """UTF-8: a list of the whole records, each with its folder and, where it is damaged, the problem."""
+    """Return UTF-8 with a list of the whole records, each with its folder and, if damaged, the problem."""
     rows = [{"folder": str(run.folder), "problem": run.problem, **run.record} for run in runs]
     return (json.dumps(rows, indent=2, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
 

@@ -1,18 +1,20 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Files that are whole or absent, since they are renamed into place, and files that grow by whole lines."""
 
 from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -33,6 +35,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in _TORCH_WRITE_ERRORS):
             raise
+        # An OSError says the reason in words; safetensors and torch say only what they were doing.
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         vague = f"writing failed, as it does when the disk is full ({first_line})"
         reason = error.strerror if isinstance(error, OSError) and error.strerror else vague
@@ -48,6 +51,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             with temporary.open("xb") as file:
                 file.write(data)
             os.replace(temporary, path)
+        # Also at Ctrl-C, which is not an Exception.
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -55,7 +59,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` that takes its name when the block ends well, and vanishes when it does not.
+    """Give a new folder that takes the name `folder` when the block ends well, and vanishes when it does not.
 
     Raises: OutputError if the disk refuses.
     """
@@ -66,6 +70,7 @@ def staged(folder: Path) -> Iterator[Path]:
         try:
             yield temporary
             follow_folder(temporary)
+            # A folder cannot be renamed onto one that holds files, unlike a file onto a file.
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.rename(folder)
@@ -75,7 +80,8 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A name that nothing has. Not of `tempfile`, whose files and folders are private, whatever the user wants."""
+    """Return a name that nothing has."""
+    # Not one of `tempfile`, whose files and folders are private, whatever the user wants.
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
@@ -94,6 +100,7 @@ def used_alone(folder: Path) -> Iterator[None]:
 
     Raises: OutputError if one does.
     """
+    # The lock lies elsewhere: the folder may have to be empty, or be removed.
     name = hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:24]
     # Not by name: in a container, a user may have none.
     user = getpass.getuser() if sys.platform == "win32" else os.getuid()
@@ -111,7 +118,7 @@ def used_alone(folder: Path) -> Iterator[None]:
 
 
 def require_empty_folder(folder: Path) -> None:
-    """Raises: OutputError if the folder holds anything or is none. It need not exist yet; nothing is changed."""
+    """Raises: OutputError if the folder holds anything or is a file. It need not exist; nothing is changed."""
     with disk_errors(folder):
         if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
             return
@@ -129,9 +136,73 @@ def make_folder(folder: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
     total = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
             total.update(block)
     return total.hexdigest()
+
+
+class GrowingFile:
+    """Lines of JSON that a job appends, and that the same job continues after an interruption.
+
+    Beside the file stands `FILE.job.json`, which says what job the lines are of.
+
+    Args:
+        path: the file; neither it nor the job's need exist.
+        job: what the lines depend on. Lines of another job are not continued.
+        total: lines that the job will have made.
+
+    Raises: OutputError if the file is of another job, of none, damaged, or cannot be written; it is then unchanged.
+    """
+
+    def __init__(self, path: Path, job: Mapping[str, Any], *, total: int) -> None:
+        self.path = path
+        self._job_path = path.with_name(path.name + ".job.json")
+        with disk_errors(path.parent):
+            data = path.read_bytes() if path.exists() else b""
+        if data:
+            self._require_job(job)
+        lines = data.split(b"\n")[:-1]
+        number = 0
+        try:
+            for number, line in enumerate(lines, start=1):  # noqa: B007
+                json.loads(line)
+        except ValueError as error:
+            raise OutputError(f"{path}:{number} is damaged: {error}. Choose another file.") from error
+        if len(lines) > total:
+            raise OutputError(f"{path} has {len(lines)} lines, more than the {total} of this job. Choose another file.")
+        self.num_lines = len(lines)
+        # The job's file comes first: lines without it could not be continued.
+        if not data:
+            write_atomically(self._job_path, json.dumps(job, indent=2, ensure_ascii=False) + "\n")
+        with disk_errors(path.parent), path.open("ab"):
+            # A line without an end was being written when the job was interrupted.
+            os.truncate(path, data.rfind(b"\n") + 1)
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows as lines. Raises: OutputError if the disk refuses; the next start drops what is not whole."""
+        lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
+        with disk_errors(self.path.parent), self.path.open("ab") as file:
+            file.write("".join(lines).encode())
+        self.num_lines += len(lines)
+
+    def _require_job(self, job: Mapping[str, Any]) -> None:
+        try:
+            stored = json.loads(self._job_path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise OutputError(
+                f"{self.path} exists, and no {self._job_path.name} beside it says what it is. Choose another file."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{self._job_path} cannot be read: {error}. Choose another file.") from error
+        # Through JSON and back, as the stored one went: tuples are lists there, and numbers as keys are texts.
+        wanted = json.loads(json.dumps(job))
+        found = stored if isinstance(stored, dict) else {}
+        differing = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+        if differing:
+            raise OutputError(
+                f"{self.path} was begun with another {', '.join(differing)} ({self._job_path.name} says which). "
+                "Continue with the same, or choose another file."
+            )

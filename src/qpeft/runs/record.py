@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", 
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for a record."""
+    """Return versions and machine, for a record."""
     import torch  # noqa: PLC0415  (records are also read where nothing is computed)
 
+    # By their distributions, since to ask a package itself is to import it; some may not be installed.
+    found = {name: next((one.version for one in distributions(name=name)), None) for name in PACKAGES}
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **found},
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -37,14 +39,14 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def no_run(folder: Path) -> str:
-    """What to say of a path without a record."""
+    """Return a sentence about a path without a record."""
     if not folder.exists():
         return f"{folder} does not exist. 'qpeft runs list' shows the runs there are."
     return f"{folder} holds no {FILE_NAME}, so it is no folder of a qpeft run."
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read run.json: at least the run's state and recipe. Raises: OutputError if there is none or it is damaged."""
+    """Return what run.json holds, at least state and recipe. Raises: OutputError if it is damaged or absent."""
     path = folder / FILE_NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -61,15 +63,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def held_out_ends(record: Mapping[str, Any]) -> dict[int, float]:
-    """Held-out losses before and after training, as far as they were measured, by the step that they belong to."""
+    """Return the held-out losses before and after training that were measured, by the step that they belong to."""
+    # What is measured after training is the adapter that was kept, which need not be that of the last step.
     best = record.get("best")
     last = best["step"] if best and best["kept"] else record["steps"]
     measured = ((0, record.get("before")), (last, record.get("after")))
     return {step: scores["loss"] for step, scores in measured if scores}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

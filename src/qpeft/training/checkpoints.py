@@ -21,31 +21,40 @@ _NAME = re.compile(r"checkpoint-\d+")
 
 
 def seal(folder: Path, *, run: str, state: Mapping[str, Any]) -> None:
-    """Say in a folder that is being written what is in it and of which run."""
-    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    """Write into a folder, the last of its files, what is in it and of which run.
+
+    Args:
+        folder: still under its temporary name.
+        run: fingerprint of the run.
+        state: what a resumed run must know beyond transformers' files, as JSON has it.
+    """
+    # In subfolders too: TRL keeps the adapter of its reference model in one.
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
     text = json.dumps({"run": run, "files": sizes, "state": state}, indent=2)
     (folder / SEAL).write_text(text + "\n", encoding="utf-8")
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints in `folder`, earliest step first; none if there is no such folder."""
+    """Return the whole checkpoints in `folder`, earliest step first; it need not exist."""
     return [path for path in _named(folder) if damage(path) is None]
 
 
 def damaged_checkpoints(folder: Path) -> dict[str, str]:
-    """Names of the others, and what is wrong with them."""
+    """Return what is wrong with each of the others, by name."""
     found = {path.name: damage(path) for path in _named(folder)}
     return {name: problem for name, problem in found.items() if problem is not None}
 
 
 def damage(path: Path) -> str | None:
-    """What keeps a checkpoint from being continued, a part of a sentence; None if it is whole."""
+    """Return why a checkpoint cannot be continued, as a part of a sentence; None if it is whole."""
     try:
-        sizes = dict(_read(path)["files"])
+        sizes = dict(json.loads((path / SEAL).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"{SEAL} is missing or damaged"
     if lacking := [name for name in _REQUIRED if not sizes.get(name)]:
         return f"{lacking[0]} was never in it"
+    # Sizes and no hashes: what goes wrong is a copy cut short, and hashing gigabytes at every start takes long.
     for name, size in sizes.items():
         file = path / name
         found = file.stat().st_size if file.is_file() else None
@@ -55,8 +64,8 @@ def damage(path: Path) -> str | None:
 
 
 def saved_state(path: Path, *, run: str) -> dict[str, Any]:
-    """What a whole checkpoint remembers beyond transformers. Raises: OutputError if it is of another run."""
-    stored = _read(path)
+    """Return what a whole checkpoint holds beyond transformers' files. Raises: OutputError if it is of another run."""
+    stored = json.loads((path / SEAL).read_text(encoding="utf-8"))
     if stored["run"] != run:
         raise OutputError(
             f"{path} is a checkpoint of another run: its recipe or data are not those of the run in this folder. Take "
@@ -66,11 +75,7 @@ def saved_state(path: Path, *, run: str) -> dict[str, Any]:
     return state
 
 
-def _read(path: Path) -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads((path / SEAL).read_text(encoding="utf-8"))
-    return stored
-
-
 def _named(folder: Path) -> list[Path]:
     paths = [path for path in (folder.iterdir() if folder.is_dir() else ()) if _NAME.fullmatch(path.name)]
+    # By number: as text, step 100 comes before step 50.
     return sorted(paths, key=lambda path: int(path.name.rpartition("-")[2]))

@@ -1,4 +1,4 @@
-"""What a chip would make of a run's circuits, from its calibration and the run's own angles: nothing is sent."""
+"""A forecast of how well a chip would run a recipe's circuits, from its calibration alone: nothing is sent."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ DEPTHS = (1, 2)
 def expected_quality(
     recipe: Recipe, device: AbstractDevice, model: nn.Module, encoded: Sequence[Encoded]
 ) -> dict[str, Preflight | str]:
-    """Prediction for the first circuit of every layer, on the qubits that the device names or else the best ones.
-
-    Or why there is none; empty without calibration. Raises: DeviceError if a circuit cannot run where it is to run.
+    """Predict the first circuit of every layer, on the qubits that the device names or else the best ones.
 
     Args:
         recipe: with a device.
         device: that it names.
         model: with the adapter, fresh or trained.
         encoded: examples whose tokens give the angles.
+
+    Returns:
+        The prediction of each layer, or why there is none; nothing without calibration.
+
+    Raises: DeviceError if a circuit cannot run where it is to run.
     """
     calibration = _calibration(device)
     if calibration is None:
@@ -45,7 +48,14 @@ def expected_quality(
 
 
 def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, encoded: Sequence[Encoded]) -> str:
-    """One sentence on whether another ansatz or depth would do better; empty without calibration or prediction."""
+    """Return one sentence on whether another ansatz or depth would do better; empty without a prediction.
+
+    Args:
+        recipe: with a device.
+        device: that it names.
+        model: with the adapter.
+        encoded: examples whose tokens give the angles.
+    """
     if not qtha_layers(model, required=False):
         return ""  # other depths have other numbers of weights, which are the user's choice
     calibration = _calibration(device)
@@ -55,7 +65,6 @@ def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, enc
     prediction = _predict(recipe, angles, device.place(angles.circuit), calibration)
     if isinstance(prediction, str):
         return ""
-    assert recipe.device is not None
     ansatz, depth = recipe.adapter.options.get("ansatz", "ring_crz"), recipe.adapter.options.get("depth", 1)
     comparison = compare(
         angles.circuit.num_qubits,
@@ -71,6 +80,7 @@ def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, enc
 
 def _angles(recipe: Recipe, model: nn.Module, encoded: Sequence[Encoded]) -> dict[str, Angles]:
     assert recipe.device is not None
+    # Circuits that make weights take trained angles in place of inputs, and no weights beside them.
     banks = {
         name: Angles(bank.circuit, bank.angles()[:, None], bank.turns.detach().new_empty(1, 0))
         for name, bank in circuit_banks(model).items()
@@ -83,21 +93,21 @@ def _angles(recipe: Recipe, model: nn.Module, encoded: Sequence[Encoded]) -> dic
 
 def _predict(recipe: Recipe, angles: Angles, block: tuple[int, ...] | None, calibration: NoiseModel) -> Preflight | str:
     assert recipe.device is not None
-    if recipe.device.shots is None:
+    shots = recipe.device.shots
+    if shots is None:
         return "exact values have no shots to predict"
     try:
-        return preflight(
-            angles.circuit, angles.inputs[:, 0], angles.weights[0], calibration, shots=recipe.device.shots, block=block
-        )
+        return preflight(angles.circuit, angles.inputs[:, 0], angles.weights[0], calibration, shots=shots, block=block)
     except (DeviceError, SimulationError) as error:
         return str(error)
 
 
 def _calibration(device: AbstractDevice) -> NoiseModel | None:
-    """What the device says of itself, read with caution, and without readout errors that it corrects."""
+    """Return what the device says of itself, without readout errors that it corrects."""
     listed = device.calibration()
     if listed is None:
         return None
+    # Of all models with the listed fidelities, depolarising is the cautious one: it spares no value.
     found = depolarising_only(listed)
     if not device.capabilities().corrects_readout:
         return found

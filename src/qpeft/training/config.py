@@ -20,9 +20,11 @@ from qpeft.adapters.build import PRESETS
 from qpeft.errors import RecipeError
 from qpeft.training.sections import SOURCE_KINDS, AdapterSection, Recipe
 
+Sections = TypeVar("Sections", bound=BaseModel)
+
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe from a YAML file and command-line overrides.
+    """Return the recipe of a YAML file and command-line overrides.
 
     Args:
         path: the file.
@@ -35,35 +37,40 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def read_values(path: Path, overrides: Iterable[str], *, sections: type[BaseModel]) -> dict[str, Any]:
-    """What a YAML file and command-line overrides hold, not checked yet. Raises: RecipeError, naming `sections`' keys.
+    """Return what a YAML file and command-line overrides hold, not checked yet. Raises: RecipeError.
 
-    `overrides` are given as for `load_recipe`.
+    Args:
+        path: the file.
+        overrides: as for `load_recipe`.
+        sections: whose keys an error names.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "is no text file" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
+        reason = "is not a text file" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
         raise RecipeError(f"The {sections.__name__.lower()} {path} {reason}.") from error
     values = _read_yaml(text, str(path)) or {}
     if not isinstance(values, dict):
         raise RecipeError(
             f"{path} must hold keys ({', '.join(sections.model_fields)}) with their values, and holds {_shown(values)}."
         )
-    for key, value in _read_overrides(overrides):
-        _set(values, key, value)
+    _apply(overrides, values)
     return values
 
 
 def parse_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
-    """A recipe from nested mappings; `source` says in errors where they came from. Raises: RecipeError."""
+    """Return the recipe of nested mappings; `source` says in errors where they came from. Raises: RecipeError."""
     return parse(Recipe, values, source=source)
 
 
-Sections = TypeVar("Sections", bound=BaseModel)
-
-
 def parse(sections: type[Sections], values: Mapping[str, Any], *, source: str) -> Sections:
-    """Nested mappings as `sections`, with errors as those of `parse_recipe`. Raises: RecipeError."""
+    """Return nested mappings as sections of a kind. Raises: RecipeError.
+
+    Args:
+        sections: a recipe's, or a study's.
+        values: what was read.
+        source: where they came from, for errors.
+    """
     try:
         return sections.model_validate(values)
     except ValidationError as error:
@@ -71,10 +78,9 @@ def parse(sections: type[Sections], values: Mapping[str, Any], *, source: str) -
 
 
 def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """The recipe with other values, given as for `load_recipe`. Raises: RecipeError."""
+    """Return the recipe with other values, given as for `load_recipe`. Raises: RecipeError."""
     values = recipe.model_dump(mode="json")
-    for key, value in _read_overrides(overrides):
-        _set(values, key, value)
+    _apply(overrides, values)
     return parse_recipe(values, source="command line")
 
 
@@ -94,8 +100,9 @@ def _read_yaml(text: str, source: str) -> Any:
         raise RecipeError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
 
 
-def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
-    remaining = iter(arguments)
+def _apply(overrides: Iterable[str], values: dict[str, Any]) -> None:
+    """Set what command-line arguments say in nested mappings."""
+    remaining = iter(overrides)
     for argument in remaining:
         if not argument.startswith("--"):
             raise RecipeError(f"Cannot read {argument!r}: overrides are written --section.key value.")
@@ -105,18 +112,17 @@ def _read_overrides(arguments: Iterable[str]) -> Iterable[tuple[str, Any]]:
             if following is None:
                 raise RecipeError(f"--{key} has no value: overrides are written --section.key value.")
             value = following
-        yield key, _read_yaml(value, f"The value of --{key}")
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *sections, last = key.split(".")
-    for name in sections:
-        # A section that is left out, as run folders write it, is null.
-        inner = values[name] = {} if values.get(name) is None else values[name]
-        if not isinstance(inner, dict):
-            raise RecipeError(f"--{key}: {name!r} is {_shown(inner)} here, and has no keys; set --{name} as a whole.")
-        values = inner
-    values[last] = value
+        read = _read_yaml(value, f"The value of --{key}")
+        *sections, last = key.split(".")
+        place = values
+        for name in sections:
+            # A section that is left out, as run folders write it, is null.
+            inner = place[name] = {} if place.get(name) is None else place[name]
+            if not isinstance(inner, dict):
+                shown = _shown(inner)
+                raise RecipeError(f"--{key}: {name!r} is {shown} here, and has no keys; set --{name} as a whole.")
+            place = inner
+        place[last] = read
 
 
 NEEDED = {
@@ -140,7 +146,7 @@ NEEDED = {
 
 
 def _explain(errors: Iterable[ErrorDetails], root: type[BaseModel]) -> list[str]:
-    """A sentence for every key that is wrong."""
+    """Return a sentence for every key that is wrong."""
     needed: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     found = []
@@ -149,7 +155,12 @@ def _explain(errors: Iterable[ErrorDetails], root: type[BaseModel]) -> list[str]
         path = [str(part) for part in details["loc"] if part not in SOURCE_KINDS and "[" not in str(part)]
         name = ".".join(path)
         if details["type"] == "extra_forbidden":
-            found.append(_unknown([*path, str(details["loc"][-1])] if "[" in str(details["loc"][-1]) else path, root))
+            # An unknown key may itself look like one of pydantic's kinds.
+            path = [*path, str(details["loc"][-1])] if "[" in str(details["loc"][-1]) else path
+            known = _keys(path[:-1], root)
+            near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(known)}."
+            found.append(f"Unknown key {'.'.join(path)!r}; {hint}")
         elif details["type"] == "missing":
             found.append(f"{name!r} is missing.")
         elif details["type"] == "value_error":
@@ -160,18 +171,12 @@ def _explain(errors: Iterable[ErrorDetails], root: type[BaseModel]) -> list[str]
         else:
             needed.setdefault(name, []).append(_needed(details, path, root))
             given[name] = _shown(details["input"])
+    # A value that may be of several kinds has an error for each of them, of which one sentence is made.
     for name, kinds in needed.items():
         first, *others = dict.fromkeys(kinds)
         either = "".join(f", or {other.removeprefix('must ')}" for other in others)
         found.append(f"{name!r} {first}{either}; got {given[name]}." if name else f"It {first}; got {given[name]}.")
     return found
-
-
-def _unknown(path: list[str], root: type[BaseModel]) -> str:
-    known = _keys(path[:-1], root)
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(known)}."
-    return f"Unknown key {'.'.join(path)!r}; {hint}"
 
 
 def _needed(details: ErrorDetails, path: list[str], root: type[BaseModel]) -> str:
@@ -183,6 +188,7 @@ def _needed(details: ErrorDetails, path: list[str], root: type[BaseModel]) -> st
         return f"must be a name or a list{hint}"
     if kind == "too_short" and not got:
         return "must not be empty"
+    # pydantic gives the limits of fractions as floats, and "less than 1" reads better than "less than 1.0".
     if kind in NEEDED:
         limits = details.get("ctx", {}).items()
         return NEEDED[kind].format(**{name: f"{limit:g}" if type(limit) is float else limit for name, limit in limits})
@@ -191,7 +197,7 @@ def _needed(details: ErrorDetails, path: list[str], root: type[BaseModel]) -> st
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML would have it, in 80 characters at most."""
+    """Return a value as YAML would have it, in 80 characters at most."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):
@@ -200,9 +206,10 @@ def _shown(value: Any) -> str:
 
 
 def _keys(path: list[str], root: type[BaseModel]) -> list[str]:
-    """Names of the keys of a section, or of the sections themselves for an empty path."""
+    """Return the names of the keys of a section, or of the sections themselves for an empty path."""
     section = root
     for name in path:
+        # A number is the place in a list of sections, which all have the same keys.
         if not name.isdigit():
             found = section_of(section.model_fields[name].annotation)
             assert found is not None, "only sections have keys of their own"
@@ -211,20 +218,17 @@ def _keys(path: list[str], root: type[BaseModel]) -> list[str]:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, also one that may be left out or in a list; None for a plain value."""
+    """Return the section that a field holds, also one that may be left out or in a list; None for a plain value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := section_of(inner))), None)
-
-
-# The JSON schema of recipes, for editors that complete and check YAML.
 
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Every key of a recipe with type, default and description; unknown keys are refused.
+    """Return the JSON schema of recipes: every key with type, default and description; unknown keys are refused.
 
     Options of our own methods stand under `adapter`, chosen by its `type`. Those of PEFT's own methods depend on the
     PEFT that is installed, so they are left open.
@@ -232,31 +236,18 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     adapter = schema["$defs"][AdapterSection.__name__]
     default = adapter["properties"]["type"]["default"]
-    adapter["allOf"] = [
-        {
-            # Without `type` the first condition holds for every method, so the others ask for it.
-            "if": {"properties": {"type": {"const": method}}} | ({} if method == default else {"required": ["type"]}),
-            "then": {
-                "properties": adapter["properties"] | _options(method, config_class),
-                "additionalProperties": False,
-            },
-        }
-        for method, (config_class, _) in ADAPTERS.items()
-    ]
+    adapter["allOf"], of_peft = [], {field.name for field in dataclasses.fields(PeftConfig)}
+    for method, (config_class, _) in ADAPTERS.items():
+        defaults, types, options = config_class(), get_type_hints(config_class), dict(adapter["properties"])
+        if method in PRESETS:
+            options["preset"] = {"enum": list(PRESETS[method]), "description": "Other defaults to start from."}
+        for field in dataclasses.fields(config_class):
+            if field.name in of_peft:
+                options[field.name] = {"description": "A field of every PEFT config."}
+            else:
+                described = {"default": getattr(defaults, field.name), "description": field.metadata["help"]}
+                options[field.name] = TypeAdapter(types[field.name]).json_schema() | described
+        # Without `type` the first condition holds for every method, so the others ask for it.
+        condition = {"properties": {"type": {"const": method}}} | ({} if method == default else {"required": ["type"]})
+        adapter["allOf"].append({"if": condition, "then": {"properties": options, "additionalProperties": False}})
     return {"$schema": DIALECT, **schema}
-
-
-def _options(method: str, config_class: type[PeftConfig]) -> dict[str, Any]:
-    """The fields of a method's config, and its presets."""
-    defaults, types = config_class(), get_type_hints(config_class)
-    of_peft = {field.name for field in dataclasses.fields(PeftConfig)}
-    options: dict[str, Any] = {}
-    if method in PRESETS:
-        options["preset"] = {"enum": list(PRESETS[method]), "description": "Other defaults to start from."}
-    for field in dataclasses.fields(config_class):
-        if field.name in of_peft:
-            options[field.name] = {"description": "A field of every PEFT config."}
-        else:
-            described = {"default": getattr(defaults, field.name), "description": field.metadata["help"]}
-            options[field.name] = TypeAdapter(types[field.name]).json_schema() | described
-    return options

@@ -21,7 +21,7 @@ from qpeft.training.sections import DeviceSection, Recipe
 
 @dataclass(frozen=True)
 class Price:
-    """Circuits, their shots in all (0 if exact), and the jobs that they take."""
+    """Circuits, their shots together (0 if exact), and the jobs that they take."""
 
     circuits: int = 0
     shots: int = 0
@@ -52,20 +52,23 @@ class CostEstimate:
     text_enters: bool = True
 
     def seconds(self, price: Price) -> float | None:
-        """Rough time on the device, without other users' jobs; None if the device does not know."""
+        """Return the rough time on the device, without other users' jobs; None if the device does not know."""
         job, shot = self.capabilities.seconds_per_job, self.capabilities.seconds_per_shot
         return None if job is None or shot is None else price.jobs * job + price.shots * shot
 
     def table(self) -> Table:
-        """For printing."""
+        """Return a table for printing."""
         table = Table(f"on {self.capabilities.name}", "circuits", "shots", "jobs", "about")
         if self.capabilities.answers_by_place:
             table.caption = (
                 f"1 circuit to {CIRCUITS_PER_MARKER} others has a known outcome: it shows the order of results"
             )
         for name, price in self.prices.items():
+            seconds, about = self.seconds(price), "-"
+            if seconds is not None:
+                about = f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 3600:,.1f} h"
             shots = f"{price.shots:,}" if price.shots else "exact"
-            table.add_row(name, f"{price.circuits:,}", shots, f"{price.jobs:,}", _duration(self.seconds(price)))
+            table.add_row(name, f"{price.circuits:,}", shots, f"{price.jobs:,}", about)
         return table
 
 
@@ -77,6 +80,9 @@ class PriceList:
         capabilities: of the device.
         model: with the adapter; weights are not looked at.
 
+    Attributes:
+        text_enters: whether there are circuits with angles from text.
+
     Raises: AdapterError if the section's layers are not there.
     """
 
@@ -85,41 +91,40 @@ class PriceList:
         self._bottlenecks = device_circuits(model, section.layers).values()
         self._banks = circuit_banks(model).values()
         self._mitigation = build_mitigation(section)
+        self.text_enters = bool(self._bottlenecks)
 
     def price(self, num_rows: int, gradient: GradientChoice = None) -> Price:
-        """Of one forward pass and, with a gradient, its backward pass; each is a call per layer."""
+        """Return the price of circuits that read text: one forward and, with a gradient, one backward pass.
+
+        Each pass is one call per layer. `num_rows`: tokens of the batch that can influence the loss.
+        """
         total, mitigation = Price(), self._mitigation
         for bottleneck in self._bottlenecks if num_rows else ():
-            beside = bottleneck.num_circuits  # all in one call
+            # Circuits side by side in one layer go out in one call, so they share its last, half-full job.
+            beside = bottleneck.num_circuits
             circuits = beside * forward_circuits(bottleneck.circuit, num_rows, mitigation=mitigation)
             total += self._call(circuits, circuits * (self._shots or 0))
             circuits = beside * backward_circuits(bottleneck.circuit, gradient, num_rows, mitigation=mitigation)
             total += self._call(circuits, circuits * (self._shots or 0))
         return total
 
-    @property
-    def text_enters(self) -> bool:
-        """Whether there are circuits with angles from text."""
-        return bool(self._bottlenecks)
-
     def weights(self, gradient: GradientChoice = None, *, shots: int | None = None) -> Price:
-        """Of the circuits that make weights: once a step, whatever the tokens, layers and micro-batches.
+        """Return the price of circuits that make weights: once a step, whatever its tokens and micro-batches.
 
         `shots`: per circuit, if others than the section's.
         """
         total, mitigation, shots = Price(), self._mitigation, shots or self._shots or 0
         for bank in self._banks:
-            circuits = forward_circuits(bank.circuit, len(bank.groups), mitigation=mitigation)
+            rows = len(bank.groups)
+            circuits = forward_circuits(bank.circuit, rows, mitigation=mitigation)
             total += self._call(circuits, circuits * shots)
             if gradient is not None:
-                circuits = backward_circuits(
-                    bank.circuit, gradient, len(bank.groups), weights=False, mitigation=mitigation
-                )
+                circuits = backward_circuits(bank.circuit, gradient, rows, weights=False, mitigation=mitigation)
                 total += self._call(circuits, circuits * shots)
         return total
 
     def calibration(self) -> Price:
-        """Of what mitigation measures, once."""
+        """Return the price of what mitigation measures, once for each width of circuits."""
         circuits = self._mitigation.num_calibration_circuits if self._mitigation else 0
         widths = {bottleneck.circuit.num_qubits for bottleneck in self._bottlenecks}
         widths |= {bank.circuit.num_qubits for bank in self._banks}
@@ -137,7 +142,7 @@ class PriceList:
 def training_cost(
     recipe: Recipe, capabilities: Capabilities, model: nn.Module, encoded: Sequence[Encoded]
 ) -> CostEstimate:
-    """What the steps of a run send at most.
+    """Return the most that the steps of a run send.
 
     Args:
         recipe: with a device.
@@ -152,11 +157,13 @@ def training_cost(
     num_steps, weights = recipe.training.num_steps(len(encoded)), prices.weights(gradient)
     this_run = f"this run, {num_steps} steps, at most"
     if not prices.text_enters:
+        # Weights stay the device's while held-out examples are measured, so each evaluation asks for them again.
         every, final = recipe.training.eval_every, prices.weights(shots=recipe.device.final_shots)
         evaluations = prices.weights() * (num_steps // every if every else 0)
         whole = weights * num_steps + evaluations + final * bool(recipe.device.final_shots) + prices.calibration()
         parts = {"a step": weights} | ({"the final values": final} if recipe.device.final_shots else {})
         return CostEstimate(capabilities, parts | {this_run: whole}, text_enters=False)
+    # Longest first, so that the first batches together are the largest step that shuffling could make.
     rows = sorted((reachable(one) for one in encoded), reverse=True)
     size, micro = recipe.training.batch_size, recipe.training.gradient_accumulation
     batches = [prices.price(sum(rows[first : first + size]), gradient) for first in range(0, len(rows), size)]
@@ -180,12 +187,21 @@ def generation_cost(
     prompt_lengths: Iterable[int],
     max_new_tokens: int,
 ) -> CostEstimate:
-    """What answering prompts of so many tokens sends at most."""
+    """Return the most that answering prompts sends.
+
+    Args:
+        section: of the recipe, or for another device.
+        capabilities: of the device.
+        model: with the adapter; weights are not looked at.
+        prompt_lengths: tokens of each prompt.
+        max_new_tokens: of each answer.
+
+    Raises: AdapterError if the section's layers are not there.
+    """
     prices, lengths = PriceList(section, capabilities, model), list(prompt_lengths)
     if not prices.text_enters:
-        return CostEstimate(
-            capabilities, {"the weights, once": prices.weights() + prices.calibration()}, text_enters=False
-        )
+        once = {"the weights, once": prices.weights() + prices.calibration()}
+        return CostEstimate(capabilities, once, text_enters=False)
     questions, token = prices.price(sum(lengths)), prices.price(len(lengths))
     # The last token of an answer is never read.
     everything = questions + token * (max_new_tokens - 1) + prices.calibration() + prices.weights()
@@ -195,11 +211,5 @@ def generation_cost(
 
 
 def reachable(encoded: Encoded) -> int:
-    """Tokens of an example that can influence its loss: those before its last trained token."""
+    """Return how many tokens of an example can influence its loss: those before its last trained token."""
     return max((place for place, label in enumerate(encoded.labels) if label != IGNORED), default=0)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 3600:,.1f} h"

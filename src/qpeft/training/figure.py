@@ -22,7 +22,6 @@ HEALTH = {
     "gradient_ratio": "gradients, circuit / tensor cores",
 }
 
-
 FEW = 30
 """Points of a line up to which each of them is marked: a single one would else not be seen at all."""
 
@@ -42,18 +41,12 @@ def save_loss_curve(
     curves["eval_loss"] = dict(sorted([*curves["eval_loss"].items(), *(ends or {}).items()]))
     has_rates = bool(curves["learning_rate"])
     figure = _figure(7, 5 if has_rates else 4)
-    panels = list(
-        figure.subplots(1 + has_rates, 1, sharex=True, squeeze=False, height_ratios=(3, 1)[: 1 + has_rates]).flat
-    )
+    heights = (3, 1)[: 1 + has_rates]
+    panels = list(figure.subplots(1 + has_rates, 1, sharex=True, squeeze=False, height_ratios=heights).flat)
     for key, (label, style) in CURVES.items():
         if curves[key]:
-            _draw(
-                panels[-1 if key == "learning_rate" else 0],
-                curves[key].items(),
-                label=label,
-                linestyle=style,
-                held=key == "eval_loss",
-            )
+            panel = panels[-1 if key == "learning_rate" else 0]
+            _draw(panel, curves[key].items(), label=label, linestyle=style, held=key == "eval_loss")
     panels[0].set(ylabel="loss (nats per token)", title=title)
     if curves["loss"] or curves["eval_loss"]:
         panels[0].legend()
@@ -69,26 +62,31 @@ def save_loss_curve(
 def save_health(layers: Mapping[str, Mapping[str, Sequence[float | None]]], path: Path, *, title: str) -> None:
     """Draw the health of every layer's circuits over steps as a PNG file, a line each. Raises: OutputError.
 
-    What was never measured has no panel: a short run may end before gradients can be compared.
+    Args:
+        layers: measured values by layer and name, with "step" among the names.
+        path: the file.
+        title: heading of the figure.
     """
-    curves = {
-        key: [
-            _points(columns, _ratios(columns) if key == "gradient_ratio" else columns[key])
-            for columns in layers.values()
-        ]
-        for key in HEALTH
-    }
+    curves: dict[str, list[list[tuple[float, float]]]] = {key: [] for key in HEALTH}
+    for columns in layers.values():
+        gradients = zip(columns["circuit_gradient"], columns["core_gradient"], strict=True)
+        ratios = [circuit / cores if circuit is not None and cores else None for circuit, cores in gradients]
+        for key in HEALTH:
+            pairs = zip(columns["step"], ratios if key == "gradient_ratio" else columns[key], strict=True)
+            curves[key].append([(step, value) for step, value in pairs if step is not None and value is not None])
+    # What was never measured has no panel: a short run may end before gradients can be compared.
     shown = [key for key in HEALTH if any(curves[key])] or list(HEALTH)[:1]
-    rows, columns = -(-len(shown) // 2), min(2, len(shown))
-    figure = _figure(4.5 * columns, 3 * rows)
+    rows, width = -(-len(shown) // 2), min(2, len(shown))
+    figure = _figure(4.5 * width, 3 * rows)
     figure.suptitle(title)
-    grid = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
+    grid = list(figure.subplots(rows, width, sharex=True, squeeze=False).flat)
     for axes in grid[len(shown) :]:
         axes.remove()
     for axes, key in zip(grid, shown, strict=False):
         for points in filter(None, curves[key]):
             _draw(axes, points, linewidth=0.8, alpha=0.7)
         if key in ("variance", "gradient_ratio"):
+            # Both fall over many orders of magnitude when circuits go wrong, and may reach zero.
             axes.set_yscale("symlog", linthresh=1e-7)
         axes.set_title(HEALTH[key], fontsize="medium")
     _whole_steps(figure.axes)
@@ -97,15 +95,10 @@ def save_health(layers: Mapping[str, Mapping[str, Sequence[float | None]]], path
 
 
 def _draw(axes: Axes, points: Iterable[tuple[float, float]], *, held: bool = False, **look: Any) -> None:
-    """A line, with a mark at every point if these are few, or held-out losses."""
+    # Every point of a few has a mark, and every held-out loss: their line alone may be too short to be seen.
     points = list(points)
     marked = held or len(points) <= FEW
     axes.plot(*zip(*points, strict=True), marker="o" if marked else "", markersize=6 if held else 4, **look)
-
-
-def _points(columns: Mapping[str, Sequence[float | None]], values: Sequence[float | None]) -> list[tuple[float, float]]:
-    pairs = zip(columns["step"], values, strict=True)
-    return [(step, value) for step, value in pairs if step is not None and value is not None]
 
 
 def _whole_steps(panels: Iterable[Axes]) -> None:
@@ -114,11 +107,6 @@ def _whole_steps(panels: Iterable[Axes]) -> None:
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _ratios(columns: Mapping[str, Sequence[float | None]]) -> list[float | None]:
-    pairs = zip(columns["circuit_gradient"], columns["core_gradient"], strict=True)
-    return [circuit / cores if circuit is not None and cores else None for circuit, cores in pairs]
 
 
 def _figure(width: float, height: float) -> Figure:

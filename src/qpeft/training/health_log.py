@@ -1,4 +1,4 @@
-"""The health of quantum adapters while they train: measured now and then, stored, and warned of."""
+"""The health of quantum adapters while they train: measured now and then, stored, with warnings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
-from qpeft.adapters.qtha.health import CircuitHealth, CircuitProbe, circuit_branches
+from qpeft.adapters.qtha.health import CircuitProbe, circuit_branches
 from qpeft.adapters.qtha.quantum_device import reachable_tokens
 
 CONSTANT_BELOW = 1e-6
@@ -35,6 +35,7 @@ class HealthMonitor(TrainerCallback):
 
     Attributes:
         history: everything measured so far.
+        warnings: the one warning of each layer that had one.
     """
 
     def __init__(self, model: nn.Module, *, every: int, warmup: int, console: Console) -> None:
@@ -43,56 +44,51 @@ class HealthMonitor(TrainerCallback):
         self._probe: CircuitProbe | None = None
         self._step = 0
         self.history: History = {}
-        self._warned: dict[str, str] = {}
-
-    @property
-    def warnings(self) -> dict[str, str]:
-        """What was warned of, by layer."""
-        return dict(self._warned)
+        self.warnings: dict[str, str] = {}
 
     def begin(self, step: int, inputs: Mapping[str, Any]) -> None:
-        """Before each batch of a step, the first of which is 1: its first batch may be looked at."""
+        """Look at the first batch of a step, if the step is one of those. To be called before each batch.
+
+        Args:
+            step: number of the step that the batch is of; the first is 1.
+            inputs: `labels` and perhaps `attention_mask`, (batch, sequence).
+        """
         if self._step == step or not self._branches or (step > 1 and step % self._every):
             return
         self._step = step
+        # Tokens behind the last label change nothing in training, however constant their circuits are.
         tokens = reachable_tokens(inputs.get("attention_mask"), inputs["labels"])
         if tokens.any():
             self._probe = CircuitProbe(self._branches, tokens)
 
-    def on_pre_optimizer_step(self, _: TrainingArguments, __: TrainerState, ___: TrainerControl, **____: Any) -> None:
-        """When gradients are complete."""
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Store what the probe found, now that gradients are complete."""
         if self._probe is None:
             return
         for layer, found in self._probe.finish().items():
-            self._store(layer, found)
-            self._warn(layer)
+            columns = self.history.setdefault(layer, {"step": [], **{name: [] for name in vars(found)}})
+            columns["step"].append(self._step)
+            for name, value in vars(found).items():
+                # JSON has no infinity, and a record of many layers is short with few digits.
+                known = value is not None and math.isfinite(value)
+                columns[name].append(float(f"{value:.{DIGITS}g}") if known else None)
+            problem = None if layer in self.warnings else problem_of(columns, warmup=self._warmup)
+            if problem is not None:
+                self.warnings[layer] = problem
+                self._console.print(f"warning: {layer}, step {self._step}: {problem}")
         self._probe = None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of this."""
-        return {"history": self.history, "warned": self._warned}
+        """Return what a checkpoint must hold of this."""
+        return {"history": self.history, "warned": self.warnings}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
-        self.history, self._warned = state["history"], state["warned"]
-
-    def _store(self, layer: str, found: CircuitHealth) -> None:
-        columns = self.history.setdefault(layer, {"step": [], **{name: [] for name in vars(found)}})
-        columns["step"].append(self._step)
-        for name, value in vars(found).items():
-            columns[name].append(None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}"))
-
-    def _warn(self, layer: str) -> None:
-        if layer in self._warned:
-            return
-        problem = problem_of(self.history[layer], warmup=self._warmup)
-        if problem is not None:
-            self._warned[layer] = problem
-            self._console.print(f"warning: {layer}, step {self._step}: {problem}")
+        self.history, self.warnings = state["history"], state["warned"]
 
 
 def problem_of(columns: Mapping[str, list[float | None]], *, warmup: int) -> str | None:
-    """What is wrong with a layer's circuits by the last measurements, one sentence; None if nothing is."""
+    """Return what is wrong with a layer's circuits by the last measurements, one sentence; None if nothing is."""
     variance = columns["variance"][-1]
     if variance is not None and variance < CONSTANT_BELOW:
         return (
@@ -107,6 +103,7 @@ def problem_of(columns: Mapping[str, list[float | None]], *, warmup: int) -> str
         # The first steps of a fresh adapter, whose `up` is zero, have no gradient yet.
         if step is not None and step > warmup + 1 and circuit is not None and cores
     ]
+    # Two in a row: a single batch may have a gradient near zero by chance.
     if len(ratios) > 1 and max(ratios[-2:]) < VANISHED_BELOW:
         return (
             f"its circuits' gradients vanish: {ratios[-1]:.1e} of the tensor cores' (below {VANISHED_BELOW:.0e}), so "

@@ -1,4 +1,4 @@
-"""Memory: how much a run took, whether it will do, and errors that say what to lower where it does not."""
+"""How much memory a run took, and errors that say what to lower where it does not suffice."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory that this process has held, bytes: reserved by torch on a GPU, resident on the CPU."""
+    """Return the most bytes that this process has held: reserved by torch on a GPU, resident on the CPU."""
     if device.type == "cuda":
+        # Reserved, not allocated: what torch keeps for later is lost to other processes as well.
         return torch.cuda.max_memory_reserved(device)
     try:
         import resource  # noqa: PLC0415  (not on Windows)
@@ -28,17 +29,19 @@ def peak_memory(device: torch.device) -> int:
 
         return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def tokens_per_evaluation(recipe: Recipe, training: Sequence[Encoded]) -> int:
-    """Padded tokens of one evaluation batch: no more than the largest training batch has."""
+    """Return the padded tokens of one evaluation batch: no more than the largest training batch has."""
     return min(TOKENS_PER_BATCH, recipe.training.batch_size * max(lengths(training)))
 
 
 def training_memory(recipe: Recipe) -> AbstractContextManager[None]:
     """Raises: MemoryLimitError, which says how a training step takes less."""
     options = recipe.training
+    # Fewer examples at once and more batches a step train on the same gradients, so that comes first.
     ways = [f"data.max_length ({recipe.data.max_length})"]
     if options.batch_size > 1:
         ways.insert(0, f"training.batch_size ({options.batch_size}) and raise training.gradient_accumulation as much")
@@ -64,13 +67,8 @@ def memory_errors(doing: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryLimitError) or not _ran_out(error):
+        out = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if isinstance(error, MemoryLimitError) or not (out or any(mark in str(error) for mark in _CPU_ALLOCATOR)):
             raise
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise MemoryLimitError(f"{doing} does not fit into memory. {advice} ({first_line})") from error
-
-
-def _ran_out(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(mark in str(error) for mark in _CPU_ALLOCATOR)

@@ -1,4 +1,4 @@
-"""Processes that train together, as `accelerate launch` or `torchrun` start them: who writes, and who decides."""
+"""Processes that train together, as a launcher starts them: who writes, who decides, and models in shards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
@@ -29,10 +29,24 @@ def join_processes() -> None:
 
     Raises: LaunchError if they would not train as the launcher was told; accelerate itself would not say so.
     """
-    _refuse_one_for_many()
+    # What accelerate leaves in the environment where it was asked for several processes and starts one.
+    launched, address = "ACCELERATE_USE_CPU" in os.environ, {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    if launched and address and not {"LOCAL_RANK", "WORLD_SIZE"} & os.environ.keys():
+        raise LaunchError(
+            "The launcher was asked for several processes and started one, as accelerate does without GPUs. Start them "
+            "with `accelerate launch --multi_gpu --num_processes N ...`, which works on CPUs too."
+        )
     # Without `cpu`, accelerate lets each process of a machine without GPUs train alone.
-    PartialState(cpu=computes_on_cpu())
-    _refuse_unheard_sharding()
+    state = PartialState(cpu=computes_on_cpu())
+    if state.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU):
+        return
+    for name, variable in (("FSDP", "ACCELERATE_USE_FSDP"), ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED")):
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise LaunchError(
+                f"The launcher's configuration asks for {name}, which accelerate has on GPUs only: on this machine it "
+                f"would leave it out without a word. Launch without {name} (--multi_gpu gives one whole model per "
+                "process), or shard in a script of your own with qpeft.training.processes."
+            )
 
 
 def computes_on_cpu() -> bool:
@@ -51,13 +65,14 @@ def is_main_process() -> bool:
 
 
 def busy_cores(device: torch.device) -> str | None:
-    """A sentence if torch's threads would wait for one another, since others use the cores they were to share.
+    """Return a warning if torch's threads would wait for one another, since others use the cores they share.
 
     None where the machine does not tell its load, where one thread computes, and on a GPU.
     """
     threads, cores = torch.get_num_threads(), os.cpu_count()
     if device.type != "cpu" or threads == 1 or not cores or not hasattr(os, "getloadavg"):
         return None
+    # The average of the last minute: the longer ones still count what ran before.
     load = os.getloadavg()[0]
     if load <= cores:
         return None
@@ -73,12 +88,13 @@ def wait_for_all() -> None:
 
 
 def from_main(decide: Callable[[], T]) -> T:
-    """What `decide` returns in the main process, in all of them; the others do not call it.
+    """Return in all processes what `decide` returns in the main one; the others do not call it.
 
     Raises: in all of them, the error of ours that it raises there.
     """
     if number_of_processes() == 1:
         return decide()
+    # Errors travel too: a process that waited for an answer which never comes would wait for ever.
     said: list[Any] = [None, None]
     if is_main_process():
         try:
@@ -95,7 +111,7 @@ def from_main(decide: Callable[[], T]) -> T:
 
 @contextmanager
 def staged_together(folder: Path) -> Iterator[Path]:
-    """`staged` for all processes: one temporary folder, to which the main process gives its name in the end.
+    """Give all processes one temporary folder, as `staged` does; the main process renames it in the end.
 
     Before the end of its block, the main process has to wait for what others write there.
     """
@@ -105,37 +121,13 @@ def staged_together(folder: Path) -> Iterator[Path]:
 
 def require_as_many_processes(folder: Path, record: dict[str, Any]) -> None:
     """Raises: OutputError if the run of this record was started by another number of processes."""
+    # Records of before say nothing of processes: there was one.
     stored, found = record.get("processes", 1), number_of_processes()
     if stored != found:
         raise OutputError(
             f"The run in {folder} was started with {stored} process{'es' * (stored > 1)}, this is {found}: batches and "
             f"random numbers would be others. Continue it with {stored}, or choose another --output.folder."
         )
-
-
-def _refuse_one_for_many() -> None:
-    # What accelerate leaves in the environment where it was asked for several processes and starts one.
-    launched, address = "ACCELERATE_USE_CPU" in os.environ, {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-    if launched and address and not {"LOCAL_RANK", "WORLD_SIZE"} & os.environ.keys():
-        raise LaunchError(
-            "The launcher was asked for several processes and started one, as accelerate does without GPUs. Start them "
-            "with `accelerate launch --multi_gpu --num_processes N ...`, which works on CPUs too."
-        )
-
-
-def _refuse_unheard_sharding() -> None:
-    if PartialState().distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU):
-        return
-    for name, variable in (("FSDP", "ACCELERATE_USE_FSDP"), ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED")):
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise LaunchError(
-                f"The launcher's configuration asks for {name}, which accelerate has on GPUs only: on this machine it "
-                f"would leave it out without a word. Launch without {name} (--multi_gpu gives one whole model per "
-                "process), or shard in a script of your own with qpeft.training.processes."
-            )
-
-
-# Adapted models whose weights are split among processes (FSDP2), and their adapters put together again.
 
 
 def shard(model: PeftModel) -> None:
@@ -151,9 +143,17 @@ def shard(model: PeftModel) -> None:
             "There are no processes to split the model among. Start the script with torchrun, and call "
             "torch.distributed.init_process_group first."
         )
-    for layer in _decoder_layers(model):
+    names = set(getattr(model.get_base_model(), "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    if not layers:
+        raise AdapterError(
+            f"{type(model.get_base_model()).__name__} does not say what its decoder layers are (_no_split_modules). "
+            "Call torch's fully_shard on each layer, then on the model."
+        )
+    for layer in layers:
         fully_shard(layer)
     fully_shard(model)
+    # Factors that a branch keeps from one call to the next would be those of weights that are elsewhere by then.
     for module in model.modules():
         if isinstance(module, FactoredBranch):
             module.keeps_factors = False
@@ -162,7 +162,7 @@ def shard(model: PeftModel) -> None:
 
 
 def whole_weights(model: PeftModel) -> dict[str, Tensor]:
-    """`model.state_dict()` to save an adapter from: trained weights whole, and none of the base if it is sharded.
+    """Return `model.state_dict()` to save an adapter from: trained weights whole, none of the base if it is sharded.
 
     weights = whole_weights(model)  # in every process
     if dist.get_rank() == 0:
@@ -174,14 +174,3 @@ def whole_weights(model: PeftModel) -> dict[str, Tensor]:
         for name, weight in model.state_dict().items()
         if name in trained or not isinstance(weight, DTensor)
     }
-
-
-def _decoder_layers(model: PeftModel) -> list[nn.Module]:
-    names = set(getattr(model.get_base_model(), "_no_split_modules", None) or ())
-    layers = [module for module in model.modules() if type(module).__name__ in names]
-    if not layers:
-        raise AdapterError(
-            f"{type(model.get_base_model()).__name__} does not say what its decoder layers are (_no_split_modules). "
-            "Call torch's fully_shard on each layer, then on the model."
-        )
-    return layers

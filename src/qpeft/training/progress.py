@@ -1,4 +1,4 @@
-"""What a run says while it works."""
+"""Progress of a run: lines and bars on the console, curves in TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -39,16 +39,24 @@ class ProgressReport(TrainerCallback):
         self._begin = (0.0, 0)
         self._last_log = (0.0, 0.0)
 
-    def on_train_begin(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
+    def on_train_begin(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
+        """Begin to count time and tokens of this process, which may go on with a run that has some already."""
         self._tell_bars(state)
         self._begin = (time.perf_counter(), state.global_step)
         tokens = next((entry["num_tokens"] for entry in reversed(state.log_history) if "num_tokens" in entry), 0.0)
         self._last_log = (self._begin[0], tokens)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Begin to count the time of a step."""
         self._step_start = time.perf_counter()
 
     def on_step_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any) -> None:
+        """Store the time of a step, and have the last one logged.
+
+        Args:
+            state: where the run is.
+            control: what the trainer is to do next.
+        """
         control.should_log |= state.global_step >= state.max_steps  # whatever log_every is
         self.step_seconds.append(time.perf_counter() - self._step_start)
         self._tell_bars(state)
@@ -57,21 +65,32 @@ class ProgressReport(TrainerCallback):
         self,
         _: TrainingArguments,
         state: TrainerState,
-        __: TrainerControl,
+        *__: Any,
         logs: dict[str, float] | None = None,
         **___: Any,
     ) -> None:
+        """Print a line for what the trainer logs.
+
+        Args:
+            state: where the run is.
+            logs: figures by name.
+        """
         logs = logs or {}
         step = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
         if "eval_loss" in logs:
             self._console.print(f"{step}  held-out loss {logs['eval_loss']:.4f}")
         if "loss" in logs:
             now, tokens = time.perf_counter(), logs.get("num_tokens", 0.0)
+            # Since the last line, so that what an evaluation took between two lines is in it.
             speed = (tokens - self._last_log[1]) / (now - self._last_log[0])
             self._last_log = (now, tokens)
+            # At the pace of this process so far, evaluations and checkpoints included.
+            start, done = self._begin
+            pace = (now - start) / max(1, state.global_step - done)
+            left = timedelta(seconds=round(pace * (state.max_steps - state.global_step)))
             self._console.print(
                 f"{step}  loss {logs['loss']:.4f}  gradient norm {logs['grad_norm']:.3f}  "
-                f"learning rate {logs['learning_rate']:.1e}  {speed:,.0f} tokens/s  {self._left(now, state)} left  "
+                f"learning rate {logs['learning_rate']:.1e}  {speed:,.0f} tokens/s  {left} left  "
                 f"peak memory {peak_memory(self._device) / 1e9:.2f} GB"
             )
 
@@ -80,31 +99,31 @@ class ProgressReport(TrainerCallback):
         if self._console.is_terminal:
             self.bars("training", state.global_step, state.max_steps)
 
-    def _left(self, now: float, state: TrainerState) -> timedelta:
-        """At the pace of this process so far, evaluations and checkpoints included."""
-        start, done = self._begin
-        pace = (now - start) / max(1, state.global_step - done)
-        return timedelta(seconds=round(pace * (state.max_steps - state.global_step)))
-
-
-# Loggers beside the console: TensorBoard and Weights & Biases.
-
 
 TENSORBOARD_FOLDER = "tensorboard"
 
 
 def reporters(options: TrainingSection, folder: Path) -> list[TrainerCallback]:
-    """The loggers of a recipe. Raises: RecipeError if one that it names is not installed.
+    """Return the loggers of a recipe. Raises: RecipeError if one that it names is not installed.
 
     Args:
         options: of the recipe.
         folder: of the run; TensorBoard's files go into `TENSORBOARD_FOLDER` in it.
     """
-    return [_tensorboard(folder) if name == "tensorboard" else _Wandb() for name in report_names(options)]
+    found: list[TrainerCallback] = []
+    for name in report_names(options):
+        if name == "wandb":
+            found.append(_Wandb())
+        else:
+            board = TensorBoardCallback()
+            # Not below checkpoints, where transformers would put it; a resumed run goes on in the same folder.
+            board.logging_dir = str(folder / TENSORBOARD_FOLDER)
+            found.append(board)
+    return found
 
 
 def report_names(options: TrainingSection) -> list[str]:
-    """The names of the loggers. Raises: RecipeError if one that the recipe names is not installed."""
+    """Return the names of the loggers. Raises: RecipeError if one that the recipe names is not installed."""
     wanted = options.report_to
     if wanted == "none":
         return []
@@ -118,7 +137,7 @@ def report_names(options: TrainingSection) -> list[str]:
 
 
 class _Wandb(WandbCallback):
-    """Says in a sentence why W&B does not start, as it does not without a key."""
+    """W&B that says in a sentence why it does not start, as it does not without a key."""
 
     def setup(self, *args: Any, **options: Any) -> None:
         try:
@@ -128,13 +147,6 @@ class _Wandb(WandbCallback):
                 f"'training.report_to': W&B does not start: {' '.join(str(error).split())} Log in (wandb login), set "
                 "WANDB_MODE=offline, or take wandb out and continue with --resume."
             ) from error
-
-
-def _tensorboard(folder: Path) -> TrainerCallback:
-    callback = TensorBoardCallback()
-    # Not below checkpoints, where transformers would put it; a resumed run goes on in the same folder.
-    callback.logging_dir = str(folder / TENSORBOARD_FOLDER)
-    return callback
 
 
 def _is_installed(package: str) -> bool:

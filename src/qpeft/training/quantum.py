@@ -31,7 +31,7 @@ from qpeft.training.sections import DeviceSection
 
 
 def new_run_id(folder: Path) -> str:
-    """A name for a run in the journal that no other run has."""
+    """Return a name for a run in the journal that no other run has."""
     return f"{folder.name}-{uuid.uuid4().hex[:8]}"
 
 
@@ -61,25 +61,28 @@ class DeviceSession:
         self._budget = Budget(section.max_circuits, section.max_shots, section.max_seconds)
         self.device: AbstractDevice = load_device(section.name, **section.options)
         # As the run began with it: a path may mean another file where the folder or the environment is another.
-        self.journal_path = journal or _journal_path(section)
+        own = Path(section.journal).expanduser() if section.journal else default_path()
+        self.journal_path = journal or own.resolve()
+        # A journal that a run has paid into must be there; a new empty one in its place would have it pay twice.
         self._journal = Journal(self.journal_path, create=journal is None)
 
     @property
     def final_shots(self) -> int | None:
-        """For the values that are kept: None for exact ones, 0 for none."""
+        """Shots for the values that are kept: None for exact ones, 0 if none are to be measured."""
         return None if self._section.shots is None else self._section.final_shots or 0
 
     def check(self, model: nn.Module) -> None:
         """Raises: DeviceError or ShotsError if the device takes no such circuits or shots."""
+        # Checks come with attaching, and nothing is sent before a forward pass.
         self.attach(model, run_id="")
         set_quantum_device(model, None)
 
     def spent(self, run_id: str) -> Cost:
-        """What a run has sent so far, in all its processes."""
+        """Return what a run has sent so far, in all its processes."""
         return self._journal.spent(run_id)
 
     def through(self, run_id: str) -> dict[str, Any]:
-        """Runner and mitigation for what a run sends, which pays for it."""
+        """Return runner and mitigation for what a run sends, as options by name; the run pays for it."""
         section = self._section
         runner = JournalledRunner(
             self._journal, run_id, budget=self._budget, options=section.options, cache=section.cache
@@ -87,7 +90,7 @@ class DeviceSession:
         return {"runner": runner, "mitigation": self._mitigation}
 
     def attach(self, model: nn.Module, run_id: str) -> DeviceEvaluator:
-        """Let the recipe's layers evaluate their circuits on the device from now on; the run pays for it."""
+        """Let the recipe's layers evaluate their circuits on the device from now on, and return what does it."""
         section = self._section
         evaluator = set_quantum_device(
             model,
@@ -109,24 +112,29 @@ class DeviceSteps:
         self._evaluator: DeviceEvaluator | None = None
 
     def begin(self, step: int, inputs: Mapping[str, Any]) -> None:
-        """Before each batch of an optimiser step: tokens of it that cannot reach the loss will not be sent."""
+        """Put circuits on the device for a batch of an optimiser step. To be called before each batch.
+
+        Args:
+            step: optimiser steps done so far.
+            inputs: `labels` and perhaps `attention_mask`, (batch, sequence).
+        """
         if self._evaluator is None:
             self._evaluator = self._session.attach(self._model, self._run_id)
+        # Calls are told apart by step and their number in it, so numbering begins anew with a step, not with a batch.
         if self._evaluator.step != step:
             self._evaluator.begin_step(step)
+        # What cannot reach the loss would be paid for and used for nothing.
         self._evaluator.tokens = reachable_tokens(inputs.get("attention_mask"), inputs["labels"])
 
     def pause(self) -> None:
-        """Circuits that read text on the simulator, until the next batch. Only between optimiser steps.
-
-        Circuits that make weights stay: training fits the other angles to the errors of the device, so that the same
-        angles on the simulator are another, worse adapter.
-        """
+        """Put circuits that read text on the simulator, until the next batch. Only between optimiser steps."""
+        # Circuits that make weights stay: training fits the angles to the errors of the device, so that the same
+        # angles on the simulator are another, worse adapter.
         if not circuit_banks(self._model):
             self.stop()
 
     def stop(self) -> None:
-        """All circuits on the simulator."""
+        """Put all circuits on the simulator."""
         set_quantum_device(self._model, None)
         self._evaluator = None
 
@@ -137,6 +145,7 @@ class DeviceSteps:
             The largest standard error of each adapter's values; nothing where none were measured.
         """
         self.stop()
+        # Circuits that read text have no final values: they run again for every text.
         shots = self._session.final_shots
         if not circuit_banks(self._model) or shots == 0:
             return {}
@@ -144,22 +153,18 @@ class DeviceSteps:
         return finalize(self._model, self._session.device, shots=shots, **options)
 
     def spent(self) -> Cost:
-        """What the run has sent so far."""
+        """Return what the run has sent so far."""
         return self._session.spent(self._run_id)
 
 
 def build_mitigation(section: DeviceSection) -> AbstractMitigation | None:
-    """What the recipe asks for; readout errors are measured."""
+    """Return the mitigation that a recipe asks for. Readout errors are measured, not taken from the calibration."""
     readout = ReadoutInversion() if "readout" in section.mitigation else None
     return ZeroNoise(readout_inversion=readout) if "zero_noise" in section.mitigation else readout
 
 
-def _journal_path(section: DeviceSection) -> Path:
-    return (Path(section.journal).expanduser() if section.journal else default_path()).resolve()
-
-
 def build_gradient(section: DeviceSection, *, seed: int) -> AbstractGradient:
-    """The gradient of a recipe. Raises: GradientError for an unknown name, RecipeError for an unknown option."""
+    """Return the gradient of a recipe. Raises: GradientError for an unknown name, RecipeError for an option."""
     options, gradient = section.gradient_options, find_gradient(section.gradient)
     assert gradient is not None
     known = {field.name for field in dataclasses.fields(gradient)}  # type: ignore[arg-type]
@@ -168,6 +173,7 @@ def build_gradient(section: DeviceSection, *, seed: int) -> AbstractGradient:
             f"'device.gradient_options': {section.gradient} has no option {', '.join(unknown)}; it has "
             f"{', '.join(sorted(known)) or 'none'}."
         )
+    # The recipe's own seed, so that a resumed run draws the same directions, unless the options have one.
     seeds = {"seed": seed} if "seed" in known else {}
     changed: AbstractGradient = dataclasses.replace(gradient, **{**seeds, **options})  # type: ignore[type-var]
     return changed

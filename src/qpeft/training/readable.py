@@ -1,4 +1,4 @@
-"""Whether a model can read the examples that it is to be trained on and judged by, before time is spent on it."""
+"""Whether a model can read the examples of a recipe, before time is spent on it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,37 @@ from qpeft.training.splits import Split, lost_in
 def require_readable(
     recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, training: Split, held_out: Split | None
 ) -> list[str]:
-    """What a user should know of the examples of a recipe, a sentence each. Raises: the first of the `faults`."""
+    """Return what a user should know of the examples of a recipe, a sentence each.
+
+    Args:
+        recipe: of the run.
+        model: its base model, or the skeleton of it.
+        tokenizer: of the model.
+        training: examples.
+        held_out: examples, or None.
+
+    Raises: the first of the `faults`.
+    """
     for fault in faults(recipe, model, tokenizer, training, held_out):
         raise fault
     known = reading(model, recipe.model.name)
-    return [note for split in (training, held_out) if split is not None and (note := _beyond(known, split)) is not None]
+    notes: list[str] = []
+    if known.positions is not None or known.made_for is None:
+        return notes
+    for split in filter(None, (training, held_out)):
+        sizes = lengths(split.encoded)
+        if count := sum(size > known.made_for for size in sizes):
+            notes.append(
+                f"{count:,} of {len(sizes):,} examples are longer than the {known.made_for:,} tokens that {known.name} "
+                "was made for; it reads them, at positions that it was never trained on"
+            )
+    return notes
 
 
 def faults(
     recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, training: Split, held_out: Split | None
 ) -> Iterator[QpeftError]:
-    """Everything for which a run would be refused, or would break, since the model cannot read its examples.
+    """Give every reason why a run would be refused, or would break, since the model cannot read its examples.
 
     Args:
         recipe: of the run.
@@ -42,8 +62,11 @@ def faults(
         yield ModelError(fault)
     for split in (training, held_out):
         if split is not None:
+            # Both, since `inspect` shows all faults at once.
             found = (lost_in(split), unreadable(known, tokenizer, split.encoded))
             yield from (DataError(fault) for fault in found if fault is not None)
+    # Positions begin anew in each example of a row, so most models read rows longer than themselves. One longer example
+    # is a fault of its own, named above.
     longest = max(lengths(training.encoded))
     if recipe.training.packing and known.whole_rows and known.positions is not None and longest <= known.positions:
         rows = PackedExamples(training.encoded, recipe.data.max_length)
@@ -63,8 +86,22 @@ def faults(
 
 
 def unreadable(known: Reading, tokenizer: PreTrainedTokenizerBase, encoded: Sequence[Encoded]) -> str | None:
-    """Why the model cannot read some of the examples, and what to do; None if it reads all."""
-    if _largest_token(encoded) >= known.tokens:
+    """Return why the model cannot read some of the examples, and what to do; None if it reads all.
+
+    Args:
+        known: what the model can read.
+        tokenizer: that the examples were encoded with.
+        encoded: examples.
+    """
+    if isinstance(encoded, StoredExamples):
+        import pyarrow.compute  # noqa: PLC0415
+
+        # Over the whole column at once: a set in files may be larger than memory.
+        tokens = pyarrow.compute.list_flatten(encoded.dataset.data["input_ids"])
+        largest = int(pyarrow.compute.max(tokens).as_py())
+    else:
+        largest = max(max(one.input_ids) for one in encoded)
+    if largest >= known.tokens:
         beyond = [one for one in encoded if max(one.input_ids) >= known.tokens]
         token = next(token for token in beyond[0].input_ids if token >= known.tokens)
         return (
@@ -81,25 +118,3 @@ def unreadable(known: Reading, tokenizer: PreTrainedTokenizerBase, encoded: Sequ
             f"data.max_length: {known.positions}, and data.drop_longer: true to leave them out instead of cutting them."
         )
     return None
-
-
-def _beyond(known: Reading, split: Split) -> str | None:
-    if known.positions is not None or known.made_for is None:
-        return None
-    sizes = lengths(split.encoded)
-    count = sum(size > known.made_for for size in sizes)
-    if not count:
-        return None
-    return (
-        f"{count:,} of {len(sizes):,} examples are longer than the {known.made_for:,} tokens that {known.name} was "
-        "made for; it reads them, at positions that it was never trained on"
-    )
-
-
-def _largest_token(encoded: Sequence[Encoded]) -> int:
-    if not isinstance(encoded, StoredExamples):
-        return max(max(one.input_ids) for one in encoded)
-    import pyarrow.compute  # noqa: PLC0415
-
-    tokens = pyarrow.compute.list_flatten(encoded.dataset.data["input_ids"])
-    return int(pyarrow.compute.max(tokens).as_py())

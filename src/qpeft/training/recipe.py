@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from qpeft.adapters.build import build_config, check_targets
 from qpeft.data import AnswerEnds, Encoded, PackedExamples, answer_ends, settle_ends
 from qpeft.errors import MemoryLimitError, OutputError, RecipeError
-from qpeft.evaluation import find_task
+from qpeft.evaluation import find_task, score
 from qpeft.models import Precision, choose_precision, default_device, device_name, load_skeleton, load_tokenizer
 from qpeft.runs import environment, make_folder, require_empty_folder, write_atomically, write_record
+from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
-from qpeft.training.batches import require_separate_examples
 from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
 from qpeft.training.chip_forecast import expected_quality
 from qpeft.training.cost_estimate import CostEstimate, training_cost
-from qpeft.training.measuring import measure
-from qpeft.training.memory import peak_memory, training_memory
+from qpeft.training.dry_run import require_separate_examples, try_out
+from qpeft.training.memory import evaluation_memory, peak_memory, training_memory
 from qpeft.training.processes import (
     busy_cores,
     from_main,
@@ -45,7 +45,9 @@ from qpeft.training.sections import Recipe
 from qpeft.training.setup import adapted_model, fit_frozen_factors, learning_rate, make_trainer
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
 from qpeft.training.trainer import CheckpointingTrainer
-from qpeft.training.trial import try_out
+
+SAMPLES = 5
+"""Generated answers kept in the record."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +90,7 @@ def train(
 
 def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[CostEstimate], None]) -> TrainedRun:
     folder = Path(recipe.output.folder)
-    config = build_config(recipe.adapter.type, recipe.adapter.options)
-    # Both raise, if they do, before anything takes time.
-    if not report_names(recipe.training) and recipe.training.report_to == "auto":
-        console.print("no curves for TensorBoard, which is not installed: pip install tensorboard")
-    if recipe.evaluation.task_name is not None:
-        find_task(recipe.evaluation.task_name).require_packages()
-    started = from_main(lambda: _find_started(folder, recipe, resume=resume))
-    options = recipe.model
-    skeleton = load_skeleton(options.name, trust_remote_code=options.trust_remote_code)
-    check_targets(skeleton, config)
-    session = DeviceSession(recipe.device, seed=recipe.seed, journal=_journal_of(started)) if recipe.device else None
-
+    config, skeleton, started, session = _open(recipe, folder, resume, console)
     tokenizer, training, held_out = _load_data(recipe, console)
     for note in require_readable(recipe, skeleton, tokenizer, training, held_out):
         console.print(f"note: {note}")
@@ -109,28 +100,31 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
             f"The examples changed since the run in {folder} was started, though no data file did: a data set of the "
             "Hub is another one, or this qpeft reads files otherwise. Start a new run in another --output.folder."
         )
-    precision = _precision(recipe, started, console)
-    set_seed(recipe.seed)
-    model = adapted_model(recipe, config, dtype=precision.dtype)
-    _show_model(recipe, model, console)
-    ends = _settle_ends(model, tokenizer, console)
-    fit_frozen_factors(model, training.encoded, console)
-    coefficient = recipe.training.router_aux_loss_coef
-    # The other processes have the same model and data, but a launcher may have left their weights to the first.
-    with training_memory(recipe):
-        from_main(lambda: try_out(model, training.encoded, console, router_aux_loss_coef=coefficient))
-    rows = _rows(recipe, model, training, console)
+    # As the run began, wherever it goes on; or what this hardware is good at.
+    chosen = choose_precision(recipe.model.dtype, default_device())
+    precision = Precision(**started["precision"]) if started else chosen
+    model, ends = _make_model(recipe, config, precision, tokenizer, training, console)
+    rows: Sequence[Encoded] = training.encoded
+    if recipe.training.packing:
+        rows = _pack(recipe, model, training, console)
     if session is not None:
-        _agree(recipe, session, model, training, rows, console, confirm)
+        session.check(model)
+        estimate = training_cost(recipe, session.device.capabilities(), model, rows)
+        console.print(estimate.table())
+        for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
+            console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
+        confirm(estimate)
+    # Nothing is written to the folder before this, so a refused run leaves none.
     if started is None:
         started = _begin(recipe, model, precision, session, splits)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
     trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
+    # A run that was killed while it measured measures again: the record has "before" only when it is known.
     if "before" not in started:
         _try_memory(recipe, trainer, rows)
-        before = recipe.evaluation.before
-        started["before"] = measure(recipe, model, tokenizer, held_out, console, "before") if before else None
+        wanted = held_out if recipe.evaluation.before else None
+        started["before"] = _measure(recipe, model, tokenizer, wanted, console, "before")
         if is_main_process():
             write_record(folder, started)
     with progress.bars:
@@ -139,8 +133,9 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
         for name, error in device_steps.finish().items():
             console.print(f"{name}: final values measured, with standard errors of at most {error:.4f}")
         console.print(f"sent to the device in all: {device_steps.spent()}")
-    after = measure(recipe, model, tokenizer, held_out, console, "after")
+    after = _measure(recipe, model, tokenizer, held_out, console, "after")
     record = started | {"state": "finished"} | _results(trainer, progress, device_steps, started) | {"after": after}
+    # All processes take part in putting sharded weights together.
     weights = whole_weights(model)
     if is_main_process():
         save_run(recipe, model, ends, weights, record, folder)
@@ -148,17 +143,34 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
     return TrainedRun(record, model, tokenizer)
 
 
-def _find_started(folder: Path, recipe: Recipe, *, resume: bool) -> dict[str, Any] | None:
-    """The record of the run to continue; None for a new one. Raises: OutputError if the folder is in the way."""
-    started = continue_folder(folder, recipe) if resume else None
+def _open(
+    recipe: Recipe, folder: Path, resume: bool, console: Console
+) -> tuple[PeftConfig, PreTrainedModel, dict[str, Any] | None, DeviceSession | None]:
+    """Return the adapter's config, the model without weights, the record to continue, and the quantum device.
+
+    All of it raises, if it does, before anything takes time.
+    """
+    config = build_config(recipe.adapter.type, recipe.adapter.options)
+    if not report_names(recipe.training) and recipe.training.report_to == "auto":
+        console.print("no curves for TensorBoard, which is not installed: pip install tensorboard")
+    if recipe.evaluation.task_name is not None:
+        find_task(recipe.evaluation.task_name).require_packages()
+    started = from_main(lambda: continue_folder(folder, recipe) if resume else None)
     if started is None:
-        require_empty_folder(folder)
-    return started
+        from_main(lambda: require_empty_folder(folder))
+    skeleton = load_skeleton(recipe.model.name, trust_remote_code=recipe.model.trust_remote_code)
+    check_targets(skeleton, config)
+    if recipe.device is None:
+        return config, skeleton, started, None
+    # A run that is continued has its results, which were paid for, in the journal that it began with.
+    journal = Path(started["device"]["journal"]) if started and started.get("device") else None
+    return config, skeleton, started, DeviceSession(recipe.device, seed=recipe.seed, journal=journal)
 
 
 def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBase, Split, Split | None]:
-    """Tokenizer, training examples, held-out examples. Raises: DataError, ModelError; RecipeError if none are held out
-    and something is to be decided by them.
+    """Return tokenizer, training examples and held-out examples.
+
+    Raises: DataError, ModelError; RecipeError if nothing is held out and something is to be decided by it.
     """
     options = recipe.model
     tokenizer = load_tokenizer(
@@ -178,18 +190,19 @@ def _load_data(recipe: Recipe, console: Console) -> tuple[PreTrainedTokenizerBas
     return tokenizer, training, held_out
 
 
-def _precision(recipe: Recipe, started: dict[str, Any] | None, console: Console) -> Precision:
-    """What the run began with, wherever it goes on; or what this hardware is good at."""
-    if started is not None:
-        precision = Precision(**started["precision"])
-    else:
-        precision = choose_precision(recipe.model.dtype, default_device())
+def _make_model(
+    recipe: Recipe,
+    config: PeftConfig,
+    precision: Precision,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Split,
+    console: Console,
+) -> tuple[PeftModel, AnswerEnds]:
+    """Return the base model with a fresh adapter that a short trial found sound, and what ends its answers."""
     in_bits = f"in {recipe.model.quantization}, computed with " if recipe.model.quantization else ""
     console.print(f"base weights {in_bits}in {precision}")
-    return precision
-
-
-def _show_model(recipe: Recipe, model: PeftModel, console: Console) -> None:
+    set_seed(recipe.seed)
+    model = adapted_model(recipe, config, dtype=precision.dtype)
     size = _size(model)
     console.print(
         f"{recipe.adapter.type} on {recipe.model.name}: {size['trainable_parameters']:,} trainable parameters in "
@@ -200,21 +213,20 @@ def _show_model(recipe: Recipe, model: PeftModel, console: Console) -> None:
         console.print(busy)
     if (processes := number_of_processes()) > 1:
         console.print(f"{processes} processes, each with batches of {recipe.training.batch_size} of its own")
-
-
-def _settle_ends(model: PeftModel, tokenizer: PreTrainedTokenizerBase, console: Console) -> AnswerEnds:
-    """Make the model stop where training will teach it to end its answers."""
+    # The model is to stop where training will teach it to end its answers.
     ends = answer_ends(tokenizer, model.generation_config)
     settle_ends(model.generation_config, ends)
     if ends.news:
         console.print(f"{ends.news}; generation stops at all of them")
-    return ends
+    fit_frozen_factors(model, training.encoded, console)
+    coefficient = recipe.training.router_aux_loss_coef
+    # The other processes have the same model and data, but a launcher may have left their weights to the first.
+    with training_memory(recipe):
+        from_main(lambda: try_out(model, training.encoded, console, router_aux_loss_coef=coefficient))
+    return model, ends
 
 
-def _rows(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> Sequence[Encoded]:
-    """What a batch is made of: examples, or rows of several."""
-    if not recipe.training.packing:
-        return training.encoded
+def _pack(recipe: Recipe, model: PeftModel, training: Split, console: Console) -> PackedExamples:
     require_separate_examples(model)
     rows = PackedExamples(training.encoded, recipe.data.max_length)
     console.print(f"packed into {len(rows):,} rows of {recipe.data.max_length} tokens, {rows.filled:.1%} of them used")
@@ -228,24 +240,6 @@ def _size(model: PeftModel) -> dict[str, int]:
     }
 
 
-def _agree(
-    recipe: Recipe,
-    session: DeviceSession,
-    model: PeftModel,
-    training: Split,
-    rows: Sequence[Encoded],
-    console: Console,
-    confirm: Callable[[CostEstimate], None],
-) -> None:
-    """Show what a quantum device would be sent and what it would make of it; raises unless that is agreed to."""
-    session.check(model)
-    bill = training_cost(recipe, session.device.capabilities(), model, rows)
-    console.print(bill.table())
-    for layer, quality in expected_quality(recipe, session.device, model, training.encoded).items():
-        console.print(f"expected of {layer}: {str(quality).splitlines()[0]}")
-    confirm(bill)
-
-
 def _begin(
     recipe: Recipe,
     model: PeftModel,
@@ -253,7 +247,7 @@ def _begin(
     session: DeviceSession | None,
     splits: dict[str, dict[str, str | int]],
 ) -> dict[str, Any]:
-    """Make the folder, with the record of a run that has started."""
+    """Make the folder, and return the record of a run that has started, which is in it."""
     folder = Path(recipe.output.folder)
     from_main(lambda: make_folder(folder))
     started = {
@@ -275,29 +269,58 @@ def _begin(
     return started
 
 
-def _journal_of(started: dict[str, Any] | None) -> Path | None:
-    """Where the run that is continued wrote down what it paid for; None for a new run."""
-    device = (started or {}).get("device")
-    return Path(device["journal"]) if device else None
-
-
 def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded]) -> None:
-    """Raises: MemoryLimitError; the run has then left nothing, so that another recipe can have its folder."""
     if not recipe.training.try_memory:
         return
     try:
         trainer.try_memory(recipe, rows)
     except MemoryLimitError:
+        # So that another recipe, with less of everything, can have the folder.
         if is_main_process():
             shutil.rmtree(recipe.output.folder)
         raise
 
 
+def _measure(
+    recipe: Recipe,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: Split | None,
+    console: Console,
+    when: str,
+) -> dict[str, Any] | None:
+    """Return scores on held-out examples for the record, and print them; None without examples."""
+    if held_out is None:
+        return None
+    options = recipe.evaluation
+    with Bars(console) as bars, evaluation_memory(recipe):
+        scores = score(
+            model,
+            tokenizer,
+            held_out.examples,
+            held_out.encoded,
+            task=find_task(options.task_name) if options.task_name else None,
+            max_new_tokens=options.max_new_tokens,
+            items=options.items,
+            on_progress=bars.of(when),
+        )
+    said = f"held-out loss {scores.loss:.4f} over {scores.tokens:,} tokens"
+    if scores.task is not None:
+        titles = {**scores.task.overall_metrics, **scores.task.metrics}
+        figures = [f"{titles[name]} {value:.1%}" for name, value in scores.metrics.items()]
+        cut = f", {scores.cut} of them cut off" if scores.cut else ""
+        said = f"{', '.join([said, *figures])} of {len(scores.answers)} answers{cut}"
+    console.print(f"{when}: {said}")
+    return scores.to_dict() | {"samples": [vars(answer) for answer in scores.answers[:SAMPLES]]}
+
+
 def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) -> None:
     """All steps that are left, or as many as early stopping allows; the model ends with the adapter to be kept."""
     folder = Path(trainer.args.output_dir)
+    # Said aloud: a damaged one means that more of the run is lost than its user thinks.
     for name, problem in damaged_checkpoints(folder).items():
         console.print(f"warning: {name} is left out, since {problem}")
+    # Processes that saw the folder at different moments might go on from different steps.
     saved = from_main(lambda: checkpoints(folder))
     if saved:
         console.print(f"continuing from {saved[-1].name}")
@@ -324,7 +347,7 @@ def _results(
     return {
         "device": started["device"] | vars(device_steps.spent()) if device_steps else None,
         "steps": trainer.state.global_step,
-        "order": trainer.order.digest,
+        "order": trainer.batch_hash.digest,
         "stopped_early": watch.has_enough,
         "best": best if watch.step is not None else None,
         # Without transformers' summary, which counts what this process did, not the run.

@@ -30,19 +30,18 @@ ADDED = {"training.router_aux_loss_coef"}
 
 
 def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The record of the interrupted run; None if it had not begun. Raises: OutputError for another run's folder."""
+    """Return the record of the interrupted run; None if it had not begun.
+
+    Raises: OutputError if the folder holds another run, or a finished one.
+    """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     record = read_record(folder)
     if record["state"] == "finished":
         raise OutputError(f"The run in {folder} is finished; there is nothing to continue.")
     require_as_many_processes(folder, record)
-    wanted, stored = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
-    differing = [
-        name
-        for name in sorted(wanted.keys() | stored.keys())
-        if _decides(name) and wanted.get(name) != stored.get(name)
-    ]
+    wanted, stored = _deciding(recipe.model_dump(mode="json")), _deciding(record["recipe"])
+    differing = [name for name in sorted(wanted.keys() | stored.keys()) if wanted.get(name) != stored.get(name)]
     if differing:
         raise OutputError(
             f"The run in {folder} was started with other values of {', '.join(differing)}. Continue it with the "
@@ -55,35 +54,26 @@ def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """The same for runs whose results are the same: of recipe and data, wherever they are written to."""
-    values = {
-        name: value
-        for name, value in _flat(recipe.model_dump(mode="json")).items()
-        if _decides(name) and not (name in ADDED and value is None)
-    }
+    """Return a hash of recipe and data, equal for runs whose results are equal, wherever they are written to."""
+    values = _deciding(recipe.model_dump(mode="json"))
+    # Checkpoints of before were marked without the options that there were not yet.
+    values = {name: value for name, value in values.items() if name not in ADDED or value is not None}
     text = json.dumps([values, data_hashes(recipe.data)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _decides(name: str) -> bool:
-    """Whether a key of the recipe can change the result."""
-    return name not in MAY_DIFFER and not name.startswith("output.")
-
-
-def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Values by section.key."""
-    return {
+def _deciding(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe that can change its result, by section.key."""
+    flat = {
         f"{section}.{key}" if isinstance(values, dict) else section: value
         for section, values in recipe.items()
         for key, value in (values if isinstance(values, dict) else {section: values}).items()
     }
+    return {name: value for name, value in flat.items() if name not in MAY_DIFFER and not name.startswith("output.")}
 
 
-# What a run was trained on in which order, as one number that two runs can be compared by.
-
-
-class OrderRecord:
-    """A SHA-256 chained over the tokens of all batches so far; equal exactly if the batches and their order are.
+class BatchHash:
+    """A SHA-256 chained over the tokens of all batches so far: equal exactly if the batches and their order are.
 
     Checkpoints keep `digest`, so a run that was interrupted ends with the same one as a run that was not.
     """
@@ -93,5 +83,6 @@ class OrderRecord:
 
     def add(self, input_ids: torch.Tensor) -> None:
         """Count in a batch, (examples, tokens)."""
+        # With the shape: the same numbers in rows of another length are another batch.
         content = f"{tuple(input_ids.shape)}".encode() + input_ids.cpu().numpy().tobytes()
         self.digest = hashlib.sha256(self.digest.encode() + content).hexdigest()

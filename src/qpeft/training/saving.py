@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch import Tensor
 
 from qpeft.adapters import ADAPTERS
@@ -31,16 +31,23 @@ def save_run(
     record: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Write everything; the record last, since it says that the run is finished. Raises: OutputError.
+    """Write adapter, figures, card and record of a finished run. Raises: OutputError.
 
-    `ends`: of answers. `weights`: those of the model, whole also where it is sharded (`whole_weights`).
+    Args:
+        recipe: of the run.
+        model: with the trained adapter.
+        ends: of answers.
+        weights: those of the model, whole also where it is sharded (`whole_weights`).
+        record: what run.json will hold.
+        folder: of the run.
     """
-    _save_adapter(recipe, model, ends, weights, folder)
+    _write_adapter(model, folder, recipe.model.name, weights=weights, ends=ends)
     title = f"{recipe.adapter.type} on {recipe.model.name}"
     save_loss_curve(record["history"], folder / "loss.png", title=title, ends=held_out_ends(record))
     if record["health"] is not None:
         save_health(record["health"]["layers"], folder / "health.png", title=title)
     write_atomically(folder / "README.md", model_card(recipe, record, ends))
+    # Last, since it says that the run is finished.
     write_record(folder, record)
 
 
@@ -49,47 +56,42 @@ def replace_adapter(model: PeftModel, folder: Path) -> None:
 
     Raises: OutputError. The folder then holds either adapter whole: weights that lack measured values are refused.
     """
-    config = folder / "adapter_config.json"
-    base_model = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    with disk_errors(folder):
-        temporary = folder / ".adapter"
-        shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(str(temporary))
-        _settle_config(temporary / "adapter_config.json", model.active_peft_config, base_model)
-        follow_folder(temporary)
-        for name in ("adapter_model.safetensors", "adapter_config.json"):
-            (temporary / name).replace(folder / name)
-        shutil.rmtree(temporary)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    _write_adapter(model, folder, config["base_model_name_or_path"])
 
 
-def _save_adapter(recipe: Recipe, model: PeftModel, ends: AnswerEnds, weights: dict[str, Tensor], folder: Path) -> None:
+def _write_adapter(
+    model: PeftModel,
+    folder: Path,
+    base_model: str,
+    *,
+    weights: dict[str, Tensor] | None = None,
+    ends: AnswerEnds | None = None,
+) -> None:
+    names = ["adapter_config.json", "adapter_model.safetensors"]
     with disk_errors(folder):
         temporary = folder / ".adapter"
         shutil.rmtree(temporary, ignore_errors=True)
         model.save_pretrained(str(temporary), state_dict=weights)
-        _settle_config(temporary / "adapter_config.json", model.active_peft_config, recipe.model.name)
-        save_ends(model.generation_config, ends, temporary)
+        # PEFT stores the folder that the base model was loaded from, and sets in the order in which they happen to
+        # lie: the file is to be the same on every machine and in every process.
+        path, config = temporary / names[0], model.active_peft_config
+        values = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
+        sets = {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
+        path.write_text(json.dumps(values | sets, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if ends is not None:
+            save_ends(model.generation_config, ends, temporary)
+            names.insert(0, "generation_config.json")
         follow_folder(temporary)
-        for name in ("generation_config.json", "adapter_config.json", "adapter_model.safetensors"):
+        # Where a final adapter replaces another, its weights come first: its config promises measured values, which
+        # the old weights lack.
+        for name in names if ends is not None else reversed(names):
             (temporary / name).replace(folder / name)
         shutil.rmtree(temporary)
 
 
-def _settle_config(path: Path, config: PeftConfig, base_model: str) -> None:
-    """Make adapter_config.json the same on every machine and in every process.
-
-    PEFT stores the folder that the base model was loaded from, and sets in the order in which they happen to lie.
-    """
-    values = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
-    values |= {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-# The model card of a trained adapter: what it is, how to load it, what was measured.
-
-
 def model_card(recipe: Recipe, record: Mapping[str, Any], ends: AnswerEnds) -> str:
-    """README.md of the adapter folder, in Markdown with the metadata block that model hubs read.
+    """Return README.md of the adapter folder, in Markdown with the metadata block that model hubs read.
 
     Args:
         recipe: of the run.
@@ -97,6 +99,7 @@ def model_card(recipe: Recipe, record: Mapping[str, Any], ends: AnswerEnds) -> s
         ends: of answers.
     """
     method = recipe.adapter.type
+    # The hub's own keys, by which it finds the base model and offers code to load the adapter.
     metadata = {"base_model": recipe.model.name, "library_name": "peft", "tags": ["qpeft", method, "text-generation"]}
     parts = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---",
@@ -104,15 +107,36 @@ def model_card(recipe: Recipe, record: Mapping[str, Any], ends: AnswerEnds) -> s
     ]
     if recipe.output.notice:
         parts.append(f"> **{recipe.output.notice.strip()}**")
-    parts += [_loading(recipe, ends), _results(record), _making(recipe, record)]
-    return "\n\n".join(parts) + "\n"
+    values = recipe.model_dump(mode="json", exclude={"output"})
+    versions = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
+    making = (
+        f"## Making\n\n{record['adapter']['trainable_parameters']:,} trainable parameters in "
+        f"{record['adapter']['layers']} layers; {record['steps']} steps; {versions}.\n\n"
+        f"```yaml\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}```\n\n"
+        "`run.json` beside this file holds the whole record: environment, hashes of the data, every logged loss."
+    )
+    return "\n\n".join([*parts, _loading(recipe, ends), _results(record), making]) + "\n"
 
 
 def _loading(recipe: Recipe, ends: AnswerEnds) -> str:
-    first = note = ""
-    if (method := recipe.adapter.type) in ADAPTERS:
+    method, first, note = recipe.adapter.type, "", ""
+    if method in ADAPTERS:
+        merging = "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft."
+        if not issubclass(ADAPTERS[method][1], AbstractMatrixModel):
+            where = "The circuit runs on an exact simulator"
+            if recipe.device:
+                layers = ", ".join(recipe.device.layers or ["all layers"])
+                where = (
+                    f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was "
+                    "measured, and what loads here, runs on an exact simulator"
+                )
+            merging = (
+                f"{where}; PEFT cannot merge the adapter, since its update depends on the input. `qpeft export` and "
+                "`qpeft merge` replace the circuit by the nearest linear map and report what that loses."
+            )
+        # PEFT knows no types but its own before qpeft is imported.
         first = "import qpeft  # first: it makes the adapter type known to PEFT\n"
-        note = f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {_merging(recipe)}\n\n"
+        note = f"Without `import qpeft`, PEFT stops with `KeyError: '{method.upper()}'`. {merging}\n\n"
     bits = recipe.model.quantization
     how = f', quantization="{bits}"' if bits else ""
     return (
@@ -126,33 +150,16 @@ def _loading(recipe: Recipe, ends: AnswerEnds) -> str:
     ).rstrip()
 
 
-def _merging(recipe: Recipe) -> str:
-    if issubclass(ADAPTERS[recipe.adapter.type][1], AbstractMatrixModel):
-        return "`model.merge_and_unload()` adds the update to the base weights, which then need no qpeft."
-    where = "The circuit runs on an exact simulator"
-    if recipe.device:
-        layers = ", ".join(recipe.device.layers or ["all layers"])
-        where = (
-            f"In training, circuits of {layers} ran on the quantum device `{recipe.device.name}`; what was measured, "
-            "and what loads here, runs on an exact simulator"
-        )
-    return (
-        f"{where}; PEFT cannot merge the adapter, since its update depends on the input. `qpeft export` and `qpeft "
-        "merge` replace the circuit by the nearest linear map and report what that loses."
-    )
-
-
 def _results(record: Mapping[str, Any]) -> str:
     before, after = record.get("before"), record.get("after")
     if not after:
         return "## Results\n\nNo held-out data were given, so nothing was measured."
-
-    def row(name: str, key: str, form: str) -> str:
-        return f"| {name} | {format(before[key], form) if before else 'not measured'} | {format(after[key], form)} |"
-
+    start = f"{before['loss']:.4f}" if before else "not measured"
     rows = ["## Results", "", "| | before | after |", "| --- | --- | --- |"]
-    rows.append(row(f"held-out loss, nats per token ({after['tokens']:,} tokens)", "loss", ".4f"))
-    for name, title in _metric_titles(after).items():
+    rows.append(f"| held-out loss, nats per token ({after['tokens']:,} tokens) | {start} | {after['loss']:.4f} |")
+    task = find_task(after["task"]) if after["task"] is not None else None
+    titles = {**task.overall_metrics, **task.metrics} if task else {}
+    for name, title in titles.items():
         figures = [(one or {}).get("metrics", {}).get(name) for one in (before, after)]
         cells = ["not measured" if figure is None else f"{figure:.1%}" for figure in figures]
         rows.append(f"| {title} ({after['answered']} answers) | {' | '.join(cells)} |")
@@ -161,22 +168,3 @@ def _results(record: Mapping[str, Any]) -> str:
         rows += ["", "![health of the circuits](health.png)"]
         rows += ["", *(f"- {layer}: {problem}" for layer, problem in health["warnings"].items())]
     return "\n".join(rows)
-
-
-def _metric_titles(after: Mapping[str, Any]) -> dict[str, str]:
-    if after["task"] is None:
-        return {}
-    task = find_task(after["task"])
-    return {**task.overall_metrics, **task.metrics}
-
-
-def _making(recipe: Recipe, record: Mapping[str, Any]) -> str:
-    values = recipe.model_dump(mode="json", exclude={"output"})
-    versions = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
-    adapter = record["adapter"]
-    return (
-        f"## Making\n\n{adapter['trainable_parameters']:,} trainable parameters in {adapter['layers']} layers; "
-        f"{record['steps']} steps; {versions}.\n\n"
-        f"```yaml\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}```\n\n"
-        "`run.json` beside this file holds the whole record: environment, hashes of the data, every logged loss."
-    )

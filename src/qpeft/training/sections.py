@@ -31,7 +31,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_true_for_a_number(cls, value: object, field: ValidationInfo) -> object:
-        """pydantic would take true, which YAML reads from yes and on, for 1."""
+        # pydantic would take true, which YAML reads from yes and on, for 1.
         assert field.field_name is not None, "a field is validated"
         types = _types(cls.model_fields[field.field_name].annotation)
         if isinstance(value, bool) and types & {int, float} and bool not in types:
@@ -40,11 +40,12 @@ class Section(BaseModel):
 
 
 def _types(annotation: Any) -> set[Any]:
-    """All types in a union, those in it included."""
+    """Return all types in a union, however deep, and the union itself."""
     return {annotation}.union(*map(_types, get_args(annotation)))
 
 
 def _no_blank(text: str) -> str:
+    # No file system takes a zero byte, and Python's own error about it names no file.
     if not text.strip() or "\0" in text:
         raise ValueError("a name is needed")
     return text
@@ -91,6 +92,7 @@ SOURCE_KINDS = ("(name)", "(source)", "(sources)")
 """What pydantic names in the place of an error, beside the keys of the recipe."""
 
 
+# By hand, since pydantic's own unions answer a mistake in one kind with complaints about all kinds.
 OneName = Annotated[Name, Tag(SOURCE_KINDS[0])]
 OneSource = Annotated[
     OneName | Annotated[SourceSection, Tag(SOURCE_KINDS[1])],
@@ -154,7 +156,7 @@ class DataSection(Section):
 
     @property
     def training_sources(self) -> list[Source]:
-        """What is trained on."""
+        """What is trained on, in the order of the recipe."""
         return self._sources(self.train, self.split)
 
     @property
@@ -164,28 +166,32 @@ class DataSection(Section):
 
     def _sources(self, given: str | list[str | SourceSection], split: str) -> list[Source]:
         """Raises: DataError for options that do not fit together."""
-        each = [given] if isinstance(given, str) else given
-        return [self._source(SourceSection(path=one) if isinstance(one, str) else one, split) for one in each]
-
-    def _source(self, section: SourceSection, split: str) -> Source:
-        templates = section.prompt is not None or section.response is not None
-        reading = section if templates or section.format else self
-        return Source(
-            section.path,
-            format=reading.format,
-            prompt=reading.prompt,
-            response=reading.response,
-            system=section.system or self.system,
-            roles=self.roles,
-            limit=section.limit,
-            split=section.split or split,
-            weight=section.weight,
-        )
+        sources = []
+        for one in [given] if isinstance(given, str) else given:
+            section = SourceSection(path=one) if isinstance(one, str) else one
+            # Format and templates belong together: half of one source's and half of the section's fit nothing.
+            own = section.format or section.prompt is not None or section.response is not None
+            reading = section if own else self
+            sources.append(
+                Source(
+                    section.path,
+                    format=reading.format,
+                    prompt=reading.prompt,
+                    response=reading.response,
+                    system=section.system or self.system,
+                    roles=self.roles,
+                    limit=section.limit,
+                    split=section.split or split,
+                    weight=section.weight,
+                )
+            )
+        return sources
 
 
 class AdapterSection(BaseModel):
     """What is trained: the method, and the fields of its PEFT config beside it."""
 
+    # Fields of a PEFT config are checked by that config, when it is made.
     model_config = ConfigDict(frozen=True, extra="allow")
 
     type: str = Field("qtha", description="'qtha', another of ours, or any that PEFT knows: 'lora', 'lokr', ...")
@@ -244,6 +250,7 @@ class TrainingSection(Section):
 
     @model_validator(mode="after")
     def _evaluations_to_decide_by(self) -> TrainingSection:
+        # Whether there are held-out examples to evaluate is known only to the data section.
         if self.eval_every is None and (self.keep_best or self.early_stopping is not None):
             name = "keep_best" if self.keep_best else "early_stopping"
             raise ValueError(
@@ -252,7 +259,8 @@ class TrainingSection(Section):
         return self
 
     def num_steps(self, num_examples: int, *, num_processes: int = 1) -> int:
-        """Optimiser steps of a run over so many examples, each process with batches of its own."""
+        """Return the optimiser steps of a run over these examples, each process with batches of its own."""
+        # Rounded up twice: the last batch of an epoch may be small, and so may its last step.
         batches = -(-num_examples // (self.batch_size * num_processes))
         per_epoch = -(-batches // self.gradient_accumulation)
         return self.steps or max(1, round(self.epochs * per_epoch))
@@ -289,7 +297,7 @@ class EvaluationSection(Section):
 
     @property
     def task_name(self) -> str | None:
-        """Of the task that answers are to; None if none are generated."""
+        """Name of the task that answers are graded by; None if no answers are generated."""
         return EXACT_MATCH if self.exact_match else self.task
 
 

@@ -1,4 +1,4 @@
-"""Model and trainer of a recipe, put together."""
+"""The model and the trainer of a recipe."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HEALTH_LOOKS = 50
 
 
 def base_model(options: ModelSection, *, dtype: str | None = None) -> PreTrainedModel:
-    """The base model of a recipe, where it computes. Raises: ModelError.
+    """Return the base model of a recipe, on the device where it computes. Raises: ModelError.
 
     Args:
         options: of the recipe.
@@ -65,7 +65,13 @@ def base_model(options: ModelSection, *, dtype: str | None = None) -> PreTrained
 
 
 def adapted_model(recipe: Recipe, config: PeftConfig, *, dtype: str | None = None) -> PeftModel:
-    """The base model with a fresh adapter, where it will be trained; `dtype` as for `base_model`."""
+    """Return the base model with a fresh adapter, where it will be trained.
+
+    Args:
+        recipe: of the run.
+        config: of the adapter.
+        dtype: as for `base_model`.
+    """
     model = base_model(recipe.model, dtype=dtype)
     if recipe.model.quantization:
         model = prepare_for_training(model, gradient_checkpointing=recipe.training.gradient_checkpointing)
@@ -73,7 +79,13 @@ def adapted_model(recipe: Recipe, config: PeftConfig, *, dtype: str | None = Non
 
 
 def fit_frozen_factors(model: PeftModel, training: Sequence[Encoded], console: Console) -> None:
-    """Turn frozen factors, if the adapter has any, to inputs of examples from all over the training data."""
+    """Turn frozen factors, if the adapter has any, to inputs of examples from all over the training data.
+
+    Args:
+        model: with its adapter.
+        training: examples, of which `FITTED_EXAMPLES` at equal distances are read.
+        console: told what share of the inputs the factors hold.
+    """
     if not frozen_factors(model):
         return
     count = min(FITTED_EXAMPLES, len(training))
@@ -86,7 +98,7 @@ def fit_frozen_factors(model: PeftModel, training: Sequence[Encoded], console: C
 
 
 def learning_rate(recipe: Recipe) -> LearningRate:
-    """The peak learning rate, and where it comes from."""
+    """Return the peak learning rate, and where it comes from."""
     if recipe.training.learning_rate is not None:
         return LearningRate(recipe.training.learning_rate, "as the recipe says")
     return default_learning_rate(recipe.adapter.type)
@@ -101,14 +113,26 @@ def make_trainer(
     console: Console,
     device_steps: DeviceSteps | None,
 ) -> tuple[CheckpointingTrainer, ProgressReport]:
-    """The trainer of a recipe, and what reports its progress."""
+    """Return the trainer of a recipe, and what reports its progress.
+
+    Args:
+        recipe: of the run.
+        model: with its adapter.
+        tokenizer: of the model.
+        training: examples, or rows of several (`PackedExamples`).
+        held_out: examples that decide which adapter is the best, or None.
+        console: for progress and warnings.
+        device_steps: puts circuits on a quantum device; None for the simulator.
+    """
     from qpeft.training.trainer import CheckpointingTrainer  # noqa: PLC0415  (takes seconds to import)
 
     options, folder = recipe.training, Path(recipe.output.folder)
     steps = options.num_steps(len(training), num_processes=number_of_processes())
     arguments = _arguments(recipe, steps, evaluates=held_out is not None)
+    # A long run that logs often would spend its time on looks at circuits.
+    looks = options.health_every or max(int(arguments.logging_steps), arguments.max_steps // HEALTH_LOOKS)
     watch = HeldOutWatch(folder / "checkpoints", keep_best=options.keep_best, patience=options.early_stopping)
-    health = _health(recipe, model, arguments, console)
+    health = HealthMonitor(model, every=looks, warmup=arguments.warmup_steps, console=console)
     progress = ProgressReport(console, model.device)
     collator = partial(pad_batch, pad_token_id=tokenizer.pad_token_id, packed=isinstance(training, PackedExamples))
     if options.gradient_checkpointing:
@@ -116,7 +140,6 @@ def make_trainer(
     trainer = CheckpointingTrainer(
         model=model,
         args=arguments,
-        router_aux_loss_coef=options.router_aux_loss_coef,
         train_dataset=training,
         data_collator=collator,
         eval_dataset=held_out.encoded if held_out else None,
@@ -124,23 +147,19 @@ def make_trainer(
         callbacks=[progress, watch, health, *reporters(options, folder)],
         held_out=held_out.encoded if held_out else (),
         tokens_per_evaluation=tokens_per_evaluation(recipe, training),
-        keep_checkpoints=options.keep_checkpoints,
+        router_aux_loss_coef=options.router_aux_loss_coef,
         lengths=lengths(training) if options.group_by_length else None,
-        device_steps=device_steps,
+        on_progress=progress.bars,
         watch=watch,
         health=health,
         run=fingerprint(recipe),
-        on_progress=progress.bars,
+        keep_checkpoints=options.keep_checkpoints,
+        device_steps=device_steps,
     )
+    # Ours reports in their place.
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer, progress
-
-
-def _health(recipe: Recipe, model: PeftModel, arguments: TrainingArguments, console: Console) -> HealthMonitor:
-    options = recipe.training
-    every = options.health_every or max(int(arguments.logging_steps), arguments.max_steps // HEALTH_LOOKS)
-    return HealthMonitor(model, every=every, warmup=arguments.warmup_steps, console=console)
 
 
 def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArguments:
@@ -155,6 +174,7 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
         output_dir=str(Path(recipe.output.folder) / "checkpoints"),
         run_name=Path(recipe.output.folder).name,
         seed=recipe.seed,
+        # Counted by the recipe, so that schedule and cost estimate agree.
         max_steps=steps,
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation,
@@ -163,7 +183,9 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
         warmup_steps=round(options.warmup * steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
+        # Without it, each process of a machine without GPUs would train alone.
         use_cpu=computes_on_cpu(),
+        # Looking for unused weights goes through the whole graph in every step.
         ddp_find_unused_parameters=False,
         # A run that ends before the second line shows every step.
         logging_steps=options.log_every if steps > options.log_every else 1,
@@ -172,9 +194,11 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
         eval_steps=options.eval_every,
         save_strategy="steps" if options.checkpoint_every else "no",
         save_steps=options.checkpoint_every or 500,
+        # Loggers are callbacks of ours (`reporters`).
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        # Examples are objects of ours, with no columns.
         remove_unused_columns=False,
     )
     plugin = arguments.deepspeed_plugin

@@ -42,8 +42,12 @@ ENCODED_AT_ONCE = 64
 class Split:
     """Examples as tokens and labels.
 
-    `source`: where they came from and how they were read. `examples`: the same as `encoded`, one to one; empty for a
-    training split that is streamed. `digest`: SHA-256 of the examples in their order.
+    Attributes:
+        source: where they came from and how they were read.
+        examples: the same as `encoded`, one to one; empty for a training split that is streamed.
+        encoded: tokens and labels.
+        summary: numbers of examples and tokens, and notes.
+        digest: SHA-256 of the examples in their order.
     """
 
     source: str
@@ -59,6 +63,11 @@ class Split:
 class RecipeExamples:
     """The training and held-out examples of a recipe, read anew in every pass.
 
+    Args:
+        data: section of a recipe.
+        seed: of the order of several sources.
+        tokenizer: of the model, which says what is too long.
+
     Raises: DataError if a source cannot be read or the held-out part leaves nothing to train on.
     """
 
@@ -66,18 +75,32 @@ class RecipeExamples:
         self._data, self._seed, self._tokenizer = data, seed, tokenizer
         self._training = [Reader(source) for source in data.training_sources]
         self._held_out = [Reader(source) for source in data.held_out_sources]
-        self._line = "" if data.hold_out is None else self._find_line(data.hold_out)
+        self._line = ""
+        amount = data.hold_out
+        if amount is None:
+            return
+        # Examples are held out up to a digest: equal texts are on the same side of it, whatever their number and order.
+        self._line = hold_out_line(chain(*self._training), amount)
+        taken = int(amount)
+        # A number of them is counted without those that are left out as too long, so the line moves on for these.
+        while amount >= 1 and data.drop_longer and self._line != EVERYTHING:
+            held = [one for one in chain(*self._training) if one.digest <= self._line]
+            missing = int(amount) - self._count_kept(held)
+            if missing <= 0:
+                break
+            taken += missing
+            self._line = hold_out_line(chain(*self._training), taken)
 
     def training(self, *, once: bool = False) -> Iterator[Example]:
-        """What is trained on, in an order that the seed decides if there are several sources; `once`: by no weight."""
+        """Give what is trained on, in an order that the seed decides if there are several sources.
+
+        `once`: each example once, whatever the weights of sources.
+        """
         mixed = mix([(reader, 1 if once else reader.source.weight) for reader in self._training], seed=self._seed)
         return self._choose((one for one in mixed if one.digest > self._line), self._data.limit)
 
     def held_out(self) -> list[Example]:
-        """What is held out, up to the last example that counts; nothing if the recipe names nothing.
-
-        An example that is left out as too long is none of the first `eval_limit`.
-        """
+        """Return what is held out, up to the last example that counts; nothing if the recipe names nothing."""
         limit = self._data.eval_limit
         if self._held_out:
             examples: Iterator[Example] = chain(*self._held_out)
@@ -85,6 +108,7 @@ class RecipeExamples:
             examples = (one for one in chain(*self._training) if one.digest <= self._line) if self._line else iter(())
         if limit is None or not self._data.drop_longer:
             return list(self._choose(examples, limit))
+        # An example that is left out as too long does not count as one of the first `eval_limit`.
         taken, kept = list[Example](), 0
         while kept < limit and (part := list(islice(examples, limit - kept))):
             taken += part
@@ -92,7 +116,7 @@ class RecipeExamples:
         return list(self._choose(iter(taken), None))
 
     def describe(self, *, held_out: bool = False) -> str:
-        """The sources and how they are read: "data.jsonl, read as alpaca"."""
+        """Return the sources and how they are read: "data.jsonl, read as alpaca"."""
         readers = self._held_out if held_out and self._held_out else self._training
         return "; ".join(
             f"{reader.source.path}, read as {reader.row_format.title}"
@@ -100,22 +124,8 @@ class RecipeExamples:
             for reader in readers
         )
 
-    def _find_line(self, amount: float) -> str:
-        """The digest up to which examples are held out; a number of them is counted without those left out."""
-        line = hold_out_line(chain(*self._training), amount)
-        if amount < 1 or not self._data.drop_longer:
-            return line
-        taken = int(amount)
-        while line != EVERYTHING:
-            missing = int(amount) - self._count_kept([one for one in chain(*self._training) if one.digest <= line])
-            if missing <= 0:
-                break
-            taken += missing
-            line = hold_out_line(chain(*self._training), taken)
-        return line
-
     def _count_kept(self, dialogues: Sequence[Example]) -> int:
-        """How many of them have an example that is not left out as too long."""
+        """Return how many of them have an example that is not left out as too long."""
         places, chosen = [], []
         for place, dialogue in enumerate(dialogues):
             for example in choose_answers(dialogue, self._data.answers):
@@ -132,7 +142,7 @@ class RecipeExamples:
 def load_splits(
     data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0, keep_lost: bool = False
 ) -> tuple[Split, Split | None]:
-    """Training and held-out examples; None for the latter if the recipe names none.
+    """Return training and held-out examples; None for the latter if the recipe names none.
 
     Args:
         data: section of a recipe.
@@ -146,34 +156,33 @@ def load_splits(
     held_out = _held_out(data, tokenizer, examples)
     training = (_stream if data.streaming else _load)(data, tokenizer, examples, seed)
     for split in filter(None, (held_out, training)):
-        if not keep_lost:
-            _require_answers(split)
+        if not keep_lost and (fault := lost_in(split)) is not None:
+            raise DataError(fault)
     return training, held_out
 
 
 def load_held_out(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> Split | None:
-    """The held-out examples alone; None if the recipe names none. Raises: DataError."""
+    """Return the held-out examples alone; None if the recipe names none. Raises: DataError."""
     held_out = _held_out(data, tokenizer, RecipeExamples(data, seed=0, tokenizer=tokenizer))
-    if held_out is not None:
-        _require_answers(held_out)
+    if held_out is not None and (fault := lost_in(held_out)) is not None:
+        raise DataError(fault)
     return held_out
 
 
-def _require_answers(split: Split) -> None:
-    if (fault := lost_in(split)) is not None:
-        raise DataError(fault)
-
-
 def lost_in(split: Split) -> str | None:
-    """What is wrong with examples whose answers are wholly cut off, a sentence; None if there are none."""
+    """Return a sentence about examples whose answers are wholly cut off; None if there are none."""
     lost = [one for one in split.encoded if one.lost is not None] if split.summary.lost else []
     return lost_answers(lost, len(split.encoded)) if lost else None
 
 
 def load_calibration(data: DataSection, tokenizer: PreTrainedTokenizerBase, *, seed: int, tokens: int) -> list[Encoded]:
-    """The first training examples that have so many tokens together, or all; no others are encoded. Raises: DataError.
+    """Return the first training examples up to a number of tokens; no others are encoded. Raises: DataError.
 
-    Args: as for `load_splits`.
+    Args:
+        data: section of a recipe.
+        tokenizer: of its model.
+        seed: of the order of several sources.
+        tokens: that they have together, at least, unless there are fewer.
     """
     examples = RecipeExamples(data, seed=seed, tokenizer=tokenizer)
     training, found, total = examples.training(), list[Encoded](), 0
@@ -213,7 +222,13 @@ def _stream(data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: Rec
         pairs = _encode(data, tokenizer, part)
         return [encoded for _, encoded in pairs], len(part) - len(pairs)
 
-    stored = store_examples(examples.training(), encode, _stream_folder(data, tokenizer, seed))
+    # In the user's cache, under a name that all that decides about the tokens has a part in.
+    section = data.model_dump(mode="json", exclude={"eval", "eval_split", "eval_limit"})
+    options = [FORMAT, seed, section, tokenizer.chat_template, tokenizer.bos_token]
+    tokenization = tokenizer.backend_tokenizer.to_str() + str(tokenizer.eos_token)
+    name = hashlib.sha256((json.dumps(options) + tokenization).encode()).hexdigest()[:24]
+    folder = user_cache_path("qpeft", appauthor=False) / "data" / name
+    stored = store_examples(examples.training(), encode, folder)
     return Split(examples.describe(), (), stored, stored.summary, stored.digest)
 
 
@@ -234,36 +249,28 @@ def _split(data: DataSection, tokenizer: PreTrainedTokenizerBase, source: str, e
 def _encode(
     data: DataSection, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> list[tuple[Example, Encoded]]:
-    """Each example that is kept with its tokens; those whose answers are wholly cut off are still among them."""
+    """Return each example that is kept with its tokens, also those whose answers are wholly cut off."""
     cut = None if data.drop_longer else data.max_length
     pairs = zip(examples, encode_each(tokenizer, examples, max_length=cut, keep_lost=True), strict=True)
     return [pair for pair in pairs if len(pair[1].input_ids) <= data.max_length]
 
 
-def _stream_folder(data: DataSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> Path:
-    """In the user's cache, a folder for these examples as this tokenizer encodes them."""
-    section = data.model_dump(mode="json", exclude={"eval", "eval_split", "eval_limit"})
-    options = [FORMAT, seed, section, tokenizer.chat_template, tokenizer.bos_token]
-    tokenization = tokenizer.backend_tokenizer.to_str() + str(tokenizer.eos_token)
-    name = hashlib.sha256((json.dumps(options) + tokenization).encode()).hexdigest()[:24]
-    return user_cache_path("qpeft", appauthor=False) / "data" / name
-
-
 def data_hashes(data: DataSection) -> dict[str, str | list[str]]:
-    """SHA-256 of the data files, in the recipe's order; a Hub name stands for itself."""
-    named = {"train": data.training_sources, "eval": data.held_out_sources}
-    hashes = {name: [_hash(source.path) for source in sources] for name, sources in named.items() if sources}
-    return {name: found[0] if len(found) == 1 else found for name, found in hashes.items()}
+    """Return the SHA-256 of the data files, in the recipe's order; a Hub name stands for itself."""
+    hashes: dict[str, str | list[str]] = {}
+    for name, sources in (("train", data.training_sources), ("eval", data.held_out_sources)):
+        paths = [source.path for source in sources]
+        found = [hash_file(Path(path)) if Path(path).is_file() else path for path in paths]
+        if found:
+            # A single file has no list, as records had it before recipes could name several.
+            hashes[name] = found[0] if len(found) == 1 else found
+    return hashes
 
 
 def split_record(training: Split, held_out: Split | None) -> dict[str, dict[str, str | int]]:
-    """What a record says of the splits: equal for equal examples in the same order."""
+    """Return what a record says of the splits: equal for equal examples in the same order."""
     splits = {"train": training} | ({"held_out": held_out} if held_out else {})
     return {
         name: {"source": split.source, "examples": len(split.encoded), "sha256": split.digest}
         for name, split in splits.items()
     }
-
-
-def _hash(path: str) -> str:
-    return hash_file(Path(path)) if Path(path).is_file() else path

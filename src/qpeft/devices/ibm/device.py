@@ -53,7 +53,13 @@ class IbmDevice(AbstractDevice):
                 "max_circuits is at least 1 and optimization_level from 0 to 3; "
                 f"got {max_circuits} and {optimization_level}."
             )
-        _check_installed()
+        try:
+            for package in ("qiskit", "qiskit_aer", "qiskit_ibm_runtime"):
+                import_module(package)
+        except ImportError as error:
+            raise DeviceError(
+                f"Qiskit is not installed as it should be ({error}): pip install 'qpeft[ibm]'."
+            ) from error
         self._is_local, self._max_circuits = is_local(backend), max_circuits
         self._optimization_level, self._qubits = optimization_level, qubits
         self._secrets: list[object] = []
@@ -63,13 +69,14 @@ class IbmDevice(AbstractDevice):
             self._jobs = LocalJobs(self._backend, options or {}, seed=seed)
         else:
             service = open_service(instance)
+            # The key of the saved account is not ours, but the vendor's errors may print it all the same.
             self._secrets = [find_token(), (service.active_account() or {}).get("token")]
             self._backend = remote_backend(service, backend, self._secrets)
             self._jobs = ServiceJobs(service, self._backend, options or {}, secrets=self._secrets)
         self._translator = Translator(self._backend, optimization_level=optimization_level, qubits=qubits)
 
     def capabilities(self) -> Capabilities:
-        """All gates; samples only."""
+        """Return what the backend can do: all gates; samples only."""
         return Capabilities(
             name="ibm",
             num_qubits=self._backend.num_qubits,
@@ -103,7 +110,7 @@ class IbmDevice(AbstractDevice):
         return self._jobs.submit(self._translator.pubs(circuits), shots, ticket)
 
     def find_job(self, ticket: str) -> str | None:
-        """Id of the job tagged with this ticket. Raises: JobError on simulators, and if the service lists none."""
+        """Return the id of the job with this ticket. Raises: JobError on simulators, and if the service lists none."""
         return self._jobs.find(ticket) if isinstance(self._jobs, ServiceJobs) else super().find_job(ticket)
 
     def poll(self, job_id: str) -> JobStatus:
@@ -119,12 +126,13 @@ class IbmDevice(AbstractDevice):
         self._jobs.cancel(job_id)
 
     def calibration(self) -> NoiseModel | None:
-        """The backend's latest, by qubits of the chip; None for "aer". Circuits sent from now on are laid out by it.
+        """Return the latest, by qubits of the chip; None for "aer". Circuits sent from now on are laid out by it.
 
         Raises: DeviceError if it cannot be had.
         """
         try:
             if not self._is_local:
+                # A new calibration may name other good qubits, so circuits prepared for the old one are forgotten.
                 self._backend.refresh()
                 self._translator.forget()
             properties = self._backend.properties()
@@ -132,11 +140,3 @@ class IbmDevice(AbstractDevice):
             text, cause = redacted(error, self._secrets)
             raise DeviceError(f"IBM's service gives no calibration of {self._backend.name}: {text}") from cause
         return noise_model(self._backend.target, properties)
-
-
-def _check_installed() -> None:
-    try:
-        for package in ("qiskit", "qiskit_aer", "qiskit_ibm_runtime"):
-            import_module(package)
-    except ImportError as error:
-        raise DeviceError(f"Qiskit is not installed as it should be ({error}): pip install 'qpeft[ibm]'.") from error

@@ -35,7 +35,7 @@ TURNED_DOWN = {400, 404, 409, 413, 422, 429}
 
 
 def tag_of(ticket: str) -> str:
-    """The job tag of a ticket, 22 letters: short and plain whatever the ticket is."""
+    """Return the job tag of a ticket, 22 letters: short and plain whatever the ticket is."""
     return f"qpeft-{hashlib.sha256(ticket.encode()).hexdigest()[:16]}"
 
 
@@ -72,6 +72,8 @@ class ServiceJobs:
 
         Raises: RefusedError, CredentialsError, or DeviceError if a job may exist.
         """
+        from qiskit_ibm_runtime.exceptions import IBMInputValueError  # noqa: PLC0415
+
         if not pubs:
             raise RefusedError("A job needs at least one circuit; nothing was sent.")
         environment = {**self._options.get("environment", {})}
@@ -79,22 +81,34 @@ class ServiceJobs:
         try:
             job = start(self._backend, pubs, shots, {**self._options, "environment": environment})
         except Exception as error:
-            raise self._not_sent(error) from redacted(error, self._secrets)[1]
+            text, cause = redacted(error, self._secrets)
+            code = status_code(error)
+            if code in UNAUTHORISED:
+                raise CredentialsError(f"IBM refused the account, so nothing was sent: {text} {WHAT_TO_DO}") from cause
+            # The vendor checks circuits before it sends, with exactly these types; an answer it cannot read is a
+            # subtype.
+            if code in TURNED_DOWN or (code == 0 and type(error) in (ValueError, IBMInputValueError)):
+                raise RefusedError(f"IBM's service took no job: {text}") from cause
+            # A lost answer may follow a job that was taken. Only a RefusedError is certain that there is none, so that
+            # nothing is sent, and paid for, twice.
+            raise DeviceError(f"IBM's service may or may not have taken the job: {text}") from cause
         self._open[job.job_id()] = job
         return str(job.job_id())
 
     def find(self, ticket: str) -> str:
-        """Id of the job with this ticket's tag.
+        """Return the id of the job with this ticket's tag.
 
         Raises: JobError if the service lists none: that it made none is not certain, since a request may still be on
             its way or in no list yet, and another account or instance has a list of its own.
         """
         tag = tag_of(ticket)
         try:
+            # limit=None reads all pages; by default the client returns the ten latest.
             jobs = self._service.jobs(limit=None, job_tags=[tag], instance=self._instance)
         except Exception as error:
             text, cause = redacted(error, self._secrets)
             raise JobError(f"IBM's service cannot list the jobs with tag {tag}: {text}") from cause
+        # Asked for by tag already; looked at again, since a service that ignored the filter would give somebody else's.
         found = [job.job_id() for job in jobs if tag in job.tags]
         if len(found) > 1:
             raise JobError(f"IBM's service has {len(found)} jobs with tag {tag}: {', '.join(found)}. Keep one of them.")
@@ -116,6 +130,7 @@ class ServiceJobs:
             raise self._no_answer(job_id, error) from redacted(error, self._secrets)[1]
         if state is None:
             raise DeviceError(f"IBM's service says job {job_id} is {word!r}; known are {', '.join(STATES)}.")
+        # Nobody asks often about a job that is over, and in a long run the objects would pile up.
         if state.is_final:
             self._open.pop(job_id, None)
         return JobStatus(state, message)
@@ -166,17 +181,6 @@ class ServiceJobs:
             return JobError(f"IBM's service knows no job {job_id!r} of this account: {text}")
         return DeviceError(f"IBM's service did not answer about job {job_id}: {text}")
 
-    def _not_sent(self, error: Exception) -> DeviceError:
-        from qiskit_ibm_runtime.exceptions import IBMInputValueError  # noqa: PLC0415
-
-        text, code = redacted(error, self._secrets)[0], status_code(error)
-        if code in UNAUTHORISED:
-            return CredentialsError(f"IBM refused the account, so nothing was sent: {text} {WHAT_TO_DO}")
-        # The vendor checks circuits before it sends, with exactly these types; an answer it cannot read is a subtype.
-        if code in TURNED_DOWN or (code == 0 and type(error) in (ValueError, IBMInputValueError)):
-            return RefusedError(f"IBM's service took no job: {text}")
-        return DeviceError(f"IBM's service may or may not have taken the job: {text}")
-
 
 # Jobs on simulators of this machine: in memory, run when they are first asked about.
 
@@ -217,7 +221,7 @@ class LocalJobs(MemoryJobs):
 
 
 def start(backend: BackendV2, pubs: Sequence[tuple[Any, ...]], shots: int, options: Mapping[str, Any]) -> Any:
-    """The job of a sampler.
+    """Start a job of a sampler, and return it.
 
     Args:
         backend: of the service, or a simulator.

@@ -27,7 +27,7 @@ WHAT_TO_DO = (
 
 
 def open_service(instance: str | None) -> QiskitRuntimeService:
-    """The service, with the key of the environment, else of the keyring, else of the account that Qiskit has saved.
+    """Return the service, with the key of the environment, the keyring or the account that Qiskit has saved.
 
     Args: instance: name or CRN of the instance that pays; None to let the service choose.
     Raises: CredentialsError if there is no key or it is refused; DeviceError if the service cannot be reached.
@@ -37,17 +37,20 @@ def open_service(instance: str | None) -> QiskitRuntimeService:
 
     token = find_token()
     try:
+        # None lets the client read the account that the user has saved with it.
         return QiskitRuntimeService(token=token, instance=instance)
     except Exception as error:
         text, cause = redacted(error, [token])
-        if _is_out_of_reach(error):
+        code = status_code(error)
+        # The vendor wraps an unreachable host and a refused key alike; what it wraps tells them apart.
+        if code >= 500 or (code == 0 and any(isinstance(link, OSError) for link in _chain(error))):
             raise DeviceError(f"IBM's service cannot be reached: {text}") from cause
         what = "There is no IBM account" if isinstance(error, AccountNotFoundError) else "IBM refused the account"
         raise CredentialsError(f"{what}: {text} {WHAT_TO_DO}") from cause
 
 
 def find_token() -> str | None:
-    """The key of the environment or of the keyring; None to use the account that Qiskit has saved.
+    """Return the key of the environment or of the keyring; None to use the account that Qiskit has saved.
 
     Raises: CredentialsError if the keyring is there and cannot be read.
     """
@@ -67,7 +70,7 @@ def find_token() -> str | None:
 
 
 def status_code(error: BaseException) -> int:
-    """HTTP status that an error of the vendor goes back to; 0 if it goes back to none."""
+    """Return the HTTP status that an error of the vendor goes back to; 0 if there is none."""
     for link in _chain(error):
         code = getattr(link, "status_code", None)
         if isinstance(code, int) and code > 0:
@@ -78,15 +81,10 @@ def status_code(error: BaseException) -> int:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it goes back to; contexts too, since the vendor hides what it wraps."""
+    """Yield the error and what it goes back to; contexts too, since the vendor hides what it wraps."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _is_out_of_reach(error: BaseException) -> bool:
-    code = status_code(error)
-    return code >= 500 or (code == 0 and any(isinstance(link, OSError) for link in _chain(error)))
 
 
 # Backends by name: "aer", fakes such as "FakeTorino", and the machines of the service.
@@ -142,7 +140,7 @@ def remote_backend(service: QiskitRuntimeService, name: str, secrets: Iterable[o
 
 
 def _plain(name: str) -> str:
-    """One form of the class names and the backend names of fakes: FakeManilaV2 and fake_manila are fakemanila."""
+    """Return one form of a fake's class name and backend name: FakeManilaV2 and fake_manila are fakemanila."""
     return name.lower().replace("_", "").removesuffix("v2")
 
 
@@ -171,7 +169,7 @@ class _Stated(NamedTuple):
 
 
 def noise_model(target: Target, properties: Any) -> NoiseModel | None:
-    """The backend's living qubits and edges, by their numbers on the chip.
+    """Return a noise model of the backend's living qubits and edges, by their numbers on the chip.
 
     Args:
         target: of the backend. A gate's stated error contains relaxation while it lasts.
@@ -180,7 +178,12 @@ def noise_model(target: Target, properties: Any) -> NoiseModel | None:
     Returns: None if the backend states no coherence times, as perfect simulators.
     Raises: DeviceError if nothing is alive.
     """
-    times = _times(target)
+    # T1 and T2 in seconds. T2 is at most 2 T1 by physics, and calibrations exceed it within their error.
+    times = {
+        qubit: (entry.t1, min(entry.t2, 2 * entry.t1))
+        for qubit, entry in enumerate(target.qubit_properties or ())
+        if entry is not None and entry.t1 and entry.t2 and entry.t1 > 0 and entry.t2 > 0
+    }
     if not times:
         return None
     gates, readouts = _living(target, ONE_QUBIT_GATES), _living(target, ("measure",))
@@ -189,37 +192,31 @@ def noise_model(target: Target, properties: Any) -> NoiseModel | None:
     for qubit in sorted(times.keys() - faulty):
         if (qubit,) in gates and (qubit,) in readouts:
             gate = gates[qubit,]
+            # The stated error holds relaxation while the gate lasts, so only the rest of it is depolarising.
             damping = _damping(times[qubit], gate)
             depolarising = depolarising_from_fidelity(1 - gate.error, [damping])
             qubits[qubit] = QubitNoise(depolarising, damping, _readout(properties, qubit, readouts[qubit,].error))
     if not qubits:
         raise DeviceError("The backend's calibration lists no qubit that is alive.")
     edges = {}
-    for (first, second), gate in _edges(target).items():
+    best: dict[tuple[int, int], _Stated] = {}
+    for (first, second), gate in _living(target, TWO_QUBIT_GATES).items():
+        # A gate may be listed in both directions; the transpiler takes the better one, and so does the model.
+        edge = (min(first, second), max(first, second))
+        best[edge] = min(gate, best.get(edge, gate))
+    for (first, second), gate in best.items():
         if first in qubits and second in qubits:
             both = (_damping(times[first], gate), _damping(times[second], gate))
             edges[first, second] = EdgeNoise(depolarising_from_fidelity(1 - gate.error, both), both)
-    return replace(NoiseModel.from_mappings(qubits, edges), free_gates=_free_gates(target))
-
-
-def _free_gates(target: Target) -> frozenset[str]:
+    # Only where the backend says that RZ takes no time and makes no error; on other chips turns about Z cost a pulse.
     listed = target["rz"].values() if "rz" in target.operation_names else ()
     takes_nothing = all(entry is not None and not entry.duration and not entry.error for entry in listed)
-    return TURNS_ABOUT_Z if listed and takes_nothing else frozenset()
-
-
-def _times(target: Target) -> dict[int, tuple[float, float]]:
-    """T1 and T2 of qubits that have them, seconds; T2 at most 2 T1, which calibrations exceed within their error."""
-    listed = enumerate(target.qubit_properties or ())
-    return {
-        qubit: (entry.t1, min(entry.t2, 2 * entry.t1))
-        for qubit, entry in listed
-        if entry is not None and entry.t1 and entry.t2 and entry.t1 > 0 and entry.t2 > 0
-    }
+    free_gates = TURNS_ABOUT_Z if listed and takes_nothing else frozenset[str]()
+    return replace(NoiseModel.from_mappings(qubits, edges), free_gates=free_gates)
 
 
 def _living(target: Target, names: tuple[str, ...]) -> dict[tuple[int, ...], _Stated]:
-    """What is stated of the first of these gates that the backend has, by the qubits that it acts on."""
+    """Return what is stated of the first of these gates that the backend has, by the qubits that it acts on."""
     name = next((name for name in names if name in target.operation_names), None)
     entries = {} if name is None else target[name]
     # `<=` is False for NaN. A duration that is not listed is none.
@@ -228,15 +225,6 @@ def _living(target: Target, names: tuple[str, ...]) -> dict[tuple[int, ...], _St
         for qubits, entry in entries.items()
         if qubits is not None and entry is not None and entry.error is not None and 0 <= entry.error <= WORST
     }
-
-
-def _edges(target: Target) -> dict[tuple[int, int], _Stated]:
-    """Smaller qubit first; of two directions the better, which the transpiler takes too."""
-    best: dict[tuple[int, int], _Stated] = {}
-    for (first, second), gate in _living(target, TWO_QUBIT_GATES).items():
-        edge = (min(first, second), max(first, second))
-        best[edge] = min(gate, best.get(edge, gate))
-    return best
 
 
 def _damping(times: tuple[float, float], gate: _Stated) -> Damping:

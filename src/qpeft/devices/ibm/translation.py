@@ -16,7 +16,7 @@ from qpeft.errors import DeviceError, OrderError, RefusedError
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
-    from qiskit.primitives import BitArray, PubResult
+    from qiskit.primitives import PubResult
     from qiskit.providers import BackendV2
 
 METHODS: dict[str, str] = {
@@ -42,7 +42,7 @@ KEPT_STRUCTURES = 256
 
 
 def to_qiskit(circuit: Circuit) -> QuantumCircuit:
-    """The circuit with a Qiskit parameter per input, in their order, and qubit k measured into classical bit k.
+    """Return the circuit with a Qiskit parameter per input, in their order, and qubit k measured into classical bit k.
 
     Raises: DeviceError for a gate that is not in the table.
     """
@@ -51,6 +51,7 @@ def to_qiskit(circuit: Circuit) -> QuantumCircuit:
 
     bits = ClassicalRegister(circuit.num_qubits, BITS)
     translated = QuantumCircuit(QuantumRegister(circuit.num_qubits, "qubits"), bits)
+    # Parameters, not numbers: transpiling takes far longer than running, and so is done once per structure.
     angles = ParameterVector("angles", circuit.num_inputs)
     for operation in circuit.operations:
         if operation.gate_name not in METHODS:
@@ -77,7 +78,7 @@ class Translator:
         self._prepared = lru_cache(KEPT_STRUCTURES)(self._prepare)
 
     def pubs(self, circuits: Sequence[Circuit]) -> list[tuple[Any, ...]]:
-        """Qiskit's "primitive unified blocs": a prepared circuit, and a row of values for each that has its structure.
+        """Return Qiskit's "primitive unified blocs": prepared circuits, with a row of values for each of ours.
 
         Neighbours with one structure share a bloc, so results in order of blocs and rows are in order of circuits,
         and a process that knows nothing but the job's id can read them. Each bloc has its number in its circuit's
@@ -119,6 +120,7 @@ class Translator:
                 f"qubits={chosen} are too few for a circuit on {structure.num_qubits}; nothing was sent."
             )
         try:
+            # A fixed seed, so that a circuit is routed the same way in every process, a resumed run included.
             manager = generate_preset_pass_manager(
                 optimization_level=self._level, backend=self._backend, initial_layout=chosen, seed_transpiler=0
             )
@@ -128,7 +130,7 @@ class Translator:
 
 
 def distributions(result: object) -> list[Distribution]:
-    """One per circuit, from the results of a sampler, in the order of `Translator.pubs`.
+    """Return one per circuit, from the results of a sampler, in the order of `Translator.pubs`.
 
     By the numbers of the blocs, whatever their order; by their order where none has a number, as in jobs of an older
     qpeft. Raises: DeviceError if they are not what a job of ours returns; OrderError if numbers are missing or double.
@@ -137,30 +139,27 @@ def distributions(result: object) -> list[Distribution]:
 
     if not isinstance(result, PrimitiveResult):  # the vendor's client passes on what it cannot decode
         raise DeviceError(f"The results of a sampler were expected; got {str(result)[:80]!r}.")
+    blocs: list[PubResult] = list(result)
+    numbers = [(bloc.metadata.get("circuit_metadata") or {}).get(NUMBER) for bloc in blocs]
+    if any(number is not None for number in numbers):
+        by_number = dict(zip(numbers, blocs, strict=True))
+        if by_number.keys() != set(range(len(blocs))):
+            raise OrderError(
+                f"Each result should have the number of its circuits, 0 to {len(blocs) - 1}; got {numbers}."
+            )
+        blocs = [by_number[number] for number in range(len(blocs))]
     found: list[Distribution] = []
-    for bloc in _in_order(list(result)):
+    for bloc in blocs:
         if BITS not in bloc.data:
             raise DeviceError(f"A result has no register {BITS!r} but {list(bloc.data)}; was the job sent by qpeft?")
+        # One row of values in the bloc is one of our circuits, in the order in which `pubs` put them.
         bits = bloc.data[BITS]
         flat = bits.reshape(bits.size)
-        found += [_distribution(flat, place) for place in range(bits.size)]
+        for place in range(bits.size):
+            counts = flat.get_counts(place)
+            total = sum(counts.values())
+            if not total:
+                raise DeviceError(f"Circuit {place} of a bloc came back without a single sample.")
+            # Qiskit prints classical bit 0, hence our qubit 0, on the right.
+            found.append({text[::-1]: count / total for text, count in counts.items()})
     return found
-
-
-def _in_order(blocs: list[PubResult]) -> list[PubResult]:
-    numbers = [(bloc.metadata.get("circuit_metadata") or {}).get(NUMBER) for bloc in blocs]
-    if all(number is None for number in numbers):
-        return blocs
-    by_number = dict(zip(numbers, blocs, strict=True))
-    if by_number.keys() != set(range(len(blocs))):
-        raise OrderError(f"Each result should have the number of its circuits, 0 to {len(blocs) - 1}; got {numbers}.")
-    return [by_number[number] for number in range(len(blocs))]
-
-
-def _distribution(bits: BitArray, place: int) -> Distribution:
-    counts = bits.get_counts(place)
-    total = sum(counts.values())
-    if not total:
-        raise DeviceError(f"Circuit {place} of a bloc came back without a single sample.")
-    # Qiskit prints classical bit 0, hence our qubit 0, on the right.
-    return {text[::-1]: count / total for text, count in counts.items()}

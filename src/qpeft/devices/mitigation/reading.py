@@ -39,7 +39,7 @@ class AbstractMitigation(ABC):
 
     @abstractmethod
     def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:
-        """What is sent in place of a bound circuit, in the order of `weights`."""
+        """Return what is sent in place of a bound circuit, in the order of `weights`."""
 
     @abstractmethod
     def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout | None:
@@ -92,7 +92,7 @@ class Readout:
 
     def __post_init__(self) -> None:
         for qubit, slope in enumerate(self.slopes):
-            if not slope >= MIN_SLOPE:
+            if not slope >= MIN_SLOPE:  # in this form NaN is refused too
                 zero, one = self.means[:, qubit]
                 raise DeviceError(
                     f"Readout of qubit {qubit} of the circuit cannot be inverted: a mean sign of {zero:.3f} for 0 and "
@@ -101,7 +101,8 @@ class Readout:
 
     @classmethod
     def of(cls, errors: Sequence[ReadoutError]) -> Readout:
-        """From known errors, one per qubit."""
+        """Return the readout of known errors, one per qubit."""
+        # The mean sign of a qubit that is 0 is P(0|0) - P(1|0), and of one that is 1 P(0|1) - P(1|1).
         means = np.array([[1 - 2 * e.p1_given_0 for e in errors], [2 * e.p0_given_1 - 1 for e in errors]])
         return cls(means, np.zeros_like(means))
 
@@ -119,7 +120,8 @@ class Readout:
 
 
 def signs(results: Distribution) -> Values:
-    """Sign of every bit of every bit string, +1 for 0, (len(results), num_qubits)."""
+    """Return the sign of every bit of every bit string, +1 for 0, (len(results), num_qubits)."""
+    # All strings at once: a Python loop over 10,000 of them would take longer than everything after it.
     bits = np.frombuffer("".join(results).encode(), dtype=np.uint8).reshape(len(results), -1)
     return np.asarray(1 - 2 * (bits.astype(np.float64) - ord("0")))
 
@@ -131,7 +133,7 @@ def read(
     readout: Readout | None,
     shots: int | None,
 ) -> tuple[Values, Values]:
-    """Value of every observable, (num_observables,), and covariances of their errors, one row and column for each.
+    """Return values, (num_observables,), and covariances of their errors, (num_observables, num_observables).
 
     The spread of a version's means is estimated from its own bit strings; that of the readout's means is passed on by
     their derivatives. All values with one readout share this second part, so averaging them does not shrink it.
@@ -145,43 +147,43 @@ def read(
             stand for the variances then, and there is no correlation.
     """
     reads = np.array([[letter != "I" for letter in observable] for observable in observables])
-    parts = [_moments(result, reads, readout) for result in results]
-    means, seconds, others = (np.stack(part) for part in zip(*parts, strict=True))
     weight = np.array(weights)
-    values = weight @ means
+    # Of every version: means of the observables (o,), of their products two by two (o, o), and by qubit the means
+    # without that qubit (o, q), with o observables on q qubits.
+    means, seconds, others = [], [], []
+    for result in results:
+        shares, bits = np.fromiter(result.values(), float, len(result)), signs(result)
+        if readout is None:
+            # The sign of a product is the parity of the ones that it reads.
+            products = 1.0 - 2.0 * ((bits < 0).astype(np.float64) @ reads.T % 2)
+            others.append(np.zeros(reads.shape))
+            means.append(shares @ products)
+            seconds.append((shares[:, None] * products).T @ products)
+            continue
+        # E[sign] = slope * z + offset for each qubit, so (sign - offset) / slope is an unbiased stand-in for z. Readout
+        # errors are independent, so a product of stand-ins is unbiased for the product, however the z are correlated.
+        factors = (bits - readout.offsets) / readout.slopes
+        products = np.where(reads, factors[:, None], 1.0).prod(2)
+        weighted = (shares[:, None] * products).T
+        means.append(weighted.sum(1))
+        seconds.append(weighted @ products)
+        # Factors are never 0: slopes are at least MIN_SLOPE, so offsets stay below 1.
+        others.append(weighted @ (1 / factors))
+    mean, second = np.stack(means), np.stack(seconds)
+    values = weight @ mean
     covariances = np.zeros((len(reads), len(reads)))
     if shots == 1:
-        covariances += np.diag(weight**2 @ np.diagonal(seconds, axis1=1, axis2=2))
+        covariances += np.diag(weight**2 @ np.diagonal(second, axis1=1, axis2=2))
     elif shots is not None:
-        covariances += np.tensordot(weight**2, seconds - means[:, :, None] * means[:, None], 1) / (shots - 1)
+        # Without bias: (E[ab] - E[a] E[b]) / (shots - 1). Versions are sampled apart, so their weights are squared.
+        covariances += np.tensordot(weight**2, second - mean[:, :, None] * mean[:, None], 1) / (shots - 1)
     if readout is not None:
-        covariances += _from_readout(values, np.tensordot(weight, others, 1), reads, readout)
+        # All versions share one readout, so its errors add up before they are squared, not after. With slope
+        # (m0 - m1) / 2 and offset (m0 + m1) / 2, the derivative of a product by m0 is -(other + value) / (2 slope) and
+        # by m1 (value - other) / (2 slope), for each qubit that is read; `other` is the product without that qubit.
+        other = np.tensordot(weight, np.stack(others), 1)
+        changes = other + values[:, None], other - values[:, None]
+        by_zeros, by_ones = (np.where(reads, change / (2 * readout.slopes), 0) for change in changes)
+        zeros, ones = readout.variances
+        covariances += (by_zeros * zeros) @ by_zeros.T + (by_ones * ones) @ by_ones.T
     return values, covariances
-
-
-def _moments(result: Distribution, reads: Reads, readout: Readout | None) -> tuple[Values, Values, Values]:
-    """Means of the observables, means of their products two by two, and by qubit the means without that qubit.
-
-    Shapes (num_observables,), (num_observables, num_observables) and (num_observables, num_qubits).
-    """
-    shares = np.fromiter(result.values(), float, len(result))
-    if readout is None:
-        products = 1.0 - 2.0 * ((signs(result) < 0).astype(np.float64) @ reads.T % 2)
-        return shares @ products, (shares[:, None] * products).T @ products, np.zeros(reads.shape)
-    factors = (signs(result) - readout.offsets) / readout.slopes
-    products = np.where(reads, factors[:, None], 1.0).prod(2)
-    weighted = (shares[:, None] * products).T
-    # Factors are never 0: slopes are at least MIN_SLOPE, so offsets stay below 1.
-    return weighted.sum(1), weighted @ products, weighted @ (1 / factors)
-
-
-def _from_readout(values: Values, others: Values, reads: Reads, readout: Readout) -> Values:
-    """Covariances that uncertain means of the readout add to values, (num_observables, num_observables).
-
-    With slope (m0 - m1) / 2 and offset (m0 + m1) / 2, the derivative of a product by m0 is -(other + value) / (2 slope)
-    and by m1 (value - other) / (2 slope), for each qubit that is read; `other` is the product without it.
-    """
-    changes = others + values[:, None], others - values[:, None]
-    by_zeros, by_ones = (np.where(reads, change / (2 * readout.slopes), 0) for change in changes)
-    zeros, ones = readout.variances
-    return np.asarray((by_zeros * zeros) @ by_zeros.T + (by_ones * ones) @ by_ones.T)

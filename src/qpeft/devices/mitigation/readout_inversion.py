@@ -53,7 +53,7 @@ class ReadoutInversion(AbstractMitigation):
 
     @classmethod
     def from_calibration(cls, calibration: NoiseModel | None, qubits: Sequence[int]) -> ReadoutInversion:
-        """With the errors that a device states.
+        """Return an inversion of the errors that a device states.
 
         Args:
             calibration: as `device.calibration()` returns it.
@@ -67,7 +67,7 @@ class ReadoutInversion(AbstractMitigation):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """One version."""
+        """Weight of the one version that is sent."""
         return (1.0,)
 
     @property
@@ -89,14 +89,17 @@ class ReadoutInversion(AbstractMitigation):
             )
 
     def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:
-        """The circuit as it is."""
+        """Return the circuit as it is."""
         return (operations,)
 
     def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout:
-        """Of the circuit's qubits, from the errors given or measured.
+        """Return the readout of the circuit's qubits, from the errors given or measured.
 
         Args:
-            measure, key, num_qubits, shots: as of every mitigation.
+            measure: sends the two circuits, if the errors are to be measured.
+            key: of the call that wants to know.
+            num_qubits: of the circuit.
+            shots: of the call; None for exact values.
 
         Raises: DeviceError if errors are given for another number of qubits, or a qubit hardly tells 0 from 1; when
             measuring, what `measure` raises.
@@ -108,6 +111,7 @@ class ReadoutInversion(AbstractMitigation):
                     "Give one per qubit of the circuit, in its order."
                 )
             return Readout.of(self.errors)
+        # Rounded down to the step of the last measurement, which a resumed run works out anew and finds in the journal.
         step = 0 if self.steps_between is None else key.step // self.steps_between * self.steps_between
         wanted = None if shots is None else self.shots
         place = (measure, num_qubits, wanted)
@@ -119,14 +123,14 @@ class ReadoutInversion(AbstractMitigation):
 
 
 def measured_readout(measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout:
-    """Readout of some qubits, from two circuits that are sent for it.
+    """Return the readout of some qubits, from two circuits that are sent for it.
 
     Their key is a function of device, width, shots and step, so that a resumed run finds them again.
 
     Args:
         measure: sends them to the device whose readout it is.
         key: of the call that wants to know; its step stays.
-        num_qubits: the first so many, as the call's circuit has.
+        num_qubits: as the call's circuit has; the first ones are measured.
         shots: of each of the two; None for exact probabilities.
 
     Raises: what `measure` raises.
@@ -136,6 +140,8 @@ def measured_readout(measure: Measure, key: CallKey, *, num_qubits: int, shots: 
     key = replace(key, module=module, call=0, part="readout")
     circuits = [Circuit(num_qubits, ()), Circuit(num_qubits, flips)]
     results = measure(circuits, shots, key)
+    # All zeros and all ones suffice since each qubit is looked at alone: 2 circuits and not 2**num_qubits.
     means = np.stack([np.fromiter(result.values(), float, len(result)) @ signs(result) for result in results])
+    # Signs are +1 or -1, so their variance is 1 - mean**2; with shots - 1 that of the mean is without bias.
     spread = np.zeros_like(means) if shots is None else np.maximum(1 - means**2, 0) / (shots - 1)
     return Readout(means, spread)

@@ -30,7 +30,7 @@ class ZeroNoise(AbstractMitigation):
         order: degree of the polynomial, from 1 to len(scales) - 1.
         readout_inversion: applied at every scale first; None for none.
 
-    Raises: DeviceError if scales or order are none.
+    Raises: DeviceError for scales or an order that cannot be used.
     Source: Temme et al., arXiv:1612.02058 (extrapolation); Giurgica-Tiron et al., arXiv:2005.10921 (folding).
     """
 
@@ -52,14 +52,14 @@ class ZeroNoise(AbstractMitigation):
                 f"order={self.order}. Give more scales, or a lower order."
             )
 
-    @property
+    @cached_property
     def weights(self) -> tuple[float, ...]:
-        """Of the values at each scale: the fitted polynomial's value at 0 is linear in them."""
-        return self._weights
+        """Return the weight of the value at each scale: the fitted polynomial's value at 0 is linear in them."""
+        return extrapolation_weights(self.scales, self.order)
 
     @property
     def num_calibration_circuits(self) -> int:
-        """Those of the readout inversion."""
+        """Circuits of the readout inversion."""
         return self.readout_inversion.num_calibration_circuits if self.readout_inversion else 0
 
     def check(self, capabilities: Capabilities) -> None:
@@ -74,32 +74,34 @@ class ZeroNoise(AbstractMitigation):
             self.readout_inversion.check(capabilities)
 
     def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:
-        """The circuit folded to each scale."""
+        """Return the circuit folded to each scale."""
         return tuple(folded(operations, scale) for scale in self.scales)
 
     def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout | None:
-        """That of the readout inversion, if there is one.
+        """Return that of the readout inversion, if there is one.
 
         Args:
-            measure, key, num_qubits, shots: as there.
+            measure: sends what has to be measured.
+            key: of the call that wants to know.
+            num_qubits: of the circuit.
+            shots: of the call; None for exact values.
 
-        Raises: as there.
+        Raises: as the readout inversion.
         """
         if self.readout_inversion is None:
             return None
         return self.readout_inversion.readout(measure, key, num_qubits=num_qubits, shots=shots)
 
-    @cached_property
-    def _weights(self) -> tuple[float, ...]:
-        return extrapolation_weights(self.scales, self.order)
-
 
 def folded(operations: Sequence[Operation], scale: int) -> tuple[Operation, ...]:
-    """Bound operations followed by (scale - 1) / 2 times their inverse and themselves; `scale` is odd."""
+    """Return bound operations followed by (scale - 1) / 2 times their inverse and themselves; `scale` is odd."""
+    # The ideal circuit is unchanged, G (G^-1 G)^k = G, while the chip pays for every gate in it.
     forth = tuple(operations)
     return forth + (inverted(forth) + forth) * (scale // 2)
 
 
 def extrapolation_weights(scales: Sequence[int], order: int) -> tuple[float, ...]:
-    """Weights of values at `scales` whose sum is the least-squares polynomial's value at 0."""
+    """Return the weights of values at `scales` whose sum is the least-squares polynomial's value at 0."""
+    # Coefficients are pinv(V) @ values with V[i, j] = scale_i**(order - j). The last is the constant term, the value at
+    # 0, so the last row of pinv(V) holds the weights. The weights sum to 1: a constant is extrapolated to itself.
     return tuple(np.linalg.pinv(np.vander(np.array(scales, float), order + 1))[-1].tolist())

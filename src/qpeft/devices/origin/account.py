@@ -1,4 +1,4 @@
-"""Addresses that a key may be sent to."""
+"""Addresses that a key may be sent to, and the user's key for Origin's cloud."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DEFAULT_URL = "https://pyqanda-admin.qpanda.cn"
 
 
 def checked_url(url: str) -> str:
-    """The address without a slash at its end.
+    """Return the address without a slash at its end.
 
-    Raises: DeviceError if it is none, or would send the key in the clear over a network.
+    Raises: DeviceError if it is not an address, or would send the key in the clear over a network.
     """
     if not is_server(url):
         raise DeviceError(
@@ -32,19 +32,19 @@ def checked_url(url: str) -> str:
 
 
 def is_server(url: str) -> bool:
-    """Whether it is http or https, a host, perhaps a port and a path, and nothing else: no user, no query."""
+    """Whether this is http or https, a host, perhaps a port and a path, and nothing else: no user, no query."""
     try:
         parts = urlsplit(url)
         is_address = (
             parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
         )
-    except ValueError:  # a port that is no number, a bracket that is not closed
+    except ValueError:  # a port that is not a number, a bracket that is not closed
         return False
     return is_address and not (parts.username or parts.password or parts.query or parts.fragment)
 
 
 def is_loopback(url: str) -> bool:
-    """Whether what is sent there stays on this machine; not so for what is no address."""
+    """Whether what is sent there stays on this machine; False for what is not an address."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -73,7 +73,7 @@ class Secret:
         self._key = key
 
     def reveal(self) -> str:
-        """The key."""
+        """Return the key."""
         return self._key
 
     def redact(self, text: str) -> str:
@@ -85,10 +85,12 @@ class Secret:
 
 
 def find_key(url: str) -> Secret:
-    """The key for this address from the environment, else from the keyring.
+    """Return the key for this address from the environment, else from the keyring.
 
     Raises: CredentialsError if neither has one, it cannot be a key, or it may belong elsewhere.
     """
+    # A recipe from somebody else may name a server of his, and the key must not be sent to it. Only the environment,
+    # which is the user's own, can say that the key belongs elsewhere.
     if not is_loopback(url) and url not in (DEFAULT_URL, os.environ.get(ADDRESS_VARIABLE, "").rstrip("/")):
         raise CredentialsError(
             f"Your key for Origin's cloud goes to {DEFAULT_URL} alone, and the device is at {url}, as its options or a "
@@ -97,16 +99,14 @@ def find_key(url: str) -> Secret:
     key = os.environ.get(VARIABLE, "").strip()
     source = f"environment variable {VARIABLE}"
     if not key and importlib.util.find_spec("keyring") is not None:
-        key, source = _from_keyring(), "keyring"
+        source = "keyring"
+        try:
+            key = (import_module("keyring").get_password(SERVICE, USER) or "").strip()
+        except Exception as error:  # every backend of it has errors of its own
+            raise CredentialsError(f"The keyring cannot be read: {error}. {WAYS}") from error
     if not key:
         raise CredentialsError(f"There is no key for Origin's cloud. {WAYS}")
+    # The key becomes a header of HTTP: a line break in it would add a header of its own.
     if not key.isprintable() or not key.isascii() or " " in key:
         raise CredentialsError(f"The {source} has a key with characters that no key has. {WAYS}")
     return Secret(key)
-
-
-def _from_keyring() -> str:
-    try:
-        return (import_module("keyring").get_password(SERVICE, USER) or "").strip()
-    except Exception as error:  # every backend of it has errors of its own
-        raise CredentialsError(f"The keyring cannot be read: {error}. {WAYS}") from error

@@ -29,7 +29,7 @@ STEPS = 50
 
 @dataclass(frozen=True)
 class QubitFacts:
-    """Of a living qubit: fidelities, and times in microseconds."""
+    """Fidelities of a living qubit, and its times in microseconds."""
 
     readout_fidelity: float
     gate_fidelity: float
@@ -57,7 +57,7 @@ class Chip:
 
     @property
     def median_fidelities(self) -> tuple[float, float, float]:
-        """Of gates on one qubit, of CZ and of readout; NaN where nothing is alive."""
+        """Medians for gates on one qubit, CZ and readout; NaN where nothing is alive."""
         ones = self.qubits.values()
         columns = [one.gate_fidelity for one in ones], list(self.edges.values()), [one.readout_fidelity for one in ones]
         single, double, readout = (median(column) if column else math.nan for column in columns)
@@ -79,6 +79,7 @@ def chip_from(listed: Mapping[str, Any]) -> Chip:
     for first, second, fidelity in listed["edges"]:
         if first in qubits and second in qubits and _lives(fidelity, 4):
             edge = (min(first, second), max(first, second))
+            # A coupler may be listed from both ends; where the two differ the worse counts.
             edges[edge] = min(float(fidelity), edges.get(edge, 1.0))
     single, double = listed["gate_times"]
     return Chip(str(listed["name"]), int(listed["num_qubits"]), qubits, edges, (float(single), float(double)))
@@ -94,7 +95,9 @@ def noise_model_of(chip: Chip) -> NoiseModel:
     single, double = (time / 1000 for time in chip.gate_times)
     qubits = {}
     for number, facts in chip.qubits.items():
+        # As much dephasing as the listed fidelity allows, and depolarising for the rest of the error.
         damping = _fitting([_damping(facts, single)], facts.gate_fidelity)
+        # A readout fidelity is one number, so both errors get it.
         error = 1 - facts.readout_fidelity
         depolarising = depolarising_from_fidelity(facts.gate_fidelity, damping)
         qubits[number] = QubitNoise(depolarising, damping[0], ReadoutError(error, error))
@@ -117,9 +120,10 @@ def _damping(facts: QubitFacts, microseconds: float) -> Damping:
 
 
 def _fitting(damping: list[Damping], fidelity: float) -> list[Damping]:
-    """The same with as much of the dephasing as leaves a gate its fidelity, by halving."""
+    """Return the same with as much of the dephasing as leaves a gate its fidelity."""
     if _fidelity(damping) >= fidelity:
         return damping
+    # Fidelity falls as the share grows, so halving finds it; 50 halvings exhaust a float.
     low, high = 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2
@@ -128,7 +132,7 @@ def _fitting(damping: list[Damping], fidelity: float) -> list[Damping]:
 
 
 def _dephased(damping: list[Damping], share: float) -> list[Damping]:
-    """With this share of the dephasing rate."""
+    """Return the damping with this share of the dephasing rate."""
     return [Damping(one.amplitude, 1 - (1 - one.phase) ** share) for one in damping]
 
 
@@ -137,6 +141,8 @@ def _fidelity(damping: list[Damping]) -> float:
 
     Source: as `depolarising_from_fidelity`.
     """
+    # F = (tr / d + 1) / (d + 1) with tr the trace of the Pauli transfer matrix. Of one damped qubit it is
+    # 1 + 2 sqrt((1 - a)(1 - p)) + (1 - a): I, then X and Y, then Z; of two qubits it is the product.
     trace = math.prod(2 - one.amplitude + 2 * math.sqrt((1 - one.amplitude) * (1 - one.phase)) for one in damping)
     dimension = 2 ** len(damping)
     return float((trace / dimension + 1) / (dimension + 1))

@@ -13,7 +13,6 @@ from qpeft.devices.origin.account import DEFAULT_URL, checked_url, is_loopback
 from qpeft.devices.origin.chip import Chip, chip_from, noise_model_of
 from qpeft.devices.origin.cloud import SECONDS_PER_ANSWER, Cloud, chips_of, listed_as, written
 from qpeft.devices.origin.outbox import (
-    OriginProgram,
     Outbox,
     Structure,
     check_places,
@@ -58,7 +57,7 @@ class OriginDevice(AbstractDevice):
         seconds_per_answer: after which a request counts as lost; the client itself gives up after 60 s, or 180 s where
             it tries three times.
 
-    Raises: DeviceError for an address that is none or not encrypted.
+    Raises: DeviceError for an address that is not a server's or not encrypted.
     """
 
     def __init__(
@@ -92,10 +91,11 @@ class OriginDevice(AbstractDevice):
         self._is_tidy = False
 
     def capabilities(self) -> Capabilities:
-        """All gates, on as many qubits as were alive when the chip was last looked at.
+        """Return what the device can do: all gates, on as many qubits as were alive when the chip was last looked at.
 
         Raises: DeviceError if the cloud does not tell, the first time.
         """
+        # True stands for as many as fit, which depends on the circuits, so nothing is promised for it.
         beside = 1 if self._side_by_side is True else int(self._side_by_side) or 1
         return Capabilities(
             name="origin",
@@ -143,12 +143,14 @@ class OriginDevice(AbstractDevice):
             raise
 
     def prepare(self, ticket: str) -> None:
-        """The first note of a submission. Raises: RefusedError if the outbox cannot be written."""
-        self._tidy()
+        """Write the first note of a submission. Raises: RefusedError if the outbox cannot be written."""
+        if not self._is_tidy:  # once per device is enough for notes that are kept for a month
+            self._outbox.remove_old()
+            self._is_tidy = True
         self._outbox.prepare(ticket)
 
     def find_job(self, ticket: str) -> str | None:
-        """Id of the job of a submission whose sender died; None if it is certain that there is none.
+        """Return the id of the job of a submission whose sender died; None if it is certain that there is none.
 
         A submission that is still under way in its worker is waited for. Raises: JobError if it cannot be told.
         """
@@ -158,6 +160,7 @@ class OriginDevice(AbstractDevice):
         """The state of a job. Raises: JobError if the cloud does not know it, DeviceError if it does not answer."""
         reply = self._reply(job_id)
         status = status_of(reply, job_id, was_cancelled=job_id in self._cancelled)
+        # The first of the two answers that `fetch` compares, so that a job costs no request more.
         if status.state is JobState.FINISHED and reply.get("taskResult"):
             self._polled[job_id] = reply
         return status
@@ -185,6 +188,7 @@ class OriginDevice(AbstractDevice):
 
     def cancel(self, job_id: str) -> None:
         """Stop a job. Raises: DeviceError if the cloud does not, although the job is not over."""
+        # The cloud says of a cancelled job that it failed; only who cancelled it knows better.
         if self._cloud.cancel(split_id(job_id)[0]):
             self._cancelled.add(job_id)
         elif not (status := self.poll(job_id)).state.is_final:
@@ -198,7 +202,7 @@ class OriginDevice(AbstractDevice):
         return tuple(self._qubits or range(circuit.num_qubits))[: circuit.num_qubits]
 
     def calibration(self) -> NoiseModel:
-        """What the cloud lists of the chip now, on the chip's own qubit numbers; see docs/origin.md."""
+        """Return what the cloud lists of the chip now, on the chip's own qubit numbers; see docs/origin.md."""
         self._chip, self._blocks = chip_from(self._cloud.chip(self._chip_name)), {}
         return noise_model_of(self._chip)
 
@@ -212,16 +216,22 @@ class OriginDevice(AbstractDevice):
         self._cloud.close()
 
     def _arguments(self, circuits: Sequence[Circuit], shots: int | None) -> dict[str, object]:
-        """Of the question that sends a job, after every check that can be made before."""
+        """Return the arguments of the question that sends a job, after every check that can be made before."""
         try:
             shots = check_request(self.capabilities(), circuits, shots)
             if not circuits:
                 raise DeviceError("A job holds at least one circuit; got none.")
             self._check_listed(must_be_online=True)
-            programs = self._programs(circuits)
+            if self._side_by_side:
+                programs = side_by_side(circuits, self._find_blocks(circuits))
+            else:
+                if not self._options["mapping"]:
+                    check_places(circuits, self._qubits, self._known_chip())
+                programs = one_each(circuits, self._qubits)
         except (RefusedError, CredentialsError):
             raise
         except DeviceError as error:
+            # Nothing has been sent yet, and only a RefusedError lets a caller try again without fear of paying twice.
             raise RefusedError(str(error)) from error
         return {
             "chip": self._chip_name,
@@ -231,11 +241,9 @@ class OriginDevice(AbstractDevice):
             "suffix": suffix_of(program.contents for program in programs),
         }
 
-    def _programs(self, circuits: Sequence[Circuit]) -> list[OriginProgram]:
-        if not self._side_by_side:
-            if not self._options["mapping"]:
-                check_places(circuits, self._qubits, self._known_chip())
-            return one_each(circuits, self._qubits)
+    def _find_blocks(self, circuits: Sequence[Circuit]) -> list[tuple[int, ...]]:
+        """Return the places of circuits side by side. Raises: DeviceError if there are fewer than asked for."""
+        # Kept by structure, since a training run sends the same one all the time and only its angles change.
         structure, example = structure_of(circuits)
         if structure not in self._blocks:
             most = None if self._side_by_side is True else self._side_by_side
@@ -247,12 +255,7 @@ class OriginDevice(AbstractDevice):
                 f"{self._side_by_side}; use side_by_side={len(blocks)}, or True for as many as there are."
             )
         self._num_blocks = len(blocks)
-        return side_by_side(circuits, blocks)
-
-    def _tidy(self) -> None:
-        if not self._is_tidy:
-            self._outbox.remove_old()
-            self._is_tidy = True
+        return blocks
 
     def _known_chip(self) -> Chip:
         if self._chip is None:

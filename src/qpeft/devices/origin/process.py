@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,7 +42,12 @@ class WorkerProcess:
 
     def __init__(self, key: Secret, url: str) -> None:
         self._key = key
+        # The client drops a log into its working directory, so it gets one of its own.
         self._folder = Path(tempfile.mkdtemp(prefix="qpeft-origin-"))
+        # The key must not be in the environment, which any process of this user can read. A proxy would see it in the
+        # clear on its way to a cloud on this machine.
+        hidden = {VARIABLE.lower()} | ({"http_proxy", "all_proxy"} if is_loopback(url) else set())
+        kept = {name: text for name, text in os.environ.items() if name.lower() not in hidden and text != key.reveal()}
         with (self._folder / "errors").open("w") as errors:
             # A session of its own: Ctrl-C on the terminal is for us, and must not end it in the middle of a submission.
             self._process = subprocess.Popen(
@@ -50,7 +56,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=self._folder,
-                env=_environment(url, key),
+                env={**kept, "OMP_NUM_THREADS": "1"},
                 text=True,
                 start_new_session=True,
             )
@@ -60,11 +66,12 @@ class WorkerProcess:
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=_write, args=(self._process.stdin, self._questions), daemon=True).start()
         threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True).start()
+        # A finalizer and not __del__: it also runs at the end of the program, while modules are still there.
         self.close = weakref.finalize(self, _end, self._process, self._questions, self._folder, os.getpid())
         self._questions.put(json.dumps({"key": key.reveal(), "url": url}) + "\n")
 
     def ask(self, action: str, arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """What the worker answers: under "answer", or under "error" and "message".
+        """Return what the worker answers: under "answer", or under "error" and "message".
 
         Args:
             action: what the worker is to do.
@@ -77,6 +84,7 @@ class WorkerProcess:
         self._questions.put(json.dumps({"number": self._number, "do": action, "with": dict(arguments)}) + "\n")
         deadline = time.monotonic() + seconds
         try:
+            # An answer to an earlier question, which was given up, may still stand before this one.
             while (answer := self._answers.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
                 if answer["number"] == self._number:
                     return answer
@@ -85,30 +93,17 @@ class WorkerProcess:
                 f"The worker process that talks to Origin's cloud gave no answer to {action!r} in {seconds:g} seconds. "
                 "Whether it had an effect is not known; the next call starts another worker."
             ) from None
-        raise WorkerError(
-            f"The worker process that talks to Origin's cloud died during {action!r}{self._last_words()}."
-        )
+        last_words = ""
+        with suppress(subprocess.TimeoutExpired):  # it has closed its output, and may take a moment to end
+            code, errors = self._process.wait(SECONDS_TO_END), self._folder / "errors"
+            said = self._key.redact(errors.read_text(errors="replace")).strip() if errors.exists() else ""
+            last_words = f" (exit code {code})" + (f": {said[-500:]}" if said else "")
+        raise WorkerError(f"The worker process that talks to Origin's cloud died during {action!r}{last_words}.")
 
     @property
     def has_ended(self) -> bool:
         """Whether it died since it was last asked."""
         return self._process.poll() is not None
-
-    def _last_words(self) -> str:
-        try:
-            code = self._process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            return ""
-        errors = self._folder / "errors"
-        said = self._key.redact(errors.read_text(errors="replace")).strip() if errors.exists() else ""
-        return f" (exit code {code})" + (f": {said[-500:]}" if said else "")
-
-
-def _environment(url: str, key: Secret) -> dict[str, str]:
-    """Of the worker: without the key, with one thread; for a cloud on this machine also without proxies."""
-    hidden = {VARIABLE.lower()} | ({"http_proxy", "all_proxy"} if is_loopback(url) else set())
-    kept = {name: text for name, text in os.environ.items() if name.lower() not in hidden and text != key.reveal()}
-    return {**kept, "OMP_NUM_THREADS": "1"}
 
 
 def _write(pipe: IO[str], questions: queue.SimpleQueue[str | None]) -> None:

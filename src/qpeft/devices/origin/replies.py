@@ -35,7 +35,7 @@ _KEY = re.compile(r"0x[0-9a-fA-F]+|[01]+")
 
 
 def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
-    """What the reply says of the task of this id, the cloud's own.
+    """Return what the reply says of the task of this id, the cloud's own.
 
     Raises: CredentialsError if the cloud refuses the key; JobError if it tells nothing of the job; DeviceError if it
         answers about another.
@@ -54,7 +54,7 @@ def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
 
 
 def status_of(task: Mapping[str, Any], job_id: str, *, was_cancelled: bool) -> JobStatus:
-    """State of a task; `was_cancelled` if the cloud has accepted that it be stopped.
+    """Return the state of a task.
 
     Args:
         task: as the cloud describes it.
@@ -73,7 +73,7 @@ def status_of(task: Mapping[str, Any], job_id: str, *, was_cancelled: bool) -> J
 
 
 def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Contents] | None) -> list[Distribution]:
-    """One distribution per circuit, in the order of the circuits.
+    """Return one distribution per circuit, in the order of the circuits.
 
     Args:
         task: finished.
@@ -99,7 +99,14 @@ def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Co
         raise DeviceError(f"Job {job_id}: results are of {sizes} bits, not of those that were sent; none is used.")
     found: list[Distribution] = []
     for number, (table, contents) in enumerate(zip(tables, programs, strict=True)):
-        found += _split(_shares(table, contents.num_bits, f"Result {number} of job {job_id}"), contents)
+        shares, size = _shares(table, contents.num_bits, f"Result {number} of job {job_id}"), contents.num_qubits
+        # Circuit k of a program has the bits from k * size on; its distribution is the marginal over all other bits.
+        for circuit in range(contents.num_circuits):
+            marginal: defaultdict[int, float] = defaultdict(float)
+            for value, share in shares.items():
+                marginal[value >> circuit * size & (1 << size) - 1] += share
+            # The cloud's text has classical bit 0, our qubit 0, on the right; ours has it on the left.
+            found.append({f"{value:0{size}b}"[::-1]: share for value, share in marginal.items()})
     return found
 
 
@@ -134,7 +141,7 @@ def _are_equal(first: Distribution, second: Distribution) -> bool:
 
 
 def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:
-    """Integer key, bit k of which is classical bit k, to share."""
+    """Return shares by integer key, bit k of which is classical bit k."""
     try:
         table = json.loads(text)
         pairs = list(zip(table["key"], table["value"], strict=True))
@@ -144,6 +151,7 @@ def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:
     for key, share in pairs:
         if not isinstance(key, str) or not _KEY.fullmatch(key) or not isinstance(share, (int, float)):
             raise DeviceError(f"{name} has the entry {key!r}: {share!r}, which is no bit string with a share.")
+        # Hexadecimal as the cloud sends them; the padded binary that the vendor's client prints is read as well.
         value = int(key, 16) if key.startswith("0x") else int(key, 2)
         if value >= 2**num_bits or value in shares:
             raise DeviceError(
@@ -151,15 +159,3 @@ def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:
             )
         shares[value] = float(share)
     return shares
-
-
-def _split(shares: Mapping[int, float], contents: Contents) -> list[Distribution]:
-    """A program's shares as one distribution per circuit in it."""
-    found: list[Distribution] = []
-    size = contents.num_qubits
-    for number in range(contents.num_circuits):
-        marginal: defaultdict[int, float] = defaultdict(float)
-        for value, share in shares.items():
-            marginal[value >> number * size & (1 << size) - 1] += share
-        found.append({f"{value:0{size}b}"[::-1]: share for value, share in marginal.items()})
-    return found

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,12 +45,12 @@ ABOUT_KEYS = re.compile(r"api.?key|unauthori|authenticat|credential|\btoken\b|å¯
 
 
 def words_of(error: object, key: str) -> str:
-    """What an error says, or a message, never with the key in it."""
+    """Return what an error says, or a message, never with the key in it."""
     return str(error).replace(key, "<key>")
 
 
 def kind_of(error: Exception) -> str:
-    """What an error of the client means.
+    """Return what an error of the client means.
 
     Returns: "refused" or "credentials" if words say that the cloud will not; "unreachable" if no request was sent;
         "rejected" for an HTTP error that will come again; "unclear" for everything else: the request may have had its
@@ -80,6 +80,7 @@ def write_note(path: Path, note: Mapping[str, Any], *, outlives_power_cut: bool)
         note: what it is to hold.
         outlives_power_cut: whether to wait until the disk has it.
     """
+    # A file of this process's own, renamed when it is whole: a reader finds the old note or the new one, never half.
     new = path.with_suffix(f".{os.getpid()}")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(note, file)
@@ -88,6 +89,7 @@ def write_note(path: Path, note: Mapping[str, Any], *, outlives_power_cut: bool)
             os.fsync(file.fileno())
     new.replace(path)
     if outlives_power_cut and os.name == "posix":
+        # The file is on disk; its new name is only when the folder is.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -119,7 +121,7 @@ class Client:
             raise RuntimeError(reply.get("message") or str(error)) from error
 
     def chip(self, name: str) -> Json:
-        """What is known of a chip, in the vendor's units: fidelities, microseconds, nanoseconds."""
+        """Return what is known of a chip, in the vendor's units: fidelities, microseconds, nanoseconds."""
         info = self._service.backend(name).chip_info()
         return {
             "name": info.chip_id(),
@@ -135,7 +137,7 @@ class Client:
         }
 
     def detail(self, job: str) -> Json:
-        """The cloud's whole reply about a job. Never `result()`, which waits with the lock held."""
+        """Return the cloud's whole reply about a job. Never `result()`, which waits with the lock held."""
         reply = json.loads(self._qcloud.QCloudJob(job).query().origin_data())
         if not isinstance(reply, dict):
             raise RuntimeError("value is not an object")
@@ -162,7 +164,14 @@ class Client:
         """
         path = Path(note) if note else None
         try:
-            sender = self._sender(chip, programs, shots, options)
+            # All that can fail without the network stands here, where a failure is certain to leave no job.
+            chosen = self._qcloud.QCloudOptions()
+            chosen.set_amend(options["amend"])
+            chosen.set_mapping(options["mapping"])
+            chosen.set_optimization(options["optimization"])
+            chosen.set_specified_block(options["block"])
+            backend = self._service.backend(chip)
+            parsed = [self._compiler.convert_originir_string_to_qprog(text) for text in programs]
             base = json.loads(path.read_text()) if path else {}
             if path:
                 if base["state"] != HANDED_OVER:
@@ -170,7 +179,19 @@ class Client:
                 write_note(path, {**base, "state": SENDING}, outlives_power_cut=True)
         except Exception as error:
             return {"state": REFUSED, "job": None, "why": words_of(error, self._key), "kind": "refused"}
-        outcome = self._outcome(sender, suffix)
+        # From here on the cloud may have the job, whatever the client says: it raises the same RuntimeError for a
+        # refusal, a lost answer and a gateway that gave up. It never sends twice, and neither does this process.
+        try:
+            job = str(backend.run(parsed, shots, chosen).job_id())
+        except Exception as error:
+            kind = kind_of(error)
+            state = REFUSED if kind in ("refused", "credentials", "unreachable") else UNCLEAR
+            outcome: Json = {"state": state, "job": None, "why": words_of(error, self._key), "kind": kind}
+        else:
+            outcome = {"state": SENT, "job": job + suffix, "why": "", "kind": ""}
+            if not job:
+                why = "the cloud took a job and gave it no id"
+                outcome = {"state": UNCLEAR, "job": None, "why": why, "kind": "unclear"}
         if path:
             try:
                 write_note(path, {**base, **outcome}, outlives_power_cut=True)
@@ -178,46 +199,20 @@ class Client:
                 sys.stderr.write(f"{path} cannot be written: {error}\n")
         return outcome
 
-    def _sender(self, chip: str, programs: list[str], shots: int, options: Json) -> Callable[[], str]:
-        chosen = self._qcloud.QCloudOptions()
-        chosen.set_amend(options["amend"])
-        chosen.set_mapping(options["mapping"])
-        chosen.set_optimization(options["optimization"])
-        chosen.set_specified_block(options["block"])
-        backend = self._service.backend(chip)
-        parsed = [self._compiler.convert_originir_string_to_qprog(text) for text in programs]
-        return lambda: str(backend.run(parsed, shots, chosen).job_id())
-
-    def _outcome(self, sender: Callable[[], str], suffix: str) -> Json:
-        try:
-            job = sender()
-        except Exception as error:
-            kind = kind_of(error)
-            state = REFUSED if kind in ("refused", "credentials", "unreachable") else UNCLEAR
-            return {"state": state, "job": None, "why": words_of(error, self._key), "kind": kind}
-        if not job:
-            return {"state": UNCLEAR, "job": None, "why": "the cloud took a job and gave it no id", "kind": "unclear"}
-        return {"state": SENT, "job": job + suffix, "why": "", "kind": ""}
-
 
 def main() -> None:
     """Answer until the input ends; then remove the working directory, which is this process's own."""
-    answers = _private_output()
+    # Answers get standard output for themselves: what the client prints there goes nowhere.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
     first = sys.stdin.readline()
     if first.endswith("\n"):
         _serve(json.loads(first), answers)
     folder = Path.cwd()
     os.chdir(folder.parent)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _private_output() -> TextIO:
-    """Standard output for answers alone: what the client prints goes nowhere."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    return answers
 
 
 def _serve(opening: Json, answers: TextIO) -> None:
@@ -234,17 +229,11 @@ def _serve(opening: Json, answers: TextIO) -> None:
             kind = kind_of(error) if client else "missing" if isinstance(error, ImportError) else "credentials"
             answer = {"error": kind, "message": words_of(error, opening["key"])}
         text = json.dumps({"number": question["number"], **answer})
-        if not _is_told(text, answers):
+        try:
+            answers.write(text + "\n")
+            answers.flush()
+        except BrokenPipeError:  # nobody listens any more; what must be known is in the notes
             return
-
-
-def _is_told(text: str, answers: TextIO) -> bool:
-    try:
-        answers.write(text + "\n")
-        answers.flush()
-    except BrokenPipeError:  # nobody listens any more; what must be known is in the notes
-        return False
-    return True
 
 
 if __name__ == "__main__":

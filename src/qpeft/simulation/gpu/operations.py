@@ -77,6 +77,15 @@ def fill_table(constants, from_weights, weights, shared, table, entries, num_wei
     """Arguments that all tokens share, in double precision, and their cosines and sines: `TABLE_BLOCK` per program.
 
     `from_weights` has one row of coefficients per weight.
+
+    Args:
+        constants: of the arguments, float64.
+        from_weights: coefficients of the weights in them, a row per weight.
+        weights: (num_weights,), radians.
+        shared: to be filled with the arguments.
+        table: to be filled with their cosines, then their sines.
+        entries: number of arguments.
+        num_weights: number of weights.
     """
     place = tl.program_id(0) * TABLE_BLOCK + tl.arange(0, TABLE_BLOCK)
     inside = place < entries
@@ -93,7 +102,13 @@ def fill_table(constants, from_weights, weights, shared, table, entries, num_wei
 @triton.jit
 @no_type_check
 def per_token(product, amplitudes: tl.constexpr, tokens: tl.constexpr):
-    """Sum over amplitudes, (tokens,)."""
+    """Sum over amplitudes, (tokens,).
+
+    Args:
+        product: (amplitudes, tokens), flat.
+        amplitudes: of the state.
+        tokens: of the program.
+    """
     return tl.sum(tl.reshape(tl.broadcast_to(product, product.shape), [amplitudes, tokens]), 0)
 
 

@@ -85,6 +85,16 @@ def rotate(
     Amplitudes are read from the part of the state at `source`, and written to that at `part`.
 
     table[start : start + 4] are the tangents t of half the angles.
+
+    Args:
+        typing_context: numba's.
+        state: amplitudes, a vector of tokens each.
+        source: where the part begins that is read, in float32.
+        part: where the part begins, in float32.
+        index: positions of amplitudes, 16 to a group.
+        group: where the group begins in `index`.
+        table: coefficients, or vectors of cos and sin.
+        start: where the chunk begins in `table`, or its sums in `sums`.
     """
 
     def body(emit: _Emitter) -> None:
@@ -100,7 +110,19 @@ def rotate(
 def rotate_swapped(
     typing_context: Any, state: Any, source: Any, part: Any, index: Any, group: Any, table: Any, start: Any, swap: Any
 ) -> Any:
-    """As `rotate`, after rotations by pi of the bits of `swap`: values trade places with signs table[start + 4 + k]."""
+    """As `rotate`, after rotations by pi of the bits of `swap`: values trade places with signs table[start + 4 + k].
+
+    Args:
+        typing_context: numba's.
+        state: amplitudes, a vector of tokens each.
+        source: where the part begins that is read, in float32.
+        part: where the part begins, in float32.
+        index: positions of amplitudes, 16 to a group.
+        group: where the group begins in `index`.
+        table: coefficients, or vectors of cos and sin.
+        start: where the chunk begins in `table`, or its sums in `sums`.
+        swap: bits that turn by pi first.
+    """
 
     def body(emit: _Emitter) -> None:
         _, source, part, _, group, _, start, swap = emit.arguments
@@ -131,7 +153,17 @@ def _rotate_by_tangents(emit: _Emitter, values: list[Any], places: list[Any], ta
 def rotate_per_token(
     typing_context: Any, state: Any, source: Any, part: Any, index: Any, group: Any, table: Any
 ) -> Any:
-    """Four rotations whose cos and sin differ from token to token: table holds 4 vectors of cos, then 4 of sin."""
+    """Four rotations whose cos and sin differ from token to token: table holds 4 vectors of cos, then 4 of sin.
+
+    Args:
+        typing_context: numba's.
+        state: amplitudes, a vector of tokens each.
+        source: where the part begins that is read, in float32.
+        part: where the part begins, in float32.
+        index: positions of amplitudes, 16 to a group.
+        group: where the group begins in `index`.
+        table: coefficients, or vectors of cos and sin.
+    """
 
     def body(emit: _Emitter) -> None:
         builder = emit.builder
@@ -155,7 +187,18 @@ def rotate_per_token(
 def add_slopes(
     typing_context: Any, state: Any, costate: Any, part: Any, index: Any, group: Any, sums: Any, start: Any
 ) -> Any:
-    """sums[bit] += costate[1] state[0] - costate[0] state[1] over pairs of the bit: derivatives by the four angles."""
+    """sums[bit] += costate[1] state[0] - costate[0] state[1] over pairs of the bit: derivatives by the four angles.
+
+    Args:
+        typing_context: numba's.
+        state: amplitudes, a vector of tokens each.
+        costate: adjoint of the state.
+        part: where the part begins, in float32.
+        index: positions of amplitudes, 16 to a group.
+        group: where the group begins in `index`.
+        sums: derivatives or expectations, a vector each.
+        start: where the chunk begins in `table`, or its sums in `sums`.
+    """
 
     def body(emit: _Emitter) -> None:
         builder = emit.builder
@@ -211,7 +254,17 @@ add_z_complex = _z(is_complex=True)
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_half_x(typing_context: Any, state: Any, part: Any, index: Any, group: Any, sums: Any, start: Any) -> Any:
-    """sums[bit] += half of X of the four bits."""
+    """sums[bit] += half of X of the four bits.
+
+    Args:
+        typing_context: numba's.
+        state: amplitudes, a vector of tokens each.
+        part: where the part begins, in float32.
+        index: positions of amplitudes, 16 to a group.
+        group: where the group begins in `index`.
+        sums: derivatives or expectations, a vector each.
+        start: where the chunk begins in `table`, or its sums in `sums`.
+    """
 
     def body(emit: _Emitter) -> None:
         builder = emit.builder

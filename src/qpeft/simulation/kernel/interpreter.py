@@ -41,7 +41,15 @@ from qpeft.simulation.kernel.token_angles import token_angles
 
 @inline
 def gather_token_rotations(code, at, cosines, table, sign):
-    """cos and sign * sin of a chunk's four rows next to each other."""
+    """cos and sign * sin of a chunk's four rows next to each other.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        at: place of the chunk in `code`.
+        cosines: cos and sin of half the lane rows' angles, two vectors each.
+        table: workspace of 32 vectors.
+        sign: 1 forwards, -1 backwards.
+    """
     for bit in range(GROUP_BITS):
         row = 2 * code[at + 4 + bit] * LANES
         store(table, bit * LANES, load(cosines, row))
@@ -53,10 +61,21 @@ def evolve(code, index, coefficients, levels, state, early, cosines, table):
     """From |0...0> through the encoding and all instructions; returns the parts of the state.
 
     The state before the first rotations is made behind `levels`, at state[early:], and stays there if `early` is not 0.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        index: positions of amplitudes, 16 to a group.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+        levels: workspace of product states; `steps.encode` says where which is.
+        state: amplitudes, a vector of tokens each; all real parts first.
+        early: where the state before the first rotations is kept, in float32 from `state`; 0 for nowhere.
+        cosines: cos and sin of half the lane rows' angles, two vectors each.
+        table: workspace of 32 vectors.
     """
     qubits, row = code[STATE_QUBITS], row_of(code, INSTRUCTIONS, 0)
     rotations, last = code[FIRST_ROTATIONS], code[2 * INSTRUCTIONS + 1]
     first, parts = 0, 1
+    # Phases right behind the encoding need no pass of their own.
     if last > 0 and code[row] == PROMOTE:
         steps.encode_with_phases(levels, state[early:], qubits, cosines, coefficients, code[row + 1])
         first, parts = 1, 2
@@ -70,8 +89,22 @@ def evolve(code, index, coefficients, levels, state, early, cosines, table):
 
 @inline
 def run(code, index, coefficients, state, early, cosines, table, first, last, parts):
-    """Instructions `first` up to `last` on a state of so many parts, 1 real or 2 complex; returns their new number."""
+    """Instructions `first` up to `last` on a state of so many parts, 1 real or 2 complex; returns their new number.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        index: positions of amplitudes, 16 to a group.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+        state: amplitudes, a vector of tokens each; all real parts first.
+        early: where the state before the first rotations is kept, in float32 from `state`; 0 for nowhere.
+        cosines: cos and sin of half the lane rows' angles, two vectors each.
+        table: workspace of 32 vectors.
+        first: first of the range.
+        last: one behind the last of the range.
+        parts: 1 for a real state, 2 for a complex one.
+    """
     size = 1 << code[STATE_QUBITS]
+    # A state is real until something makes it complex; until then half of the work and of the cache is saved.
     for k in range(first, last):
         row = row_of(code, INSTRUCTIONS, k)
         op, a, b = code[row], code[row + 1], code[row + 2]
@@ -95,7 +128,20 @@ def run(code, index, coefficients, state, early, cosines, table, first, last, pa
 
 @inline
 def rotate(code, index, coefficients, state, distance, cosines, table, row, part, backwards):
-    """One layer of rotations, or its inverse, on one part of the state, which is read from state[distance:]."""
+    """One layer of rotations, or its inverse, on one part of the state, which is read from state[distance:].
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        index: positions of amplitudes, 16 to a group.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+        state: amplitudes, a vector of tokens each; all real parts first.
+        distance: how far in front of its place the state is read, in float32.
+        cosines: cos and sin of half the lane rows' angles, two vectors each.
+        table: workspace of 32 vectors.
+        row: place of the step in `code`.
+        part: 0 for real parts, 1 for imaginary ones.
+        backwards: whether the inverse is applied.
+    """
     size = 1 << code[STATE_QUBITS]
     first = part * size * LANES
     for chunk in range(code[row + 1], code[row + 1] + code[row + 2]):
@@ -109,6 +155,7 @@ def rotate(code, index, coefficients, state, distance, cosines, table, row, part
         else:
             gather_token_rotations(code, at, cosines, table, -1 if backwards else 1)
             steps.token_rotations(state, first + distance, first, size, index, code[at + 1], table)
+        # The first chunk moves the state to its place; the others find it there.
         distance = 0
 
 
@@ -121,7 +168,20 @@ def workspace_vectors(code):
 
 @inline
 def forward(code, index, numbers, angles, coefficients, inputs, values, first, last, work):
-    """Values of rows `first` to `last`."""
+    """Values of rows `first` to `last`.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        index: positions of amplitudes, 16 to a group.
+        numbers: constants of the program, float64.
+        angles: angles that all tokens share, radians.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+        inputs: (tokens, num_inputs), radians.
+        values: (tokens, num_observables), to be filled.
+        first: first of the range.
+        last: one behind the last of the range.
+        work: workspace of one worker, float32.
+    """
     qubits = code[STATE_QUBITS]
     size = 1 << qubits
     # The last level of the encoding is the state's real part, and the imaginary part follows.
@@ -131,6 +191,7 @@ def forward(code, index, numbers, angles, coefficients, inputs, values, first, l
     expectations = cosines[2 * code[LANE_ROWS] * LANES :]
     table = expectations[code[NUM_EXPECTATIONS] * LANES :]
     result = np.empty(LANES, np.float32)
+    # A block of tokens goes through the whole circuit while its state is in the cache.
     for start in range(first, last, LANES):
         count = min(LANES, last - start)
         token_angles(code, numbers, angles, inputs, start, count, cosines)
@@ -155,7 +216,22 @@ def forward(code, index, numbers, angles, coefficients, inputs, values, first, l
 
 @inline
 def backward(code, index, numbers, angles, coefficients, inputs, grads, input_grads, first, last, partial, work):
-    """Input gradients of rows `first` to `last`, and their sums for the weights in `partial`, double precision."""
+    """Input gradients of rows `first` to `last`, and their sums for the weights in `partial`, double precision.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        index: positions of amplitudes, 16 to a group.
+        numbers: constants of the program, float64.
+        angles: angles that all tokens share, radians.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+        inputs: (tokens, num_inputs), radians.
+        grads: from above, (tokens, num_observables).
+        input_grads: (tokens, num_inputs), added to.
+        first: first of the range.
+        last: one behind the last of the range.
+        partial: sums of this worker over its tokens, to be filled.
+        work: workspace of one worker, float32.
+    """
     qubits = code[STATE_QUBITS]
     size = 1 << qubits
     # The state before the first rotations is kept at state[early:], since making it again would take longer.
@@ -187,6 +263,7 @@ def backward(code, index, numbers, angles, coefficients, inputs, grads, input_gr
                 observables.measure(code, index, state, parts, expectations)
             observables.dual_expectations(code, coefficients, grads, start, count, expectations, duals, table, sums)
             observables.costate_of(code, index, state, costate, parts, table, duals)
+            # The adjoint method: state and costate go back through the circuit together; nothing was kept of the way.
             for k in range(num_instructions - 1, code[FIRST_ROTATIONS], -1):
                 run_backward(code, index, coefficients, state, costate, cosines, table, slopes, sums, k)
             for k in range(code[FIRST_ROTATIONS], -1, -1):
@@ -194,13 +271,27 @@ def backward(code, index, numbers, angles, coefficients, inputs, grads, input_gr
             steps.encode_backward(levels, costate, qubits, cosines, slopes)
         for row in range(code[LANE_ROWS]):
             scatter_slope(code, numbers, row, slopes, start, count, input_grads, sums)
+    # Float32 within a block, double precision over blocks: so many tokens would swallow the last ones otherwise.
     for k in range(code[NUM_SUMS]):
         partial[k] = total(load(sums, k * LANES))
 
 
 @inline
 def run_backward(code, index, coefficients, state, costate, cosines, table, slopes, sums, k):
-    """Takes state and costate back through instruction k, and collects the derivatives by its angles."""
+    """Takes state and costate back through instruction k, and collects the derivatives by its angles.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        index: positions of amplitudes, 16 to a group.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+        state: amplitudes, a vector of tokens each; all real parts first.
+        costate: adjoint of the state, laid out like it.
+        cosines: cos and sin of half the lane rows' angles, two vectors each.
+        table: workspace of 32 vectors.
+        slopes: derivatives by the lane rows' angles, a vector each.
+        sums: derivatives by what tokens share, a vector each.
+        k: number of the instruction.
+    """
     size = 1 << code[STATE_QUBITS]
     row = row_of(code, INSTRUCTIONS, k)
     op, a, b = code[row], code[row + 1], code[row + 2]
@@ -226,7 +317,19 @@ def run_backward(code, index, coefficients, state, costate, cosines, table, slop
 
 @inline
 def rotation_slopes(code, index, state, costate, table, slopes, sums, row, part):
-    """Adds what one part of the state contributes to the derivatives by the angles of one layer of rotations."""
+    """Adds what one part of the state contributes to the derivatives by the angles of one layer of rotations.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        index: positions of amplitudes, 16 to a group.
+        state: amplitudes, a vector of tokens each; all real parts first.
+        costate: adjoint of the state, laid out like it.
+        table: workspace of 32 vectors.
+        slopes: derivatives by the lane rows' angles, a vector each.
+        sums: derivatives by what tokens share, a vector each.
+        row: place of the step in `code`.
+        part: 0 for real parts, 1 for imaginary ones.
+    """
     size = 1 << code[STATE_QUBITS]
     first = part * size * LANES
     for chunk in range(code[row + 1], code[row + 1] + code[row + 2]):
@@ -245,7 +348,18 @@ def rotation_slopes(code, index, state, costate, table, slopes, sums, row, part)
 
 @inline
 def scatter_slope(code, numbers, row, slopes, start, count, input_grads, sums):
-    """Derivatives by a lane row's angle to the inputs it reads, and to the sum from which its weights get theirs."""
+    """Derivatives by a lane row's angle to the inputs it reads, and to the sum from which its weights get theirs.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        numbers: constants of the program, float64.
+        row: place of the step in `code`.
+        slopes: derivatives by the lane rows' angles, a vector each.
+        start: first token of the block.
+        count: tokens of the block, at most `LANES`.
+        input_grads: (tokens, num_inputs), added to.
+        sums: derivatives by what tokens share, a vector each.
+    """
     slope = load(slopes, row * LANES)
     store(sums, row * LANES, plus_product(load(sums, row * LANES), slope, splat(nb.float32(1))))
     at = row_of(code, ANGLES, row)

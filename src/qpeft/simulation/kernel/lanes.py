@@ -41,7 +41,15 @@ class LanesModel(models.PrimitiveModel):
 
 
 def element(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
-    """Pointer to entry `offset` of a contiguous array, unchecked."""
+    """Pointer to entry `offset` of a contiguous array, unchecked.
+
+    Args:
+        context: numba's.
+        builder: of LLVM code.
+        array_type: numba type of the array.
+        array: contiguous float32.
+        offset: in float32.
+    """
     data = context.make_array(array_type)(context, builder, value=array).data
     return builder.gep(data, [offset])
 
@@ -55,30 +63,62 @@ def load_vector(builder: Any, pointer: Any) -> Any:
 
 
 def store_vector(builder: Any, value: Any, pointer: Any) -> None:
-    """Puts the vector at `pointer`, which need not be aligned."""
+    """Puts the vector at `pointer`, which need not be aligned.
+
+    Args:
+        builder: of LLVM code.
+        value: LLVM value.
+        pointer: to float32.
+    """
     builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 
 def splat_scalar(builder: Any, value: Any, vector: Any = VECTOR) -> Any:
-    """The vector with `value` in every lane."""
+    """The vector with `value` in every lane.
+
+    Args:
+        builder: of LLVM code.
+        value: LLVM value.
+        vector: LLVM type of the result.
+    """
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
 
 def multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
-    """left * right + addend."""
+    """left * right + addend.
+
+    Args:
+        builder: of LLVM code.
+        left: factor.
+        right: factor.
+        addend: what the product is added to.
+    """
     return builder.fadd(builder.fmul(left, right, flags=FLAGS), addend, flags=FLAGS)
 
 
 def multiply_subtract(builder: Any, left: Any, right: Any, minuend: Any) -> Any:
-    """minuend - left * right."""
+    """minuend - left * right.
+
+    Args:
+        builder: of LLVM code.
+        left: factor.
+        right: factor.
+        minuend: what the product is taken from.
+    """
     return builder.fsub(minuend, builder.fmul(left, right, flags=FLAGS), flags=FLAGS)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(typing_context: Any, array: Any, offset: Any) -> Any:
-    """Vector from array[offset : offset + LANES]."""
+    """Vector from array[offset : offset + LANES].
+
+    Args:
+        typing_context: numba's.
+        array: contiguous float32.
+        offset: in float32.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return load_vector(builder, element(context, builder, signature.args[0], *arguments))
@@ -88,7 +128,14 @@ def load(typing_context: Any, array: Any, offset: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store(typing_context: Any, array: Any, offset: Any, value: Any) -> Any:
-    """array[offset : offset + LANES] = value."""
+    """array[offset : offset + LANES] = value.
+
+    Args:
+        typing_context: numba's.
+        array: contiguous float32.
+        offset: in float32.
+        value: LLVM value.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = element(context, builder, signature.args[0], arguments[0], arguments[1])
@@ -110,7 +157,13 @@ def splat(typing_context: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def multiply(typing_context: Any, left: Any, right: Any) -> Any:
-    """left * right."""
+    """left * right.
+
+    Args:
+        typing_context: numba's.
+        left: factor.
+        right: factor.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fmul(*arguments, flags=FLAGS)
@@ -120,7 +173,14 @@ def multiply(typing_context: Any, left: Any, right: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def plus_product(typing_context: Any, addend: Any, left: Any, right: Any) -> Any:
-    """addend + left * right."""
+    """addend + left * right.
+
+    Args:
+        typing_context: numba's.
+        addend: what the product is added to.
+        left: factor.
+        right: factor.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return multiply_add(builder, arguments[1], arguments[2], arguments[0])
@@ -130,7 +190,14 @@ def plus_product(typing_context: Any, addend: Any, left: Any, right: Any) -> Any
 
 @intrinsic  # type: ignore[untyped-decorator]
 def minus_product(typing_context: Any, minuend: Any, left: Any, right: Any) -> Any:
-    """minuend - left * right."""
+    """minuend - left * right.
+
+    Args:
+        typing_context: numba's.
+        minuend: what the product is taken from.
+        left: factor.
+        right: factor.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return multiply_subtract(builder, arguments[1], arguments[2], arguments[0])

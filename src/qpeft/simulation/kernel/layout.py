@@ -29,7 +29,13 @@ CLOSED_FORM = int(Scalar.CLOSED_FORM)
 
 @inline
 def row_of(code, section, number):
-    """Start of a row of a section in `code`."""
+    """Start of a row of a section in `code`.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        section: of the program.
+        number: of the row in the section.
+    """
     return code[2 * section] + number * ROW
 
 

@@ -67,7 +67,17 @@ def splat_wide(typing_context: Any, value: Any) -> Any:
 def plus_column(
     typing_context: Any, angles: Any, coefficient: Any, inputs: Any, start: Any, count: Any, column: Any
 ) -> Any:
-    """angles + coefficient * inputs[start : start + count, column]; lanes beyond `count` get the last of these rows."""
+    """angles + coefficient * inputs[start : start + count, column]; lanes beyond `count` get the last of these rows.
+
+    Args:
+        typing_context: numba's.
+        angles: float64 vector, or the shared angles.
+        coefficient: of the column, float64.
+        inputs: (tokens, num_inputs), radians.
+        start: first token of the block.
+        count: tokens of the block, at most `LANES`.
+        column: of the inputs.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         angles, coefficient, inputs, start, count, column = arguments
@@ -88,17 +98,26 @@ def plus_column(
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store_halves(typing_context: Any, cosines: Any, offset: Any, angles: Any) -> Any:
-    """Puts cos and sin of half the angles at `offset`, both negated for some tokens: a state's sign has no effect."""
+    """Puts cos and sin of half the angles at `offset`, both negated for some tokens: a state's sign has no effect.
+
+    Args:
+        typing_context: numba's.
+        cosines: where the results go.
+        offset: in float32.
+        angles: float64 vector, or the shared angles.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         cosines, offset, angles = arguments
         half = builder.fmul(angles, ir.Constant(WIDE, [0.5] * LANES), flags=FLAGS)
         nearest = builder.module.declare_intrinsic("llvm.nearbyint.v16f64", (), ir.FunctionType(WIDE, [WIDE]))
         turns = builder.call(nearest, [builder.fmul(half, ir.Constant(WIDE, [1 / math.pi] * LANES), flags=FLAGS)])
+        # pi in two parts: the first times a number of turns is exact, so nothing of the angle is lost.
         for share in PI:
             half = multiply_subtract(builder, turns, ir.Constant(WIDE, [share] * LANES), half)
         rest = builder.fptrunc(half, VECTOR)
         square = builder.fmul(rest, rest, flags=FLAGS)
+        # Within half a turn the Taylor series is as good as float32, and has no branch.
         cos, sin = (_series(builder, square, coefficients) for coefficients in (COSINE, SINE))
         sin = builder.fmul(rest, sin, flags=FLAGS)
         for value, place in ((cos, offset), (sin, builder.add(offset, ir.Constant(ir.IntType(64), LANES)))):
@@ -117,7 +136,17 @@ def _series(builder: Any, variable: Any, coefficients: list[float]) -> Any:
 
 @inline
 def token_angles(code, numbers, angles, inputs, start, count, cosines):
-    """cos and sin of half the lane rows' angles of `count` tokens; lanes beyond repeat the last of them."""
+    """cos and sin of half the lane rows' angles of `count` tokens; lanes beyond repeat the last of them.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        numbers: constants of the program, float64.
+        angles: float64 vector, or the shared angles.
+        inputs: (tokens, num_inputs), radians.
+        start: first token of the block.
+        count: tokens of the block, at most `LANES`.
+        cosines: where the results go.
+    """
     for row in range(code[LANE_ROWS]):
         at, sums = row_of(code, ANGLES, row), splat_wide(angles[row])
         for part in range(code[at + 3], code[at + 3] + code[at + 4]):

@@ -30,8 +30,15 @@ from qpeft.simulation.kernel.program import GROUP_BITS, GROUP_SIZE
 
 @inline
 def walsh_hadamard(values, start, size):
-    """values[p] = sum over masks m of (-1)**parity(p & m) values[m], in place."""
+    """values[p] = sum over masks m of (-1)**parity(p & m) values[m], in place.
+
+    Args:
+        values: changed in place.
+        start: first entry.
+        size: entries, a power of two.
+    """
     half = 1
+    # The butterfly: log2(size) passes in place of size**2 signs.
     while half < size:
         for low in range(start, start + size, 2 * half):
             for k in range(low, low + half):
@@ -42,7 +49,15 @@ def walsh_hadamard(values, start, size):
 
 @inline
 def prepare(code, numbers, weights, angles, coefficients):
-    """Fills `angles` (weights and constants only) and `coefficients`, the tables of all steps."""
+    """Fills `angles` (weights and constants only) and `coefficients`, the tables of all steps.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        numbers: constants of the program, float64.
+        weights: (num_weights,), radians.
+        angles: of the program, radians, float64.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+    """
     size = 1 << code[STATE_QUBITS]
     for k in range(code[2 * ANGLES + 1]):
         row = row_of(code, ANGLES, k)
@@ -50,6 +65,8 @@ def prepare(code, numbers, weights, angles, coefficients):
         for part in range(code[row + 1], code[row + 1] + code[row + 2]):
             at = row_of(code, WEIGHT_PARTS, part)
             angles[k] += numbers[code[at + 1]] * weights[code[at]]
+    # Rotations are applied by tangents, without their cosines; the product of these is put into the next table of
+    # phases, or into the values at the end, where it costs nothing.
     factor = 1.0
     for k in range(code[2 * INSTRUCTIONS + 1]):
         row = row_of(code, INSTRUCTIONS, k)
@@ -74,7 +91,14 @@ def prepare(code, numbers, weights, angles, coefficients):
 
 @inline
 def prepare_rotations(code, at, angles, coefficients):
-    """Tangents and signs of a chunk, forwards and backwards; returns the factor that the tangents leave out."""
+    """Tangents and signs of a chunk, forwards and backwards; returns the factor that the tangents leave out.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        at: place of the chunk in `code`.
+        angles: of the program, radians, float64.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+    """
     table = code[at + 2]
     factor = 1.0
     swap = 0
@@ -100,12 +124,22 @@ def prepare_rotations(code, at, angles, coefficients):
 
 @inline
 def prepare_phases(code, row, size, factor, angles, coefficients):
-    """The table of one layer of phases, times the factor that rotations before it left out."""
+    """The table of one layer of phases, times the factor that rotations before it left out.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        row: place of the step in `code`.
+        size: entries, a power of two.
+        factor: that rotations before left out.
+        angles: of the program, radians, float64.
+        coefficients: tables of all steps, as `weights.prepare` fills them.
+    """
     table = code[row + 1]
     exponents = np.zeros(size)
     for term in range(code[row + 3], code[row + 3] + code[row + 4]):
         at = row_of(code, TERMS, term)
         exponents[code[at]] += angles[code[at + 1]]
+    # exponents[p] is now the sum of the angles with the sign that Z..Z has at p.
     walsh_hadamard(exponents, 0, size)
     for p in range(size):
         # Relative to basis state 0, so that phases which are signs up to a common factor become signs.
@@ -116,9 +150,18 @@ def prepare_phases(code, row, size, factor, angles, coefficients):
 
 @inline
 def finish(code, numbers, partials, angle_grads, weight_grads):
-    """Weight gradients from the sums of all partitions, always added in the same order."""
+    """Weight gradients from the sums of all partitions, always added in the same order.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        numbers: constants of the program, float64.
+        partials: (workers, sums), float64.
+        angle_grads: workspace, one number per angle.
+        weight_grads: (num_weights,), added to.
+    """
     size = 1 << code[STATE_QUBITS]
     sums = np.zeros(code[NUM_SUMS])
+    # In the order of the partitions and not of the workers that end first, so that equal calls give equal bits.
     for partition in range(partials.shape[0]):
         for k in range(code[NUM_SUMS]):
             sums[k] += partials[partition, k]
@@ -128,6 +171,7 @@ def finish(code, numbers, partials, angle_grads, weight_grads):
         row = row_of(code, INSTRUCTIONS, k)
         op, at = code[row], code[row + 2]
         if op in (PHASES, PROMOTE) and at >= 0:
+            # The transpose of what `prepare_phases` does, and the transform is its own transpose.
             walsh_hadamard(sums, at, size)
             for term in range(code[row + 3], code[row + 3] + code[row + 4]):
                 place = row_of(code, TERMS, term)
@@ -146,7 +190,14 @@ def finish(code, numbers, partials, angle_grads, weight_grads):
 
 @inline
 def spread(code, numbers, angle_grads, weight_grads):
-    """Gradients by angles to gradients by the weights that the angles are made of."""
+    """Gradients by angles to gradients by the weights that the angles are made of.
+
+    Args:
+        code: the program as integers, see `KernelProgram`.
+        numbers: constants of the program, float64.
+        angle_grads: workspace, one number per angle.
+        weight_grads: (num_weights,), added to.
+    """
     for k in range(code[2 * ANGLES + 1]):
         row = row_of(code, ANGLES, k)
         for part in range(code[row + 1], code[row + 1] + code[row + 2]):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from qpeft.errors import OutputError
-from qpeft.runs.lines import GrowingFile
+from qpeft.runs.files import GrowingFile
 
 JOB = {"input": "abc", "base": False}
 
