@@ -58,13 +58,6 @@ class Gate:
     def is_parametrised(self) -> bool:
         return self.generator is not None
 
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether the unitary is diagonal in the computational basis for every angle."""
-        matrix = self.matrix if self.generator is None else self.generator
-        assert matrix is not None
-        return bool(np.count_nonzero(matrix - np.diag(np.diag(matrix))) == 0)
-
     @cached_property
     def spectrum(self) -> tuple[tuple[float, ComplexMatrix], ...]:
         """Distinct eigenvalues of the generator and the projectors onto their eigenspaces, ascending."""

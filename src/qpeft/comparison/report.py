@@ -85,7 +85,7 @@ def _context(results: Results, values: Mapping[str, Any]) -> dict[str, Any]:
         "gaps_by_reason": summary_text.grouped(results.gaps),
         "judged_by": study.test or "the held-out tenth of the training file",
         "num_items": f"{results.num_items:,}",
-        "num_tokens": f"{results.num_tokens:,}",
+        "num_tokens": f"{sum(results.tokens):,}",
         "held_out": f"{results.num_chosen_by:,}",
         "base": None if results.base is None else f"{results.base:.4f}",
         "losses": tables.losses(results),

@@ -110,11 +110,6 @@ class Results:
         """How many items were judged by."""
         return len(self.tokens)
 
-    @property
-    def num_tokens(self) -> int:
-        """How many tokens they have."""
-        return sum(self.tokens)
-
     def of(self, method: str) -> Measured | None:
         """Return what was measured of a method; None if it has a gap."""
         return next((one for one in self.measured if one.method == method), None)

@@ -55,24 +55,15 @@ def findings(results: Results) -> list[Finding]:
             UNDECIDED: f"not told apart from {other} by this study",
             WORSE: f"worse than {other}",
         }[verdict]
-        found.append(Finding(verdict, claim, methods, tuple(size_note(method, other, results) for method in methods)))
+        notes = []
+        for method in methods:
+            one, than = results.of(method), results.of(other)
+            share = 1.0 if one is None or than is None else one.parameters / than.parameters
+            # Widths and ranks are whole numbers, so sizes within a tenth are as equal as can be.
+            notes.append("" if 0.9 < share < 1.1 else f"{share:.0%} of its size")
+        found.append(Finding(verdict, claim, methods, tuple(notes)))
     found.append(Finding(MISSING, "without a result", tuple(results.missing), ("",) * len(results.missing)))
     return [finding for finding in found if finding.methods]
-
-
-def size_note(method: str, other: str, results: Results) -> str:
-    """Return the size of a method beside another's; "" if it is about the same, or without results of both.
-
-    Args:
-        method, other: names of methods; the second is the one that is compared with.
-        results: of the study.
-    """
-    one, reference = results.of(method), results.of(other)
-    if one is None or reference is None:
-        return ""
-    # Widths and ranks are whole numbers, so sizes within a tenth are as equal as can be.
-    share = one.parameters / reference.parameters
-    return "" if 0.9 < share < 1.1 else f"{share:.0%} of its size"
 
 
 def grouped(gaps: Sequence[str]) -> dict[str, list[str]]:
