@@ -66,15 +66,6 @@ def findings(results: Results) -> list[Finding]:
     return [finding for finding in found if finding.methods]
 
 
-def grouped(gaps: Sequence[str]) -> dict[str, list[str]]:
-    """Return what is missing, by the reason."""
-    found: dict[str, list[str]] = {}
-    for gap in gaps:
-        what, _, reason = gap.partition(": ")
-        found.setdefault(reason, []).append(what)
-    return found
-
-
 def headline(results: Results) -> str:
     """Return the answer in one sentence."""
     reference, found = results.study.reference, findings(results)
