@@ -29,7 +29,7 @@ settings.load_profile("qpeft")
 SLOW_FILES = {
     "adapters": "qtha_compiled qtha_ddp qtha_device plugins targets",
     "cli": "bad_input chat compare_command device_commands eval_tasks export_commands generate_files start",
-    "comparison": "compare graded mending report study",
+    "comparison": "compare mending metrics report study",
     "contracts": "adapter_bad_files adapter_processes adapter_trl",
     "devices": "gradient_statistics markers",
     "devices/emulator": "emulator_faults emulator_server emulator_vendor",

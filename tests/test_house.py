@@ -98,8 +98,8 @@ def test_the_house_grows_no_worse():
     """Ratchets: lower them where the code has become better, and never raise them to let it become worse."""
     house = runpy.run_path(str(SCRIPT))["measure"](SCRIPT.parents[1] / "src")
     assert house.files <= 280, "merge small files into the neighbour that they serve"
-    assert 1000 * house.functions / house.lines <= 60, "write functions that read downwards; inline what is used once"
-    assert 100 * house.comment_lines / house.code_lines >= 2, "say why, where the mathematics is dense"
+    assert 1000 * house.functions / house.lines <= 56, "write functions that read downwards; inline what is used once"
+    assert 100 * house.comment_lines / house.code_lines >= 2.9, "say why, where the mathematics is dense"
     assert len(house.without_args) / house.public_of_three <= 0.30, (
         "describe arguments: python benchmarks/house.py --names"
     )

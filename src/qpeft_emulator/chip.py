@@ -62,6 +62,7 @@ class EmulatedChip:
     def graph(self) -> nx.Graph:
         """Living qubits and couplers, the best of both first."""
         graph = nx.Graph()
+        # networkx keeps the order of insertion, so neighbours come best first without being sorted again.
         graph.add_nodes_from(sorted(self.qubits, key=lambda qubit: -self.qubits[qubit].gate_fidelity))
         living = [edge for edge, fidelity in self.edges.items() if fidelity > 0]
         graph.add_edges_from(sorted(living, key=lambda edge: -self.edges[edge]))
@@ -69,7 +70,7 @@ class EmulatedChip:
 
 
 def grid_edges() -> list[Edge]:
-    """The 126 couplers: along rows first, then along columns."""
+    """Return the 126 couplers: along rows first, then along columns."""
     along = [(q, q + 1) for q in range(NUM_QUBITS) if (q + 1) % WIDTH]
     across = [(q, q + WIDTH) for q in range(NUM_QUBITS - WIDTH)]
     return along + across

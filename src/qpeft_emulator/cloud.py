@@ -86,7 +86,7 @@ class EmulatedCloud:
         return job_id
 
     def detail(self, job_id: str) -> replies.Json:
-        """State and results of a job. Raises: RequestError if there is none of this id."""
+        """Return state and results of a job. Raises: RequestError if there is none of this id."""
         job = self._known(job_id)
         state = self._state(job)
         detail = replies.task_detail(job.id, state, [], job.message if state == "FAILED" else "", [])
@@ -100,12 +100,12 @@ class EmulatedCloud:
         self._store.cancel(job_id, CANCELLED)
 
     def chip_info(self, chip_id: str) -> replies.Json:
-        """Calibration. Raises: RequestError if the chip is another."""
+        """Return the calibration. Raises: RequestError if the chip is another."""
         self._check_chip(chip_id)
         return replies.chip_info(self.machine.chip)
 
     def blocks(self, question: BlocksQuestion) -> replies.Json:
-        """Good blocks, as many as there are. Raises: RequestError if the chip is another, or none is that large."""
+        """Return good blocks, as many as there are. Raises: RequestError if there is none, or the chip is another."""
         self._check_chip(question.chip_id)
         blocks = best_blocks(self.machine.chip, question.size, question.count)
         if not blocks:
@@ -114,19 +114,21 @@ class EmulatedCloud:
         return {**asked, "QubitBlockNum": question.count, "QubitBlocks": blocks}
 
     def resources(self) -> list[replies.Json]:
-        """The chips."""
+        """Return the chips."""
         chip_id = self.machine.chip.chip_id
         return [{"machineType": int(CHIP), "onlineFlag": self.is_online, "sinanChipId": chip_id}]
 
     def stats(self) -> replies.Json:
-        """What was accepted: in all, by job, and how many programs came more than once in different jobs."""
+        """Return what was accepted: in all, by job, and how many programs came more than once in different jobs."""
         jobs, seen = self._store.all(), Counter[str]()
         per_job: dict[str, Any] = {}
         for job in jobs:
             hashes = [_hash(text) for text in parse_body(Submission, job.body).programs]
+            # Once per job: a job may repeat a program on purpose, while two jobs with one may have been paid for twice.
             seen.update(set(hashes))
             facts = {"number": job.number, "circuits": job.programs, "shots": job.shots, "state": self._state(job)}
             per_job[job.id] = {**facts, "programs": hashes}
+        # Shots are per program, so a job pays for the product.
         return {
             "jobs": len(jobs),
             "circuits": sum(job.programs for job in jobs),
@@ -137,6 +139,7 @@ class EmulatedCloud:
 
     def close(self) -> None:
         """Stop after the program at hand; the rest is computed by whoever opens the store next."""
+        # The None wakes the worker where it waits for a job; the event stops it where it computes one.
         self._stopping.set()
         self._queue.put(None)
         self._worker.join(timeout=2)
@@ -171,6 +174,7 @@ class EmulatedCloud:
     def _compute_all(self) -> None:
         while (job_id := self._queue.get()) is not None:
             job = self._known(job_id)
+            # Cancelled while it waited, or accepted to fail by a fault that was asked for.
             if job.message:
                 continue
             try:

@@ -56,7 +56,7 @@ class Fault(BaseModel):
 
 
 class Faults:
-    """Those that wait. Safe to share between threads."""
+    """Faults that wait. Safe to share between threads."""
 
     def __init__(self, seed: int, faults: list[Fault] | None = None) -> None:
         self._faults = list(faults or [])
@@ -64,22 +64,22 @@ class Faults:
         self._draws = Stream(SampleKey(seed, module="faults"))
 
     def add(self, fault: Fault) -> None:
-        """One more, behind those that wait."""
+        """Put one more behind those that wait."""
         with self._lock:
             self._faults.append(fault)
 
     def clear(self) -> None:
-        """None any more."""
+        """Forget all of them."""
         with self._lock:
             self._faults.clear()
 
     def waiting(self) -> list[Fault]:
-        """What has not happened yet."""
+        """Return what has not happened yet."""
         with self._lock:
             return [fault.model_copy() for fault in self._faults]
 
     def take(self, endpoint: str, kinds: tuple[str, ...], *, is_first: bool = False) -> Fault | None:
-        """The first fault of these kinds that meets this request, counted down; None if it goes well.
+        """Return the first fault of these kinds that meets this request, and count it down; None for no fault.
 
         Args:
             endpoint: that was asked.
@@ -91,6 +91,7 @@ class Faults:
                 is_meant = fault.endpoint in ("any", endpoint) and not (is_first and fault.replies == "later")
                 if fault.kind not in kinds or not is_meant:
                     continue
+                # Requests that are let pass are counted only where the fault could have met them.
                 if fault.skip:
                     fault.skip -= 1
                 # No number is drawn for a fault that is certain, so adding one does not move the draws of others.
@@ -103,7 +104,7 @@ class Faults:
 
 
 def places(order: Order, job_id: str, total: int) -> list[int]:
-    """Which result stands where, the first one first, in a list of so many; a draw depends on the job alone.
+    """Return which result stands at each place of a list, (total,); a draw depends on the job alone.
 
     Args:
         order: how results are mixed up.

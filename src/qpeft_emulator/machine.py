@@ -48,7 +48,7 @@ class HiddenEffects:
 
     @classmethod
     def drawn(cls, chip: EmulatedChip, seed: int) -> HiddenEffects:
-        """Of the sizes seen on superconducting chips: over-rotations of 1 to 3 %, ZZ of about 100 kHz for 40 ns."""
+        """Return effects as on superconducting chips: over-rotations of 1 to 3 %, ZZ of about 100 kHz for 40 ns."""
         stream, qubits, edges = Stream(SampleKey(seed, module="hidden")), list(chip.qubits), list(chip.edges)
         # Three numbers per qubit and two per edge, drawn in this order: a seed stands for one chip for ever.
         by_qubit = [dict(zip(qubits, stream.uniforms(len(qubits)).tolist(), strict=True)) for _ in range(3)]
@@ -87,32 +87,33 @@ class Machine:
         return NoiseModel.from_mappings(qubits, edges)
 
     def over_rotation(self, qubit: int, job_number: int) -> float:
-        """Relative error of the angle of this qubit's pulses."""
+        """Return the relative error of the angle of this qubit's pulses."""
         return self.hidden.over_rotation.get(qubit, 0.0) + OVER_ROTATION_DRIFT * self._drift(qubit, job_number)
 
     def readout(self, qubit: int, job_number: int) -> ReadoutError:
-        """Readout errors as they are at this job."""
+        """Return readout errors as they are at this job."""
         known, change = self.known_readout(qubit), 1 + READOUT_DRIFT * self._drift(qubit, job_number)
         return ReadoutError(known.p1_given_0 * change, known.p0_given_1 * change)
 
     def known_readout(self, qubit: int) -> ReadoutError:
-        """Readout errors as the cloud's own amendment knows them: without drift."""
+        """Return readout errors as the cloud's own amendment knows them: without drift."""
         # A qubit decays while it is read, so a 1 is misread more often than a 0, while the list has their mean.
         error, skew = 1 - self.chip.qubits[qubit].readout_fidelity, self.hidden.readout_skew.get(qubit, 0.0)
         return ReadoutError(error * (1 - skew), error * (1 + skew))
 
     def phase_error(self, edge: Edge) -> float:
-        """Radians that CZ on this edge adds to pi."""
+        """Return the radians that CZ on this edge adds to pi."""
         return self.hidden.phase_error.get((min(edge), max(edge)), 0.0)
 
     def zz(self, edge: Edge) -> float:
-        """Radians of RZZ that a CZ on one of the two qubits leaves on this edge."""
+        """Return the radians of RZZ that a CZ on one of the two qubits leaves on this edge."""
         return self.hidden.zz.get((min(edge), max(edge)), 0.0)
 
     def _drift(self, qubit: int, job_number: int) -> float:
-        """From -1 to 1."""
+        """Return how far the qubit has drifted, from -1 to 1."""
         if qubit not in self.hidden.phases:
             return 0.0
+        # Every qubit has its own phase, so that at no time all of them are at their best or worst.
         return math.sin(2 * math.pi * job_number / DRIFT_PERIOD + self.hidden.phases[qubit])
 
 

@@ -85,6 +85,7 @@ def run_program(
     else:
         placed = placement.as_written(program, machine.chip)
     bits = {placed.places[qubit]: bit for qubit, bit in program.measurements}
+    # Besides the qubits of the program also those that its SWAPs pass through.
     used = {qubit for operation in placed.operations for qubit in operation.qubits} | set(placed.places.values())
     native = to_native(placed.operations, optimise=options.optimise)
 
@@ -109,6 +110,7 @@ def run_program(
         for place, qubit in enumerate(measured):  # the first measured qubit is the highest bit of `drawn`
             table[:, columns[bits[qubit]]] = drawn >> (len(measured) - 1 - place) & 1
 
+    # Rows as bytes: counting them takes one pass, and only different rows become integers.
     packed = Counter(row.tobytes() for row in table)
     values = {raw: sum(1 << bit for bit, one in zip(columns, raw, strict=True) if one) for raw in packed}
     ordered = sorted(packed.items(), key=lambda item: (-item[1], values[item[0]]))

@@ -124,6 +124,7 @@ class _Reader:
         """Take the next statement. Raises: CircuitError that says what is wrong with it."""
         if match := _SIZE.fullmatch(statement):
             self._declare(match[1], int(match[2]))
+        # Everything after this line may take for granted that both sizes are known.
         elif set(self._sizes) != {"QINIT", "CREG"}:
             raise CircuitError("a program starts with QINIT and CREG.")
         elif match := _MEASURE.fullmatch(statement):

@@ -35,7 +35,7 @@ class Placed:
 
 
 def as_written(program: ParsedProgram, chip: EmulatedChip) -> Placed:
-    """The program on the qubits that it names.
+    """Return the program on the qubits that it names.
 
     Raises: DeviceError if one of them is dead, or a gate has no living coupler.
     """
@@ -54,7 +54,7 @@ def as_written(program: ParsedProgram, chip: EmulatedChip) -> Placed:
 
 
 def mapped(program: ParsedProgram, chip: EmulatedChip, allowed: Collection[int]) -> Placed:
-    """The program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
+    """Return the program on living qubits among `allowed`; every group of coupled qubits on a block of its own.
 
     Args:
         program: as parsed.
@@ -68,16 +68,18 @@ def mapped(program: ParsedProgram, chip: EmulatedChip, allowed: Collection[int])
     places: dict[int, int] = {}
     # Large groups first: small ones fit into what these leave over, and not the other way round.
     for group in sorted(coupled_groups(program.used_qubits, program.circuit.operations), key=len, reverse=True):
+        # The first qubit decides: both qubits of a gate are in one group.
         own = [operation for operation in program.circuit.operations if operation.qubits[0] in group]
         placed = _place_group(group, own, chip, free)
         operations += placed.operations
         places |= placed.places
+        # SWAPs stay within the block, so the places at the end are those that were taken.
         free -= set(placed.places.values())
     return Placed(tuple(operations), places)
 
 
 def coupled_groups(qubits: Collection[int], operations: Collection[Operation]) -> list[list[int]]:
-    """Qubits that gates join, directly or through others; each group ascending, the groups by their first qubit."""
+    """Return qubits that gates join, also through others; each group ascending, groups by their first qubit."""
     return sorted(map(sorted, nx.connected_components(_couplings(qubits, operations))))
 
 
@@ -121,7 +123,7 @@ def _place_group(group: list[int], operations: list[Operation], chip: EmulatedCh
 
 
 def _routed(operations: list[Operation], places: dict[int, int], chip: EmulatedChip) -> Placed:
-    """Operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
+    """Return operations on the chip, with SWAPs where partners are apart; `places` are where the qubits start."""
     places, inside, routed = dict(places), chip.graph.subgraph(places.values()), []
     for operation in operations:
         if len(operation.qubits) == 2:
@@ -139,7 +141,7 @@ def _routed(operations: list[Operation], places: dict[int, int], chip: EmulatedC
 
 
 def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
-    """At most `count` blocks of `size` connected living qubits that share none, the best first.
+    """Return at most `count` blocks of `size` connected living qubits that share none, the best first.
 
     Each is grown along the best couplers; it is a good one, not always the best there is.
 
@@ -157,7 +159,7 @@ def best_blocks(chip: EmulatedChip, size: int, count: int) -> list[list[int]]:
 
 
 def grown_block(chip: EmulatedChip, size: int, free: Collection[int]) -> list[int] | None:
-    """Among blocks grown from every free qubit the one with the best fidelities, in the order of growth; or None.
+    """Return the best of the blocks grown from every free qubit, in the order of growth; None if none is so large.
 
     Args:
         chip: with its living qubits and couplers.
@@ -169,6 +171,7 @@ def grown_block(chip: EmulatedChip, size: int, free: Collection[int]) -> list[in
     for start in sorted(free):
         block = [start]
         while len(block) < size:
+            # The best coupler that leaves the block, wherever it leaves; of equal ones that to the highest number.
             edges = [
                 (_fidelity(chip, qubit, neighbour), neighbour)
                 for qubit in block

@@ -15,12 +15,13 @@ STATES = {"WAITING": "1", "COMPUTING": "2", "FINISHED": "3", "FAILED": "4", "QUE
 
 
 def refusal(message: str, code: int) -> Json:
-    """What the client raises as a RuntimeError with this message."""
+    """Return what the client raises as a RuntimeError with this message."""
     return {"success": False, "code": code, "message": message, "obj": None}
 
 
 def chip_info(chip: EmulatedChip) -> Json:
-    """Calibration. adjMatrix lists dead couplers with weight 0; QubitParams lists living qubits only."""
+    """Return the calibration. adjMatrix lists dead couplers with weight 0; QubitParams lists living qubits only."""
+    # From both ends, as the vendor lists couplers.
     adjacency: dict[str, list[Json]] = {str(qubit): [] for qubit in range(chip.num_qubits)}
     for (first, second), fidelity in chip.edges.items():
         adjacency[str(first)].append({"v": second, "w": round(fidelity, 4)})
@@ -53,7 +54,7 @@ def chip_info(chip: EmulatedChip) -> Json:
 
 
 def task_detail(task_id: str, state: str, outcomes: list[Outcome], message: str, programs: list[str]) -> Json:
-    """State and, if it is over, results of a job: one JSON text per program, keys hexadecimal.
+    """Return state and, if it is over, results of a job: one JSON text per program, keys hexadecimal.
 
     Args:
         task_id: of the job.

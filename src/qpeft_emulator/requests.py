@@ -76,18 +76,18 @@ AnyBody = TypeVar("AnyBody", bound=_Body)
 
 
 def parse_object(raw: bytes) -> dict[str, object]:
-    """The JSON object in a body. Raises: RequestError with status 400 if there is none."""
+    """Return the JSON object in a body. Raises: RequestError with status 400 if there is none."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"The body is no JSON: {error}.", status=400) from error
+        raise RequestError(f"The body is not JSON: {error}.", status=400) from error
     if not isinstance(value, dict):
         raise RequestError(f"The body must be a JSON object; got a {type(value).__name__}.", status=400)
     return value
 
 
 def parse_body(kind: type[AnyBody], raw: bytes) -> AnyBody:
-    """A checked body. Raises: RequestError that names the first field that is wrong."""
+    """Return a checked body. Raises: RequestError that names the first field that is wrong."""
     try:
         return kind.model_validate(parse_object(raw))
     except ValidationError as error:

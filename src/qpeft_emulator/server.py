@@ -44,7 +44,7 @@ class EmulatorServer(ThreadingHTTPServer):
             ) from error
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """What goes wrong after a client is gone concerns nobody; the base class prints it."""
+        """Log what goes wrong after a client is gone; the base class would print it."""
         log.info("the connection of %s ended: %s", client_address, sys.exc_info()[1])
 
     @property
@@ -58,23 +58,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: EmulatorServer
     protocol_version = "HTTP/1.1"
     server_version = "qpeft-emulator"
+    # Headers and body are two writes; with Nagle's algorithm the second waits 40 ms for the client's acknowledgement.
     disable_nagle_algorithm = True
     timeout = 600
-
-    def do_GET(self) -> None:
-        self._handle("GET")
-
-    def do_POST(self) -> None:
-        self._handle("POST")
-
-    def do_DELETE(self) -> None:
-        self._handle("DELETE")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the name is the base class's)
         log.debug(format, *args)
 
-    def _handle(self, method: str) -> None:
-        path = self.path.split("?")[0]
+    def _handle(self) -> None:
+        method, path = self.command, self.path.split("?")[0]
         try:
             length = self.headers.get("Content-Length", "0")
             if not length.isdecimal() or int(length) > MAX_BODY_BYTES or "Transfer-Encoding" in self.headers:
@@ -92,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception:  # an answer without inner workings; those are in the log
             log.exception("%s %s", method, path)
             self._send(500, replies.refusal("The emulator failed; its log says how.", 1))
+
+    # The base class calls do_ and the method's name; other methods get its answer that they are not supported.
+    do_GET = do_POST = do_DELETE = _handle  # noqa: N815  (the names are the base class's)
 
     def _handle_vendor(self, method: str, path: str, body: bytes) -> None:
         if path not in VENDOR_ROUTES:
@@ -112,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._suffer(fault, lambda: reply)
 
     def _suffer(self, fault: Fault, answer: Callable[[], Any]) -> None:
-        """What the client sees of a fault."""
+        """Send what the client sees of a fault; `answer` has the effect of the request, if it is to have one."""
         match fault.kind:
             case "exit":
                 # Not sys.exit: a crash runs no handlers, and the store must hold what was acknowledged.
@@ -131,11 +126,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, answer())
             case "spoil":
                 self._check_key()
+                # With the length of the half, so that the client waits for no more and its parser sees what there is.
                 text = json.dumps(answer())
                 self._send_text(200, text[: len(text) // 2])
 
     def _check_key(self) -> None:
         sent = self.headers.get("Authorization", "")
+        # In the header as the vendor's client sends it, and compared in constant time as any secret.
         if not compare_digest(sent.encode(), f"oqcs_auth={self.server.api_key}".encode()):
             raise _wrong_key()
 
@@ -161,6 +158,7 @@ def _detail(server: EmulatorServer, body: bytes) -> replies.Json:
     if detail["taskState"] == replies.STATES["FINISHED"]:
         # All three lists stand for the programs in their order, so all are cut or reordered alike.
         fault = server.faults.take("detail", RESULT_KINDS, is_first=job_id not in server.answered)
+        # A client that polls, then fetches, gets results twice; "later" faults spare the first of these replies.
         server.answered.add(job_id)
         for name in ("taskResult", "probCount", "measureQubitSize"):
             if fault is not None:
@@ -174,10 +172,6 @@ def _success(obj: replies.Json) -> replies.Json:
     return {"success": True, "code": 0, "message": "", "obj": obj}
 
 
-Route = tuple[str, str, Callable[[EmulatorServer, bytes], Any]]
-"""Name of the endpoint for faults, method of HTTP, and the answer to a body."""
-
-
 def _submit(server: EmulatorServer, body: bytes) -> replies.Json:
     failing = server.faults.take("submit", ("fail_job",))
     return _success({"taskId": server.cloud.submit(body, will_fail=failing.message if failing else "")})
@@ -188,6 +182,8 @@ def _cancel(server: EmulatorServer, body: bytes) -> replies.Json:
     return _success({})
 
 
+Route = tuple[str, str, Callable[[EmulatorServer, bytes], Any]]
+"""Name of the endpoint for faults, method of HTTP, and the answer to a body."""
 VENDOR_ROUTES: dict[str, Route] = {
     # The one reply that is a bare array: the client reads no "success" around it.
     "/oqcs/task/getResourceList.json": ("resources", "GET", lambda server, _: server.cloud.resources()),
@@ -216,7 +212,7 @@ def _own_faults(server: EmulatorServer, method: str, body: bytes) -> replies.Jso
 
 
 def parse_fault(text: str | bytes) -> Fault:
-    """A fault from JSON. Raises: RequestError that names what is wrong."""
+    """Return a fault from JSON. Raises: RequestError that names what is wrong."""
     try:
         return Fault.model_validate_json(text)
     except ValidationError as error:

@@ -18,7 +18,7 @@ ChipName = Literal["wukong", "clean", "perfect"]
 
 
 def open_machine(name: ChipName, seed: int) -> Machine:
-    """The chip of a name with what it hides: only Wukong hides anything, and only Wukong depends on the seed."""
+    """Return a chip with what it hides: only Wukong hides anything, and only Wukong depends on the seed."""
     if name == "wukong":
         chip = chips.wukong(seed)
         return Machine(chip, HiddenEffects.drawn(chip, seed))
@@ -36,17 +36,24 @@ def open_emulator(
     seconds: float = 0.15,
     online: bool = True,
 ) -> EmulatorServer:
-    """A server that listens; `serve_forever` makes it answer. A caller closes it, then its `cloud`.
+    """Return a server that listens; `serve_forever` makes it answer. The caller closes it, then its `cloud`.
 
     Args:
+        port: of the loopback address; 0 lets the system choose.
+        seed: of the chip, its hidden effects and all samples.
+        chip: which one.
+        api_key: that requests must have.
+        store: file that keeps jobs; None to keep them in memory.
         faults: JSON texts, as for POST /emulator/faults.
         seconds: how long a job takes at least; a third of it each for waiting, queuing and computing.
+        online: whether the chip takes jobs.
 
-    Raises: DeviceError if the port or the file of the store cannot be used, or a fault is none.
+    Raises: DeviceError if the port or the file of the store cannot be used, or a fault cannot be read.
     """
     waiting = Faults(seed, [parse_fault(text) for text in faults])
     timing = Timing(seconds / 3, 2 * seconds / 3, seconds)
     cloud = EmulatedCloud(open_machine(chip, seed), seed, Store(store), timing, is_online=online)
+    # The cloud has a thread and a file by now, which a port in use must not leave open.
     try:
         return EmulatorServer(port, cloud, waiting, api_key)
     except DeviceError:

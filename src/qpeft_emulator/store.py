@@ -41,7 +41,7 @@ class StoredJob:
 
 
 class Store:
-    """What survives: every change is on disk when a method returns. Safe to share between threads.
+    """Jobs that survive: every change is on disk when a method returns. Safe to share between threads.
 
     Raises: DeviceError if the file cannot be opened or is of another version.
     """
@@ -84,13 +84,13 @@ class Store:
             return job
 
     def get(self, job_id: str) -> StoredJob | None:
-        """One job, None if it was never accepted."""
+        """Return one job, None if it was never accepted."""
         with self._lock:
             row = self._database.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else StoredJob(*row)
 
     def all(self) -> list[StoredJob]:
-        """Every job in the order of acceptance."""
+        """Return every job in the order of acceptance."""
         with self._lock:
             rows = self._database.execute("SELECT * FROM jobs ORDER BY number").fetchall()
         return [StoredJob(*row) for row in rows]

@@ -260,6 +260,22 @@ def test_a_fresh_adapter_changes_nothing_in_half_precision_too(make_model, token
         assert torch.equal(get_peft_model(base, QuantumWeightedConfig(**SMALL))(tokens).logits, before)
 
 
+def test_a_half_precision_base_keeps_fingerprints_and_final_values_exact(make_model, tokens, tmp_path):
+    import qpeft
+    from qpeft.devices import LocalDevice
+
+    options = SMALL | {"start": "clifford", "num_qubits": 4, "depth": 1}
+    model = get_peft_model(make_model().to(torch.bfloat16), QuantumWeightedConfig(**options))
+    turn(model)
+    bank = bank_of(model)
+    assert (bank.turns.dtype, bank.fingerprint.dtype) == (torch.float32, torch.float32)
+    qpeft.finalize(model, LocalDevice(seed=1), shots=1000)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_model().to(torch.bfloat16), tmp_path)
+    assert torch.equal(bank_of(loaded).final_values, bank.final_values)
+    assert torch.equal(loaded(tokens).logits, model(tokens).logits)
+
+
 def test_a_copy_shares_nothing_with_its_original(adapted, tokens):
     model = adapted()
     model(tokens)

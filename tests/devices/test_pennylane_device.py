@@ -162,8 +162,8 @@ def test_a_plugin_that_mixes_up_its_answers_is_noticed(monkeypatch, order):
     ("device", "message"),
     [
         ("no_such_plugin:Device", "no_such_plugin cannot be imported.*installed"),
-        ("qpeft.devices.local:LocalDevice", "no class of PennyLane's devices"),
-        ("qpeft.devices.local:Nothing", "no class of PennyLane's devices"),
+        ("qpeft.devices.local:LocalDevice", "not a class of PennyLane's devices"),
+        ("qpeft.devices.local:Nothing", "not a class of PennyLane's devices"),
     ],
 )
 def test_a_class_that_is_no_device_is_an_error(device, message):

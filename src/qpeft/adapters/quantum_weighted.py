@@ -439,6 +439,18 @@ class CircuitBank(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_made": None, "_evaluator": None}
 
+    def _apply(self, fn: Any, recurse: bool = True) -> CircuitBank:
+        # PEFT gives a new adapter the type of the base weights, in which a fingerprint would not be known again and
+        # measured values would be others. Angles are made float32 again by PEFT itself.
+        kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            moved = self._buffers[name]
+            assert moved is not None
+            self._buffers[name] = buffer.to(moved.device)
+        self._constants = self._made = None
+        return self
+
     def _start(self, group: str) -> Tensor:
         """Angles theta_0 of a group, (1, num_angles): a Clifford point, the same for all, or uniform in [-pi, pi]."""
         if self._clifford is not None:

@@ -60,6 +60,7 @@ class Resources:
 
 def resources(circuit: Circuit) -> Resources:
     """Return the counts of a circuit. Raises: CircuitError if a gate on two qubits cannot be written with CZ."""
+    # Which gates a circuit comes apart into does not depend on its angles.
     bound = bind(circuit, [0.0] * circuit.num_inputs, [0.0] * circuit.num_weights)
     return Resources(
         gates=len(circuit.operations),
@@ -105,6 +106,7 @@ class Gradients:
     @property
     def decay_per_qubit(self) -> float:
         """The factor by which the variance of the gradient of <Z_0> changes with each qubit, from 4 qubits on."""
+        # Rings of 2 and 3 qubits are special: all of their qubits are neighbours.
         kept = [place for place, count in enumerate(self.num_qubits) if count >= 4]
         return decay_per_qubit([self.num_qubits[i] for i in kept], [self.uniform[i].first for i in kept])
 
@@ -167,6 +169,7 @@ def portrait(
         for count in sorted({*GROWTH, num_qubits})
     }
     circuit = circuits[num_qubits]
+    # Gradients and spectra take fewer samples than states: theirs cost a backward pass or a whole grid.
     fidelities, entanglements = reached_states(circuit, samples, generator())
     return Portrait(
         ansatz=config.ansatz,

@@ -73,6 +73,7 @@ def save_portraits(portraits: Sequence[Portrait], path: Path) -> None:
             axis.set_major_locator(MaxNLocator(integer=True))
         below.set_title(f"{one.ansatz}: spread of a value with one input", fontsize="medium")
         figure.colorbar(picture, ax=below, shrink=0.8)
+    # Evenly drawn states are the same for all circuits of one size.
     even = portraits[0]
     states.plot(even.expressibility.haar, even.entangling.haar, "*", color="black", markersize=11, label="Haar")
     states.set(xlabel="divergence from Haar (nats)", ylabel="entangling capability", xscale="log", ylim=(-0.05, 1.05))

@@ -127,6 +127,7 @@ def reached_states(circuit: Circuit, samples: int, generator: torch.Generator) -
         generator: of the angles.
     """
     fidelities, entanglements = [], []
+    # Two states to a pair.
     size = max(1, AMPLITUDES_PER_BLOCK >> circuit.num_qubits + 1)
     for first in range(0, samples, size):
         angles = uniform(circuit, 2 * min(size, samples - first), generator)
@@ -178,6 +179,7 @@ def expressibility(fidelities: Float[Tensor, " samples"], num_qubits: int, *, bi
     """
     samples = len(fidelities)
     places = (1 - fidelities.clamp(0, 1)) ** (2**num_qubits - 1) * bins
+    # A fidelity of exactly 0 would fall into a bin after the last.
     shares = torch.bincount(places.long().clamp(max=bins - 1), minlength=bins).double() / samples
     surprises = (shares[shares > 0] * bins).log()
     value = (shares[shares > 0] * surprises).sum()

@@ -129,6 +129,7 @@ def count_uploads(circuit: Circuit) -> list[int]:
                     "turn gates of frequency 1: RX, RY, RZ, RXX, RYY, RZZ."
                 )
             found[operation.angle.index] += 1
+    # A spectrum is over inputs: weights alone give one point.
     if not found:
         raise CircuitError("The circuit has no inputs, so it has no spectrum.")
     return [found[place] for place in range(circuit.num_inputs)]

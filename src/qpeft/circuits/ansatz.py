@@ -35,6 +35,7 @@ def ring_crz(num_qubits: int, depth: int = 1, *, reupload: bool = True) -> Circu
         operations += _encoding(num_qubits, layer, reupload=reupload)
         operations += _weighted("CRZ", _ring(num_qubits, step=+1), weights)
         operations += _weighted("RY", zip(qubits, strict=True), weights)
+        # Back round the ring, so that every pair is controlled from both sides.
         operations += _weighted("CRZ", _ring(num_qubits, step=-1), weights)
         operations += _weighted("RY", zip(qubits, strict=True), weights)
     return Circuit(num_qubits, tuple(operations))
@@ -121,6 +122,7 @@ def two_design(num_qubits: int, depth: int) -> Circuit:
     operations = list(_weighted("RY", zip(range(num_qubits), strict=True), weights))
     for _ in range(depth):
         for first in (0, 1):
+            # A last qubit without a partner waits.
             paired = range(first, num_qubits - (num_qubits - first) % 2)
             operations += [Operation("CZ", (qubit, qubit + 1)) for qubit in paired[::2]]
             operations += _weighted("RY", zip(paired, strict=True), weights)

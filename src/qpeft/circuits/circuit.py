@@ -44,8 +44,10 @@ class Operation:
     angle: Angle | None = None
 
     def __post_init__(self) -> None:
+        # A list is taken too, but only a tuple can be hashed.
         object.__setattr__(self, "qubits", tuple(self.qubits))
         if self.gate_name not in GATES:
+            # Names are in capitals here, and in small letters in most other packages.
             near = difflib.get_close_matches(str(self.gate_name).upper(), GATES, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known gates: {', '.join(GATES)}."
             raise CircuitError(f"There is no gate {self.gate_name!r}. {hint}")
@@ -174,6 +176,7 @@ def unbind(circuit: Circuit) -> tuple[Circuit, list[float]]:
     numbers = itertools.count(circuit.num_inputs)
     operations, angles = [], []
     for operation in circuit.operations:
+        # Equal numbers get inputs of their own: the next circuit may have them unequal.
         if isinstance(operation.angle, (int, float)):
             angles.append(float(operation.angle))
             operation = replace(operation, angle=Input(next(numbers)))  # noqa: PLW2901

@@ -10,7 +10,7 @@ import cmath
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -31,14 +31,14 @@ def decompose(operation: Operation) -> tuple[Operation, ...]:
     if gate.name in ELEMENTARY or (gate.num_qubits > 1 and not gate.parts):
         raise CircuitError(f"{gate.name} cannot be taken apart; its row in circuits/gates.py names no parts.")
     if gate.parts:
-        return tuple(
-            Operation(
-                part.gate_name,
-                tuple(operation.qubits[place] for place in part.qubits),
-                part.angle if part.times is None or angle is None else part.times * angle,
-            )
-            for part in gate.parts
-        )
+        parts = []
+        for part in gate.parts:
+            qubits = tuple([operation.qubits[place] for place in part.qubits])
+            if part.times is None or angle is None:
+                parts.append(_fixed(part.gate_name, qubits, part.angle))
+            else:
+                parts.append(Operation(part.gate_name, qubits, part.times * angle))
+        return tuple(parts)
     # ZYZ angles of a unitary: exp(i phase) RZ(after) RY(turn) RZ(before). With determinant 1 the phases of the entries
     # are half of after + before and after - before; that of an entry which is zero means nothing.
     matrix = gate.unitary(angle)
@@ -52,6 +52,10 @@ def decompose(operation: Operation) -> tuple[Operation, ...]:
         for name, value in angles.items()
         if abs(value) > NEGLIGIBLE
     )
+
+
+# Most parts have no angle that varies: checking each anew would take most of the time.
+_fixed = lru_cache(maxsize=4096)(Operation)
 
 
 def rewrite(circuit: Circuit, gate_names: Collection[str]) -> Circuit:
@@ -74,6 +78,7 @@ def _rewritten(operations: Iterable[Operation], gate_names: Collection[str]) -> 
         if operation.gate_name in gate_names:
             yield operation
         else:
+            # Parts come apart in turn, until none is left that is not among the names.
             yield from _rewritten(decompose(operation), gate_names)
 
 

@@ -31,12 +31,14 @@ def circuit_text(circuit: Circuit) -> str:
         cells = [""] * circuit.num_qubits
         for operation, place in zip(circuit.operations, places, strict=True):
             if place == column:
+                # The line from control to target crosses the qubits between them.
                 for crossed in range(min(operation.qubits), max(operation.qubits)):
                     cells[crossed] = cells[crossed] or "|"
                 name, angle = box_name(operation), angle_name(operation.angle)
                 cells[operation.qubits[-1]] = f"{name}({angle})" if angle else name
                 for control in operation.qubits[:-1]:
                     cells[control] = "*"
+        # All lines grow by the same width, so that gates of one time stand under each other.
         width = max(map(len, cells))
         lines = [f"{line}-{cell.center(width, '-')}-" for line, cell in zip(lines, cells, strict=True)]
     return "\n".join(lines)

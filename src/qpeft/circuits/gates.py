@@ -58,13 +58,6 @@ class Gate:
     def is_parametrised(self) -> bool:
         return self.generator is not None
 
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether the unitary is diagonal in the computational basis for every angle."""
-        matrix = self.matrix if self.generator is None else self.generator
-        assert matrix is not None
-        return bool(np.count_nonzero(matrix - np.diag(np.diag(matrix))) == 0)
-
     @cached_property
     def spectrum(self) -> tuple[tuple[float, ComplexMatrix], ...]:
         """Distinct eigenvalues of the generator and the projectors onto their eigenspaces, ascending."""
@@ -110,7 +103,9 @@ def _rotation(name: str, generator: ComplexMatrix, *parts: Part) -> Gate:
     return Gate(name, num_qubits=len(generator).bit_length() - 1, generator=generator, parts=parts)
 
 
+# Generators: a controlled rotation does nothing where the control is 0.
 _NOTHING = np.zeros((2, 2), dtype=complex)
+# exp(-i angle G / 2) is diag(1, e^(i angle)).
 _PHASE = np.diag([0, -2]).astype(complex)
 _H0, _H1, _CNOT, _CZ = Part("H", (0,)), Part("H", (1,)), Part("CNOT", (0, 1)), Part("CZ", (0, 1))
 _RZZ = Part("RZZ", (0, 1), times=1)

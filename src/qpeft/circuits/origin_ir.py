@@ -39,6 +39,7 @@ def to_origin_ir(circuit: Circuit, qubits: Sequence[int] | None = None) -> str:
     chosen = tuple(range(circuit.num_qubits)) if qubits is None else tuple(qubits)
     if len(chosen) != circuit.num_qubits or len(set(chosen)) != len(chosen) or min(chosen) < 0:
         raise CircuitError(f"The circuit needs {circuit.num_qubits} different qubit(s) of the chip; got {chosen}.")
+    # Qubits are declared by their number alone, so those between the chosen ones are declared too.
     lines = [f"QINIT {max(chosen) + 1}", f"CREG {circuit.num_qubits}"]
     for operation in rewrite(circuit, {*ORIGIN_NAMES, *DAGGERS}).operations:
         names = ",".join(f"q[{chosen[qubit]}]" for qubit in operation.qubits)

@@ -34,6 +34,7 @@ def circuit_pictures(results: Results) -> list[Picture]:
 
     drawn = []
     for number, (circuit, methods) in enumerate(circuits_of(results.study)):
+        # At its own size: squeezed to the width of the page, the text in its boxes could not be read.
         width = max(columns(circuit.operations), default=0) + 2.5
         figure = new_figure(0.38 * (circuit.num_qubits + 0.4), 0.36 * width)
         draw_circuit(circuit, figure.add_subplot(), colours=LIGHT)
@@ -96,6 +97,7 @@ def circuits_of(study: Study) -> list[tuple[Circuit, list[str]]]:
     for method in study.methods:
         config = study.config(method)
         if isinstance(config, QthaConfig) and config.bottleneck in ("circuit", "frozen_circuit"):
+            # Methods that differ in something else, such as their start, share one drawing.
             num_qubits = config.qubits_per_circuit(config.rank)
             key = (config.ansatz, num_qubits, config.depth, config.reupload)
             circuit = ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload)

@@ -41,6 +41,7 @@ def ends(seeds: Sequence[Health | None], measure: str) -> dict[str, list[list[fl
     found: dict[str, list[list[float]]] = {}
     for health in seeds:
         for layer, measured in health["layers"].items() if health else ():
+            # A layer that never had a gradient has no such measure.
             if measured[measure] is not None:
                 found.setdefault(layer, []).append(measured[measure])
     return {layer: found[layer] for layer in sorted(found, key=_depth)}
@@ -50,6 +51,7 @@ def ranges(seeds: Sequence[Health | None]) -> dict[str, str]:
     """Return the smallest and largest last value over layers and seeds of every measure, by its label."""
     found = {}
     for measure, label in MEASURES.items():
+        # What training left, not what it began with.
         last = [pair[1] for pairs in ends(seeds, measure).values() for pair in pairs]
         found[label] = f"{min(last):.2g} to {max(last):.2g}" if last else "not trained"
     return found
@@ -66,6 +68,7 @@ def warned_of(seeds: Sequence[Health | None]) -> dict[str, list[str]]:
 
 def health_sentences(method: str, seeds: Sequence[Health | None]) -> list[str]:
     """Return the warnings of a method's layers, the first few in full."""
+    # Runs without circuits cannot be warned of, so they do not count.
     runs, ill = sum(health is not None for health in seeds), warned_of(seeds)
     found = [
         f"{method}, {layer}, in {len(problems)} of {runs} runs: {problems[0]}"

@@ -56,6 +56,7 @@ def run_study(study: Study, *, processes: int | None = 1, console: Console | Non
         QpeftError: of the kind that fits.
     """
     folder, console = Path(study.output.folder), console or Console(quiet=True)
+    # Two processes in one folder would train the same runs twice.
     with used_alone(folder):
         if (task := study.base().evaluation.task_name) is not None:
             find_task(task).require_packages()  # not after hours of training
@@ -76,6 +77,7 @@ def run_study(study: Study, *, processes: int | None = 1, console: Console | Non
                 console.print(f"note: {note}")
         log.save()
 
+        # Only when every rate has run is it known at which one the other seeds are to run.
         _run([trial.job for trial in tuning], processes, console, "training at every rate")
         rates = {choice.method: choice.rate for choice in choose(study, inputs)[0]}
         console.print("learning rates chosen: " + "; ".join(f"{method}: {rate}" for method, rate in rates.items()))
@@ -119,6 +121,7 @@ def _run(jobs: Sequence[Job], processes: int | None, console: Console, what: str
         nonlocal ended
         ended += 1
         found, missing = job.result() or {}, len(waiting) - ended
+        # Runs of a study take about equally long, so those that ended tell how long the others may.
         left = timedelta(seconds=round((time.monotonic() - start) / ended * missing))
         if (failure := job.failure()) is not None:
             said = f"failed: {failure}"

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from qpeft.comparison.graded import Graded
 from qpeft.comparison.results import Against, Contrast, Measured, Results
 from qpeft.comparison.study import Study
 from qpeft.comparison.study_log import StudyLog
 from qpeft.comparison.trials import Choice
 from qpeft.errors import OutputError, QpeftError
+from qpeft.evaluation.metrics import Graded
 from qpeft.evaluation.statistics import Difference
 from qpeft.training.config import parse
 
@@ -51,6 +51,7 @@ def to_record(results: Results, log: StudyLog) -> dict[str, Any]:
         "choices": [asdict(choice) | {"at_edge": choice.is_at_edge} for choice in results.choices],
         "measured": measured,
     }
+    # Written and read, so that a report of this process holds what that of a file will.
     record: dict[str, Any] = json.loads(json.dumps(found))
     return record | {name: redact_paths(record[name]) for name in ("study", "ledger", "choices", "gaps", "missing")}
 

@@ -68,6 +68,11 @@ def write_page(results: Results, log: StudyLog, html: Path) -> Path:
 def _context(results: Results, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what both templates speak of: text in every cell, nothing left to compute."""
     study, environment = results.study, values["environment"]
+    gaps_by_reason: dict[str, list[str]] = {}
+    for gap in results.gaps:
+        what, _, reason = gap.partition(": ")
+        gaps_by_reason.setdefault(reason, []).append(what)
+    # Several machines may have trained runs of one study.
     devices = ", ".join(sorted({one.device for one in results.measured}))
     trained = f"; trained on {devices}" if devices else ""
     return {
@@ -81,10 +86,10 @@ def _context(results: Results, values: Mapping[str, Any]) -> dict[str, Any]:
         "ablations": tables.ablations(results),
         "limits": summary_text.limits(results, values),
         "gaps": results.gaps,
-        "gaps_by_reason": summary_text.grouped(results.gaps),
+        "gaps_by_reason": gaps_by_reason,
         "judged_by": study.test or "the held-out tenth of the training file",
         "num_items": f"{results.num_items:,}",
-        "num_tokens": f"{results.num_tokens:,}",
+        "num_tokens": f"{sum(results.tokens):,}",
         "held_out": f"{results.num_chosen_by:,}",
         "base": None if results.base is None else f"{results.base:.4f}",
         "losses": tables.losses(results),

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from qpeft.comparison.circuit_health import Health, looks
-from qpeft.comparison.graded import Graded, graded, metrics_by_title, overall, with_comparisons
 from qpeft.comparison.study import Study
 from qpeft.comparison.trial_jobs import Job
 from qpeft.comparison.trials import Choice, Inputs, Trial, chosen, loss_of, measure_job
+from qpeft.evaluation.metrics import Graded, graded, metrics_by_title, overall, with_comparisons
 from qpeft.evaluation.statistics import LEVEL, Array, Difference, holm, mean_interval, paired_difference, sign_test
 from qpeft.runs import read_record
 from qpeft.runs.record import held_out_ends
@@ -110,11 +110,6 @@ class Results:
         """How many items were judged by."""
         return len(self.tokens)
 
-    @property
-    def num_tokens(self) -> int:
-        """How many tokens they have."""
-        return sum(self.tokens)
-
     def of(self, method: str) -> Measured | None:
         """Return what was measured of a method; None if it has a gap."""
         return next((one for one in self.measured if one.method == method), None)
@@ -135,6 +130,7 @@ def gather(study: Study, trials: Sequence[Trial], choices: Sequence[Choice], inp
     gaps = [gap for choice in choices for gap in choice.gaps]
     missing: dict[str, str] = {}
     measured, tokens = [], np.zeros(0)
+    # A method counts only with every one of its seeds: all are then compared over the same.
     for choice in choices:
         judged = chosen(choice, trials)
         jobs = [measure_job(study, trial, inputs) for trial in judged]
@@ -203,6 +199,7 @@ def _measured(method: str, trials: Sequence[Trial], jobs: Sequence[Job], tokens:
         None,
         records[0]["adapter"]["trainable_parameters"],
         trained[0]["adapter_bytes"],
+        # The median, since one run may have shared the machine; 0 stands for runs too short to be timed.
         statistics.median(one["seconds_per_step"] or 0.0 for one in records) or None,
         max(record["peak_memory"] for record in records),
         histories,

@@ -74,6 +74,7 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _fits_itself(self) -> Study:
+        # Names first, since what follows looks methods up by them.
         known = ", ".join(self.methods)
         paired = [name for pair in self.contrasts for name in pair]
         for role, names in (("reference", [self.reference]), ("ablate", self.ablate), ("contrasts", paired)):
@@ -176,6 +177,7 @@ def parse_study(values: Mapping[str, Any], *, source: str) -> Study:
 
 def study_schema() -> dict[str, Any]:
     """Return the JSON schema of study files: every key with type, default and description, recipes' keys included."""
+    # A study's recipe may leave out what a recipe needs, and name a file instead, so its own schema does not do.
     study, recipe = Study.model_json_schema(), recipe_schema()
     definitions = recipe.pop("$defs") | study.pop("$defs")
     # Not the plain one of the study: that of recipes knows the options of our own methods.

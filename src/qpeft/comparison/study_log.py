@@ -107,6 +107,7 @@ class StudyLog:
     @property
     def study(self) -> Study:
         """The study as it was last run, in the folder where it is now."""
+        # A folder may have been moved since, and its study with it.
         values = self.values["study"] | {"output": {"folder": str(self.folder)}}
         return parse_study(values, source=str(self.folder / FILE_NAME))
 

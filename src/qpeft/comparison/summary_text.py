@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, Against, Results
+from qpeft.comparison.results import BETTER, NO_WORSE, UNDECIDED, WORSE, Results
 from qpeft.evaluation.statistics import Difference
 
 
@@ -41,50 +41,29 @@ def findings(results: Results) -> list[Finding]:
     """Return what the study says, the best first; then its contrasts, and the methods without a result."""
     reference = results.study.reference
     compared = {one.method: one.against.verdict for one in results.measured if one.against is not None}
+    said: list[tuple[str, str, tuple[str, ...]]] = [
+        (verdict, reference, tuple(method for method, of_method in compared.items() if of_method == verdict))
+        # In the order of what a reader asks for first.
+        for verdict in (BETTER, NO_WORSE, UNDECIDED, WORSE)
+    ]
+    said += [(one.against.verdict, one.other, (one.method,)) for one in results.contrasts]
     found = []
-    # In the order of what a reader asks for first.
-    for verdict in (BETTER, NO_WORSE, UNDECIDED, WORSE):
-        methods = tuple(method for method, of_method in compared.items() if of_method == verdict)
-        notes = tuple(size_note(method, reference, results) for method in methods)
-        found.append(Finding(verdict, _claim(verdict, reference, results), methods, notes))
-    for one in results.contrasts:
-        note = size_note(one.method, one.other, results)
-        claim = _claim(one.against.verdict, one.other, results)
-        found.append(Finding(one.against.verdict, claim, (one.method,), (note,)))
+    for verdict, other, methods in said:
+        claim = {
+            BETTER: f"better than {other}",
+            NO_WORSE: f"no worse than {other} by the margin of {results.study.margin:g} nats per token",
+            UNDECIDED: f"not told apart from {other} by this study",
+            WORSE: f"worse than {other}",
+        }[verdict]
+        notes = []
+        for method in methods:
+            one, than = results.of(method), results.of(other)
+            share = 1.0 if one is None or than is None else one.parameters / than.parameters
+            # Widths and ranks are whole numbers, so sizes within a tenth are as equal as can be.
+            notes.append("" if 0.9 < share < 1.1 else f"{share:.0%} of its size")
+        found.append(Finding(verdict, claim, methods, tuple(notes)))
     found.append(Finding(MISSING, "without a result", tuple(results.missing), ("",) * len(results.missing)))
     return [finding for finding in found if finding.methods]
-
-
-def _claim(verdict: str, other: str, results: Results) -> str:
-    return {
-        BETTER: f"better than {other}",
-        NO_WORSE: f"no worse than {other} by the margin of {results.study.margin:g} nats per token",
-        UNDECIDED: f"not told apart from {other} by this study",
-        WORSE: f"worse than {other}",
-    }[verdict]
-
-
-def size_note(method: str, other: str, results: Results) -> str:
-    """Return the size of a method beside another's; "" if it is about the same, or without results of both.
-
-    Args:
-        method, other: names of methods; the second is the one that is compared with.
-        results: of the study.
-    """
-    one, reference = results.of(method), results.of(other)
-    if one is None or reference is None:
-        return ""
-    share = one.parameters / reference.parameters
-    return "" if 0.9 < share < 1.1 else f"{share:.0%} of its size"
-
-
-def grouped(gaps: Sequence[str]) -> dict[str, list[str]]:
-    """Return what is missing, by the reason."""
-    found: dict[str, list[str]] = {}
-    for gap in gaps:
-        what, _, reason = gap.partition(": ")
-        found.setdefault(reason, []).append(what)
-    return found
 
 
 def headline(results: Results) -> str:
@@ -105,6 +84,7 @@ def caution(results: Results) -> str:
 def facts(results: Results, log: Mapping[str, Any]) -> str:
     """Return what was compared, on what and when, in one line."""
     study = results.study
+    # Without a test, the held-out tenth that chose the rates judges too.
     judged = f"{results.num_items:,} test items" if study.test else f"{results.num_items:,} held-out items"
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
     return f"{study.recipe['model']['name']}, {judged}, {seeds} per method, begun {log['begun'][:10]}"
@@ -114,6 +94,7 @@ def lead(results: Results) -> str:
     """Return how far training got, with the sizes of the best method and the reference: figures to start from."""
     if not results.measured:
         return ""
+    # The reference may be the best itself, and is then named once.
     best = min(results.measured, key=lambda one: one.loss.estimate)
     said = f"Lowest loss: {best.method}, {best.loss.estimate:.3f} nats per token with {best.parameters:,} parameters"
     reference = results.of(results.study.reference)
@@ -124,38 +105,34 @@ def lead(results: Results) -> str:
 
 def sentences(results: Results) -> list[str]:
     """Return what may be said of every method against the reference, and of the contrasts."""
-    reference, found = results.study.reference, []
-    for one in results.measured:
-        against = one.against
-        if against is None:
-            continue
-        said = _sentence(one.method, reference, against, results)
-        if against.answers is not None and against.answers_p is not None:
-            # With several metrics it is the first that decides what is right.
+    study, found = results.study, []
+    pairs = [(one.method, study.reference, one.against) for one in results.measured if one.against is not None]
+    pairs += [(one.method, one.other, one.against) for one in results.contrasts]
+    for method, other, against in pairs:
+        loss = against.loss
+        size = (
+            f"its loss is {abs(loss.estimate):.4f} nats per token {'lower' if loss.estimate < 0 else 'higher'} "
+            f"(difference {signed(loss)}, {p_value(against.p)} corrected)"
+        )
+        said = {
+            BETTER: f"{method} is better than {other}: {size}.",
+            NO_WORSE: f"{method} is no worse than {other}: {size}, and the upper end of the interval lies below "
+            f"the margin of {study.margin:g}.",
+            WORSE: f"{method} is worse than {other}: {size}.",
+            UNDECIDED: f"Whether {method} is better or worse than {other} stays open: {size}. The smallest "
+            f"difference that this study would find in four of five cases is {loss.detectable:.4f}.",
+        }[against.verdict]
+        said = f"Of these single runs: {said}" if len(study.seeds) == 1 else said
+        one = results.of(method)
+        if one is not None and against.answers is not None and against.answers_p is not None:
+            # With several metrics it is the first that decides what is right. Contrasts say nothing of answers.
             by = f" ({one.graded[0].title})" if len(one.graded) > 1 else ""
             said += (
-                f" It answers {one.exact_match:.1%} right{by}, {100 * against.answers:+.1f} points against {reference} "
+                f" It answers {one.exact_match:.1%} right{by}, {100 * against.answers:+.1f} points against {other} "
                 f"({p_value(against.answers_p)} corrected)."
             )
         found.append(said)
-    return found + [_sentence(one.method, one.other, one.against, results) for one in results.contrasts]
-
-
-def _sentence(method: str, other: str, against: Against, results: Results) -> str:
-    loss = against.loss
-    size = (
-        f"its loss is {abs(loss.estimate):.4f} nats per token {'lower' if loss.estimate < 0 else 'higher'} "
-        f"(difference {signed(loss)}, {p_value(against.p)} corrected)"
-    )
-    said = {
-        BETTER: f"{method} is better than {other}: {size}.",
-        NO_WORSE: f"{method} is no worse than {other}: {size}, and the upper end of the interval lies below "
-        f"the margin of {results.study.margin:g}.",
-        WORSE: f"{method} is worse than {other}: {size}.",
-        UNDECIDED: f"Whether {method} is better or worse than {other} stays open: {size}. The smallest "
-        f"difference that this study would find in four of five cases is {loss.detectable:.4f}.",
-    }[against.verdict]
-    return f"Of these single runs: {said}" if len(results.study.seeds) == 1 else said
+    return found
 
 
 def limits(results: Results, log: Mapping[str, Any]) -> list[str]:

@@ -92,6 +92,7 @@ def answers(results: Results) -> Table:
 
 def costs(results: Results) -> Table:
     """Return what every method costs."""
+    # Forgetting: by how much the loss on text that nobody trains for has risen.
     base = results.base_neutral
     rows = tuple(
         (
@@ -143,6 +144,7 @@ def learning_rates(results: Results) -> Table:
     rows = []
     for choice in results.choices:
         cells = []
+        # Grids may differ between methods, so each cell names its rate.
         for rate, row in choice.losses.items():
             there = [loss for loss in row if loss is not None]
             mean = f"{sum(there) / len(there):.4f}" if there else "no run"

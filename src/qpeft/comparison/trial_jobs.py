@@ -66,6 +66,7 @@ class Job:
     def run_alone(self, threads: int) -> None:
         """Do it in a process of its own, with this many threads."""
         make_folder(self.folder)
+        # For the child, and for whoever wants to run it once more by hand.
         description = {"title": self.title, "name": self.name, "do": self.do, "arguments": self.arguments}
         job_file = self.folder / f"{self.name}.job.json"
         write_atomically(job_file, json.dumps(description, indent=2, ensure_ascii=False) + "\n")

@@ -134,12 +134,11 @@ Change = Callable[[AbstractBottleneck, Tensor], Tensor]
 def permuted(model: nn.Module, _: Sequence[Encoded]) -> Iterator[None]:
     """Inside, every token of a batch gets the bottleneck's output of another one, drawn anew for every layer."""
     generator = torch.Generator().manual_seed(0)
-
     # Drawn on the CPU, so that the permutation is the same on every device.
-    def shuffle(_: AbstractBottleneck, outputs: Tensor) -> Tensor:
-        return outputs[torch.randperm(len(outputs), generator=generator).to(outputs.device)]
-
-    with _changed(model, shuffle):
+    with _changed(
+        model,
+        lambda _, outputs: outputs[torch.randperm(len(outputs), generator=generator).to(outputs.device)],
+    ):
         yield
 
 
@@ -158,10 +157,10 @@ def replaced_by_mean(model: nn.Module, encoded: Sequence[Encoded]) -> Iterator[N
     with _changed(model, collect):
         held_out_loss(model, encoded)
 
-    def mean(bottleneck: AbstractBottleneck, outputs: Tensor) -> Tensor:
-        return (sums[bottleneck] / counts[bottleneck]).to(outputs.dtype).expand_as(outputs)
-
-    with _changed(model, mean):
+    with _changed(
+        model,
+        lambda bottleneck, outputs: (sums[bottleneck] / counts[bottleneck]).to(outputs.dtype).expand_as(outputs),
+    ):
         yield
 
 

@@ -99,6 +99,7 @@ def plan_others(study: Study, inputs: Inputs, rates: Mapping[str, float | None])
         inputs: what they depend on.
         rates: the rate of every method; None leaves the method out.
     """
+    # A method without a chosen rate has nothing to run with the other seeds.
     chosen = [(method, rate) for method, rate in rates.items() if rate is not None]
     seeds = [seed for seed in study.seeds if seed not in study.tuned_with]
     return [_trial(study, method, rate, seed, inputs) for seed in seeds for method, rate in chosen]

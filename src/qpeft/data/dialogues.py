@@ -41,6 +41,7 @@ SHAREGPT = TurnKeys(
 
 def keys_of(turns: object, otherwise: TurnKeys) -> TurnKeys:
     """Return the keys that the first turn has; `otherwise` where it does not tell."""
+    # Either column may hold either format, so the turns decide and not its name.
     first = turns[0] if isinstance(turns, list) and turns else None
     return next((keys for keys in (OPENAI, SHAREGPT) if isinstance(first, dict) and keys.role in first), otherwise)
 
@@ -101,6 +102,7 @@ def read_turns(turns: Sequence[object], row: Row, keys: TurnKeys, roles: Mapping
     """
     known = {**keys.roles, **roles}
     read = [_turn(turn, f"turn {number}", row, keys, known) for number, turn in enumerate(turns, start=1)]
+    # What follows the last answer is not learned from.
     length = max((number for number, turn in enumerate(read, start=1) if turn.role == "assistant"), default=0)
     if length == 0:
         raise DataError(f"{row.source}: the dialogue has no assistant turn, so there is nothing to train on.")

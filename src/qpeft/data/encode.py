@@ -95,6 +95,7 @@ def encode_each(
         rows = zip(batch, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True)
         for example, text, ids, offsets in rows:
             turns = template.find_turns(example, text)
+            # Turns and tokens both run through the text from left to right, so each is looked at once.
             labels, following = [IGNORED] * len(ids), iter(turn for turn in turns if turn.trained)
             turn = next(following, None)
             for place, (start, end) in enumerate(offsets):
@@ -113,6 +114,7 @@ def encode_each(
                     f"{example.source}: no token is trained on; the tokenizer or the chat template leaves nothing of "
                     "the answer."
                 )
+            # A question that fills all the room leaves nothing to learn, which is counted or refused.
             kept = labels[:max_length]
             notes = tuple(dict.fromkeys(note for turn in turns for note in turn.notes))
             lost = first if first >= len(kept) else None
@@ -159,6 +161,7 @@ class EncodingSummary:
         return self.trained_tokens / self.tokens
 
     def __add__(self, other: EncodingSummary) -> EncodingSummary:
+        # Everything adds up but the longest.
         return EncodingSummary(
             self.examples + other.examples,
             self.tokens + other.tokens,

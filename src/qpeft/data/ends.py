@@ -47,7 +47,19 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
     """
     ids = generation.eos_token_id if generation is not None else None
     own: list[int] = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
-    earlier, last = _template_ends(tokenizer)
+    template, earlier, last = ChatTemplate(tokenizer), "", ""
+    system, exchange = Message("system", "Be kind."), (Message("user", "Hello"), Message("assistant", "Good day"))
+    # What the template prints after an answer that others follow, and after the last. Templates may refuse some of
+    # these dialogues: those that want a system message, and those of one question only. One that refuses all of them
+    # refuses the user's as well, where that is an error with a source.
+    for turns in ((*exchange, *exchange), (system, *exchange, *exchange), exchange, (system, *exchange)):
+        example = Example(turns, {}, "a dialogue")
+        try:
+            found = template.find_turns(example, template.render(example))
+        except DataError:
+            continue
+        earlier, last = found[0].ending, found[-1].ending
+        break
     known, texts = [], []
     # A template may end earlier answers otherwise than the last, as gpt-oss's does, where that mark also stands between
     # thinking and answer. A model that knows the end of the last one stops where it always did.
@@ -116,19 +128,3 @@ def _token(tokenizer: PreTrainedTokenizerBase, ending: str) -> int | None:
     """Return the number of an end of turn that is one token; None if it is several, or empty."""
     mark = ending.strip()
     return int(tokenizer.convert_tokens_to_ids(mark)) if mark in added_tokens(tokenizer) else None
-
-
-def _template_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """Return what the chat template prints after an answer that others follow, and after the last; "" for nothing."""
-    template = ChatTemplate(tokenizer)
-    system, exchange = Message("system", "Be kind."), (Message("user", "Hello"), Message("assistant", "Good day"))
-    # Templates may refuse some of these: those that want a system message, and those of one question only.
-    for turns in ((*exchange, *exchange), (system, *exchange, *exchange), exchange, (system, *exchange)):
-        example = Example(turns, {}, "a dialogue")
-        try:
-            found = template.find_turns(example, template.render(example))
-        except DataError:
-            # One that refuses all of them refuses the user's dialogues as well, where that is an error with a source.
-            continue
-        return found[0].ending, found[-1].ending
-    return "", ""

@@ -74,5 +74,6 @@ def choose_answers(example: Example, answers: Answers) -> Iterator[Example]:
         return
     trained = [i for i, message in enumerate(example.messages) if message.role == "assistant" and message.trained]
     for place in trained if answers == "each" else trained[-1:]:
+        # Earlier answers stay as context, and are trained on in examples of their own or not at all.
         before = (replace(message, trained=False) for message in example.messages[:place])
         yield replace(example, messages=(*before, example.messages[place]))

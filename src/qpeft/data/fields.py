@@ -59,6 +59,7 @@ def message(role: str, content: str, where: str, row: Row, *, trained: bool = Tr
     """
     if not content.strip():
         raise DataError(f"{row.source}: {where} is empty.")
+    # JSON can escape half of a surrogate pair, on which a tokenizer would stop hours later.
     try:
         content.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -92,6 +93,7 @@ class Template:
         """Return the text with the row's values. Raises: DataError for a column that is missing or not text."""
         for column in self.columns:
             if column not in row.values:
+                # However unlike: the row has few columns, and one of them is meant.
                 near = get_close_matches(column, [str(key) for key in row.values], n=1, cutoff=0.0)
                 hint = f" Nearest: '{near[0]}'." if near else ""
                 raise DataError(

@@ -89,6 +89,7 @@ def detect_format(rows: Sequence[Row]) -> RowFormat:
         # One column of turns is enough; of columns that belong together each counts.
         return max(likeness) if is_dialogue else sum(likeness) / len(likeness)
 
+    # A misspelt column is the usual cause, so the format that comes nearest is likely meant.
     near = max(FORMATS, key=nearness)
     hint = f" Nearest: {near.title}, with {_wanted(near)}." if nearness(near) >= NEAR else ""
     expected = ", or ".join(map(_wanted, FORMATS[1:]))
@@ -117,6 +118,7 @@ def alpaca_question(row: Row) -> list[Message]:
     """Return `instruction`, and `input` on a new line if given, after the [question, answer] pairs of `history`."""
     system, extra = optional_text("system", row), optional_text("input", row)
     messages = [message("system", system, "'system'", row)] if system else []
+    # Alpaca keeps earlier turns beside the last question, as pairs.
     history = row.structure("history")
     if history is not None and not isinstance(history, list):
         raise DataError(f"{row.source}: 'history' must be a list of [question, answer] pairs; got {kind(history)}.")
@@ -134,6 +136,7 @@ def _prompt_completion(row: Row, roles: Roles) -> list[Message]:
     prompt, completion = row.values["prompt"], row.values["completion"]
     if not isinstance(prompt, list) or not isinstance(completion, list):
         return _pair("prompt", "completion")(row, roles)
+    # The prompt is context, whoever speaks in it.
     context = [{**turn, "train": False} if isinstance(turn, dict) else turn for turn in prompt]
     return read_turns([*context, *completion], row, OPENAI, roles)
 

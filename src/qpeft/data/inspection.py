@@ -50,7 +50,22 @@ def find_copies(training: Iterable[Example], held_out: Sequence[Example]) -> tup
     """
     exact: set[int] = set()
     near: set[int] = set()
-    return _copies(training, exact, near, grow=True), _copies(held_out, exact, near, grow=False)
+    found = []
+    for examples in (training, held_out):
+        num_exact, num_near, first = 0, 0, None
+        for example in examples:
+            # Hashes and not texts, so that sets larger than memory can be looked at.
+            key = int(example.digest[:16], 16)
+            words = hash(tuple(tuple(WORD.findall(message.content.casefold())) for message in example.messages))
+            is_exact, is_near = key in exact, words in near
+            num_exact, num_near = num_exact + is_exact, num_near + (is_near and not is_exact)
+            first = first or (example.source if is_exact or is_near else None)
+            # Held-out examples are compared with those trained on, and not with each other.
+            if examples is training:
+                exact.add(key)
+                near.add(words)
+        found.append(Copies(num_exact, num_near, first))
+    return found[0], found[1]
 
 
 def length_tables(lengths: Sequence[int], max_length: int) -> tuple[Table, Table]:
@@ -61,6 +76,7 @@ def length_tables(lengths: Sequence[int], max_length: int) -> tuple[Table, Table
     percentiles = Table(*(f"{share} %" for share in PERCENTILES), title="tokens of an example, percentiles")
     # Of nearest rank: the smallest length that this many percent of the examples do not exceed.
     percentiles.add_row(*(f"{ordered[-(-share * len(ordered) // 100) - 1]:,}" for share in PERCENTILES))
+    # -(-a // b) is a / b rounded up, in whole numbers.
     span = ordered[-1] - ordered[0] + 1
     width = -(-span // BARS)
     counts = [0] * -(-span // width)
@@ -73,21 +89,6 @@ def length_tables(lengths: Sequence[int], max_length: int) -> tuple[Table, Table
         mark = f"  max_length {max_length:,}" if first <= max_length <= last else ""
         histogram.add_row(f"{first:,}-{last:,}", f"{count:,}", "#" * -(-BAR_WIDTH * count // max(counts)) + mark)
     return percentiles, histogram
-
-
-def _copies(examples: Iterable[Example], exact: set[int], near: set[int], *, grow: bool) -> Copies:
-    num_exact, num_near, first = 0, 0, None
-    for example in examples:
-        # Hashes and not texts, so that sets larger than memory can be looked at.
-        key = int(example.digest[:16], 16)
-        words = hash(tuple(tuple(WORD.findall(message.content.casefold())) for message in example.messages))
-        is_exact, is_near = key in exact, words in near
-        num_exact, num_near = num_exact + is_exact, num_near + (is_near and not is_exact)
-        first = first or (example.source if is_exact or is_near else None)
-        if grow:
-            exact.add(key)
-            near.add(words)
-    return Copies(num_exact, num_near, first)
 
 
 def render_sample(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> Text:

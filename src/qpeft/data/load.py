@@ -84,6 +84,7 @@ class Reader:
 
     def __iter__(self) -> Iterator[Example]:
         source, row_format = self.source, self.row_format
+        # What was opened before serves the first pass alone; a later one reads anew.
         rows, self._opened = self._opened or self._rows(), None
         for row in rows:
             messages = row_format.messages(row, source.roles)
@@ -136,6 +137,7 @@ def mix(sources: Sequence[tuple[Iterable[Example], float]], *, seed: int) -> Ite
     if len(sources) == 1:
         yield from streams[0]
         return
+    # Counted in a pass before, since the urn must know what is in it.
     generator = random.Random(seed)
     left = [sum(int(times) + _is_among(one, times % 1) for one in examples) for examples, times in sources]
     while any(left):

@@ -23,6 +23,7 @@ def pad_batch(rows: Sequence[Encoded], *, pad_token_id: int = 0, packed: bool = 
             `attention_mask`: from positions alone, and only without a mask, transformers lets each token attend to its
             own example.
     """
+    # Padded to the longest of these rows and no further: every column costs time.
     shape = (len(rows), max(len(row.input_ids) for row in rows))
     ids = torch.full(shape, 0 if packed else pad_token_id)
     # In packed rows padding is at position 0 throughout, so that each such token is an example of its own.

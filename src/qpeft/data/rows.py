@@ -84,8 +84,28 @@ def read_rows(source: str, *, split: str) -> Iterator[Row]:
 
     Raises: DataError for a source that does not exist, or a malformed row; it names file and line.
     """
+    if not is_local(source):
+        name, _, config = source.partition(":")
+        problem = "cannot be loaded as a file here or a dataset of the Hub"
+        yield from _vendor_rows((name, config or None), {"split": split}, f"{source} ({split})", problem)
+        return
+    path = _path(source)
     try:
-        yield from _file_rows(_path(source)) if is_local(source) else _hub_rows(source, split)
+        if path.is_dir():
+            files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix.lower() in READERS]
+            inside = f" It holds {', '.join(files[:5])}." if files else ""
+            raise DataError(f"{path} is a folder; name a data file in it.{inside}")
+        if not path.exists():
+            # A dangling link is there to be seen, so "does not exist" alone would puzzle.
+            if path.is_symlink():
+                raise DataError(f"{path} is a link to {path.readlink()}, which does not exist.")
+            if not path.parent.is_dir():
+                raise DataError(f"{path} does not exist, and neither does its folder.")
+            near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()])
+            raise DataError(f"{path} does not exist." + (f" Did you mean {' or '.join(near)}?" if near else ""))
+        if path.suffix.lower() not in READERS:
+            raise DataError(f"{path}: data files end in {', '.join(READERS)}; got '{path.suffix}'.")
+        yield from READERS[path.suffix.lower()](path)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror or error}.") from error
 
@@ -101,24 +121,6 @@ def _path(source: str) -> Path:
     if "\0" in source:
         raise DataError(f"{source!r} is no name of a file or data set.")
     return Path(os.path.expanduser(source))  # Path.expanduser raises for the home of an unknown user
-
-
-def _file_rows(path: Path) -> Iterator[Row]:
-    if path.is_dir():
-        files = [entry.name for entry in sorted(path.iterdir()) if entry.suffix.lower() in READERS]
-        inside = f" It holds {', '.join(files[:5])}." if files else ""
-        raise DataError(f"{path} is a folder; name a data file in it.{inside}")
-    if not path.exists():
-        # A dangling link is there to be seen, so "does not exist" alone would puzzle.
-        if path.is_symlink():
-            raise DataError(f"{path} is a link to {path.readlink()}, which does not exist.")
-        if not path.parent.is_dir():
-            raise DataError(f"{path} does not exist, and neither does its folder.")
-        near = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()])
-        raise DataError(f"{path} does not exist." + (f" Did you mean {' or '.join(near)}?" if near else ""))
-    if path.suffix.lower() not in READERS:
-        raise DataError(f"{path}: data files end in {', '.join(READERS)}; got '{path.suffix}'.")
-    return READERS[path.suffix.lower()](path)
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -181,12 +183,6 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     options = {"data_files": str(path.absolute()), "split": "train", "streaming": True}
     return _vendor_rows(("parquet",), options, str(path), "is no readable Parquet file")
-
-
-def _hub_rows(source: str, split: str) -> Iterator[Row]:
-    name, _, config = source.partition(":")
-    problem = "cannot be loaded as a file here or a dataset of the Hub"
-    return _vendor_rows((name, config or None), {"split": split}, f"{source} ({split})", problem)
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

@@ -40,6 +40,7 @@ def hold_out_line(examples: Iterable[Example], amount: float) -> str:
             the other side. From 1 on a count: that many examples of smallest digest, and all copies of theirs.
     """
     if amount < 1:
+        # Digests are spread evenly over all numbers of 256 bits, so a share of them lies below a fixed line.
         return format(int(amount * NUM_DIGESTS), "064x")
     # Digests are unlike one another, so the smallest ones are a draw that anybody can repeat.
     smallest = heapq.nsmallest(int(amount), (example.digest for example in examples))
@@ -65,6 +66,7 @@ def split_by_opening(
         if column is not None and column not in example.row:
             raise DataError(f"{example.source} has no column {column!r}; it has {', '.join(map(repr, example.row))}.")
         asked = example.opening if column is None else repr(example.row[column])
+        # Equal questions have equal digests, so all that ask the same lie together.
         digest = int(hashlib.sha256(asked.encode()).hexdigest(), 16)
         sides[digest < share * NUM_DIGESTS].append(example)
     if not all(sides):
@@ -83,5 +85,6 @@ def split_digest(examples: Iterable[Example]) -> str:
 
 def identity(example: Example) -> bytes:
     """Return bytes that two examples share exactly if the same is learned from both."""
+    # Not where it stands: the same text in another file is learned alike.
     trained = bytes(message.trained for message in example.messages)
     return bytes.fromhex(example.digest) + trained + bytes([example.is_plain])

@@ -12,6 +12,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import count, islice
 from pathlib import Path
@@ -109,7 +110,13 @@ def store_examples(
             digest = split_digest(part)
             for example in part:
                 whole.update(identity(example))
-            part_summary = _stored_summary(path, note, digest)
+            part_summary = None
+            # A shard without a readable note, or with that of other examples, is made anew.
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                stored = json.loads(note.read_text(encoding="utf-8"))
+                # The size tells a shard that a full disk has cut short.
+                if (stored["digest"], stored["bytes"]) == (digest, path.stat().st_size):
+                    part_summary = EncodingSummary(**stored["summary"])
             if part_summary is None:
                 encoded, left_out = encode(part)
                 part_summary, temporary = summarize(encoded, left_out=left_out), path.with_suffix(".partial")
@@ -133,17 +140,6 @@ def store_examples(
             "Raise data.max_length, or cut them off with data.drop_longer: false."
         )
     return StoredExamples(concatenate_datasets(shards), summary, whole.hexdigest())
-
-
-def _stored_summary(path: Path, note: Path, digest: str) -> EncodingSummary | None:
-    """Return the summary of a shard of examples with this digest; None if there is no such shard, or not all of it."""
-    try:
-        values = json.loads(note.read_text(encoding="utf-8"))
-        # The size tells a shard that a full disk has cut short.
-        whole = (values["digest"], values["bytes"]) == (digest, path.stat().st_size)
-        return EncodingSummary(**values["summary"]) if whole else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def to_dataset(encoded: Sequence[Encoded]) -> Dataset:

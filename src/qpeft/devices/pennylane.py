@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qpeft.circuits import Circuit
-from qpeft.circuits.decomposition import bound_angle
+from qpeft.circuits import GATES, Circuit
+from qpeft.circuits.decomposition import bound_angle, rewrite
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import (
     AbstractDevice,
@@ -92,11 +92,11 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         super().__init__("pennylane", secrets=keywords.values())
 
     def capabilities(self) -> Capabilities:
-        """All gates; limits of shots and circuits are not known here, and a device that has some fails the job."""
+        """Return all gates; limits of shots and circuits are not known here: a device that has some fails the job."""
         return Capabilities(
             name="pennylane",
             num_qubits=self._num_qubits,
-            gate_names=frozenset({*NAMES, *ADJOINTS}),
+            gate_names=frozenset(GATES),
             max_shots=None,
             max_circuits=None,
             can_be_exact=self._can_be_exact,
@@ -125,7 +125,7 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
         return self.add(lambda: self._run(kept, shots))
 
     def calibration(self) -> NoiseModel | None:
-        """None: PennyLane has no common form for what devices say of their errors."""
+        """Return None: PennyLane has no common form for what devices say of their errors."""
         return None
 
     def _run(self, circuits: Sequence[Circuit], shots: int | None) -> list[Distribution]:
@@ -157,9 +157,9 @@ class PennyLaneDevice(MemoryJobs, AbstractDevice):
 
 
 def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
-    """PennyLane's form of a bound circuit: counts of all qubits, or their probabilities for `shots=None`.
+    """Return PennyLane's form of a bound circuit: counts of all qubits, or their probabilities for `shots=None`.
 
-    PennyLane prints wire 0 leftmost, as we do. Raises: DeviceError for a gate that is not in the table.
+    PennyLane prints wire 0 leftmost, as we do. Gates that it lacks are written with others.
     """
     import pennylane  # noqa: PLC0415
     from pennylane.tape import QuantumScript  # noqa: PLC0415
@@ -167,13 +167,11 @@ def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
     wires = range(circuit.num_qubits)
     measured = pennylane.probs(wires=wires) if shots is None else pennylane.counts(wires=wires)
     operators: list[Operator] = []
-    for operation in circuit.operations:
+    for operation in rewrite(circuit, {*NAMES, *ADJOINTS}).operations:
         name, acted_on, angle = operation.gate_name, list(operation.qubits), bound_angle(operation)
         if name in ADJOINTS:
             operators.append(pennylane.adjoint(getattr(pennylane, ADJOINTS[name])(wires=acted_on)))
             continue
-        if name not in NAMES:
-            raise DeviceError(f"pennylane has no gate {name} in its table; use another ansatz.")
         kind = getattr(pennylane, NAMES[name])
         operators.append(kind(wires=acted_on) if angle is None else kind(float(angle), wires=acted_on))
     return QuantumScript(operators, [measured], shots=shots)
@@ -200,7 +198,7 @@ def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevi
 
 
 def _found_class(path: str) -> type[VendorDevice]:
-    """The class "module:Class", for plugins that give PennyLane no name."""
+    """Return the class "module:Class", for plugins that give PennyLane no name."""
     from pennylane.devices import Device as VendorDevice  # noqa: PLC0415
 
     module, _, class_name = path.partition(":")
@@ -211,5 +209,5 @@ def _found_class(path: str) -> type[VendorDevice]:
             f"{module} cannot be imported for device {path!r}: {error}. Is the plugin installed?"
         ) from error
     if not (isinstance(found, type) and issubclass(found, VendorDevice)):
-        raise DeviceError(f"{path!r} is no class of PennyLane's devices.")
+        raise DeviceError(f"{path!r} is not a class of PennyLane's devices.")
     return found

@@ -141,6 +141,7 @@ def factorize(width: int, num_cores: int) -> Modes:
         assert factors is not None
         if factors[0] <= max(1.0, limit * candidate ** (1 / num_cores)):
             return Modes(width, factors)
+        # Looser for the width itself than for others: padding costs parameters that do nothing.
         candidate, limit = candidate + 1, BALANCED
 
 

@@ -85,6 +85,7 @@ class PairNetwork:
         t = torch.nn.functional.pad(x, (0, inputs.padded - inputs.width)).reshape(vectors, *inputs.factors)
         for step, matrix in zip(self.steps, matrices, strict=True):
             axes = [axis + 1 for axis in step.axes]
+            # Its two axes go last: one matrix product then takes all other axes along.
             t = t.movedim(axes, (-2, -1))
             others = t.shape[:-2]
             t = t.reshape(math.prod(others), math.prod(step.before)) @ matrix.T

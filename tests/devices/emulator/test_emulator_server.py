@@ -116,12 +116,12 @@ def test_what_the_cloud_does_not_take_is_refused_and_no_job_exists(emulator, cha
 @pytest.mark.parametrize(
     ("method", "path", "raw", "status", "says"),
     [
-        ("POST", SUBMIT, b"{", 400, "The body is no JSON"),
+        ("POST", SUBMIT, b"{", 400, "The body is not JSON"),
         ("POST", SUBMIT, b"[1]", 400, "must be a JSON object; got a list"),
-        ("POST", SUBMIT, b"\xff\xfe", 400, "The body is no JSON"),
-        ("POST", SUBMIT, b"[" * 100_000, 400, "The body is no JSON"),
+        ("POST", SUBMIT, b"\xff\xfe", 400, "The body is not JSON"),
+        ("POST", SUBMIT, b"[" * 100_000, 400, "The body is not JSON"),
         ("POST", SUBMIT, b'{"QProg": 3}', 400, "QProg: Input should be a valid list"),
-        ("POST", SUBMIT, b"", 400, "The body is no JSON"),
+        ("POST", SUBMIT, b"", 400, "The body is not JSON"),
         ("POST", DETAIL, b'{"taskId": 3}', 400, "taskId: Input should be a valid string; got '3'"),
         ("POST", DETAIL, b'{"taskId": "\\ud800"}', 400, "unable to parse raw data as a unicode string"),
         (

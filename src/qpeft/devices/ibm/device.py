@@ -76,7 +76,7 @@ class IbmDevice(AbstractDevice):
         self._translator = Translator(self._backend, optimization_level=optimization_level, qubits=qubits)
 
     def capabilities(self) -> Capabilities:
-        """All gates; samples only."""
+        """Return what the backend can do: all gates; samples only."""
         return Capabilities(
             name="ibm",
             num_qubits=self._backend.num_qubits,
@@ -110,7 +110,7 @@ class IbmDevice(AbstractDevice):
         return self._jobs.submit(self._translator.pubs(circuits), shots, ticket)
 
     def find_job(self, ticket: str) -> str | None:
-        """Id of the job tagged with this ticket. Raises: JobError on simulators, and if the service lists none."""
+        """Return the id of the job with this ticket. Raises: JobError on simulators, and if the service lists none."""
         return self._jobs.find(ticket) if isinstance(self._jobs, ServiceJobs) else super().find_job(ticket)
 
     def poll(self, job_id: str) -> JobStatus:
@@ -126,7 +126,7 @@ class IbmDevice(AbstractDevice):
         self._jobs.cancel(job_id)
 
     def calibration(self) -> NoiseModel | None:
-        """The backend's latest, by qubits of the chip; None for "aer". Circuits sent from now on are laid out by it.
+        """Return the latest, by qubits of the chip; None for "aer". Circuits sent from now on are laid out by it.
 
         Raises: DeviceError if it cannot be had.
         """

@@ -35,7 +35,7 @@ TURNED_DOWN = {400, 404, 409, 413, 422, 429}
 
 
 def tag_of(ticket: str) -> str:
-    """The job tag of a ticket, 22 letters: short and plain whatever the ticket is."""
+    """Return the job tag of a ticket, 22 letters: short and plain whatever the ticket is."""
     return f"qpeft-{hashlib.sha256(ticket.encode()).hexdigest()[:16]}"
 
 
@@ -96,7 +96,7 @@ class ServiceJobs:
         return str(job.job_id())
 
     def find(self, ticket: str) -> str:
-        """Id of the job with this ticket's tag.
+        """Return the id of the job with this ticket's tag.
 
         Raises: JobError if the service lists none: that it made none is not certain, since a request may still be on
             its way or in no list yet, and another account or instance has a list of its own.
@@ -221,7 +221,7 @@ class LocalJobs(MemoryJobs):
 
 
 def start(backend: BackendV2, pubs: Sequence[tuple[Any, ...]], shots: int, options: Mapping[str, Any]) -> Any:
-    """The job of a sampler.
+    """Start a job of a sampler, and return it.
 
     Args:
         backend: of the service, or a simulator.

@@ -50,7 +50,7 @@ def open_service(instance: str | None) -> QiskitRuntimeService:
 
 
 def find_token() -> str | None:
-    """The key of the environment or of the keyring; None to use the account that Qiskit has saved.
+    """Return the key of the environment or of the keyring; None to use the account that Qiskit has saved.
 
     Raises: CredentialsError if the keyring is there and cannot be read.
     """
@@ -70,7 +70,7 @@ def find_token() -> str | None:
 
 
 def status_code(error: BaseException) -> int:
-    """HTTP status that an error of the vendor goes back to; 0 if it goes back to none."""
+    """Return the HTTP status that an error of the vendor goes back to; 0 if there is none."""
     for link in _chain(error):
         code = getattr(link, "status_code", None)
         if isinstance(code, int) and code > 0:
@@ -81,7 +81,7 @@ def status_code(error: BaseException) -> int:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it goes back to; contexts too, since the vendor hides what it wraps."""
+    """Yield the error and what it goes back to; contexts too, since the vendor hides what it wraps."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -216,7 +216,7 @@ def noise_model(target: Target, properties: Any) -> NoiseModel | None:
 
 
 def _living(target: Target, names: tuple[str, ...]) -> dict[tuple[int, ...], _Stated]:
-    """What is stated of the first of these gates that the backend has, by the qubits that it acts on."""
+    """Return what is stated of the first of these gates that the backend has, by the qubits that it acts on."""
     name = next((name for name in names if name in target.operation_names), None)
     entries = {} if name is None else target[name]
     # `<=` is False for NaN. A duration that is not listed is none.

@@ -42,7 +42,7 @@ KEPT_STRUCTURES = 256
 
 
 def to_qiskit(circuit: Circuit) -> QuantumCircuit:
-    """The circuit with a Qiskit parameter per input, in their order, and qubit k measured into classical bit k.
+    """Return the circuit with a Qiskit parameter per input, in their order, and qubit k measured into classical bit k.
 
     Raises: DeviceError for a gate that is not in the table.
     """
@@ -78,7 +78,7 @@ class Translator:
         self._prepared = lru_cache(KEPT_STRUCTURES)(self._prepare)
 
     def pubs(self, circuits: Sequence[Circuit]) -> list[tuple[Any, ...]]:
-        """Qiskit's "primitive unified blocs": a prepared circuit, and a row of values for each that has its structure.
+        """Return Qiskit's "primitive unified blocs": prepared circuits, with a row of values for each of ours.
 
         Neighbours with one structure share a bloc, so results in order of blocs and rows are in order of circuits,
         and a process that knows nothing but the job's id can read them. Each bloc has its number in its circuit's
@@ -130,7 +130,7 @@ class Translator:
 
 
 def distributions(result: object) -> list[Distribution]:
-    """One per circuit, from the results of a sampler, in the order of `Translator.pubs`.
+    """Return one per circuit, from the results of a sampler, in the order of `Translator.pubs`.
 
     By the numbers of the blocs, whatever their order; by their order where none has a number, as in jobs of an older
     qpeft. Raises: DeviceError if they are not what a job of ours returns; OrderError if numbers are missing or double.

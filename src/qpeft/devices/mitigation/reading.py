@@ -39,7 +39,7 @@ class AbstractMitigation(ABC):
 
     @abstractmethod
     def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:
-        """What is sent in place of a bound circuit, in the order of `weights`."""
+        """Return what is sent in place of a bound circuit, in the order of `weights`."""
 
     @abstractmethod
     def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout | None:
@@ -101,7 +101,7 @@ class Readout:
 
     @classmethod
     def of(cls, errors: Sequence[ReadoutError]) -> Readout:
-        """From known errors, one per qubit."""
+        """Return the readout of known errors, one per qubit."""
         # The mean sign of a qubit that is 0 is P(0|0) - P(1|0), and of one that is 1 P(0|1) - P(1|1).
         means = np.array([[1 - 2 * e.p1_given_0 for e in errors], [2 * e.p0_given_1 - 1 for e in errors]])
         return cls(means, np.zeros_like(means))
@@ -120,7 +120,7 @@ class Readout:
 
 
 def signs(results: Distribution) -> Values:
-    """Sign of every bit of every bit string, +1 for 0, (len(results), num_qubits)."""
+    """Return the sign of every bit of every bit string, +1 for 0, (len(results), num_qubits)."""
     # All strings at once: a Python loop over 10,000 of them would take longer than everything after it.
     bits = np.frombuffer("".join(results).encode(), dtype=np.uint8).reshape(len(results), -1)
     return np.asarray(1 - 2 * (bits.astype(np.float64) - ord("0")))

@@ -53,7 +53,7 @@ class ReadoutInversion(AbstractMitigation):
 
     @classmethod
     def from_calibration(cls, calibration: NoiseModel | None, qubits: Sequence[int]) -> ReadoutInversion:
-        """With the errors that a device states.
+        """Return an inversion of the errors that a device states.
 
         Args:
             calibration: as `device.calibration()` returns it.
@@ -67,7 +67,7 @@ class ReadoutInversion(AbstractMitigation):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """One version."""
+        """Weight of the one version that is sent."""
         return (1.0,)
 
     @property
@@ -89,7 +89,7 @@ class ReadoutInversion(AbstractMitigation):
             )
 
     def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:
-        """The circuit as it is."""
+        """Return the circuit as it is."""
         return (operations,)
 
     def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout:

@@ -59,7 +59,7 @@ class ZeroNoise(AbstractMitigation):
 
     @property
     def num_calibration_circuits(self) -> int:
-        """Those of the readout inversion."""
+        """Circuits of the readout inversion."""
         return self.readout_inversion.num_calibration_circuits if self.readout_inversion else 0
 
     def check(self, capabilities: Capabilities) -> None:
@@ -74,7 +74,7 @@ class ZeroNoise(AbstractMitigation):
             self.readout_inversion.check(capabilities)
 
     def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:
-        """The circuit folded to each scale."""
+        """Return the circuit folded to each scale."""
         return tuple(folded(operations, scale) for scale in self.scales)
 
     def readout(self, measure: Measure, key: CallKey, *, num_qubits: int, shots: int | None) -> Readout | None:
@@ -94,7 +94,7 @@ class ZeroNoise(AbstractMitigation):
 
 
 def folded(operations: Sequence[Operation], scale: int) -> tuple[Operation, ...]:
-    """Bound operations followed by (scale - 1) / 2 times their inverse and themselves; `scale` is odd."""
+    """Return bound operations followed by (scale - 1) / 2 times their inverse and themselves; `scale` is odd."""
     # The ideal circuit is unchanged, G (G^-1 G)^k = G, while the chip pays for every gate in it.
     forth = tuple(operations)
     return forth + (inverted(forth) + forth) * (scale // 2)

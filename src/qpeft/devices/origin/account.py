@@ -73,7 +73,7 @@ class Secret:
         self._key = key
 
     def reveal(self) -> str:
-        """The key."""
+        """Return the key."""
         return self._key
 
     def redact(self, text: str) -> str:
@@ -85,7 +85,7 @@ class Secret:
 
 
 def find_key(url: str) -> Secret:
-    """The key for this address from the environment, else from the keyring.
+    """Return the key for this address from the environment, else from the keyring.
 
     Raises: CredentialsError if neither has one, it cannot be a key, or it may belong elsewhere.
     """

@@ -29,7 +29,7 @@ STEPS = 50
 
 @dataclass(frozen=True)
 class QubitFacts:
-    """Of a living qubit: fidelities, and times in microseconds."""
+    """Fidelities of a living qubit, and its times in microseconds."""
 
     readout_fidelity: float
     gate_fidelity: float
@@ -57,7 +57,7 @@ class Chip:
 
     @property
     def median_fidelities(self) -> tuple[float, float, float]:
-        """Of gates on one qubit, of CZ and of readout; NaN where nothing is alive."""
+        """Medians for gates on one qubit, CZ and readout; NaN where nothing is alive."""
         ones = self.qubits.values()
         columns = [one.gate_fidelity for one in ones], list(self.edges.values()), [one.readout_fidelity for one in ones]
         single, double, readout = (median(column) if column else math.nan for column in columns)
@@ -120,7 +120,7 @@ def _damping(facts: QubitFacts, microseconds: float) -> Damping:
 
 
 def _fitting(damping: list[Damping], fidelity: float) -> list[Damping]:
-    """The same with as much of the dephasing as leaves a gate its fidelity, by halving."""
+    """Return the same with as much of the dephasing as leaves a gate its fidelity."""
     if _fidelity(damping) >= fidelity:
         return damping
     # Fidelity falls as the share grows, so halving finds it; 50 halvings exhaust a float.
@@ -132,7 +132,7 @@ def _fitting(damping: list[Damping], fidelity: float) -> list[Damping]:
 
 
 def _dephased(damping: list[Damping], share: float) -> list[Damping]:
-    """With this share of the dephasing rate."""
+    """Return the damping with this share of the dephasing rate."""
     return [Damping(one.amplitude, 1 - (1 - one.phase) ** share) for one in damping]
 
 

@@ -37,17 +37,17 @@ class Cloud:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def chips(self) -> dict[str, bool]:
-        """Name to whether it is online, simulators of the cloud included."""
+        """Return name to whether it is online, simulators of the cloud included."""
         found: dict[str, bool] = self._read("chips", {})
         return found
 
     def chip(self, name: str) -> dict[str, Any]:
-        """What the cloud says of a chip, as `Client.chip` has it."""
+        """Return what the cloud says of a chip, as `Client.chip` has it."""
         found: dict[str, Any] = self._read("chip", {"name": name})
         return found
 
     def detail(self, job: str) -> dict[str, Any]:
-        """The raw reply about a job, also if the cloud refuses to give it."""
+        """Return the raw reply about a job, also if the cloud refuses to give it."""
         found: dict[str, Any] = self._read("detail", {"job": job})
         return found
 
@@ -66,6 +66,7 @@ class Cloud:
         Returns: the id.
         Raises: RefusedError or CredentialsError if it is certain that there is no job; else DeviceError.
         """
+        # No second try here, whatever goes wrong: the cloud may have taken the job, and would run and charge another.
         with self._lock, self._given_up_on_errors():
             worker = self._running()
             note = hand_over(worker.pid, worker.started)
@@ -83,7 +84,7 @@ class Cloud:
             self._worker = None
 
     def _read(self, action: str, arguments: Mapping[str, Any]) -> Any:
-        """The answer to a question that may be asked again: it costs nothing, whatever became of it the first time."""
+        """Return the answer to a question that may be asked again: twice does no more than once, and costs nothing."""
         for pause in (*PAUSES, None):
             try:
                 with self._lock, self._given_up_on_errors():
@@ -92,6 +93,7 @@ class Cloud:
                 if pause is None:
                     raise
             else:
+                # A refusal stays one, however often it is asked for; a lost answer may come the next time.
                 if pause is None or answer.get("error") not in ("unclear", "unreachable"):
                     return self._value(answer)
             time.sleep(pause)
@@ -110,6 +112,7 @@ class Cloud:
         """Raises: CredentialsError if there is no key; WorkerError if no process can be started."""
         if self._worker is not None and self._pid == os.getpid() and self._worker.has_ended:
             self.close()  # killed while nobody asked it; a submission must not be handed to it
+        # After a fork the worker belongs to the parent, and two askers would read each other's answers.
         if self._worker is None or self._pid != os.getpid():
             try:
                 self._worker, self._pid = WorkerProcess(find_key(self.url), self.url), os.getpid()
@@ -166,7 +169,7 @@ class ListedChip:
 
 
 def list_chips(url: str = DEFAULT_URL) -> list[ListedChip]:
-    """Every chip of the cloud by name. Raises: CredentialsError or DeviceError if the cloud does not tell."""
+    """Return every chip of the cloud by name. Raises: CredentialsError or DeviceError if the cloud does not tell."""
     cloud = Cloud(checked_url(url), SECONDS_PER_ANSWER)
     try:
         return [

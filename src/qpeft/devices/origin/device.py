@@ -57,7 +57,7 @@ class OriginDevice(AbstractDevice):
         seconds_per_answer: after which a request counts as lost; the client itself gives up after 60 s, or 180 s where
             it tries three times.
 
-    Raises: DeviceError for an address that is none or not encrypted.
+    Raises: DeviceError for an address that is not a server's or not encrypted.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class OriginDevice(AbstractDevice):
         self._is_tidy = False
 
     def capabilities(self) -> Capabilities:
-        """All gates, on as many qubits as were alive when the chip was last looked at.
+        """Return what the device can do: all gates, on as many qubits as were alive when the chip was last looked at.
 
         Raises: DeviceError if the cloud does not tell, the first time.
         """
@@ -143,14 +143,14 @@ class OriginDevice(AbstractDevice):
             raise
 
     def prepare(self, ticket: str) -> None:
-        """The first note of a submission. Raises: RefusedError if the outbox cannot be written."""
+        """Write the first note of a submission. Raises: RefusedError if the outbox cannot be written."""
         if not self._is_tidy:  # once per device is enough for notes that are kept for a month
             self._outbox.remove_old()
             self._is_tidy = True
         self._outbox.prepare(ticket)
 
     def find_job(self, ticket: str) -> str | None:
-        """Id of the job of a submission whose sender died; None if it is certain that there is none.
+        """Return the id of the job of a submission whose sender died; None if it is certain that there is none.
 
         A submission that is still under way in its worker is waited for. Raises: JobError if it cannot be told.
         """
@@ -202,7 +202,7 @@ class OriginDevice(AbstractDevice):
         return tuple(self._qubits or range(circuit.num_qubits))[: circuit.num_qubits]
 
     def calibration(self) -> NoiseModel:
-        """What the cloud lists of the chip now, on the chip's own qubit numbers; see docs/origin.md."""
+        """Return what the cloud lists of the chip now, on the chip's own qubit numbers; see docs/origin.md."""
         self._chip, self._blocks = chip_from(self._cloud.chip(self._chip_name)), {}
         return noise_model_of(self._chip)
 

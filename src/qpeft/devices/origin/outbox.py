@@ -52,7 +52,7 @@ class Outbox:
     patience: float = 300.0
 
     def path(self, ticket: str) -> Path:
-        """Of the note. The name is a hash: a ticket may have any characters."""
+        """Return the path of the note. Its name is a hash: a ticket may have any characters."""
         return self.folder / f"{hashlib.sha256(ticket.encode()).hexdigest()[:LETTERS]}.json"
 
     def has(self, ticket: str) -> bool:
@@ -92,7 +92,7 @@ class Outbox:
         self._write(ticket, REFUSED, this_process(), why)
 
     def find(self, ticket: str) -> str | None:
-        """The job of a ticket; None if it is certain that there is none.
+        """Return the job of a ticket; None if it is certain that there is none.
 
         Raises: JobError if it cannot be told, or the submission is under way for longer than `patience`; as `prepare`.
         """
@@ -167,7 +167,7 @@ class OriginProgram:
 
 
 def one_each(circuits: Sequence[Circuit], qubits: Sequence[int] = ()) -> list[OriginProgram]:
-    """Every circuit in a program of its own, on the first of these qubits, by default 0, 1, 2, ..."""
+    """Return every circuit in a program of its own, on the first of these qubits, by default 0, 1, 2, ..."""
     return [
         OriginProgram(to_origin_ir(circuit, qubits[: circuit.num_qubits] or None), Contents(circuit.num_qubits))
         for circuit in circuits
@@ -202,7 +202,7 @@ def check_places(circuits: Sequence[Circuit], qubits: Sequence[int], chip: Chip)
 
 
 def structure_of(circuits: Sequence[Circuit]) -> tuple[Structure, Circuit]:
-    """Gates and qubits that all of them share, and the first that has them; only angles may differ.
+    """Return gates and qubits that all of them share, and the first that has them; only angles may differ.
 
     Circuits that only flip qubits, as those of known outcome do, need no couplers: they fit wherever the others do.
     Raises: DeviceError if they do not.
@@ -224,7 +224,7 @@ def structure_of(circuits: Sequence[Circuit]) -> tuple[Structure, Circuit]:
 
 
 def side_by_side(circuits: Sequence[Circuit], blocks: Sequence[tuple[int, ...]]) -> list[OriginProgram]:
-    """As many circuits in a program as there are blocks, circuit k of a program on block k."""
+    """Return programs that hold as many circuits as there are blocks, circuit k of a program on block k."""
     programs = []
     for first in range(0, len(circuits), len(blocks)):
         group = circuits[first : first + len(blocks)]
@@ -267,7 +267,7 @@ class Contents:
 
 
 def suffix_of(programs: Iterable[Contents]) -> str:
-    """What is put behind the task's own id."""
+    """Return what is put behind the task's own id."""
     # Runs of equal programs, not all equal ones: the order of the programs is what the layout must keep.
     groups = ((contents, sum(1 for _ in group)) for contents, group in itertools.groupby(programs))
     return "@" + ",".join(
@@ -277,9 +277,9 @@ def suffix_of(programs: Iterable[Contents]) -> str:
 
 
 def split_id(job_id: str) -> tuple[str, list[Contents] | None]:
-    """Task and layout; None in place of the layout for an id as the cloud itself shows it.
+    """Return task and layout; None in place of the layout for an id as the cloud itself shows it.
 
-    Raises: JobError if there is no id, or its layout is none.
+    Raises: JobError if there is no id, or its layout cannot be read.
     """
     # From the right, since the cloud's own ids may hold an @ one day; a layout never does.
     task, mark, layout = job_id.rpartition("@") if "@" in job_id else (job_id, "", "")

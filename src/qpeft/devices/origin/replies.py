@@ -35,7 +35,7 @@ _KEY = re.compile(r"0x[0-9a-fA-F]+|[01]+")
 
 
 def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
-    """What the reply says of the task of this id, the cloud's own.
+    """Return what the reply says of the task of this id, the cloud's own.
 
     Raises: CredentialsError if the cloud refuses the key; JobError if it tells nothing of the job; DeviceError if it
         answers about another.
@@ -54,7 +54,7 @@ def task_of(reply: Mapping[str, Any], job_id: str) -> dict[str, Any]:
 
 
 def status_of(task: Mapping[str, Any], job_id: str, *, was_cancelled: bool) -> JobStatus:
-    """State of a task; `was_cancelled` if the cloud has accepted that it be stopped.
+    """Return the state of a task.
 
     Args:
         task: as the cloud describes it.
@@ -73,7 +73,7 @@ def status_of(task: Mapping[str, Any], job_id: str, *, was_cancelled: bool) -> J
 
 
 def distributions_of(task: Mapping[str, Any], job_id: str, programs: Sequence[Contents] | None) -> list[Distribution]:
-    """One distribution per circuit, in the order of the circuits.
+    """Return one distribution per circuit, in the order of the circuits.
 
     Args:
         task: finished.
@@ -141,7 +141,7 @@ def _are_equal(first: Distribution, second: Distribution) -> bool:
 
 
 def _shares(text: str, num_bits: int, name: str) -> dict[int, float]:
-    """Integer key, bit k of which is classical bit k, to share."""
+    """Return shares by integer key, bit k of which is classical bit k."""
     try:
         table = json.loads(text)
         pairs = list(zip(table["key"], table["value"], strict=True))

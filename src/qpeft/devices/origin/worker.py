@@ -45,12 +45,12 @@ ABOUT_KEYS = re.compile(r"api.?key|unauthori|authenticat|credential|\btoken\b|å¯
 
 
 def words_of(error: object, key: str) -> str:
-    """What an error says, or a message, never with the key in it."""
+    """Return what an error says, or a message, never with the key in it."""
     return str(error).replace(key, "<key>")
 
 
 def kind_of(error: Exception) -> str:
-    """What an error of the client means.
+    """Return what an error of the client means.
 
     Returns: "refused" or "credentials" if words say that the cloud will not; "unreachable" if no request was sent;
         "rejected" for an HTTP error that will come again; "unclear" for everything else: the request may have had its
@@ -137,7 +137,7 @@ class Client:
         }
 
     def detail(self, job: str) -> Json:
-        """The cloud's whole reply about a job. Never `result()`, which waits with the lock held."""
+        """Return the cloud's whole reply about a job. Never `result()`, which waits with the lock held."""
         reply = json.loads(self._qcloud.QCloudJob(job).query().origin_data())
         if not isinstance(reply, dict):
             raise RuntimeError("value is not an object")

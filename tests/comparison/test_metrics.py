@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from qpeft.comparison import compare, load_results, summary_text
-from qpeft.comparison.graded import graded, metrics_by_title, overall, with_comparisons
 from qpeft.comparison.records import read_records, to_record
 from qpeft.comparison.report import write_report
 from qpeft.comparison.study import parse_study
 from qpeft.comparison.trials import plan_trials, read_inputs
 from qpeft.errors import TaskError
+from qpeft.evaluation.metrics import graded, metrics_by_title, overall, with_comparisons
 
 
 def of_gsm8k(strict, flexible):

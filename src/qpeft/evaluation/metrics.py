@@ -1,4 +1,4 @@
-"""Answers that a task graded: every metric of a method by itself, and against the reference."""
+"""Metrics of answers that a task graded: of every method by itself, and against the reference."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from qpeft.evaluation import TASKS
 from qpeft.evaluation.statistics import Array, Difference, holm, mean_interval, paired_difference, sign_test
-
-EXACT_MATCH = "exact_match"
+from qpeft.evaluation.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def graded(scores: Sequence[Mapping[str, Any]]) -> tuple[Graded, ...]:
     """
     # Scores from before there were tasks have right and wrong answers alone.
     grades: list[Mapping[str, Sequence[float]]] = [
-        one["items"].get("grades", {EXACT_MATCH: one["items"]["right"]} if one["items"]["right"] else {})
+        one["items"].get("grades", {"exact_match": one["items"]["right"]} if one["items"]["right"] else {})
         for one in scores
     ]
     task = TASKS.get(scores[0].get("task") or "")
