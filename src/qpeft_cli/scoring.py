@@ -178,11 +178,11 @@ def _result_file(wanted: Evaluation, name: str) -> Path:
     return path
 
 
-def _store(wanted: Evaluation, path: Path, record: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+def _store(wanted: Evaluation, path: Path, record: dict[str, Any], versions: Mapping[str, str]) -> None:
     """Write results with what they were computed by. Raises: OutputError if the disk refuses."""
     around = environment()
     around["versions"] |= versions
-    origin = {
+    origin: dict[str, Any] = {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "adapter": {"folder": str(wanted.folder), **weight_hashes(wanted.folder)},
         "model": read_recipe(wanted.folder).model.model_dump(mode="json"),
@@ -266,7 +266,8 @@ def print_judged(wanted: Evaluation, *, url: str | None, model: str | None, yes:
         agree_to_texts(wanted.console, notice, recipient=url, texts=digest, yes=yes)
     path = _result_file(wanted, "cpsycoune")
 
-    adapted, results = wanted.load(), {}
+    adapted = wanted.load()
+    results: dict[str, dict[str, Any]] = {}
     make_folder(wanted.folder / FOLDER)
     with used_alone(wanted.folder / FOLDER), Bars(Console(stderr=True)) as bars:
         verdicts = VerdictFile(wanted.folder / FOLDER / "cpsycoune.judged.jsonl")

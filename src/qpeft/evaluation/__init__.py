@@ -3,7 +3,7 @@
 from qpeft.evaluation.generation import generate
 from qpeft.evaluation.loss import HeldOutLoss, held_out_loss
 from qpeft.evaluation.scores import Answer, Scores, score
-from qpeft.evaluation.tasks import TASKS, AbstractTask, find_task
+from qpeft.evaluation.tasks import TASKS, AbstractTask, find_task, load_plugins
 from qpeft.evaluation.tasks.word_problems import final_number, is_right
 
 __all__ = [
@@ -19,3 +19,6 @@ __all__ = [
     "is_right",
     "score",
 ]
+
+# Last: modules of other packages import the names above.
+load_plugins()

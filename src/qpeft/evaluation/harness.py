@@ -108,7 +108,7 @@ def evaluate_with_harness(
             metric, comma, answer_filter = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
                 continue
-            error = figures.get(f"{metric}_stderr,{answer_filter}")
+            deviation = figures.get(f"{metric}_stderr,{answer_filter}")
             scores.append(
                 TaskScore(
                     task=task,
@@ -116,7 +116,7 @@ def evaluate_with_harness(
                     answer_filter=answer_filter,
                     value=float(value),
                     # "N/A" where lm-eval has none.
-                    standard_error=float(error) if isinstance(error, (int, float)) else None,
+                    standard_error=float(deviation) if isinstance(deviation, (int, float)) else None,
                     items=None if counted is None else counted["effective"],
                     few_shot=results["n-shot"].get(task),
                 )

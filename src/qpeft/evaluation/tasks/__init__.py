@@ -1,5 +1,7 @@
 """Benchmarks, one file and one row each. `TASKS` are graded here; CPsyCounE (`cpsycoune`) needs a judge."""
 
+import importlib
+import sys
 import warnings
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -20,15 +22,21 @@ TASKS: dict[str, AbstractTask] = {
 }
 """By the names that recipes and commands know. `qpeft eval --help` reads them from this text, without importing it."""
 
-# Classes of other packages. One that fails must not keep a run from its own tasks.
-for _entry in entry_points(group="qpeft.tasks"):
-    try:
-        _task = _entry.load()()
-        if not isinstance(_task, AbstractTask) or _task.name != _entry.name or _entry.name in TASKS:
-            raise TypeError(f"{_entry.value} must be a class of AbstractTask with this name, which nobody else has")
-        TASKS[_entry.name] = _task
-    except Exception as error:  # noqa: PERF203  (whatever another package raises)
-        warnings.warn(f"The task {_entry.name!r} cannot be used: {error}", stacklevel=2)
+
+def load_plugins() -> None:
+    """Import what other packages announce under `qpeft.tasks`: modules that add a row of the entry's name to `TASKS`.
+
+    One that fails is left out with a warning, so that it keeps no run from its own task.
+    """
+    for entry in entry_points(group="qpeft.tasks"):
+        # A program that imports the other package first is still at it, and the row comes at the end.
+        is_under_way = entry.module in sys.modules
+        try:
+            importlib.import_module(entry.module)
+            if not is_under_way and entry.name not in TASKS:
+                raise TaskError(f"{entry.module} adds no row of this name to TASKS")
+        except Exception as error:
+            warnings.warn(f"The task {entry.name!r} cannot be used: {error}", stacklevel=2)
 
 
 def find_task(name: str) -> AbstractTask:
@@ -40,4 +48,4 @@ def find_task(name: str) -> AbstractTask:
     return TASKS[name]
 
 
-__all__ = ["TASKS", "AbstractTask", "find_task"]
+__all__ = ["TASKS", "AbstractTask", "find_task", "load_plugins"]
