@@ -104,6 +104,7 @@ def read_recipe(folder: Path) -> Recipe:
     Full weights from elsewhere have the recipe of a run on no data. Raises: OutputError or RecipeError.
     """
     report, is_model = folder / EXPORT_FILE, holds_model(folder)
+    # The run's own record is the most exact, and without any of them its error names the file that is missing.
     if os.path.lexists(folder / FILE_NAME) or not (is_model or report.is_file()):
         return parse_recipe(read_record(folder)["recipe"], source=str(folder / FILE_NAME))
     try:
@@ -113,6 +114,7 @@ def read_recipe(folder: Path) -> Recipe:
     if not isinstance(kept, dict):
         if not is_model:
             raise OutputError(f"{report} holds no recipe of the run, so nobody knows how questions were put in it.")
+        # A recipe must name data. Nothing is held out of these, so that `eval` asks for --data.
         kept = {"model": {"name": str(folder)}, "data": {"train": str(folder)}}
     values = kept | {"output": {"folder": str(folder)}}
     if is_model:
@@ -170,11 +172,13 @@ def load_onto(base: ModelSection, folder: Path, *, trust_remote_code: bool = Fal
             f"{folder} was trained with Python code that comes with the model {base.name}. If you trust the model, say "
             "--trust-remote-code. Nothing was run."
         )
+    # From here on it is the user's permission that counts, whatever the folder says.
     base = base.model_copy(update={"trust_remote_code": trust_remote_code})
     tokenizer = load_tokenizer(base.name, chat_template=base.chat_template, trust_remote_code=trust_remote_code)
     model = base_model(base)
     if (fault := reading(model, base.name).padding_fault(tokenizer)) is not None:
         raise ModelError(fault)
+    # Training writes that file, so a run of ours has said it before.
     news = answer_ends(tokenizer, model.generation_config).news
     if news and not (folder / "generation_config.json").is_file():
         typer.echo(f"note: {news}; generation stops at all of them", err=True)

@@ -51,6 +51,7 @@ class Answering:
         Raises: AdapterError if the base model or a device is asked for, and there is no adapter; DataError.
         """
         adapted = load_onto(source.model, self.folder, trust_remote_code=self.trust_remote_code)
+        # Merged weights have no base model and no circuits; said now rather than after all answers.
         adapted.names(self.base or self.device is not None)
         require_room(adapted.model, adapted.tokenizer, questions, sources, max_new_tokens=self.max_new_tokens)
         return adapted
@@ -89,6 +90,7 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
 
     Raises: DataError if one is blank or too long.
     """
+    # A dash may stand among other questions: lines of the input come in its place.
     texts = [line for text in arguments for line in (piped_lines() if text == "-" else [text])]
     if not texts or not all(text.strip() for text in texts):
         raise DataError("There is no question: give one as an argument, or one per line on the standard input.")
@@ -97,6 +99,7 @@ def answer_texts(options: Answering, arguments: Sequence[str]) -> None:
     first = [Message("system", system)] if system else []
     questions = [[*first, Message("user", text)] for text in texts]
     adapted = options.load(source, questions, [f"question {number}" for number in range(1, len(texts) + 1)])
+    # The base model has no circuits, so it answers before the device is asked for.
     before = options.answers(adapted, questions, of_base=True) if options.base else []
     with options.on_device(adapted, questions):
         after = options.answers(adapted, questions)
@@ -121,6 +124,7 @@ def answer_file(options: Answering, source_file: Path, target: Path) -> None:
     source = read_source(options.folder)
     system = source.system if options.system is None else options.system
     questions = read_questions(source_file, system=system, prompt=source.prompt, roles=source.roles)
+    # Before anything is loaded: an answer must not stand in the place of a column of the user's.
     for question in questions:
         if taken := {"generated", "generated_base"} & question.row.keys():
             raise DataError(f"{question.source} has a column '{min(taken)}' already; rename it.")
@@ -139,6 +143,7 @@ def answer_file(options: Answering, source_file: Path, target: Path) -> None:
         "device": options.device,
         "device_options": list(options.device_options),
     }
+    # Two processes would each append their answers, and lines would no longer be rows of the input in order.
     make_folder(target.parent)
     with used_alone(target):
         file = GrowingFile(target, job, total=len(questions))

@@ -37,6 +37,7 @@ def chat(
     source = read_source(folder)
     with console.status("loading the model"):
         adapted = load_onto(source.model, folder, trust_remote_code=trust_remote_code)
+    # After loading, which may draw random numbers of its own.
     if seed is not None:
         set_seed(seed)
     conversation = Conversation(

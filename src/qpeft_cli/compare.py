@@ -79,6 +79,7 @@ def report(
     from qpeft.comparison.report import write_page, write_report
 
     console = plain_console()
+    # One file holds all records of a study, so that it can be sent on; the folder has what they were made from.
     if study.is_file():
         results, log = read_records(study)
         place = write_page(results, log, html or study.with_suffix(".html"))
@@ -94,6 +95,7 @@ def _show(results: Results, console: Console) -> None:
     from qpeft.comparison import summary_text
 
     table = Table("method", "parameters", "learning rate", "loss", f"minus {results.study.reference}", "verdict")
+    # At the edge of the rates that were tried, a better one may lie beyond; the table says so.
     rates = {choice.method: choice for choice in results.choices}
     for one in results.measured:
         choice = rates[one.method]

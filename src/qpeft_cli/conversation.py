@@ -56,6 +56,7 @@ class Conversation:
     def __init__(
         self, adapted: AdaptedModel, console: Console, *, system: str | None, max_new_tokens: int, sampling: Sampling
     ) -> None:
+        # Prompt and answer share what the model reads at once.
         context = context_length(adapted.model)
         if context is not None and max_new_tokens >= context:
             raise DataError(
@@ -115,6 +116,7 @@ class Conversation:
         system = [Message("system", self._system)] if self._system else []
         asked = [*system, *self._turns, Message("user", question)]
         messages, dropped = fitting(self._adapted.tokenizer, asked, room=self._room)
+        # Forgotten for good, so that the next question is not asked of another past.
         if dropped:
             self._note(f"the dialogue is too long for the model; its {dropped} oldest messages are forgotten")
         self._turns = messages[len(system) :]
@@ -179,6 +181,7 @@ class Conversation:
                 )
         except KeyboardInterrupt:
             stopped = True
+        # What was said until Ctrl-C counts as the answer, and stays in the dialogue.
         text = shown.text.strip()
         return text, "stopped" if stopped else None if text else "(an empty answer)"
 

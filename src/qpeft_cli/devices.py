@@ -26,6 +26,7 @@ def chips(
     table = Table(Column("chip", no_wrap=True), "online", "qubits", "couplers", "1-qubit gate", "CZ", "readout")
     for listed in list_chips(url or DEFAULT_URL):
         known = listed.chip
+        # The cloud lists chips of which it gives no calibration.
         columns = ["", "", "", "", ""]
         if known is not None:
             alive = f"{len(known.qubits)} of {known.num_listed}"

@@ -83,9 +83,11 @@ def evaluate(
         given = [name for name, value in options.items() if value not in (None, False)]
         if case and given:
             raise typer.BadParameter(f"{given[0]} {reason}")
+    # Options are checked by now, so what follows may take the seconds that torch needs.
     from qpeft_cli.adapted import Adapted, load_adapted
     from qpeft_cli.scoring import Evaluation, print_harness_scores, print_judged, print_scores
 
+    # Not loaded yet: an unknown task, a missing judge or a refusal of the user should not wait for a model.
     def load() -> Adapted:
         return load_adapted(folder, trust_remote_code=trust_remote_code)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -18,7 +18,6 @@ from qpeft_cli.terminal import broken, kinds_of, plain_console
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from qpeft.data import Encoded
     from qpeft.exporting import ExportReport
     from qpeft.runs.bars import OnProgress
     from qpeft_cli.adapted import Adapted
@@ -69,24 +68,20 @@ def export(
     from qpeft.runs.bars import Bars
 
     with Bars(Console(stderr=True)) as bars:
-        adapted, calibration_text, held_out = _load(
+        adapted, texts = _load(
             folder, output, calibration, calibration_tokens, data, limit, trust_remote_code,
+            # A LoRA is copied as it is, so what it is measured on need not be at hand.
             needs_text=lambda model: not copies_lora(model, rank), on_progress=bars,
         )  # fmt: skip
         report = export_lora(
             adapted.adapter,
             output,
-            calibration=calibration_text,
-            held_out=held_out,
             tokenizer=adapted.tokenizer,
-            # As the model card has it: not where the run was.
-            recipe=adapted.recipe.model_dump(mode="json", exclude={"output"}),
             rank=rank,
             constant=constant,
             tolerance=math.inf if force else tolerance,
-            base_name=adapted.recipe.model.name,
-            notice=adapted.recipe.output.notice,
             on_progress=bars,
+            **texts,
         )
     console = plain_console()
     show(report, output, console)
@@ -123,23 +118,20 @@ def merge(
     from qpeft.runs.bars import Bars
 
     with Bars(Console(stderr=True)) as bars:
-        adapted, calibration_text, held_out = _load(
+        adapted, texts = _load(
             folder, output, calibration, calibration_tokens, data, limit, trust_remote_code,
+            # Any merge rounds to the type of the weights, which only logits on some text show.
             needs_text=lambda _: True, on_progress=bars,
         )  # fmt: skip
         report = merge_adapter(
             adapted.adapter,
             adapted.tokenizer,
             output,
-            calibration=calibration_text,
-            held_out=held_out,
-            recipe=adapted.recipe.model_dump(mode="json", exclude={"output"}),
             constant=constant,
             tolerance=math.inf if force else tolerance,
             dtype=dtype,
-            base_name=adapted.recipe.model.name,
-            notice=adapted.recipe.output.notice,
             on_progress=bars,
+            **texts,
         )
     console = plain_console()
     show(report, output, console, written="merged model")
@@ -171,16 +163,19 @@ def finalize(
 
     console = plain_console()
     adapted = load_adapted(folder, trust_remote_code=trust_remote_code)
+    # Its circuits are gone, and the weights of a final adapter are what a device measured.
     if getattr(adapted.adapter.active_peft_config, "finalized", False):
         raise AdapterError(f"The adapter in {folder} is final already. Take it as it was before, to measure it anew.")
     section = section_for(adapted.recipe, device, device_option or ())
     session = DeviceSession(section, seed=adapted.recipe.seed)
     estimate = generation_cost(section, session.device.capabilities(), adapted.adapter, (), 1)
     console.print(estimate.table())
+    # Trained angles hold no text of the user, so nobody is asked; the notice is said all the same.
     asking(console, yes=False)(estimate)
     # Named after the weights: an interrupted command finds what it has paid for, and another adapter does not.
     run_id = f"{folder.name}-final-{hash_file(folder / 'adapter_model.safetensors')[:8]}"
     errors = finalize_adapter(adapted.adapter, session.device, shots=section.shots, **session.through(run_id))
+    # The weights first: a record that calls an adapter final must never stand beside one that is not.
     replace_adapter(adapted.adapter, folder)
     spent = session.spent(run_id)
     measured = {"device": device, "shots": section.shots, "run": run_id, "largest_standard_error": max(errors.values())}
@@ -200,8 +195,8 @@ def _load(
     *,
     needs_text: Callable[[PeftModel], bool],
     on_progress: OnProgress,
-) -> tuple[Adapted, Sequence[Encoded], Sequence[Encoded]]:
-    """Return the adapter on its base model, texts to fit linear maps on, and texts to measure them on.
+) -> tuple[Adapted, dict[str, Any]]:
+    """Return the adapter on its base model, and what both writers take: texts to fit and to measure on, and the recipe.
 
     Raises: OutputError if `output` is in use or `folder` no run; AdapterError, ModelError or DataError.
     """
@@ -210,6 +205,7 @@ def _load(
     from qpeft.training.splits import load_calibration, load_held_out
     from qpeft_cli.adapted import holds_model, load_adapted
 
+    # Before the model is loaded, which takes minutes for a large one.
     require_free(output)
     if holds_model(folder):
         raise AdapterError(
@@ -227,8 +223,16 @@ def _load(
             f"{folder}: adapter_config.json names the base model {named!r}, and run.json {recipe.model.name!r}. The "
             "two files are of different runs; put the adapter beside its own run.json."
         )
+    given: dict[str, Any] = {
+        "calibration": (),
+        "held_out": (),
+        # As the model card has it: not where the run was.
+        "recipe": recipe.model_dump(mode="json", exclude={"output"}),
+        "base_name": recipe.model.name,
+        "notice": recipe.output.notice,
+    }
     if calibration is None and data is None and not needs_text(adapted.adapter):
-        return adapted, (), ()
+        return adapted, given
     on_progress("reading the text", 0, 0)
     options = recipe.data
     if data is not None:
@@ -241,7 +245,7 @@ def _load(
     if calibration is not None and options.hold_out is not None:
         options = options.model_copy(update={"train": calibration, "hold_out": None, "limit": None})
     training = load_calibration(options, adapted.tokenizer, seed=recipe.seed, tokens=calibration_tokens)
-    return adapted, training, held_out.encoded[:limit] if held_out else ()
+    return adapted, given | {"calibration": training, "held_out": held_out.encoded[:limit] if held_out else ()}
 
 
 def show(report: ExportReport, folder: Path, console: Console, *, written: str = "export") -> None:
@@ -253,6 +257,7 @@ def show(report: ExportReport, folder: Path, console: Console, *, written: str =
         console: where it goes.
         written: what it is, in words.
     """
+    # A model has hundreds of layers and a dozen kinds; the card lists the layers.
     where, kinds = kinds_of(report.layers)
     is_fitted = any(layer.explained is not None for layer in report.layers.values())
     fitted = ("explained", "constant", "missed") if is_fitted else ()
@@ -288,6 +293,7 @@ def show(report: ExportReport, folder: Path, console: Console, *, written: str =
         f"{logits.divergence:.2e} nats per token (of the base model {report.base_logits.divergence:.2e}; "
         f"{logits.tokens:,} tokens)"
     )
+    # Logits tell how near the two are, and the loss whether what is left apart matters.
     if (losses := report.losses) is not None:
         console.print(
             f"held-out loss: base {losses.base:.4f}, adapter {losses.adapter:.4f}, {written} {losses.export:.4f} "

@@ -59,6 +59,7 @@ def generate(
         trust_remote_code=trust_remote_code,
         console=plain_console(),
     )
+    # Without any question the input is read, so that a pipe needs no dash.
     if input_file is None or output_file is None:
         answer_texts(options, prompts or ["-"])
         return

@@ -77,6 +77,7 @@ def inspect(
     from qpeft.models import load_skeleton
     from qpeft.training import load_recipe
 
+    # `--seed` is an option here for circuits; with a recipe it is the recipe's key.
     overrides = context.args if seed is None else [*context.args, "--seed", str(seed)]
     parsed = load_recipe(Path(recipe), overrides if device is None else [*overrides, "--device.name", device])
     console = plain_console()
@@ -86,6 +87,7 @@ def inspect(
         _show_splits(parsed, skeleton, console, in_full=True)
         return
     config = build_config(parsed.adapter.type, parsed.adapter.options)
+    # LoRA of the same rank is what readers know; methods without a rank stand beside the most usual one.
     rank: int = getattr(config, "rank", None) or getattr(config, "r", None) or 8
     kinds = count_layers(skeleton, config)
     table = Table("layer", "shape (out x in)", "how many", "parameters each", "all", f"LoRA of rank {rank}")
@@ -137,6 +139,7 @@ def _show_splits(recipe: Recipe, skeleton: PreTrainedModel, console: Console, *,
         console.print(f"\ncopies among the training examples: {repeated}")
         if held_out is not None:
             console.print(f"held-out examples that are also trained on: {leaked}")
+    # All that training would refuse, at once; it stops at the first.
     found = list(faults(recipe, skeleton, tokenizer, training, held_out))
     for fault in found:
         console.print(f"\ntrain refuses this: {fault}", style="bold")

@@ -53,6 +53,7 @@ def show_circuits(
     from qpeft.errors import AdapterError
     from qpeft.training import load_recipe
 
+    # Measuring takes a minute: a wrong ending of the file should be said before.
     if figure is not None:
         check_format(figure)
     if what and Path(what[0]).suffix.lower() in (".yaml", ".yml"):
@@ -76,6 +77,7 @@ def show_circuits(
         ]
     if figure is not None:
         save_portraits(found, figure)
+    # All numbers and nothing else, for another program.
     if as_json:
         print(json.dumps([one.as_dict() for one in found], indent=2))
         return

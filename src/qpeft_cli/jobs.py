@@ -64,6 +64,7 @@ def show(number: Number, journal: JournalFile = None) -> None:
     batch = opened.batch(number)
     console.print(f"{batch}: {batch.state.value}")
     console.print(f"shots {_shots(batch)}, options {batch.options}, hash {batch.hash}")
+    # Circuits among the others whose outcome is certain: they show a device that returns results in another order.
     if markers := opened.markers(batch):
         places = ", ".join(map(str, markers))
         console.print(f"{len(markers)} of the circuits have a known outcome, which shows the order: at places {places}")
@@ -87,6 +88,7 @@ def settle(
     from qpeft.devices.journal import BatchState
     from qpeft.errors import JournalError
 
+    # An empty id, as from an unset variable of a shell, must not count as a job.
     if [resubmit, lost, job is not None].count(True) != 1 or (job is not None and not job.strip()):
         raise JournalError("Say exactly one of --resubmit, --lost and --job ID.")
     # A batch that is planned is sent by its run, when that is resumed.
@@ -128,6 +130,7 @@ def resume(
     from qpeft.errors import JobError, JournalError, QpeftError
 
     opened, console = _open(journal), plain_console(for_tables=True)
+    # Only what a device has: whether an intended batch arrived is for `settle` to say.
     waiting = opened.batches(run=run, state=BatchState.SUBMITTED)
     chosen = waiting if not numbers else [opened.batch(number) for number in numbers]
     if not chosen:
@@ -184,6 +187,7 @@ def sum_up(journal: JournalFile = None) -> None:
 def _open(path: Path | None) -> Journal:
     from qpeft.devices.journal import Journal, default_path
 
+    # A mistyped path must not become a new, empty journal.
     return Journal(default_path() if path is None else path, create=False)
 
 

@@ -66,6 +66,7 @@ def recipe_keys() -> list[Key]:
     for file, *names in ADAPTER_SOURCES:
         classes = {node.name: node for node in _source(file).body if isinstance(node, ast.ClassDef)}
         options += [Key("adapter", about, *found) for name in names for found in _fields(classes[name])]
+    # Behind the section's own keys, which stand before those of any method.
     last = max(place for place, key in enumerate(keys) if key.section == "adapter")
     return [*keys[: last + 1], *options, *keys[last + 1 :]]
 
@@ -90,6 +91,7 @@ def keys_of(kind: Literal["recipe", "study"], *, in_full: bool = False) -> str:
             about = f"{key.section}: {_first_sentence(key.about)}"
             lines.append(textwrap.shorten(about, WIDTH, placeholder=" ..."))
             shown = key.section
+        # "null" tells less than the description, which says what None means.
         default = "" if key.default in (None, "null") else f" [{key.default}]"
         indent = f"  {'  ' if key.section else ''}{key.name}".ljust(2 + NAME_WIDTH)
         if in_full:
@@ -139,6 +141,7 @@ def _fields(found: ast.ClassDef | ast.Module) -> list[tuple[str, str, str | None
             continue
         positional, named = node.value.args, {one.arg: one.value for one in node.value.keywords}
         described = named.get("description") or (positional[1] if len(positional) > 1 else None)
+        # Dataclasses of PEFT configs keep their help under metadata.
         if described is None and isinstance(metadata := named.get("metadata"), ast.Dict):
             described = metadata.values[0]
         if isinstance(described, ast.Constant):

@@ -39,6 +39,7 @@ class Command:
             app.add_typer(found, name=name)
             return
         settings = {"allow_extra_args": True, "ignore_unknown_options": True} if self.keys else {}
+        # Read from source files, which only --help should wait for.
         help_on_keys = None
         if self.keys is not None and "--help" in sys.argv:
             most = "Most used keys of a recipe" if self.keys == "recipe" else "Keys of a study"
@@ -95,6 +96,7 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
         callback=_global_options,
     )
+    # One command alone is imported; a mistyped name needs all, to find the nearest.
     for name in [name for name in arguments[:1] if name in COMMANDS] or COMMANDS:
         COMMANDS[name].add_to(app, name)
     return app
@@ -137,6 +139,7 @@ def _message(error: Exception) -> str | None:
             "The memory is full. Lower the batch size (--training.batch_size with more gradient_accumulation, or "
             f"--batch-size of generate) or the lengths. {' '.join(str(error).split())[:300]}".rstrip()
         )
+    # A file of the user's that is missing, full or forbidden; without its name the reason helps nobody.
     if isinstance(error, OSError):
         named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{named}{error.strerror or error}."

@@ -59,6 +59,7 @@ def answering_on(
         yes: whether the user has agreed already.
         console: for the estimate before and the sum after.
     """
+    # A run of its own in the journal: what answers cost is not counted as training.
     session, run_id = DeviceSession(section, seed=recipe.seed), new_run_id(folder)
     asked = adapted.tokenizer(prompts(adapted.tokenizer, questions), add_special_tokens=False)
     lengths = [len(ids) for ids in asked["input_ids"]]
@@ -81,6 +82,7 @@ def answering_on(
         console.print(f"interrupted; `qpeft jobs list --run {run_id}` shows what was sent", style="dim")
         raise
     finally:
+        # What is asked behind the block, such as the base model, is answered by the simulator again.
         hook.remove()
         set_quantum_device(adapted.model, None)
     console.print(f"sent to {section.name} as run {run_id}: {session.spent(run_id)}", style="dim")
@@ -97,6 +99,7 @@ def section_for(recipe: Recipe, device: str, options: Sequence[str]) -> DeviceSe
     Raises: RecipeError for a wrong option, for an adapter without circuits, or if the folder alone names an address:
         it would get the user's key, and the folder may be anybody's.
     """
+    # Options of one device mean nothing to another, so they are kept for the same one alone.
     if recipe.device is None or recipe.device.name != device:
         recipe = recipe.model_copy(update={"device": DeviceSection(name=device)})
     section = override(recipe, [f"--device.{option}" for option in options]).device
@@ -118,6 +121,7 @@ def asking(console: Console, *, yes: bool) -> Callable[[CostEstimate], None]:
     """
 
     def confirm(estimate: CostEstimate) -> None:
+        # The recipient and not the device's name alone: the same name may lead to another address tomorrow.
         device = estimate.capabilities.recipient or estimate.capabilities.name
         if not estimate.capabilities.is_remote or device in _agreed():
             return
@@ -142,6 +146,7 @@ def agree_to_texts(console: Console, notice: str, *, recipient: str, texts: str,
 
     Raises: DeviceError if not; nothing may then be sent.
     """
+    # Consent is for these texts: another file for the same judge is asked about anew.
     name = f"{recipient} for the texts {texts}"
     if name in _agreed():
         console.print(notice)
@@ -152,6 +157,7 @@ def agree_to_texts(console: Console, notice: str, *, recipient: str, texts: str,
 
 def _ask(console: Console, notice: str, what: str, *, yes: bool) -> None:
     console.print(notice)
+    # In a pipe or a batch job, a question would wait for ever or take the next line of input for an answer.
     if not yes and not sys.stdin.isatty():
         raise DeviceError(f"Nobody is here to agree that {what}. Say --yes. Nothing was sent.")
     if not yes and not typer.confirm("Go on?"):
@@ -166,6 +172,7 @@ def _agreed() -> dict[str, str]:
     """Return the recipients that the user agreed to, and when."""
     try:
         agreed = json.loads(_path().read_text(encoding="utf-8"))
+        # JSON of another kind, such as a list of names, says nothing of when and to what.
         if not isinstance(agreed, dict):
             raise ValueError("it holds no names with dates")
     except FileNotFoundError:

@@ -52,6 +52,7 @@ def list_runs(root: Root = Path("runs")) -> None:
     from qpeft.runs.catalogue import find_runs
 
     found, console = find_runs(root), plain_console(for_tables=True)
+    # An empty table would leave open whether the folder was the right one.
     if not found:
         console.print(f"There is no run in {root}.")
         return
@@ -122,6 +123,7 @@ def show(
         for key, value in asked.items()
         if json.dumps(value) != usual.get(key) and value != usual.get(key)
     ]
+    # Settings have what results leave of the screen.
     room = SCREEN - len(lines) - 4
     lines += ["", *_aligned([("asked for", ""), *settings[:room]], console)]
     for line in lines:
@@ -196,6 +198,7 @@ def _losses(run: StoredRun, console: Console, most: int) -> list[str]:
     history = [row for row in _rows(run.record.get("history")) if "loss" in row or "eval_loss" in row]
     if not history:
         return []
+    # Evenly spaced; the last is always there, since it is what came out.
     every = -(-len(history) // most)
     rows = [
         tuple(_shown(row.get(key)) for key in ("step", "loss", "eval_loss", "learning_rate"))
@@ -225,6 +228,7 @@ def _side_by_side(
     names, lines = [str(folder) for folder in folders[:fitting]], []
     if max(map(len, names)) > room:
         lines += [shortened(f"[{number}] {name}", console.width) for number, name in enumerate(names, start=1)]
+        # Long paths differ at their ends, so they stand above, and the columns have numbers.
         names = [f"[{number}]" for number in range(1, fitting + 1)]
     # Keys in whole: they differ at the end, where a narrow terminal would cut them off.
     table = Table(Column(no_wrap=True), *(Column(name, overflow="fold") for name in names))

@@ -83,6 +83,7 @@ def print_scores(wanted: Evaluation) -> None:
     known = reading(adapted.model, adapted.recipe.model.name)
     if (fault := unreadable(known, adapted.tokenizer, held_out.encoded)) is not None:
         raise DataError(fault)
+    # A loss alone is soon measured again; answers are stored, since they cost much more.
     path = None
     if wanted.task is not None or wanted.output is not None:
         console.print(f"{held_out.source}: {held_out}")
@@ -125,6 +126,7 @@ def print_scores(wanted: Evaluation) -> None:
         )
     if path is None:
         return
+    # With rows held out of the training file, that file is what the examples came from.
     hashes = data_hashes(data)
     record = {
         "task": wanted.task,
@@ -171,6 +173,7 @@ def _held_out_data(adapted: Adapted, wanted: Evaluation) -> DataSection:
 
 def _result_file(wanted: Evaluation, name: str) -> Path:
     """Return where results go: the user's file, or a new one in the adapter's folder. Raises: OutputError."""
+    # A file of figures is never overwritten: they may be all that is left of hours on a large model.
     path = wanted.output or wanted.folder / FOLDER / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.json"
     if path.exists():
         raise OutputError(f"{path} exists. Choose another --output; nothing was changed.")
@@ -180,6 +183,7 @@ def _result_file(wanted: Evaluation, name: str) -> Path:
 
 def _store(wanted: Evaluation, path: Path, record: dict[str, Any], versions: Mapping[str, str]) -> None:
     """Write results with what they were computed by. Raises: OutputError if the disk refuses."""
+    # Figures of another version of a grading package need not compare, so it is named with them.
     around = environment()
     around["versions"] |= versions
     origin: dict[str, Any] = {
@@ -211,6 +215,7 @@ def print_harness_scores(
     logging.getLogger("lm_eval.models.huggingface").setLevel(logging.ERROR)
     found = {}
     for name in adapted.names(wanted.base):
+        # One loaded model for both: lm-eval alone would load the base model a second time.
         with adapted.without_adapter(name == BASE):
             found[name] = evaluate_with_harness(
                 adapted.model,
@@ -257,8 +262,10 @@ def print_judged(wanted: Evaluation, *, url: str | None, model: str | None, yes:
     cases = read_cases(Path(wanted.data))[: wanted.items]
     turns = [(place, turn) for place, case in enumerate(cases) for turn in choose_answers(case, "each")]
     digest = hashlib.sha256("".join(case.digest for case in cases).encode()).hexdigest()
+    # Each turn once: what is asked again for want of marks, or known from before, cannot be told yet.
     requests = len(turns) * (2 if wanted.base else 1)
     notice = NOTICE.format(url=url, model=model, cases=len(cases), data=wanted.data, requests=requests)
+    # A judge on this machine needs no consent, since nothing leaves it.
     if judge.is_here:
         wanted.console.print(notice)
     else:
@@ -269,11 +276,13 @@ def print_judged(wanted: Evaluation, *, url: str | None, model: str | None, yes:
     adapted = wanted.load()
     results: dict[str, dict[str, Any]] = {}
     make_folder(wanted.folder / FOLDER)
+    # One process at a time, since two would pay for the same verdicts.
     with used_alone(wanted.folder / FOLDER), Bars(Console(stderr=True)) as bars:
         verdicts = VerdictFile(wanted.folder / FOLDER / "cpsycoune.judged.jsonl")
         for name in adapted.names(wanted.base):
             with adapted.without_adapter(name == BASE):
                 replies = _replies(adapted, wanted, [turn for _, turn in turns], name, bars)
+            # Turns by their talk: marks are averaged within talks first.
             by_case: list[list[Mapping[str, int] | None]] = [[] for _ in cases]
             answers: list[dict[str, Any]] = []
             for (case, turn), reply in zip(turns, replies, strict=True):
@@ -315,12 +324,14 @@ def print_judged(wanted: Evaluation, *, url: str | None, model: str | None, yes:
 def _replies(adapted: Adapted, wanted: Evaluation, turns: Sequence[Example], name: str, bars: Bars) -> list[str]:
     """Return what the model replies to each turn, from the true talk before it; kept in a file as they come."""
     system = adapted.recipe.data.system
+    # As in training, the system message stands first; the judge does not get it.
     first = [Message("system", system)] if system else []
     questions = [[*first, *turn.question] for turn in turns]
     longest = wanted.max_new_tokens or JUDGED_TOKENS
     require_room(adapted.model, adapted.tokenizer, questions, [turn.source for turn in turns], max_new_tokens=longest)
     job = {
         "turns": hashlib.sha256("".join(turn.digest for turn in turns).encode()).hexdigest(),
+        # The base model's replies stay when the adapter is trained on.
         "adapter": {} if name == BASE else weight_hashes(wanted.folder),
         "model": adapted.recipe.model.model_dump(mode="json"),
         "system": system,

@@ -34,6 +34,7 @@ def split(
     if not 0 < share < 1:
         raise typer.BadParameter(f"must lie between 0 and 1; got {share:g}", param_hint="--share")
     sides = split_by_opening(load_examples(data, prompt=prompt, response=response), share, column=by)
+    # Of a data set on the Hub the last part, with its configuration: owner/gsm8k:main becomes gsm8k_main.
     name = Path(data).stem if is_local(data) else Path(data).name.replace(":", "_")
     files = [folder / f"{name}_{side}.jsonl" for side in ("train", "test")]
     contents, source = [], ""

@@ -44,6 +44,7 @@ def train(
 
     console = plain_console()
     try:
+        # Asked once it is known what a device would get, and before anything is sent.
         run(parsed, resume=resume, console=console, confirm=asking(console, yes=yes))
     except KeyboardInterrupt as interrupt:
         typer.echo(

@@ -80,6 +80,7 @@ def evaluate_with_harness(
     from jinja2 import TemplateError  # noqa: PLC0415
     from lm_eval import simple_evaluate  # noqa: PLC0415
 
+    # Also checks the names, with a hint at the nearest.
     manager = _task_manager(tasks, task_folder)
     try:
         with evaluating(model):
@@ -139,6 +140,7 @@ def _harness_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, b
 
         def generate_until(self, *args: Any, **options: Any) -> list[str]:
             texts = []
+            # Stopping may come a token late, and the mark itself is not part of an answer.
             for text in super().generate_until(*args, **options):
                 place = min((text.find(mark) for mark in marks if mark in text), default=None)
                 texts.append(text if place is None else text[:place].rstrip())

@@ -166,6 +166,7 @@ class VerdictFile:
         line = json.dumps({"key": key, "marks": marks, "judge": reply}, ensure_ascii=False) + "\n"
         with disk_errors(self.path.parent), self.path.open("ab") as file:
             file.write(line.encode())
+            # A verdict that was paid for outlives a crash of the machine too.
             file.flush()
             os.fsync(file.fileno())
         self.marks[key] = dict(marks)
@@ -183,6 +184,7 @@ def judge_reply(judge: Judge, history: Sequence[Message], reply: str, verdicts: 
     Raises: TaskError if the judge cannot be asked; OutputError.
     """
     messages = request(history, reply)
+    # The request's wording is in the messages, so a changed one is judged anew.
     key = hashlib.sha256(json.dumps([judge.url.rstrip("/"), judge.model, messages]).encode()).hexdigest()
     if key in verdicts.marks:
         return Judgement(verdicts.marks[key])

@@ -50,6 +50,7 @@ def read_questions(
             messages = [message("user", template.fill(row), "prompt", row)]
         else:
             messages = _messages(row, template, roles or {})
+        # A row's own system message is what its author meant to be asked with.
         if system and messages[0].role != "system":
             messages = [Message("system", system), *messages]
         questions.append(Question(tuple(messages), row.values, row.source))

@@ -71,6 +71,7 @@ class Scores:
     @property
     def metrics(self) -> dict[str, float]:
         """The task's figures, in [0, 1]: of all answers together, and means over answers."""
+        # Without answers there are no means; a task can still be asked of no example.
         names = self.task.metrics if self.task and self.answers else ()
         return {**self.overall, **{name: statistics.fmean(one.grades[name] for one in self.answers) for name in names}}
 
@@ -143,6 +144,7 @@ def score(
     answers = []
     for number, ((place, example), text) in enumerate(zip(asked, texts, strict=True)):
         grades = task.grade(text, example.answer)
+        # The first metric decides: `strict` for tasks that have several.
         right = grades[next(iter(task.metrics))] == 1 if task.tells_right else None
         question = example.question[-1].content
         answers.append(Answer(question, example.answer, text, right, grades, place, number in cut))
