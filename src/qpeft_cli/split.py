@@ -22,7 +22,7 @@ def split(
     ] = None,
     response: Annotated[str | None, typer.Option(help="The answer likewise.")] = None,
 ) -> None:
-    """Split a data set into one to train on and one to judge by, with no question in both.
+    """Split a data set into one to train on and one to test on, with no question in both.
 
     Which side a question lies on depends on its text alone, so that the same data are split in the same way anywhere.
     """
