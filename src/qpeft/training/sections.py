@@ -280,7 +280,9 @@ class EvaluationSection(Section):
     before: bool = Field(True, description="Whether to measure before training too.")
     task: TaskName | None = Field(
         None,
-        description=f"Generate answers and grade them: {', '.join(map(repr, TASKS))}; None for the loss alone.",
+        # A literal, since `--help` reads this file without importing it.
+        description="Generate answers and grade them: 'word_problems', 'gsm8k', 'math', 'cpsycound', 'cpsycound_words' "
+        "or another row of TASKS; None for the loss alone.",
     )
     exact_match: bool = Field(False, description="The same as task: word_problems.")
     items: Count | None = Field(None, description="Held-out examples to answer; None for all.")
