@@ -97,24 +97,21 @@ class Judge:
             raise TaskError(
                 f"{self.url} does not answer as a server of chat completions does: {self._excerpt(body)}"
             ) from error
-        except openai.APIStatusError as error:
-            reason = f"{error.status_code} {error.response.reason_phrase}: {self._excerpt(error.response.text)}"
-            # The client tries these again by itself, as late as the server says.
-            if error.status_code < 500 and error.status_code not in (408, 409, 429):
-                raise TaskError(f"The judge at {self.url} refuses: {reason}") from error
-            raise self._failed(reason) from error
         except openai.APIError as error:
-            # Its own message is "Connection error."; the reason is what that came from.
-            raise self._failed(self._excerpt(str(error.__cause__ or error))) from error
+            # Its own message without a status is "Connection error."; the reason is what that came from.
+            reason = self._excerpt(str(error.__cause__ or error))
+            if isinstance(error, openai.APIStatusError):
+                reason = f"{error.status_code} {error.response.reason_phrase}: {self._excerpt(error.response.text)}"
+                # The client tries the others again by itself, as late as the server says.
+                if error.status_code < 500 and error.status_code not in (408, 409, 429):
+                    raise TaskError(f"The judge at {self.url} refuses: {reason}") from error
+            raise TaskError(
+                f"The judge at {self.url} did not answer in {ATTEMPTS} attempts; the last ended with {reason}. What it "
+                "judged so far is kept: give the same command again later."
+            ) from error
         finally:
             client.close()
         return content if isinstance(content, str) else ""
-
-    def _failed(self, reason: str) -> TaskError:
-        return TaskError(
-            f"The judge at {self.url} did not answer in {ATTEMPTS} attempts; the last ended with {reason}. What it "
-            "judged so far is kept: give the same command again later."
-        )
 
     def _excerpt(self, said: str) -> str:
         """Return the beginning of what a server says, without the key, which some repeat."""

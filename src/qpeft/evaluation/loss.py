@@ -139,15 +139,10 @@ class CausalLoss:
                 self._find_way(torch.tensor([[1, 2, 3, 1, 2, 3]], device=model.device))
 
     def _find_way(self, input_ids: Tensor) -> None:
-        read: list[Tensor] = []
-
-        def keep(hidden: Tensor) -> Tensor:
-            read.append(hidden)
-            return hidden
-
         logits = self._causal(input_ids=input_ids, use_cache=False).logits
         try:
-            with replaced(self._head, keep), _outputs_of(self._decoder) as decoder_outputs:
+            idle = replaced(self._head, lambda hidden: hidden)
+            with idle, _outputs_of(self._head) as read, _outputs_of(self._decoder) as decoder_outputs:
                 returned = self._causal(input_ids=input_ids, use_cache=False).logits
             (hidden,), decoded = read, None
             # A head that does nothing leaves hidden states where logits were, unless the model changes these after it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,15 @@ def read_questions(
     """
     if path.suffix.lower() not in (TEXT, *READERS):
         raise DataError(f"{path}: files of questions end in {', '.join([*READERS, TEXT])}; got '{path.suffix}'.")
-    rows = _lines(path) if path.suffix.lower() == TEXT else read_rows(str(path), split="train")
+    rows: Iterable[Row]
+    if path.suffix.lower() == TEXT:
+        try:
+            lines = [(number, line.strip()) for number, line in text_lines(path)]
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        rows = [Row({"question": line}, f"{path}:{number}") for number, line in lines if line]
+    else:
+        rows = read_rows(str(path), split="train")
     template = Template("prompt", prompt) if prompt else None
     questions = []
     for row in rows:
@@ -57,15 +65,6 @@ def read_questions(
     if not questions:
         raise DataError(f"{path} holds no question.")
     return questions
-
-
-def _lines(path: Path) -> Iterator[Row]:
-    try:
-        for number, line in text_lines(path):
-            if text := line.strip():
-                yield Row({"question": text}, f"{path}:{number}")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _messages(row: Row, template: Template | None, roles: Roles) -> list[Message]:

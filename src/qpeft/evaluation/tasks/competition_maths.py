@@ -35,7 +35,10 @@ class Math(AbstractTask):
     def require_packages(self) -> None:
         """Raises: TaskError also where math-verify is there, but the parser that it needs is not or is another."""
         super().require_packages()
-        if _is_main_thread() and not self.grade(r"\boxed{0.5}", r"\boxed{\frac{1}{2}}")["math_verify"]:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and not self.grade(r"\boxed{0.5}", r"\boxed{\frac{1}{2}}")["math_verify"]
+        ):
             raise TaskError(
                 "math-verify does not see that 0.5 is 1/2, so its parser does not work here: pip install "
                 '"qpeft[eval]" brings the right one.'
@@ -45,7 +48,7 @@ class Math(AbstractTask):
         """Raises: DataError if the right answer is in no box; TaskError outside the main thread, since math-verify
         ends comparisons that take too long by signals.
         """
-        if not _is_main_thread():
+        if threading.current_thread() is not threading.main_thread():
             raise TaskError("math-verify keeps time by signals: grade answers in the main thread of a process.")
         if boxed(example.answer) is None:
             raise DataError(rf"{example.source}: math needs a solution with its answer in \boxed{{...}}.")
@@ -61,10 +64,6 @@ class Math(AbstractTask):
         strict = found is not None and normal_form(found) == normal_form(right)
         same = strict or verify(parse(rf"\boxed{{{right}}}"), parse(text))
         return {"strict": float(strict), "math_verify": float(same)}
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def boxed(text: str) -> str | None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qpeft.data import Example, Message
@@ -51,24 +51,22 @@ def read_cases(path: Path) -> list[Example]:
 
     Raises: DataError for anything else; it names file and turn.
     """
-    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-    cases = [_case(turns, source) for file in files for turns, source in _dialogues(file)]
+    cases = []
+    for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+        try:
+            values = json.loads(file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{file} cannot be read as JSON: {error}.") from error
+        if not isinstance(values, list) or not values:
+            raise DataError(f"{file}: a dialogue is a list of texts; got {kind(values)}.")
+        # A list of lists is several dialogues; a list of texts is one.
+        if all(isinstance(value, list) for value in values):
+            cases += [_case(turns, f"{file}, dialogue {number}") for number, turns in enumerate(values, start=1)]
+        else:
+            cases.append(_case(values, str(file)))
     if not cases:
         raise DataError(f"{path} holds no dialogue: a JSON file of CPsyCounE, or a folder of them, is needed.")
     return cases
-
-
-def _dialogues(file: Path) -> Iterator[tuple[list[object], str]]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} cannot be read as JSON: {error}.") from error
-    if not isinstance(values, list) or not values:
-        raise DataError(f"{file}: a dialogue is a list of texts; got {kind(values)}.")
-    if all(isinstance(value, list) for value in values):
-        yield from ((turns, f"{file}, dialogue {number}") for number, turns in enumerate(values, start=1))
-    else:
-        yield values, str(file)
 
 
 def _case(turns: Sequence[object], source: str) -> Example:
