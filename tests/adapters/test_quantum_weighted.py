@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from qpeft import QuantumWeightedConfig
 from qpeft.adapters import quantum_weighted
-from qpeft.adapters.quantum_weighted import top_singular_vectors, z_strings
+from qpeft.adapters.quantum_weighted.config import z_strings
+from qpeft.adapters.quantum_weighted.layer import top_singular_vectors
 from qpeft.errors import AdapterError
 
 SMALL = {
@@ -89,7 +90,7 @@ def test_the_update_is_u_s_r_v_transposed_with_r_from_the_circuit(adapted, readi
         # The ridge regression that the damped inverse is.
         ridge = 0.1 * np.linalg.norm(slope, 2)
         y = np.linalg.solve(slope.T @ slope + ridge**2 * np.eye(9), slope.T @ y)
-    mixers = bank.mixers(f"model.layers.1.self_attn.{kind}_proj").double().numpy()
+    mixers = bank.cores.mixers(f"model.layers.1.self_attn.{kind}_proj").double().numpy()
     u, s, vh = np.linalg.svd(layer.get_base_layer().weight.detach().double().numpy())
     signs = np.sign(vh[np.arange(3), np.abs(vh[:3]).argmax(1)])
     r = 1.5 * np.einsum("k,kij->ij", y, mixers)
@@ -107,6 +108,7 @@ def test_the_update_is_u_s_r_v_transposed_with_r_from_the_circuit(adapted, readi
         {"circuit": "linear"},
         {"circuit": "product"},
         {"mapping": "train", "bond_dimension": 2},
+        {"mapping": "network", "hidden_size": 3},
     ],
 )
 def test_the_gradient_of_the_angles_is_that_of_finite_differences(options):
@@ -134,36 +136,52 @@ def test_the_gradient_of_the_angles_is_that_of_finite_differences(options):
         assert bank.turns.grad[place].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6, abs=1e-9)
         assert abs(values[0] - values[1]) > 1e-7
     for core in bank.cores:
+        place = (1, 0)[: core.ndim]
         values = []
         for step in (1e-5, -1e-5):
             with torch.no_grad():
-                core[1, 0] += step
+                core[place] += step
                 values.append(loss().item())
-                core[1, 0] -= step
-        assert core.grad[1, 0].flatten()[0] != 0
+                core[place] -= step
+        assert core.grad[place].flatten()[0] != 0
         # The step moved a whole slice, so its slopes add up.
-        assert core.grad[1, 0].sum().item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6, abs=1e-9)
+        assert core.grad[place].sum().item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6, abs=1e-9)
 
 
 def test_trained_matrices_are_a_tensor_train_of_the_variance_of_random_ones(adapted):
     bank = bank_of(adapted(mapping="train", bond_dimension=5, share="module", target_modules="all-linear"))
     layers, numbers, rows, columns = (core.detach().double().numpy() for core in bank.cores)
     entry = layers[3] @ numbers[:, 2] @ rows[:, 1] @ columns[:, 0]
-    whole = quantum_weighted._contracted([core.detach() for core in bank.cores])
-    assert whole[3, 2].reshape(3, 3)[1, 0].item() == pytest.approx(entry, rel=1e-4)
-    spread = np.mean(
-        [
-            quantum_weighted._contracted(
-                [bank._core(f"{place} {seed}", *core.shape) for place, core in enumerate(bank.cores)]
-            )
-            .square()
-            .mean()
-            .item()
-            for seed in range(20)
-        ]
-    )
-    assert spread == pytest.approx(bank.scale**2, rel=0.4)
+    only_one = torch.zeros(14, 9)
+    only_one[:, 2] = 1.0
+    made = bank.cores.matrices(only_one, list(bank.cores))
+    assert made[3].reshape(3, 3)[1, 0].item() == pytest.approx(entry, rel=1e-4)
+    entries = []
+    for seed in range(20):
+        cores = [bank.cores._core(f"{place} {seed}", *core.shape) for place, core in enumerate(bank.cores)]
+        entries.append(bank.cores.matrices(only_one, cores))
+    assert torch.stack(entries).square().mean().item() == pytest.approx(bank.cores.scale**2, rel=0.4)
     assert sum(weight.numel() for weight in bank.parameters()) == 14 * 9 + 14 * 5 + 5 * 9 * 5 + 5 * 3 * 5 + 5 * 3
+
+
+def test_the_network_reads_the_code_of_layer_and_number_and_the_number(adapted):
+    bank = turn(adapted(mapping="network", hidden_size=5, share="module"))
+    numbers = torch.randn(4, 9, generator=torch.Generator().manual_seed(2))
+    made = bank.cores.matrices(numbers, list(bank.cores)).detach().double().numpy()
+    inner, bias, outer = (weight.detach().double().numpy() for weight in bank.cores)
+    code = {
+        name: np.sign(bank.cores.normals(f"code of {name}", 16).numpy())
+        for name in [*bank.layers, *(f"number {k}" for k in range(9))]
+    }
+
+    def network(layer, k, value):
+        return outer @ np.tanh(inner @ np.concatenate([code[layer], code[f"number {k}"], [value]]) + bias)
+
+    for place, layer in enumerate(bank.layers):
+        expected = sum(network(layer, k, numbers[place, k].item()) - network(layer, k, 0.0) for k in range(9))
+        np.testing.assert_allclose(made[place], expected, atol=1e-5)
+    assert np.abs(made).max() > 0.1
+    assert sum(weight.numel() for weight in bank.cores) == 5 * (16 + 16 + 1) + 5 + 9 * 5
 
 
 def test_free_numbers_are_peft_s_tinylora_for_equal_matrices(adapted, make_model, tokens):
@@ -176,7 +194,7 @@ def test_free_numbers_are_peft_s_tinylora_for_equal_matrices(adapted, make_model
         for kind in "qv":
             name = LAYER.format(layer, kind)
             other = theirs.get_submodule(name)
-            mixers = bank.mixers(name.removeprefix("base_model.model.")).float()
+            mixers = bank.cores.mixers(name.removeprefix("base_model.model.")).float()
             # Their singular vectors may have other signs: P is turned so that U S P V^T is the same.
             down, up = model.get_submodule(name).quantum_weighted_branch["default"].factors(torch.device("cpu"))
             a, b = other.tinylora_A["default"], other.tinylora_B["default"]
@@ -201,13 +219,13 @@ def test_near_the_start_calibrated_numbers_are_the_turns_themselves(adapted):
 @pytest.fixture
 def evaluations(monkeypatch):
     """The shapes of angles that circuits were evaluated with."""
-    shapes, evaluate = [], quantum_weighted.expectations
+    shapes, evaluate = [], quantum_weighted.bank.expectations
 
     def counting(circuit, angles, weights):
         shapes.append(tuple(angles.shape))
         return evaluate(circuit, angles, weights)
 
-    monkeypatch.setattr(quantum_weighted, "expectations", counting)
+    monkeypatch.setattr(quantum_weighted.bank, "expectations", counting)
     return shapes
 
 
