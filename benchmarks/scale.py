@@ -1,10 +1,12 @@
-"""A billion parameters: training steps of a 1.5B model's exact shape, QTHA and LoRA in turn, with their memory.
+"""A billion parameters: training steps of a 1.5B model's exact shape, each method in turn, with their memory.
 
     python benchmarks/scale.py [--tokens 128] [--batch 1] [--steps 3] [--rounds 2] [--threads 2] [--checkpointing]
     python benchmarks/scale.py --shape smollm2-135m --processes 2 --threads 1      # DDP beside one process
 
 The shape is Qwen2.5-1.5B's or SmolLM2-135M's. Weights are random and cheap, one
-block of numbers over and over, so nothing is downloaded or waited for; q_proj and v_proj are adapted. float32 on a CPU,
+block of numbers over and over, so nothing is downloaded or waited for; q_proj and v_proj are adapted, or
+all linear layers by `--targets all-linear`. The circuit of the quantum-weighted adapter runs on a sampling device, and
+what is sent there is counted. float32 on a CPU,
 bfloat16 with float32 adapters on a GPU. Every round runs each method in a process of its own, one after the other, or
 in as many as DDP is given, each with a batch of its own: seconds per step are medians of all steps but each process's
 first, CPU time for one thread of one process and wall time otherwise, since waiting counts then; memory is the peak of
@@ -20,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import PartialState, init_empty_weights
@@ -30,14 +33,18 @@ from timing import machine, save
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config
 
-from qpeft import QthaConfig
+from qpeft import QthaConfig, QuantumWeightedConfig, set_quantum_device
+from qpeft.circuits import Circuit
+from qpeft.devices import LocalDevice
+from qpeft.devices.protocol import AbstractDevice, CallKey, Runner, run_now
 from qpeft.models import default_device
 
-TARGETS = ["q_proj", "v_proj"]
-METHODS: dict[str, PeftConfig] = {
-    "LoRA r=8": LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS),
-    "QTHA": QthaConfig(target_modules=TARGETS),
-    "QTHA no circuit": QthaConfig(bottleneck="none", target_modules=TARGETS),
+ON_A_DEVICE = "quantum-weighted on a device"
+METHODS: dict[str, Callable[[list[str] | str], PeftConfig]] = {
+    "LoRA r=8": lambda targets: LoraConfig(r=8, lora_alpha=16, target_modules=targets),
+    "QTHA": lambda targets: QthaConfig(target_modules=targets),
+    "QTHA no circuit": lambda targets: QthaConfig(bottleneck="none", target_modules=targets),
+    ON_A_DEVICE: lambda targets: QuantumWeightedConfig(target_modules=targets, share="model", init_seed=0),
 }
 SHAPES: dict[str, PretrainedConfig] = {
     "qwen2.5-1.5b": Qwen2Config(
@@ -84,30 +91,37 @@ def random_model(shape: PretrainedConfig) -> PreTrainedModel:
     return model.to(device)  # buffers
 
 
-def adapted(method: str, shape: PretrainedConfig, *, checkpointing: bool) -> PeftModel:
+def adapted(method: str, options: argparse.Namespace) -> PeftModel:
     """The model with a fresh adapter."""
-    model = random_model(shape)
-    if checkpointing:
+    model = random_model(SHAPES[options.shape])
+    if options.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     torch.manual_seed(0)
-    return get_peft_model(model, METHODS[method]).train()
+    targets = options.targets if options.targets == "all-linear" else options.targets.split(",")
+    return get_peft_model(model, METHODS[method](targets)).train()
 
 
 def measure(method: str, options: argparse.Namespace) -> dict[str, object]:
     """Seconds of every step, peak memory in GB and the number of trainable parameters, of this process."""
     torch.set_num_threads(options.threads)
     state, shape = PartialState(cpu=not torch.cuda.is_available()), SHAPES[options.shape]
-    model = adapted(method, shape, checkpointing=options.checkpointing)
+    model = adapted(method, options)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     trained = DistributedDataParallel(model) if state.num_processes > 1 else model
     optimizer = torch.optim.AdamW(weights, lr=1e-3)
+    sent: list[int] = []
+    if method == ON_A_DEVICE:
+        evaluator = set_quantum_device(model, LocalDevice(seed=0), gradient="parameter-shift", runner=counting(sent))
+        assert evaluator is not None
     generator = torch.Generator().manual_seed(state.process_index)
     tokens = torch.randint(0, shape.vocab_size, (options.batch, options.tokens), generator=generator).to(model.device)
     on_gpu = model.device.type == "cuda"
     clock = time.process_time if options.threads == state.num_processes == 1 and not on_gpu else time.perf_counter
     seconds, losses = [], []
-    for _ in range(options.steps):
+    for number in range(options.steps):
         start = clock()
+        if method == ON_A_DEVICE:
+            evaluator.begin_step(number)
         loss = trained(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         optimizer.step()
@@ -121,7 +135,18 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, object]:
         "peak_gb": peak / 1e9,
         "parameters": sum(weight.numel() for weight in weights),
         "base_parameters": sum(weight.numel() for weight in model.parameters() if not weight.requires_grad),
+        "circuits": sum(sent),
     }
+
+
+def counting(sent: list[int]) -> Runner:
+    """A runner that notes how many circuits every call has."""
+
+    def run(device: AbstractDevice, circuits: Sequence[Circuit], shots: int | None, *, key: CallKey) -> list:
+        sent.append(len(circuits))
+        return run_now(device, circuits, shots, key=key)
+
+    return run
 
 
 def run_worker(method: str, processes: int) -> dict:
@@ -143,6 +168,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--targets", default="q_proj,v_proj", help="names of linear layers, or all-linear")
     parser.add_argument("--worker", choices=METHODS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -158,7 +184,15 @@ def main() -> None:
             print(f"round {round_number + 1}, {method}, {number} processes: {runs[-1]}", flush=True)
     rows = [_row(number, method, runs, found[number, "LoRA r=8"], options) for (number, method), runs in found.items()]
     table = Table(
-        "processes", "method", "trainable", "s/step", "tokens/s", "times LoRA", "peak GB", "loss, first to last"
+        "processes",
+        "method",
+        "trainable",
+        "s/step",
+        "tokens/s",
+        "times LoRA",
+        "peak GB",
+        "loss, first to last",
+        "circuits",
     )
     for row in rows:
         table.add_row(
@@ -170,6 +204,7 @@ def main() -> None:
             f"{row['ratio_to_lora']:.3f}",
             f"{row['peak_gb']:.2f}",
             f"{row['losses'][0]:.2f} to {row['losses'][-1]:.2f}",
+            str(row["circuits"]),
         )
     settings = {name: value for name, value in vars(options).items() if name != "worker"}
     console = Console(width=120)
@@ -194,6 +229,7 @@ def _row(processes: int, method: str, runs: list[dict], lora: list[dict], option
         "ratio_to_lora": statistics.median(ratios),
         "peak_gb": max(run["peak_gb"] for run in runs),
         "losses": runs[0]["losses"],
+        "circuits": runs[0]["circuits"],
     }
 
 

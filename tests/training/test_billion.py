@@ -30,25 +30,20 @@ def test_checkpointing_changes_no_loss(recipe, tmp_path):
     assert losses("recomputed", checkpointing=True) == pytest.approx(losses("kept", checkpointing=False), rel=1e-5)
 
 
-@pytest.mark.slow
-def test_three_steps_of_a_billion_and_a_half_parameters_fit_into_ten_gigabytes():
-    pytest.importorskip("resource", reason="tells the peak of memory")
-    command = [
-        sys.executable,
-        str(ROOT / "benchmarks/scale.py"),
-        "--threads",
-        "2",
-        "--tokens",
-        "32",
-        "--steps",
-        "3",
-        "--worker",
-        "QTHA",
-    ]
+def three_steps(method, shape="qwen2.5-1.5b"):
+    """What the benchmark finds out in a process of its own."""
+    sizes = ["--shape", shape, "--threads", "2", "--tokens", "32", "--steps", "3"]
+    command = [sys.executable, str(ROOT / "benchmarks/scale.py"), *sizes, "--worker", method]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_three_steps_of_a_billion_and_a_half_parameters_fit_into_ten_gigabytes():
+    pytest.importorskip("resource", reason="tells the peak of memory")
+    found = three_steps("QTHA")
     assert found["base_parameters"] == 1_543_714_304  # as published, embeddings once
     assert found["parameters"] == 225_568
     # Above the weights in float32, or what was measured is not that.
@@ -56,3 +51,13 @@ def test_three_steps_of_a_billion_and_a_half_parameters_fit_into_ten_gigabytes()
     first, *_, last = found["losses"]
     assert math.isfinite(last)
     assert last < first
+
+
+@pytest.mark.slow
+def test_circuits_that_train_a_billion_and_a_half_parameters_are_those_that_train_a_tenth_of_them():
+    pytest.importorskip("resource", reason="tells the peak of memory")
+    large, small = (three_steps("quantum-weighted on a device", shape) for shape in ("qwen2.5-1.5b", "smollm2-135m"))
+    assert large["base_parameters"] > 11 * small["base_parameters"]
+    # 24 angles: the values, and two shifted circuits for each angle.
+    assert large["circuits"] == small["circuits"] == 3 * (1 + 2 * 24)
+    assert len(set(large["losses"])) == 3  # the angles moved

@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.sparse.linalg import ArpackError, svds
 from torch import Tensor, nn
 
 from qpeft.adapters.base import AbstractMatrixLayer, AbstractMatrixModel
@@ -15,6 +17,9 @@ from qpeft.adapters.quantum_weighted.bank import CircuitBank
 from qpeft.adapters.quantum_weighted.config import QuantumWeightedConfig
 from qpeft.errors import AdapterError
 from qpeft.simulation.noise.counter import SampleKey, Stream
+
+SMALLEST_FOR_LANCZOS = 256
+"""Width from which a few singular vectors are found faster without all others."""
 
 _IN_THE_MAKING: ContextVar[CircuitBank] = ContextVar("bank")
 """Bank of the adapter that PEFT is just putting into a model, layer by layer."""
@@ -122,18 +127,42 @@ def top_singular_vectors(weight: Tensor, rank: int) -> tuple[Float[Tensor, "rank
     their vectors would then turn from machine to machine.
     """
     exact = weight.detach().double()
-    # From the smaller of the two products: half the work, and exact enough for the largest values.
+    found = None
+    if exact.device.type == "cpu" and min(exact.shape) >= SMALLEST_FOR_LANCZOS and rank <= min(exact.shape) // 8:
+        found = _by_lanczos(exact, rank)
+    down, up = found or _by_eigenvectors(exact, rank)
+    signs = down.gather(1, down.abs().argmax(1, keepdim=True)).sign()
+    return signs * down, signs * up
+
+
+def _by_lanczos(exact: Tensor, rank: int) -> tuple[Tensor, Tensor] | None:
+    """Return V^T and (U S)^T by products with the matrix alone; None if they do not converge.
+
+    Three times as fast as all eigenvectors at a width of 576, and more the wider the layer is: a 1.5B model would
+    otherwise wait for minutes.
+    """
+    matrix = exact.numpy()
+    # A fixed first vector: one matrix gives one result.
+    first = np.random.default_rng(0).normal(size=min(matrix.shape))
+    try:
+        u, s, vh = svds(matrix, k=rank, v0=first, tol=0)
+    except ArpackError:  # a matrix of zeros, for one
+        return None
+    order = np.argsort(-s)
+    return torch.from_numpy(vh[order]), torch.from_numpy((u * s).T[order])
+
+
+def _by_eigenvectors(exact: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return V^T and (U S)^T from all eigenvectors of the smaller product of the matrix with itself."""
+    # Half the work of a singular value decomposition, and exact enough for the largest values.
     is_wide = exact.shape[0] < exact.shape[1]
     _, vectors = torch.linalg.eigh(exact @ exact.T if is_wide else exact.T @ exact)
     top = vectors[:, -rank:].flip(1).T  # rows, largest first
-    if is_wide:
-        projected = top @ exact
-        norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True).clamp_min(1e-300)
-        down, up = projected / norms, norms * top
-    else:
-        down, up = top, top @ exact.T
-    signs = down.gather(1, down.abs().argmax(1, keepdim=True)).sign()
-    return signs * down, signs * up
+    if not is_wide:
+        return top, top @ exact.T
+    projected = top @ exact
+    norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True).clamp_min(1e-300)
+    return projected / norms, norms * top
 
 
 class QuantumWeightedLayer(AbstractMatrixLayer, method="quantum_weighted"):
