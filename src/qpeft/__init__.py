@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qpeft.adapters.qtha.fitting import fit_inputs
     from qpeft.adapters.qtha.quantum_device import finalize, set_quantum_device
     from qpeft.adapters.qtha.training_noise import set_training_noise
+    from qpeft.simulation.layer import QuantumLayer
 
 __all__ = [
     "LorettaConfig",
@@ -43,6 +44,7 @@ __all__ = [
     "QthaModel",
     "QuantaConfig",
     "QuantaModel",
+    "QuantumLayer",
     "QuantumPeftConfig",
     "QuantumPeftModel",
     "QuantumWeightedConfig",
@@ -55,6 +57,7 @@ __all__ = [
     "set_training_noise",
 ]
 _MODULES = {
+    "QuantumLayer": "qpeft.simulation.layer",
     "finalize": "qpeft.adapters.qtha.quantum_device",
     "fit_inputs": "qpeft.adapters.qtha.fitting",
     "set_quantum_device": "qpeft.adapters.qtha.quantum_device",

@@ -10,9 +10,9 @@ import sys
 import pytest
 import torch
 
-from qpeft.adapters.qtha.bottleneck import register, traced_expectations
 from qpeft.circuits import ansatz
 from qpeft.simulation import expectations
+from qpeft.simulation.layer import register, traced_expectations
 
 PROGRAM = """
 import torch

@@ -176,9 +176,9 @@ def test_half_precision_layers_keep_their_type(adapt, shake, tokens):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"layers": ["v_prj"]}, AdapterError, "No QTHA layer is called 'v_prj'; did you mean 'v_proj'"),
-        ({"layers": ["roj"]}, AdapterError, "No QTHA layer is called 'roj'"),
-        ({"layers": [LAYER, "zzzzzz"]}, AdapterError, r"'zzzzzz'\. QTHA layers: .*v_proj"),
+        ({"layers": ["v_prj"]}, AdapterError, "No layer with circuits is called 'v_prj'; did you mean 'v_proj'"),
+        ({"layers": ["roj"]}, AdapterError, "No layer with circuits is called 'roj'"),
+        ({"layers": [LAYER, "zzzzzz"]}, AdapterError, r"'zzzzzz'\. They are: .*v_proj"),
         ({"layers": LAYER}, AdapterError, "Write layers="),
         ({"layers": []}, AdapterError, "names no layer"),
         ({"gradient": "shift"}, GradientError, "no gradient 'shift'"),

@@ -132,8 +132,8 @@ def test_the_device_is_neither_saved_nor_copied(adapted, tokens, recorder, tmp_p
     ("options", "arguments", "error", "sentence"),
     [
         ({}, {"layers": ["v_proj"]}, AdapterError, "circuits of a quantum-weighted adapter serve all its layers"),
-        ({"circuit": "free"}, {}, AdapterError, "no QTHA layer and no quantum-weighted adapter"),
-        ({"circuit": "linear"}, {}, AdapterError, "no QTHA layer and no quantum-weighted adapter"),
+        ({"circuit": "free"}, {}, AdapterError, "no QTHA layer, no QuantumLayer and no quantum-weighted adapter"),
+        ({"circuit": "linear"}, {}, AdapterError, "no QTHA layer, no QuantumLayer and no quantum-weighted adapter"),
     ],
 )
 def test_what_cannot_be_is_refused(adapted, options, arguments, error, sentence):

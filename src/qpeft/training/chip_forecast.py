@@ -56,7 +56,7 @@ def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, enc
         model: with the adapter.
         encoded: examples whose tokens give the angles.
     """
-    if not qtha_layers(model, required=False):
+    if not qtha_layers(model):
         return ""  # other depths have other numbers of weights, which are the user's choice
     calibration = _calibration(device)
     angles = next(iter(_angles(recipe, model, encoded).values()), None)
@@ -85,7 +85,7 @@ def _angles(recipe: Recipe, model: nn.Module, encoded: Sequence[Encoded]) -> dic
         name: Angles(bank.circuit, bank.angles()[:, None], bank.turns.detach().new_empty(1, 0))
         for name, bank in circuit_banks(model).items()
     }
-    if banks and not qtha_layers(model, required=False):
+    if banks and not qtha_layers(model):
         return banks
     found = collect_angles(model, lambda: held_out_loss(model, encoded[:EXAMPLES]), layers=recipe.device.layers)
     return found | banks

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.bottleneck import Evaluate
 from qpeft.adapters.qtha.quantum_device import device_circuits
 from qpeft.circuits import Circuit
 from qpeft.simulation import expectations
+from qpeft.simulation.layer import Evaluate
 
 
 class Angles(NamedTuple):

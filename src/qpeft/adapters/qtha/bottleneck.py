@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qpeft.circuits import Circuit
-from qpeft.simulation import expectations
-
-Evaluate: TypeAlias = Callable[[Circuit, Tensor, Tensor], Tensor]
-"""Circuit, angles (..., num_circuits, num_inputs), weights (num_circuits, num_weights) to all expectation values."""
+from qpeft.simulation.layer import CircuitModule
 
 
 class AbstractBottleneck(nn.Module, ABC):
@@ -95,118 +90,14 @@ class AbstractAngleBottleneck(AbstractBottleneck):
         return f"num_circuits={self.num_circuits}, num_qubits={self.circuit.num_qubits}"
 
 
-class CircuitBottleneck(AbstractAngleBottleneck):
+class CircuitBottleneck(CircuitModule, AbstractAngleBottleneck):
     """The circuits themselves, on the simulator or wherever `set_evaluator` says; `has_evaluator` tells which."""
 
     def __init__(
         self, circuit: Circuit, num_circuits: int, *, trained: bool, input_scaling: str, offset: float, init: str
     ) -> None:
         super().__init__(circuit, num_circuits, trained=trained, input_scaling=input_scaling, offset=offset, init=init)
-        self._key = register(circuit)
-        self.set_evaluator(None)
-
-    def set_evaluator(self, evaluate: Evaluate | None) -> None:
-        """Let `evaluate` give the expectation values from now on; None for our simulator.
-
-        Chosen at run time: neither saved nor copied with the module.
-        """
-        self._elsewhere = evaluate
-        # torch.compile watches truth values, but not whether a function that it must not look into is None.
-        self.has_evaluator = evaluate is not None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_elsewhere": None, "has_evaluator": False}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        register(self.circuit)
-
-    def values(self, angles: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
-        """Expectation values at these angles, radians."""
-        if self.has_evaluator:
-            assert self._elsewhere is not None
-            # All in one call, which on a device is one job.
-            return self._elsewhere(self.circuit, angles.unflatten(-1, (self.num_circuits, -1)), self.weights).flatten(
-                -2
-            )
-        if self.num_circuits == 1:
-            return self._simulate(angles, self.weights.flatten())
-        parts = zip(angles.chunk(self.num_circuits, dim=-1), self.weights.unbind(), strict=True)
-        return torch.cat([self._simulate(*part) for part in parts], dim=-1)
-
-    def _simulate(self, angles: Tensor, weights: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return traced_expectations(self._key, angles, weights)
-        return expectations(self.circuit, angles, weights)
-
-
-# `expectations` as an operator of torch, so that torch.compile and torch.export take it into their graphs as it is.
-#
-# Without it, compilers would try to trace the simulator's own machinery. Operators take no circuits as arguments, only
-# tensors, numbers and text: a circuit goes by a key that depends on nothing but what it computes.
-
-
-_CIRCUITS: dict[str, Circuit] = {}
-
-
-def register(circuit: Circuit) -> str:
-    """The key of a circuit for `traced_expectations`, the same in every process."""
-    key = hashlib.sha256(repr(circuit).encode()).hexdigest()[:16]
-    _CIRCUITS[key] = circuit
-    return key
-
-
-def traced_expectations(key: str, angles: Tensor, weights: Tensor) -> Tensor:
-    """`expectations` of the circuit that is registered as `key`, with the same shapes.
-
-    Args:
-        key: under which the circuit was registered.
-        angles: (*batch, num_circuits, num_inputs), radians.
-        weights: (num_circuits, num_weights), radians.
-    """
-    values: Tensor = torch.ops.qpeft.expectations(key, angles, weights)
-    return values
-
-
-def _values(key: str, angles: Tensor, weights: Tensor) -> Tensor:
-    return expectations(_CIRCUITS[key], angles, weights)
-
-
-def _values_shape(key: str, angles: Tensor, weights: Tensor) -> Tensor:  # noqa: ARG001
-    return angles.new_empty((*angles.shape[:-1], _CIRCUITS[key].num_observables))
-
-
-def _gradients(key: str, angles: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
-    with torch.enable_grad():
-        leaves = angles.detach().requires_grad_(), weights.detach().requires_grad_()
-        return torch.autograd.grad(expectations(_CIRCUITS[key], *leaves), leaves, grad)
-
-
-def _gradients_shape(key: str, angles: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG001
-    return torch.empty_like(angles), torch.empty_like(weights)
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    ctx.key, *tensors = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return None, *torch.ops.qpeft.expectation_gradients(ctx.key, *ctx.saved_tensors, grad)
-
-
-_operator = torch.library.custom_op(
-    "qpeft::expectations", _values, mutates_args=(), schema="(str key, Tensor angles, Tensor weights) -> Tensor"
-)
-_operator.register_fake(_values_shape)
-_operator.register_autograd(_backward, setup_context=_remember)
-
-# Not a `custom_op`: within those, autograd records nothing, and it is autograd that gives the gradients here.
-torch.library.define(
-    "qpeft::expectation_gradients", "(str key, Tensor angles, Tensor weights, Tensor grad) -> (Tensor, Tensor)"
-)
-torch.library.impl("qpeft::expectation_gradients", "default", _gradients)
-torch.library.register_fake("qpeft::expectation_gradients", _gradients_shape)
+        self.place_circuits(circuit, num_circuits)
 
 
 # Classical bottlenecks: what takes the circuit's place in the comparisons that ask whether it is needed.

@@ -1,4 +1,4 @@
-"""QTHA layers whose circuits run on a quantum device, chosen at run time and never stored with the adapter."""
+"""Layers whose circuits run on a quantum device, chosen at run time and never stored with the adapter."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.bottleneck import CircuitBottleneck, Evaluate
+from qpeft.adapters.qtha.bottleneck import CircuitBottleneck
 from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.adapters.qtha.layer import QthaLayer
 from qpeft.adapters.quantum_weighted import CircuitBank, circuit_banks
@@ -25,6 +25,7 @@ from qpeft.devices.gradients import AbstractGradient, DeviceGradients, GradientC
 from qpeft.devices.mitigation import check_suits
 from qpeft.devices.protocol import check_request
 from qpeft.errors import AdapterError
+from qpeft.simulation.layer import CircuitModule, Evaluate, QuantumLayer
 
 FINAL_STEP = 2**31 - 1
 """In place of a training step, for what is measured after the last."""
@@ -125,7 +126,7 @@ def set_quantum_device(
     runner: Runner = run_now,
     mitigation: AbstractMitigation | None = None,
 ) -> DeviceEvaluator | None:
-    """Let QTHA layers evaluate their circuits on `device`, and all other QTHA layers of the model on the simulator.
+    """Let QTHA layers and `QuantumLayer`s evaluate their circuits on `device`, and all others on the simulator.
 
     Circuits of quantum-weighted adapters go there too, once a step, whatever the number of tokens and layers.
 
@@ -133,12 +134,11 @@ def set_quantum_device(
     the model. torch.compile leaves its graph for such layers, and refuses them if asked for one graph.
 
     Args:
-        model: any module with QTHA layers in it.
+        model: any module with such layers in it, or a QuantumLayer itself.
         device: of `qpeft.devices`; None puts every layer back onto the simulator.
         shots: per circuit; None for exact values, from devices that can.
         gradient: 'parameter-shift', 'spsa', 'simulated' or an object of `devices.gradients`; None raises in training.
-        layers: names of linear layers, or their last parts, such as 'layers.29.self_attn.v_proj' or 'v_proj'; None for
-            every QTHA layer.
+        layers: names of layers, or their last parts, such as 'layers.29.self_attn.v_proj' or 'v_proj'; None for all.
         runner: through which everything is sent to the device.
         mitigation: of errors, `ReadoutInversion()` or `ZeroNoise()` of `qpeft.devices`; None for none.
 
@@ -146,13 +146,13 @@ def set_quantum_device(
         What the layers call, whose `begin_step` numbers training steps; None if they use the simulator.
 
     Raises:
-        AdapterError: the model has no QTHA layer, a name fits none (naming the nearest), or one that has no circuit.
+        AdapterError: the model has no layer with a circuit, a name fits none (naming the nearest), or one without one.
         GradientError: unknown gradient. ShotsError, DeviceError: the device takes no such circuits or shots, or does
             something that spoils the mitigation.
         In each case every layer stays as it was.
     """
     banks = circuit_banks(model)
-    found = qtha_layers(model, required=not banks)
+    found = circuit_layers(model, required=not banks)
     if device is None:
         set_evaluators({}, found.values())
         for bank in banks.values():
@@ -284,9 +284,12 @@ def _chosen(tokens: Tensor, angles: Tensor) -> Tensor:
     return tokens.to(angles.device)
 
 
-def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitBottleneck]:
-    """Circuits of QTHA that `set_quantum_device` would put on a device, by module. Raises: AdapterError as there."""
-    found = qtha_layers(model, required=not circuit_banks(model))
+def device_circuits(model: nn.Module, layers: Iterable[str] | None = None) -> dict[str, CircuitModule]:
+    """Return the circuits that `set_quantum_device` would put on a device, by module.
+
+    Those of quantum-weighted adapters are not among them. Raises: AdapterError as there.
+    """
+    found = circuit_layers(model, required=not circuit_banks(model))
     if not found:
         return {}
     return dict(circuits_of(found if layers is None else matching(found, layers)))
@@ -382,60 +385,82 @@ def _sum_of_squares(*tensors: Tensor) -> float:
     return sum(tensor.double().square().sum().item() for tensor in tensors)
 
 
-# QTHA layers of a model by name, and their circuits, whose evaluation is chosen at run time.
+# Layers of a model by name, and their circuits, whose evaluation is chosen at run time.
 
 
-def qtha_layers(model: nn.Module, *, required: bool = True) -> dict[str, QthaLayer]:
-    """Every QTHA layer by its full name. Raises: AdapterError if one is required and there is none."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
+Layer: TypeAlias = QthaLayer | QuantumLayer
+
+
+def qtha_layers(model: nn.Module) -> dict[str, QthaLayer]:
+    """Return every QTHA layer by its full name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QthaLayer)}
+
+
+def circuit_layers(model: nn.Module, *, required: bool = True) -> dict[str, Layer]:
+    """Return every QTHA layer and every QuantumLayer by its full name; one that is the model itself by its class's.
+
+    Raises: AdapterError if one is required and there is none.
+    """
+    found: dict[str, Layer] = {
+        name or type(module).__name__: module
+        for name, module in model.named_modules()
+        if isinstance(module, (QthaLayer, QuantumLayer))
+    }
     if required and not found:
         raise AdapterError(
-            "The model has no QTHA layer and no quantum-weighted adapter, and only these have circuits. In a recipe: "
-            "adapter.type qtha or quantum_weighted, or no device section; in Python: get_peft_model(model, "
-            "QthaConfig(...)) first."
+            "The model has no QTHA layer, no QuantumLayer and no quantum-weighted adapter, and only these have "
+            "circuits. In a recipe: adapter.type qtha or quantum_weighted, or no device section; in Python: "
+            "get_peft_model(model, QthaConfig(...)) first."
         )
     return found
 
 
-def set_evaluators(chosen: Mapping[CircuitBottleneck, Evaluate], layers: Iterable[QthaLayer]) -> None:
+def set_evaluators(chosen: Mapping[CircuitModule, Evaluate], layers: Iterable[Layer]) -> None:
     """Let the chosen circuits be evaluated as said, and all others of these layers on the simulator."""
     for layer in layers:
-        for _, bottleneck in _bottlenecks("", layer):
-            bottleneck.set_evaluator(chosen.get(bottleneck))
+        for _, circuits in _circuits_in("", layer):
+            circuits.set_evaluator(chosen.get(circuits))
 
 
-def circuits_of(layers: Mapping[str, QthaLayer]) -> Iterator[tuple[str, CircuitBottleneck]]:
-    """Circuits of every adapter of these layers, as "layer.adapter". Raises: AdapterError for a layer without any."""
+def circuits_of(layers: Mapping[str, Layer]) -> Iterator[tuple[str, CircuitModule]]:
+    """Yield circuits of every adapter of these layers, as "layer.adapter"; a QuantumLayer's by its own name.
+
+    Raises: AdapterError for a layer without any.
+    """
     for name, layer in layers.items():
-        bottlenecks = list(_bottlenecks(name, layer))
-        if not bottlenecks:
+        found = list(_circuits_in(name, layer))
+        if not found:
             raise AdapterError(
                 f"Layer {name!r} has no circuit: no adapter of it has bottleneck='circuit' or 'frozen_circuit'."
             )
-        yield from bottlenecks
+        yield from found
 
 
-def matching(layers: Mapping[str, QthaLayer], wanted: Iterable[str]) -> dict[str, QthaLayer]:
+def matching(layers: Mapping[str, Layer], wanted: Iterable[str]) -> dict[str, Layer]:
     """Layers whose full names are wanted, or end in what is wanted, part by part.
 
     Raises: AdapterError for a string in place of a list, an empty list, or a name that fits none, naming the nearest.
     """
     if isinstance(wanted, str):
         raise AdapterError(f"layers is a list of names; got the string {wanted!r}. Write layers=[{wanted!r}].")
-    chosen: dict[str, QthaLayer] = {}
+    chosen: dict[str, Layer] = {}
     for name in wanted:
         fits = {full: layer for full, layer in layers.items() if full == name or full.endswith(f".{name}")}
         if not fits:
-            raise AdapterError(f"No QTHA layer is called {name!r}{_nearest(name, layers)}")
+            raise AdapterError(f"No layer with circuits is called {name!r}{_nearest(name, layers)}")
         chosen |= fits
     if not chosen:
         raise AdapterError(
-            "layers names no layer; leave it out for every QTHA layer, or pass None, not a device or noise, for none."
+            "layers names no layer; leave it out for every layer that has circuits, or pass None, not a device or "
+            "noise, for none."
         )
     return chosen
 
 
-def _bottlenecks(name: str, layer: QthaLayer) -> Iterator[tuple[str, CircuitBottleneck]]:
+def _circuits_in(name: str, layer: Layer) -> Iterator[tuple[str, CircuitModule]]:
+    if isinstance(layer, QuantumLayer):
+        yield name, layer
+        return
     for adapter, branch in layer.branches.items():
         assert isinstance(branch, QthaBranch)
         if isinstance(branch.middle, CircuitBottleneck):
@@ -446,7 +471,7 @@ def _nearest(name: str, layers: Iterable[str]) -> str:
     parts = [full.split(".") for full in layers]
     suffixes = sorted({".".join(part[first:]) for part in parts for first in range(len(part))}, key=len)
     near = difflib.get_close_matches(name, suffixes, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f". QTHA layers: {', '.join(layers)}."
+    return f"; did you mean {near[0]!r}?" if near else f". They are: {', '.join(layers)}."
 
 
 # Which tokens of a batch can reach the loss of a causal language model, so that others need no circuits.

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.qtha.bottleneck import CircuitBottleneck, Evaluate
-from qpeft.adapters.qtha.layer import QthaLayer
-from qpeft.adapters.qtha.quantum_device import CallNumbers, circuits_of, matching, qtha_layers, set_evaluators
+from qpeft.adapters.qtha.quantum_device import CallNumbers, Layer, circuit_layers, circuits_of, matching, set_evaluators
 from qpeft.circuits import Circuit
 from qpeft.errors import AdapterError
 from qpeft.simulation import expectations
 from qpeft.simulation.checks import check_shots
+from qpeft.simulation.layer import CircuitModule, Evaluate
 from qpeft.simulation.noise import LinearNoise, SampleKey
 
 
@@ -87,7 +86,7 @@ def set_training_noise(
         ShotsError: shots below 1. SimulationError: a seed that is none.
         In each case every layer stays as it was.
     """
-    found = qtha_layers(model)
+    found = circuit_layers(model)
     if noise is None:
         set_evaluators({}, found.values())
         return None
@@ -103,8 +102,8 @@ def set_training_noise(
 
 
 def _noisy_circuits(
-    found: Mapping[str, QthaLayer], noise: LinearNoise | Mapping[str, LinearNoise], layers: Iterable[str] | None
-) -> Iterator[tuple[str, CircuitBottleneck, LinearNoise]]:
+    found: Mapping[str, Layer], noise: LinearNoise | Mapping[str, LinearNoise], layers: Iterable[str] | None
+) -> Iterator[tuple[str, CircuitModule, LinearNoise]]:
     for name, layer_noise in _by_layer(found, noise, layers).items():
         for full_name, bottleneck in circuits_of({name: found[name]}):
             if len(layer_noise.slopes) != bottleneck.circuit.num_observables:
@@ -116,7 +115,7 @@ def _noisy_circuits(
 
 
 def _by_layer(
-    found: Mapping[str, QthaLayer], noise: LinearNoise | Mapping[str, LinearNoise], layers: Iterable[str] | None
+    found: Mapping[str, Layer], noise: LinearNoise | Mapping[str, LinearNoise], layers: Iterable[str] | None
 ) -> dict[str, LinearNoise]:
     if isinstance(noise, LinearNoise):
         return dict.fromkeys(found if layers is None else matching(found, layers), noise)
@@ -134,7 +133,7 @@ def _by_layer(
 
 
 def _evaluate_as(
-    name: str, bottleneck: CircuitBottleneck, noise: LinearNoise, source: TrainingNoise, in_evaluation: bool
+    name: str, bottleneck: CircuitModule, noise: LinearNoise, source: TrainingNoise, in_evaluation: bool
 ) -> Evaluate:
     def evaluate(circuit: Circuit, angles: Tensor, weights: Tensor) -> Tensor:
         parts = zip(angles.unbind(-2), weights.unbind(), strict=True)
