@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,16 +42,22 @@ def torch_call(evaluate: Callable[[Any, Any], Any], inputs: Any, weights: Any, g
 
 def qpeft_kernel(circuit: dict[str, Any], *arrays: Any) -> Call:
     """Our compiled kernel."""
-    from qpeft.circuits import Circuit, Input, Operation, Weight
     from qpeft.simulation import expectations
+
+    ours = our_circuit(circuit)
+    return torch_call(lambda x, w: expectations(ours, x, w), *arrays)
+
+
+def our_circuit(circuit: dict[str, Any]) -> Any:
+    """The circuit as an object of ours."""
+    from qpeft.circuits import Circuit, Input, Operation, Weight
 
     sources = {"input": Input, "weight": Weight}
     operations = tuple(
         Operation(gate, tuple(qubits), sources[kind](index) if kind else None)
         for gate, qubits, kind, index in circuit["operations"]
     )
-    ours = Circuit(circuit["num_qubits"], operations)
-    return torch_call(lambda x, w: expectations(ours, x, w), *arrays)
+    return Circuit(circuit["num_qubits"], operations)
 
 
 def qpeft_torch(circuit: dict[str, Any], *arrays: Any) -> Call:
@@ -72,6 +79,69 @@ def pennylane(circuit: dict[str, Any], *arrays: Any) -> Call:
         return [qml.expval(qml.PauliZ(qubit)) for qubit in range(circuit["num_qubits"])]
 
     return torch_call(lambda x, w: torch.stack(evaluate(x, w), dim=1), *arrays)
+
+
+def pennylane_layer(circuit: dict[str, Any], *arrays: Any, device: str = "qpeft.simulator") -> Call:
+    """PennyLane's torch interface on a device of its own or on ours, with the device's own gradients."""
+    import pennylane as qml
+    import torch
+
+    def function(inputs: Any, weights: Any) -> Any:
+        for gate, qubits, angle in angles(circuit, lambda index: inputs[..., index], lambda index: weights[index]):
+            getattr(qml, gate)(*([] if angle is None else [angle]), wires=qubits)
+        return [qml.expval(qml.PauliZ(qubit)) for qubit in range(circuit["num_qubits"])]
+
+    node = qml.QNode(function, qml.device(device, wires=circuit["num_qubits"]), diff_method="adjoint")
+    # What TorchLayer does, but for its keeping the weights.
+    return torch_call(lambda x, w: torch.stack(node(x, w), dim=-1), *arrays)
+
+
+def quantum_layer(circuit: dict[str, Any], *arrays: Any) -> Call:
+    """Our QuantumLayer."""
+    import torch
+
+    from qpeft import QuantumLayer
+
+    layer = QuantumLayer(our_circuit(circuit))
+    return torch_call(lambda x, w: torch.func.functional_call(layer, {"weights": w[None]}, (x,)), *arrays)
+
+
+def qiskit_network(circuit: dict[str, Any], inputs: Any, weights: Any, grad: Any, *, ours: bool) -> Call:
+    """Qiskit Machine Learning's EstimatorQNN on Qiskit's estimator, with its parameter-shift gradient, or on ours."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import ParameterVector
+    from qiskit.primitives import StatevectorEstimator
+    from qiskit.quantum_info import SparsePauliOp
+    from qiskit_machine_learning.neural_networks import EstimatorQNN
+
+    from qpeft.integrations.qiskit import Estimator
+    from qpeft.integrations.qiskit_gradient import AdjointEstimatorGradient
+
+    names = {"CNOT": "cx"}
+    num_qubits = circuit["num_qubits"]
+    x, w = ParameterVector("x", inputs.shape[1]), ParameterVector("w", len(weights))
+    made = QuantumCircuit(num_qubits)
+    for gate, qubits, angle in angles(circuit, x.__getitem__, w.__getitem__):
+        getattr(made, names.get(gate, gate.lower()))(*([] if angle is None else [angle]), *qubits)
+    observables = [SparsePauliOp.from_sparse_list([("Z", [q], 1.0)], num_qubits) for q in range(num_qubits)]
+    estimator = Estimator() if ours else StatevectorEstimator()
+    network = EstimatorQNN(
+        circuit=made,
+        estimator=estimator,
+        observables=observables,
+        input_params=x,
+        weight_params=w,
+        input_gradients=True,
+        gradient=AdjointEstimatorGradient(estimator) if ours else None,
+        default_precision=0.0,
+    )
+
+    def call() -> tuple[Any, Any, Any]:
+        values = network.forward(inputs, weights)
+        by_inputs, by_weights = network.backward(inputs, weights)
+        return values, np.einsum("rop,ro->rp", by_inputs, grad), np.einsum("rop,ro->p", by_weights, grad)
+
+    return call
 
 
 def torchquantum(circuit: dict[str, Any], *arrays: Any) -> Call:
@@ -161,23 +231,28 @@ def angles(circuit: dict[str, Any], of_input: Any, of_weight: Any) -> Iterator[t
         yield gate, qubits, of_input(index) if kind == "input" else of_weight(index) if kind == "weight" else None
 
 
-SIMULATORS: dict[str, tuple[Callable[..., Call], str]] = {
-    "qpeft kernel": (qpeft_kernel, "qpeft"),
-    "qpeft torch": (qpeft_torch, "qpeft"),
-    "torchquantum": (torchquantum, "torchquantum-ng"),
-    "pennylane": (pennylane, "pennylane"),
-    "deepquantum": (deepquantum, "deepquantum"),
-    "pyqtorch": (pyqtorch, "pyqtorch"),
-    "tensorcircuit": (tensorcircuit, "tensorcircuit-ng"),
+SIMULATORS: dict[str, tuple[Callable[..., Call], str, int | None]] = {
+    "qpeft kernel": (qpeft_kernel, "qpeft", None),
+    "qpeft layer": (quantum_layer, "qpeft", None),
+    "qpeft torch": (qpeft_torch, "qpeft", None),
+    "pennylane on qpeft": (pennylane_layer, "pennylane", None),
+    "qiskit on qpeft": (partial(qiskit_network, ours=True), "qiskit-machine-learning", None),
+    "torchquantum": (torchquantum, "torchquantum-ng", None),
+    "pennylane": (pennylane, "pennylane", None),
+    "lightning.qubit": (partial(pennylane_layer, device="lightning.qubit"), "pennylane_lightning", 64),
+    "qiskit": (partial(qiskit_network, ours=False), "qiskit-machine-learning", 1),
+    "deepquantum": (deepquantum, "deepquantum", None),
+    "pyqtorch": (pyqtorch, "pyqtorch", None),
+    "tensorcircuit": (tensorcircuit, "tensorcircuit-ng", None),
 }
-"""Name: (function, distribution whose version is reported)."""
+"""Name: (function, distribution whose version is reported, most rows in a call of one that takes them one by one)."""
 
 
 def main() -> None:
     """Answers requests until stdin ends."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print; only replies may reach stdout
-    make, distribution = SIMULATORS[sys.argv[1]]
+    make, distribution, _ = SIMULATORS[sys.argv[1]]
     call: Call | None = None
     for line in sys.stdin:
         request = json.loads(line)

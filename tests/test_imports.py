@@ -148,7 +148,9 @@ def test_circuits_do_without_torch():
 
 
 def test_vendor_packages_are_imported_inside_functions_only():
-    for file in [*SOURCE.rglob("*.py"), *COMMAND_LINE.rglob("*.py")]:
+    # Whoever imports these has the vendor's package: they hold subclasses of its classes.
+    subclasses = {SOURCE / f"integrations/{name}.py" for name in ("pennylane_device", "qiskit", "qiskit_gradient")}
+    for file in {*SOURCE.rglob("*.py"), *COMMAND_LINE.rglob("*.py")} - subclasses:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
