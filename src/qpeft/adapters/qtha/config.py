@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
-from qpeft.adapters.base import RankedConfig, check_counts, option
+from qpeft.adapters.base import GradientStartConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
 from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import AdapterError
@@ -68,7 +68,7 @@ CHOICES = {
 
 
 @dataclass
-class QthaConfig(RankedConfig, method="qtha"):
+class QthaConfig(GradientStartConfig, method="qtha"):
     """Configuration of a QTHA adapter.
 
         h = down(dropout(x));   z = fusion(bottleneck(h), classical(h));   y = base(x) + alpha / rank * up(z)
