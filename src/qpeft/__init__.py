@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qpeft.adapters import (
+    CayleyConfig,
+    CayleyModel,
     LorettaConfig,
     LorettaModel,
     QpaConfig,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from qpeft.simulation.layer import QuantumLayer
 
 __all__ = [
+    "CayleyConfig",
+    "CayleyModel",
     "LorettaConfig",
     "LorettaModel",
     "QpaConfig",
