@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -36,7 +36,7 @@ from qpeft.training.sections import ModelSection, Recipe
 from qpeft.training.splits import Split
 
 if TYPE_CHECKING:
-    from qpeft.training.trainer import CheckpointingTrainer
+    from qpeft.training.trainer import RunMixin
 
 FITTED_EXAMPLES = 32
 """By which frozen factors are fitted: a thousand tokens and more."""
@@ -138,10 +138,11 @@ def make_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     training: Sequence[Encoded],
+    examples: Split,
     held_out: Split | None,
     console: Console,
     device_steps: DeviceSteps | None,
-) -> tuple[CheckpointingTrainer, ProgressReport]:
+) -> tuple[RunMixin, ProgressReport]:
     """Return the trainer of a recipe, and what reports its progress.
 
     Args:
@@ -149,6 +150,7 @@ def make_trainer(
         model: with its adapter.
         tokenizer: of the model.
         training: examples, or rows of several (`PackedExamples`).
+        examples: the same with their texts, for methods that draw answers.
         held_out: examples that decide which adapter is the best, or None.
         console: for progress and warnings.
         device_steps: puts circuits on a quantum device; None for the simulator.
@@ -156,8 +158,9 @@ def make_trainer(
     from qpeft.training.trainer import CheckpointingTrainer  # noqa: PLC0415  (takes seconds to import)
 
     options, folder = recipe.training, Path(recipe.output.folder)
-    steps = options.num_steps(len(training), num_processes=number_of_processes())
-    arguments = _arguments(recipe, steps, evaluates=held_out is not None)
+    steps = recipe.num_steps(len(training), num_processes=number_of_processes())
+    by_name = _arguments(recipe, steps, evaluates=held_out is not None)
+    arguments = TrainingArguments(**by_name)
     # A long run that logs often would spend its time on looks at circuits.
     looks = options.health_every or max(int(arguments.logging_steps), arguments.max_steps // HEALTH_LOOKS)
     watch = HeldOutWatch(folder / "checkpoints", keep_best=options.keep_best, patience=options.early_stopping)
@@ -166,39 +169,52 @@ def make_trainer(
     collator = partial(pad_batch, pad_token_id=tokenizer.pad_token_id, packed=isinstance(training, PackedExamples))
     if options.gradient_checkpointing:
         model.enable_input_require_grads()  # reentrant checkpoints pass no gradient on without
-    trainer = CheckpointingTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=training,
-        data_collator=collator,
-        eval_dataset=held_out.encoded if held_out else None,
-        processing_class=tokenizer,
-        callbacks=[progress, watch, health, *reporters(options, folder)],
-        held_out=held_out.encoded if held_out else (),
-        tokens_per_evaluation=tokens_per_evaluation(recipe, training),
-        router_aux_loss_coef=options.router_aux_loss_coef,
-        lengths=lengths(training) if options.group_by_length else None,
-        on_progress=progress.bars,
-        watch=watch,
-        health=health,
-        run=fingerprint(recipe),
-        keep_checkpoints=options.keep_checkpoints,
-        device_steps=device_steps,
-    )
+    of_run: dict[str, Any] = {
+        "callbacks": [progress, watch, health, *reporters(options, folder)],
+        "on_progress": progress.bars,
+        "watch": watch,
+        "health": health,
+        "run": fingerprint(recipe),
+        "keep_checkpoints": options.keep_checkpoints,
+        "device_steps": device_steps,
+    }
+    trainer: RunMixin
+    if options.method == "grpo":
+        from qpeft.training.grpo import make_grpo  # noqa: PLC0415  (needs TRL)
+
+        trainer = make_grpo(recipe, model, tokenizer, examples, held_out, by_name, **of_run)
+    else:
+        trainer = CheckpointingTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=training,
+            data_collator=collator,
+            eval_dataset=held_out.encoded if held_out else None,
+            processing_class=tokenizer,
+            held_out=held_out.encoded if held_out else (),
+            tokens_per_evaluation=tokens_per_evaluation(recipe, training),
+            router_aux_loss_coef=options.router_aux_loss_coef,
+            lengths=lengths(training) if options.group_by_length else None,
+            **of_run,
+        )
     # Ours reports in their place.
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer, progress
 
 
-def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArguments:
+def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> dict[str, Any]:
+    """Return the arguments of transformers' trainers, by name."""
     options = recipe.training
     # transformers 5.20 calls it another name, and warns of the one that 5.0 knows.
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     how = {"use_reentrant": False}
-    asked = {checkpointing: True, f"{checkpointing}_kwargs": how} if options.gradient_checkpointing else {}
-    arguments = TrainingArguments(
+    # Said in any case, since TRL's trainers would checkpoint otherwise.
+    asked: dict[str, Any] = {checkpointing: options.gradient_checkpointing}
+    if options.gradient_checkpointing:
+        asked[f"{checkpointing}_kwargs"] = how
+    arguments = dict(
         **asked,
         output_dir=str(Path(recipe.output.folder) / "checkpoints"),
         run_name=Path(recipe.output.folder).name,
@@ -230,8 +246,8 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
         # Examples are objects of ours, with no columns.
         remove_unused_columns=False,
     )
-    plugin = arguments.deepspeed_plugin
-    if asked and plugin is not None and plugin.zero_stage == 3:
+    plugin = TrainingArguments(**arguments).deepspeed_plugin if options.gradient_checkpointing else None
+    if plugin is not None and plugin.zero_stage == 3:
         # ZeRO-3 has a layer's weights together in its own forward pass only, so the layer has to be run again whole.
-        getattr(arguments, f"{checkpointing}_kwargs")["use_reentrant"] = True
+        how["use_reentrant"] = True
     return arguments

@@ -8,8 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from qpeft.circuits import GATES, Circuit, Input, Operation, Weight, ansatz
-from qpeft.errors import CircuitError
-from qpeft.integrations.exchange import (
+from qpeft.circuits.exchange import (
     from_openqasm,
     from_pennylane,
     from_qiskit,
@@ -17,6 +16,7 @@ from qpeft.integrations.exchange import (
     to_pennylane,
     to_qiskit,
 )
+from qpeft.errors import CircuitError
 from qpeft.simulation import expectations
 
 qml = pytest.importorskip("pennylane")
