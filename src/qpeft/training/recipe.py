@@ -42,7 +42,7 @@ from qpeft.training.readable import require_readable
 from qpeft.training.resume import continue_folder
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
-from qpeft.training.setup import adapted_model, fit_frozen_factors, learning_rate, make_trainer
+from qpeft.training.setup import adapted_model, fit_frozen_factors, learning_rate, make_trainer, start_at_gradient
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
 from qpeft.training.trainer import RunMixin
 
@@ -219,6 +219,13 @@ def _make_model(
     if ends.news:
         console.print(f"{ends.news}; generation stops at all of them")
     fit_frozen_factors(model, training.encoded, console)
+    start_at_gradient(
+        model,
+        training.encoded,
+        console,
+        batch_size=recipe.training.batch_size,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     coefficient = recipe.training.router_aux_loss_coef
     # The other processes have the same model and data, but a launcher may have left their weights to the first.
     with training_memory(recipe):

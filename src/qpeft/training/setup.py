@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from qpeft.adapters.build import add_adapter
+from qpeft.adapters.gradient_start import start_from_gradient, starts_from_gradient
 from qpeft.adapters.learning_rates import LearningRate, default_learning_rate
 from qpeft.adapters.qtha.fitting import fit_inputs, frozen_factors
 from qpeft.data import Encoded, PackedExamples, lengths, pad_batch
@@ -78,6 +79,33 @@ def adapted_model(recipe: Recipe, config: PeftConfig, *, dtype: str | None = Non
     return add_adapter(model, config)
 
 
+def start_at_gradient(
+    model: PeftModel, training: Sequence[Encoded], console: Console, *, batch_size: int, pad_token_id: int
+) -> None:
+    """Start the adapter from the gradient of the loss, if it is to, by examples from all over the training data.
+
+    Args:
+        model: with its fresh adapter.
+        training: examples, of which as many batches as the adapter asks for are read, at equal distances.
+        console: told what share of the gradient the factors hold.
+        batch_size: examples of a batch.
+        pad_token_id: of the tokenizer.
+    """
+    count = min(starts_from_gradient(model) * batch_size, len(training))
+    if not count:
+        return
+    examples = [training[i * len(training) // count] for i in range(count)]
+    batches = (
+        pad_batch(examples[start : start + batch_size], pad_token_id=pad_token_id)
+        for start in range(0, count, batch_size)
+    )
+    shares = start_from_gradient(model, ({key: part.to(model.device) for key, part in one.items()} for one in batches))
+    console.print(
+        f"started from the gradient of {count} training examples: the adapter's directions hold "
+        f"{min(shares.values()):.0%} to {max(shares.values()):.0%} of its square in a layer"
+    )
+
+
 def fit_frozen_factors(model: PeftModel, training: Sequence[Encoded], console: Console) -> None:
     """Turn frozen factors, if the adapter has any, to inputs of examples from all over the training data.
 
@@ -86,7 +114,8 @@ def fit_frozen_factors(model: PeftModel, training: Sequence[Encoded], console: C
         training: examples, of which `FITTED_EXAMPLES` at equal distances are read.
         console: told what share of the inputs the factors hold.
     """
-    if not frozen_factors(model):
+    # Those that start from the gradient have their directions already.
+    if not frozen_factors(model) or starts_from_gradient(model):
         return
     count = min(FITTED_EXAMPLES, len(training))
     examples = [training[i * len(training) // count] for i in range(count)]
