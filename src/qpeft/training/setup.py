@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -18,11 +19,13 @@ from transformers import (
     ProgressCallback,
     TrainingArguments,
 )
+from transformers.training_args import OptimizerNames
 
 from qpeft.adapters.build import add_adapter
 from qpeft.adapters.learning_rates import LearningRate, default_learning_rate
 from qpeft.adapters.qtha.fitting import fit_inputs, frozen_factors
 from qpeft.data import Encoded, PackedExamples, lengths, pad_batch
+from qpeft.errors import RecipeError
 from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
 from qpeft.training.early_stopping import HeldOutWatch
 from qpeft.training.health_log import HealthMonitor
@@ -31,7 +34,7 @@ from qpeft.training.processes import computes_on_cpu, number_of_processes
 from qpeft.training.progress import ProgressReport, reporters
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.resume import fingerprint
-from qpeft.training.sections import ModelSection, Recipe
+from qpeft.training.sections import ModelSection, Recipe, TrainingSection
 from qpeft.training.splits import Split
 
 if TYPE_CHECKING:
@@ -104,6 +107,16 @@ def learning_rate(recipe: Recipe) -> LearningRate:
     return default_learning_rate(recipe.adapter.type)
 
 
+def require_optimizer(options: TrainingSection) -> None:
+    """Raises: RecipeError if transformers knows no optimiser of that name; it names the nearest."""
+    names = [one.value for one in OptimizerNames]
+    if options.optimizer is None or options.optimizer in names:
+        return
+    near = get_close_matches(options.optimizer, names)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(names)}."
+    raise RecipeError(f"'training.optimizer': transformers has no {options.optimizer!r}; {hint}")
+
+
 def make_trainer(
     recipe: Recipe,
     model: PeftModel,
@@ -168,9 +181,14 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> TrainingArgume
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     how = {"use_reentrant": False}
-    asked = {checkpointing: True, f"{checkpointing}_kwargs": how} if options.gradient_checkpointing else {}
+    asked: dict[str, Any] = (
+        {checkpointing: True, f"{checkpointing}_kwargs": how} if options.gradient_checkpointing else {}
+    )
+    # Left out, it is transformers' own default, which depends on torch's version.
+    chosen = {} if options.optimizer is None else {"optim": options.optimizer}
     arguments = TrainingArguments(
         **asked,
+        **chosen,
         output_dir=str(Path(recipe.output.folder) / "checkpoints"),
         run_name=Path(recipe.output.folder).name,
         seed=recipe.seed,
