@@ -63,16 +63,20 @@ class Drawing:
             f'<polyline points="{path}" fill="none" stroke="{line}" stroke-width="1.5" marker-end="url(#head)"/>'
         )
 
-    def circuit(self, x: float, y: float) -> None:
-        """Four wires with rotations and a ring of controls between them, 96 wide and 66 high, centred at (x, y)."""
+    def circuit(self, x: float, y: float, *, frame: float) -> None:
+        """Four wires with rotations and controls between them, centred at (x, y) in a frame so wide and 76 high."""
         edge, line = self.palette["edge"], self.palette["line"]
+        self.parts.append(
+            f'<rect x="{x - frame / 2}" y="{y - 38}" width="{frame}" height="76" rx="8" fill="none" '
+            f'stroke="{edge}" stroke-width="1.5"/>'
+        )
         for wire in range(4):
             level = y - 30 + 20 * wire
             self.parts.append(f'<line x1="{x - 48}" y1="{level}" x2="{x + 48}" y2="{level}" stroke="{line}"/>')
             for place in (-36, 24):
                 self.parts.append(
-                    f'<rect x="{x + place}" y="{level - 6}" width="12" height="12" rx="2" fill="{self.palette["quantum"]}" '
-                    f'stroke="{edge}"/>'
+                    f'<rect x="{x + place}" y="{level - 6}" width="12" height="12" rx="2" '
+                    f'fill="{self.palette["quantum"]}" stroke="{edge}"/>'
                 )
         for wire in range(3):
             level, place = y - 30 + 20 * wire, x - 14 + 12 * wire
@@ -83,8 +87,8 @@ class Drawing:
         """The whole picture."""
         line = self.palette["line"]
         head = (
-            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-            f'<path d="M0,0 L8,4 L0,8 z" fill="{line}"/></marker></defs>'
+            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            f'orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="{line}"/></marker></defs>'
         )
         title = "<title>Left: the circuit reads the text. Right: the circuit makes the weights.</title>"
         return (
@@ -114,10 +118,7 @@ def picture(palette: dict[str, str]) -> str:
     drawing.arrow((215, 340), (215, 328), (280, 328), (280, 317))
     drawing.box(280, 290, 170, "down", "tensor network, or a matrix")
     drawing.arrow((280, 264), (280, 245))
-    drawing.parts.append(
-        f'<rect x="195" y="168" width="170" height="76" rx="8" fill="none" stroke="{palette["edge"]}" stroke-width="1.5"/>'
-    )
-    drawing.circuit(280, 206)
+    drawing.circuit(280, 206, frame=170)
     drawing.arrow((280, 168), (280, 153))
     drawing.box(280, 126, 170, "up", "tensor network, or a matrix")
     drawing.arrow((280, 101), (280, 88), (225, 88), (225, 78))
@@ -130,10 +131,7 @@ def picture(palette: dict[str, str]) -> str:
     drawing.arrow((590, 177), (590, 88), (550, 88), (550, 78))
     drawing.box(500, 204, 76, "layer", "frozen")
     drawing.box(590, 204, 76, "update", "a matrix")
-    drawing.parts.append(
-        f'<rect x="690" y="166" width="130" height="76" rx="8" fill="none" stroke="{palette["edge"]}" stroke-width="1.5"/>'
-    )
-    drawing.circuit(755, 204)
+    drawing.circuit(755, 204, frame=130)
     drawing.arrow((690, 204), (632, 204))
     drawing.text(660, 194, "numbers", size=11, ink="soft")
     drawing.text(755, 262, "once a step, for all layers;", size=12, ink="soft")
