@@ -58,6 +58,10 @@ def compare(
     Every key of the study can be set after it: --seeds "[0, 1]" --recipe.training.steps 100 --output.folder runs/try
 
     What is interrupted goes on with the same command; finished runs are kept. The report lies in the study's folder.
+
+    \b
+    Example:
+      qpeft compare examples/studies/word_problems.yaml
     """
     from qpeft.comparison import load_study, run_study
     from qpeft.comparison.ray_jobs import RayCluster
@@ -85,6 +89,10 @@ def report(
     """Write the report of a study again: report.html, report.md and results.json. Nothing is trained or measured.
 
     Of results.json, under whatever name, the HTML file alone: it holds all records of the study, without adapters.
+
+    \b
+    Example:
+      qpeft report docs/evidence/depth.json
     """
     from qpeft.comparison import load_results
     from qpeft.comparison.records import read_records

