@@ -55,7 +55,6 @@ EVERYTHING = {
         ("down", "mps", "mpo"),
         ("up", "densee", "dense"),
         ("fusion", "hadamar", "hadamard"),
-        ("ansatz", "ring_crx", "ring_crz"),
         ("input_scaling", "tan", "tanh"),
         ("angle_init", "near-zero", "near_zero"),
         ("factor_init", "orthonormal", "orthogonal"),
@@ -67,6 +66,11 @@ def test_an_unknown_choice_lists_the_known_and_names_the_nearest(option, value, 
     message = str(caught.value)
     assert message.startswith(f"{option} must be one of {', '.join(CHOICES[option])}; got '{value}'")
     assert message.endswith(f"did you mean '{nearest}'?")
+
+
+def test_an_unknown_ansatz_names_the_nearest():
+    with pytest.raises(AdapterError, match=r"no ansatz 'ring_crx'\. Did you mean 'ring_crz'"):
+        QthaConfig(ansatz="ring_crx")
 
 
 @pytest.mark.parametrize(("given", "ours"), [("r", "rank"), ("lora_alpha", "alpha"), ("bond_dim", "bond_dimension")])

@@ -60,7 +60,7 @@ def test_units_for_an_ansatz_whose_parameters_do_not_divide_are_refused(monkeypa
         return Circuit(num_qubits, (Operation("RY", (0,), Weight(0)),))
 
     monkeypatch.setitem(ansatz.ANSATZE, "ring_cz", lopsided)
-    with pytest.raises(AdapterError, match=r"'ring_cz' has 1 for 4 qubits\. Choose another ansatz or num_qubits"):
+    with pytest.raises(AdapterError, match=r"has 1 for 4 qubits and 0 inputs\. Choose another ansatz or num_qubits"):
         _middle(QthaConfig(rank=4, ansatz="ring_cz", bottleneck="sinusoid"))
 
 

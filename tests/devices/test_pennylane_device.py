@@ -7,8 +7,10 @@ from dense_oracle import final_states
 from pennylane.devices import Device
 
 from qpeft.circuits import GATES, Circuit, Operation, ansatz, bind
+from qpeft.circuits.exchange import PENNYLANE_ADJOINTS as ADJOINTS
+from qpeft.circuits.exchange import PENNYLANE_NAMES as NAMES
 from qpeft.devices import JobState, load_device, run
-from qpeft.devices.pennylane import ADJOINTS, LOCAL_SIMULATORS, NAMES
+from qpeft.devices.pennylane import LOCAL_SIMULATORS
 from qpeft.errors import DeviceError, JobError, OrderError, ShotsError
 from qpeft_emulator.faults import places
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -19,6 +20,7 @@ from qpeft.adapters.base.targets import check_targets, linear_names
 from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.adapters.qtha.config import PRESETS as QTHA_PRESETS
+from qpeft.circuits import Circuit
 from qpeft.errors import AdapterError, QpeftError
 
 __all__ = ["PRESETS", "VARIANTS", "add_adapter", "build_config", "check_targets"]
@@ -26,6 +28,9 @@ __all__ = ["PRESETS", "VARIANTS", "add_adapter", "build_config", "check_targets"
 PRESETS: dict[str, dict[str, Callable[..., PeftConfig]]] = {
     "qtha": {name: partial(QthaConfig.preset, name) for name in QTHA_PRESETS}
 }
+
+OPENQASM_INPUTS = "x"
+"""Parameters of an OpenQASM program that are fed in with the data, as `Circuit.to_openqasm` calls them."""
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"dora": ("lora", {"use_dora": True})}
 """Methods that PEFT has as an option of another one: its name, and what to set."""
@@ -46,6 +51,9 @@ def build_config(method: str, options: Mapping[str, Any]) -> PeftConfig:
         raise AdapterError(f"There is no adapter type {method!r}{_nearest(method, [*classes, *VARIANTS])}")
     config_class = classes[method]
     fields = {**fixed, **current_names(config_class, options)}
+    if isinstance(ansatz := fields.get("ansatz"), str) and ansatz.endswith(".qasm"):
+        # Read here, for recipes, and not by the config: one that comes with an adapter could name any file here.
+        fields["ansatz"] = Circuit.from_openqasm(Path(ansatz), inputs=[OPENQASM_INPUTS])
     make: Callable[..., PeftConfig] = config_class
     if (preset := fields.pop("preset", None)) is not None:
         presets = PRESETS.get(method, {})

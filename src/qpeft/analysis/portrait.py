@@ -157,6 +157,10 @@ def portrait(
     """
     if not 1 <= num_qubits <= MAX_QUBITS:
         raise CircuitError(f"Circuits are looked at on 1 to {MAX_QUBITS} qubits; got {num_qubits}.")
+    if not isinstance(config.ansatz, str):
+        raise CircuitError(
+            "Families of circuits are looked at over many sizes, and an own circuit has one. Circuit.draw() shows it."
+        )
     if samples < 100 or bins < 2:
         raise CircuitError(f"It takes at least 100 samples and 2 bins; got {samples} and {bins}.")
 

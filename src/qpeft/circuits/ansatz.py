@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import entry_points
 from itertools import count
 
 from qpeft.circuits.circuit import Circuit, Input, Operation, Weight
@@ -83,12 +84,20 @@ ANSATZE: dict[str, Callable[..., Circuit]] = {"ring_crz": ring_crz, "ring_cz": r
 
 
 def find_ansatz(name: str) -> Callable[..., Circuit]:
-    """Return the function of this name in `ANSATZE`. Raises: CircuitError, naming the nearest, if there is none."""
-    if name not in ANSATZE:
-        near = difflib.get_close_matches(name, ANSATZE, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(ANSATZE)}."
-        raise CircuitError(f"There is no ansatz {name!r}. {hint}")
-    return ANSATZE[name]
+    """Return the function of this name in `ANSATZE`, or of an entry point `qpeft.ansatze` of an installed package.
+
+    Raises: CircuitError, naming the nearest, if there is none.
+    """
+    if name in ANSATZE:
+        return ANSATZE[name]
+    others = {entry.name: entry for entry in entry_points(group="qpeft.ansatze")}
+    if name in others:
+        build: Callable[..., Circuit] = others[name].load()
+        return build
+    known = [*ANSATZE, *others]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+    raise CircuitError(f"There is no ansatz {name!r}. {hint}")
 
 
 def cnot_chain(num_qubits: int, depth: int) -> Circuit:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
+from io import BytesIO
 from numbers import Real
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from qpeft.circuits.gates import GATES, Gate
 from qpeft.errors import CircuitError
+
+MAX_STORED_QUBITS, MAX_STORED_OPERATIONS, MAX_STORED_OBSERVABLES = 24, 10_000, 4_096
+"""Limits of a circuit that is read from data: files of adapters come from anywhere."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,141 @@ class Circuit:
     @property
     def num_observables(self) -> int:
         return len(self.observables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the circuit as plain data for JSON: a gate is [name, qubits] or [name, qubits, angle].
+
+        An angle is a number, or "x3" for column 3 of the inputs, or "w3" for entry 3 of the weights.
+        """
+        operations: list[list[Any]] = []
+        for operation in self.operations:
+            written: list[Any] = [operation.gate_name, list(operation.qubits)]
+            match operation.angle:
+                case Input(index):
+                    written.append(f"x{index}")
+                case Weight(index):
+                    written.append(f"w{index}")
+                case float() | int() as number:
+                    written.append(number)
+            operations.append(written)
+        return {"num_qubits": self.num_qubits, "operations": operations, "observables": list(self.observables)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Circuit:
+        """Return the circuit that `to_dict` wrote. The data may come from a stranger: nothing in it is run.
+
+        Raises: CircuitError if something is missing, of another kind, or larger than a circuit here can be.
+        """
+        if not isinstance(data, Mapping) or set(data) != {"num_qubits", "operations", "observables"}:
+            keys = ", ".join(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+            raise CircuitError(f"A stored circuit has num_qubits, operations and observables, no more; got {keys}.")
+        num_qubits, written, observables = (data[name] for name in ("num_qubits", "operations", "observables"))
+        if type(num_qubits) is not int or not 1 <= num_qubits <= MAX_STORED_QUBITS:
+            raise CircuitError(f"A stored circuit has 1 to {MAX_STORED_QUBITS} qubits; got {num_qubits!r:.50}.")
+        for name, items, most in (
+            ("operations", written, MAX_STORED_OPERATIONS),
+            ("observables", observables, MAX_STORED_OBSERVABLES),
+        ):
+            if not isinstance(items, (list, tuple)) or len(items) > most:
+                size = f"{len(items):,}" if isinstance(items, (list, tuple)) else type(items).__name__
+                raise CircuitError(f"A stored circuit has a list of at most {most:,} {name}; got {size}.")
+        if not all(isinstance(observable, str) for observable in observables):
+            raise CircuitError("Observables of a stored circuit are Pauli strings.")
+        operations = [_read_operation(number, item) for number, item in enumerate(written)]
+        return cls(num_qubits, tuple(operations), tuple(observables))
+
+    @staticmethod
+    def from_openqasm(source: str | Path, **options: Any) -> Circuit:
+        """Return a program in OpenQASM 2 or 3, a file or its text; `options` as `exchange.from_openqasm`."""
+        if isinstance(source, Path) or ("\n" not in source and source.endswith((".qasm", ".qasm3"))):
+            try:
+                source = Path(source).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise CircuitError(f"{source} cannot be read as OpenQASM: {error}.") from error
+        made: Circuit = _exchange().from_openqasm(source, **options)
+        return made
+
+    @staticmethod
+    def from_qiskit(circuit: Any, **options: Any) -> Circuit:
+        """Return a QuantumCircuit of Qiskit's; `options` as `exchange.from_qiskit`."""
+        made: Circuit = _exchange().from_qiskit(circuit, **options)
+        return made
+
+    @staticmethod
+    def from_pennylane(source: Any, *args: Any, **options: Any) -> Circuit:
+        """Return a QNode, a function or a tape of PennyLane's; `args` and `options` as `exchange.from_pennylane`."""
+        made: Circuit = _exchange().from_pennylane(source, *args, **options)
+        return made
+
+    def to_openqasm(self) -> str:
+        """Return the circuit in OpenQASM 3; see `exchange.to_openqasm`."""
+        program: str = _exchange().to_openqasm(self)
+        return program
+
+    def to_qiskit(self) -> Any:
+        """Return the circuit as Qiskit's QuantumCircuit; see `exchange.to_qiskit`."""
+        return _exchange().to_qiskit(self)
+
+    def to_pennylane(self) -> Any:
+        """Return the circuit as a quantum function of PennyLane's; see `exchange.to_pennylane`."""
+        return _exchange().to_pennylane(self)
+
+    def to_originir(self, inputs: Sequence[float] = (), weights: Sequence[float] = ()) -> str:
+        """Return OriginIR, which has numbers for angles, as Origin's cloud reads it.
+
+        Args:
+            inputs: num_inputs angles, radians.
+            weights: num_weights angles, radians.
+        """
+        program: str = import_module("qpeft.circuits.origin_ir").to_origin_ir(bind(self, inputs, weights))
+        return program
+
+    def draw(self, output: str = "text") -> Any:
+        """Return a drawing: 'text', or 'mpl' for a figure of matplotlib. Inputs are x0, x1, ..., weights w0, w1, ...
+
+        Raises: CircuitError for another kind of output.
+        """
+        drawing = import_module("qpeft.circuits.drawing")
+        if output == "text":
+            return drawing.circuit_text(self)
+        if output != "mpl":
+            raise CircuitError(f"draw() makes 'text' or 'mpl'; got {output!r}.")
+        from matplotlib.figure import Figure  # noqa: PLC0415  (takes a second to import)
+
+        width = 1 + max(drawing.columns(self.operations), default=0)
+        # No pyplot: a figure of its own is shown by notebooks, and by nothing that was not asked to.
+        figure = Figure(figsize=(0.45 * width + 1, 0.45 * self.num_qubits + 0.5), layout="constrained")
+        drawing.draw_circuit(self, figure.add_subplot())
+        return figure
+
+    def _repr_png_(self) -> bytes:
+        """Return the drawing that notebooks show by themselves."""
+        picture = BytesIO()
+        self.draw("mpl").savefig(picture, format="png", dpi=110)
+        return picture.getvalue()
+
+
+def _read_operation(number: int, item: Any) -> Operation:
+    """Return a gate as `Circuit.to_dict` wrote it. Raises: CircuitError, with its number, if it cannot be read."""
+    try:
+        gate_name, qubits, *angles = item
+        if len(angles) > 1 or not all(type(qubit) is int for qubit in qubits):
+            raise CircuitError("a gate is [name, [qubits]] or [name, [qubits], angle].")
+        angle = angles[0] if angles else None
+        if isinstance(angle, str):
+            # Few digits: an index beyond all gates would make inputs or weights that nothing reads.
+            found = re.fullmatch(r"([xw])(\d{1,4})", angle)
+            if found is None:
+                raise CircuitError("an angle is a number, x and a number, or w and a number.")
+            angle = (Input if found[1] == "x" else Weight)(int(found[2]))
+        return Operation(gate_name, tuple(qubits), angle)
+    except (TypeError, ValueError, CircuitError) as error:
+        raise CircuitError(f"Gate {number} of a stored circuit cannot be read, {item!r:.80}: {error}") from error
+
+
+def _exchange() -> Any:
+    # Named, not imported: that file makes circuits, and so imports this one.
+    return import_module("qpeft.circuits.exchange")
 
 
 def bind(circuit: Circuit, inputs: Sequence[float], weights: Sequence[float]) -> Circuit:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.circuits import Circuit
-from qpeft.circuits.ansatz import ANSATZE
 from qpeft.circuits.drawing import columns, draw_circuit
 from qpeft.comparison.circuit_health import ends, health_sentences, ranges
 from qpeft.comparison.results import Results
@@ -93,13 +92,11 @@ def circuit_pictures(results: Results) -> list[Picture]:
 
 def circuits_of(study: Study) -> list[tuple[Circuit, list[str]]]:
     """Return the circuits, each with the methods that have it."""
-    found: dict[tuple[object, ...], tuple[Circuit, list[str]]] = {}
+    found: dict[Circuit, list[str]] = {}
     for method in study.methods:
         config = study.config(method)
         if isinstance(config, QthaConfig) and config.bottleneck in ("circuit", "frozen_circuit"):
             # Methods that differ in something else, such as their start, share one drawing.
-            num_qubits = config.qubits_per_circuit(config.rank)
-            key = (config.ansatz, num_qubits, config.depth, config.reupload)
-            circuit = ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload)
-            found.setdefault(key, (circuit, []))[1].append(method)
-    return list(found.values())
+            circuit, _ = config.circuit_of(config.rank)
+            found.setdefault(circuit, []).append(method)
+    return list(found.items())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qpeft.circuits import GATES, Circuit
 from qpeft.circuits.decomposition import bound_angle, rewrite
+from qpeft.circuits.exchange import PENNYLANE_ADJOINTS, PENNYLANE_NAMES
 from qpeft.devices.memory_jobs import MemoryJobs
 from qpeft.devices.protocol import (
     AbstractDevice,
@@ -30,22 +31,6 @@ if TYPE_CHECKING:
     from pennylane.operation import Operator
     from pennylane.tape import QuantumScript
 
-NAMES: dict[str, str] = {
-    name: name for name in ("S", "T", "SX", "CNOT", "CY", "CZ", "SWAP", "RX", "RY", "RZ", "CRX", "CRY", "CRZ")
-} | {
-    "H": "Hadamard",
-    "X": "PauliX",
-    "Y": "PauliY",
-    "Z": "PauliZ",
-    "PHASE": "PhaseShift",
-    "CPHASE": "ControlledPhaseShift",
-    "RXX": "IsingXX",
-    "RYY": "IsingYY",
-    "RZZ": "IsingZZ",
-}
-"""Gates that PennyLane has, our name to its name; it takes apart itself what a wrapped device lacks."""
-ADJOINTS: dict[str, str] = {"SDG": "S", "TDG": "T"}
-"""Gates that PennyLane writes as the adjoint of another."""
 LOCAL_SIMULATORS = frozenset(
     {"default.qubit", "default.mixed", "default.tensor", "default.clifford", "reference.qubit"}
     | {"lightning.qubit", "lightning.kokkos", "lightning.gpu", "lightning.tensor"}
@@ -167,12 +152,12 @@ def to_script(circuit: Circuit, shots: int | None) -> QuantumScript:
     wires = range(circuit.num_qubits)
     measured = pennylane.probs(wires=wires) if shots is None else pennylane.counts(wires=wires)
     operators: list[Operator] = []
-    for operation in rewrite(circuit, {*NAMES, *ADJOINTS}).operations:
+    for operation in rewrite(circuit, {*PENNYLANE_NAMES, *PENNYLANE_ADJOINTS}).operations:
         name, acted_on, angle = operation.gate_name, list(operation.qubits), bound_angle(operation)
-        if name in ADJOINTS:
-            operators.append(pennylane.adjoint(getattr(pennylane, ADJOINTS[name])(wires=acted_on)))
+        if name in PENNYLANE_ADJOINTS:
+            operators.append(pennylane.adjoint(getattr(pennylane, PENNYLANE_ADJOINTS[name])(wires=acted_on)))
             continue
-        kind = getattr(pennylane, NAMES[name])
+        kind = getattr(pennylane, PENNYLANE_NAMES[name])
         operators.append(kind(wires=acted_on) if angle is None else kind(float(angle), wires=acted_on))
     return QuantumScript(operators, [measured], shots=shots)
 

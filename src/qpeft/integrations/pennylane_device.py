@@ -25,7 +25,8 @@ from pennylane.transforms.core import TransformProgram
 from torch import Tensor
 
 from qpeft.circuits.circuit import Angle, Circuit, Input, Operation, Weight
-from qpeft.devices.pennylane import ADJOINTS, NAMES
+from qpeft.circuits.exchange import PENNYLANE_ADJOINTS as ADJOINTS
+from qpeft.circuits.exchange import PENNYLANE_NAMES as NAMES
 from qpeft.simulation import expectations
 from qpeft.simulation.noise.counter import SampleKey, Stream
 from qpeft.simulation.states import MAX_QUBITS, final_states

@@ -22,7 +22,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from torch import Tensor
 
 from qpeft.circuits.circuit import Angle, Circuit, Input, Operation
-from qpeft.devices.ibm.translation import METHODS as QISKIT_NAMES
+from qpeft.circuits.exchange import QISKIT_NAMES
 from qpeft.errors import CircuitError
 from qpeft.simulation import expectations
 

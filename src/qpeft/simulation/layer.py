@@ -90,7 +90,7 @@ class QuantumLayer(CircuitModule):
     copy, torch.compile and torch.func work as for any module.
 
     Args:
-        circuit: with its observables; `Circuit.from_...` and `qpeft.integrations.exchange` take those of others.
+        circuit: with its observables; `Circuit.from_...` and `qpeft.circuits.exchange` take those of others.
         num_circuits: how many of it stand side by side, each on its own slice of the inputs, with weights of its own.
         init: of the weights: 'near_zero' (normal, standard deviation 0.1), 'uniform' in [-pi, pi], 'zeros'; a function
             that fills a tensor in place, as those of torch.nn.init; or the values, (num_weights,) or (num_circuits,
@@ -120,7 +120,7 @@ class QuantumLayer(CircuitModule):
         super().__init__()
         if not isinstance(circuit, Circuit):
             raise SimulationError(
-                f"QuantumLayer takes a Circuit; got {type(circuit).__name__}. qpeft.integrations.exchange turns "
+                f"QuantumLayer takes a Circuit; got {type(circuit).__name__}. qpeft.circuits.exchange turns "
                 "circuits of Qiskit, PennyLane and OpenQASM into one."
             )
         if num_circuits < 1:

@@ -66,6 +66,8 @@ def better_circuit(recipe: Recipe, device: AbstractDevice, model: nn.Module, enc
     if isinstance(prediction, str):
         return ""
     ansatz, depth = recipe.adapter.options.get("ansatz", "ring_crz"), recipe.adapter.options.get("depth", 1)
+    if not isinstance(ansatz, str):
+        return ""  # an own circuit has no family to compare it with
     comparison = compare(
         angles.circuit.num_qubits,
         angles.inputs[:, 0],

@@ -238,7 +238,11 @@ def recipe_schema() -> dict[str, Any]:
     default = adapter["properties"]["type"]["default"]
     adapter["allOf"], of_peft = [], {field.name for field in dataclasses.fields(PeftConfig)}
     for method, (config_class, _) in ADAPTERS.items():
-        defaults, types, options = config_class(), get_type_hints(config_class), dict(adapter["properties"])
+        defaults, types, options = (
+            config_class(),
+            get_type_hints(config_class, include_extras=True),
+            dict(adapter["properties"]),
+        )
         if method in PRESETS:
             options["preset"] = {"enum": list(PRESETS[method]), "description": "Other defaults to start from."}
         for field in dataclasses.fields(config_class):

@@ -79,7 +79,9 @@ class ProgressReport(TrainerCallback):
         """
         logs = logs or {}
         step = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
-        if "eval_loss" in logs:
+        if "eval_reward" in logs:
+            self._console.print(f"{step}  held-out reward {logs['eval_reward']:.4f}")
+        elif "eval_loss" in logs:
             self._console.print(f"{step}  held-out loss {logs['eval_loss']:.4f}")
         if "loss" in logs:
             now, tokens = time.perf_counter(), logs.get("num_tokens", 0.0)
@@ -90,8 +92,14 @@ class ProgressReport(TrainerCallback):
             start, done = self._begin
             pace = (now - start) / max(1, state.global_step - done)
             left = timedelta(seconds=round(pace * (state.max_steps - state.global_step)))
+            # Of rewards the loss says little: it is near zero whatever the answers are worth.
+            learnt = f"loss {logs['loss']:.4f}"
+            if "reward" in logs:
+                learnt = f"reward {logs['reward']:.3f}  {logs.get('reward_signal', 1.0):.0%} of prompts with signal  "
+                learnt += f"{logs['completions/mean_length']:.0f} tokens an answer  entropy {logs['entropy']:.2f}"
+                learnt += f"  KL {logs['kl']:.4f}" if "kl" in logs else ""
             self._console.print(
-                f"{step}  loss {logs['loss']:.4f}  gradient norm {logs['grad_norm']:.3f}  "
+                f"{step}  {learnt}  gradient norm {logs['grad_norm']:.3f}  "
                 f"learning rate {logs['learning_rate']:.1e}  {speed:,.0f} tokens/s  {left} left  "
                 f"peak memory {peak_memory(self._device) / 1e9:.2f} GB"
             )

@@ -43,9 +43,16 @@ from qpeft.training.readable import require_readable
 from qpeft.training.resume import continue_folder
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
-from qpeft.training.setup import adapted_model, fit_frozen_factors, learning_rate, make_trainer, require_optimizer
+from qpeft.training.setup import (
+    adapted_model,
+    fit_frozen_factors,
+    learning_rate,
+    make_trainer,
+    require_optimizer,
+    start_at_gradient,
+)
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
-from qpeft.training.trainer import CheckpointingTrainer
+from qpeft.training.trainer import RunMixin
 
 SAMPLES = 5
 """Generated answers kept in the record."""
@@ -120,7 +127,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
         started = _begin(recipe, model, precision, session, splits)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
-    trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
+    trainer, progress = make_trainer(recipe, model, tokenizer, rows, training, held_out, console, device_steps)
     # A run that was killed while it measured measures again: the record has "before" only when it is known.
     if "before" not in started:
         _try_memory(recipe, trainer, rows)
@@ -248,6 +255,13 @@ def _make_model(
     if ends.news:
         console.print(f"{ends.news}; generation stops at all of them")
     fit_frozen_factors(model, training.encoded, console)
+    start_at_gradient(
+        model,
+        training.encoded,
+        console,
+        batch_size=recipe.training.batch_size,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     coefficient = recipe.training.router_aux_loss_coef
     # The other processes have the same model and data, but a launcher may have left their weights to the first.
     with training_memory(recipe):
@@ -298,7 +312,7 @@ def _begin(
     return started
 
 
-def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded]) -> None:
+def _try_memory(recipe: Recipe, trainer: RunMixin, rows: Sequence[Encoded]) -> None:
     if not recipe.training.try_memory:
         return
     try:
@@ -343,7 +357,7 @@ def _measure(
     return scores.to_dict() | {"samples": [vars(answer) for answer in scores.answers[:SAMPLES]]}
 
 
-def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) -> None:
+def _run_steps(recipe: Recipe, trainer: RunMixin, console: Console) -> None:
     """All steps that are left, or as many as early stopping allows; the model ends with the adapter to be kept."""
     folder = Path(trainer.args.output_dir)
     # Said aloud: a damaged one means that more of the run is lost than its user thinks.
@@ -366,7 +380,7 @@ def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) 
 
 
 def _results(
-    trainer: CheckpointingTrainer,
+    trainer: RunMixin,
     progress: ProgressReport,
     device_steps: DeviceSteps | None,
     started: dict[str, Any],

@@ -35,13 +35,13 @@ class AbstractBottleneck(nn.Module, ABC):
 
 
 class AbstractAngleBottleneck(AbstractBottleneck):
-    """Circuits side by side, each on its slice of h: angles from h, one Z expectation per qubit.
+    """Circuits side by side, each on its slice of h: angles from h, one expectation value per observable.
 
         angles = scale(h) + offset;   output = values(angles, weights)
 
     Args:
-        num_circuits: how many run side by side, each with weights of its own; rank = num_circuits * num_qubits.
-        circuit: num_qubits inputs and num_qubits observables.
+        num_circuits: how many run side by side, each with weights of its own; rank = num_circuits * num_inputs.
+        circuit: with as many features as it has observables.
         trained: whether the weights are parameters or, for a control, buffers frozen at their start.
         input_scaling: 'none' for angles h, 'tanh' for pi/2 tanh(h), which keeps each rotation below half a turn.
         offset: added to every angle, radians.
@@ -53,7 +53,7 @@ class AbstractAngleBottleneck(AbstractBottleneck):
     def __init__(
         self, circuit: Circuit, num_circuits: int, *, trained: bool, input_scaling: str, offset: float, init: str
     ) -> None:
-        super().__init__(num_circuits * circuit.num_qubits)
+        super().__init__(num_circuits * circuit.num_observables)
         self.circuit, self.num_circuits = circuit, num_circuits
         self.input_scaling, self.offset, self.init = input_scaling, offset, init
         weights = torch.empty(num_circuits, circuit.num_weights)
@@ -62,8 +62,8 @@ class AbstractAngleBottleneck(AbstractBottleneck):
         else:
             self.register_buffer("weights", weights)
 
-    def forward(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
-        """Expectation values in [-1, 1], in the order of the qubits."""
+    def forward(self, h: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch num_features"]:
+        """Return expectation values in [-1, 1], in the order of the observables."""
         # Angles in half precision would be off by up to 0.004 radians, at the offset alone.
         exact = h.to(torch.promote_types(h.dtype, torch.float32))
         return self.values(self.angles(exact)).to(h.dtype)
@@ -74,8 +74,8 @@ class AbstractAngleBottleneck(AbstractBottleneck):
         return scaled + self.offset
 
     @abstractmethod
-    def values(self, angles: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
-        """Expectation values at these angles, radians."""
+    def values(self, angles: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch num_features"]:
+        """Return expectation values at these angles, radians."""
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None) -> None:

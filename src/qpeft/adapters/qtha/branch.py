@@ -21,8 +21,6 @@ from qpeft.adapters.qtha.bottleneck import (
     UnitBottleneck,
 )
 from qpeft.adapters.qtha.config import QthaConfig
-from qpeft.circuits import Circuit
-from qpeft.circuits.ansatz import ANSATZE
 from qpeft.errors import AdapterError
 
 
@@ -110,36 +108,30 @@ def make_bottleneck(config: QthaConfig, rank: int) -> AbstractBottleneck | None:
     return MAKERS[config.bottleneck](config, rank)
 
 
-def _circuit(config: QthaConfig, rank: int) -> tuple[Circuit, int]:
-    """The circuit of a config, and how many of it run side by side."""
-    num_qubits = config.qubits_per_circuit(rank)
-    return ANSATZE[config.ansatz](num_qubits, config.depth, reupload=config.reupload), rank // num_qubits
-
-
 def _trained(
     bottleneck_class: type[CircuitBottleneck] | type[ClassicalFormBottleneck], config: QthaConfig, rank: int
 ) -> AbstractBottleneck:
     scaling, offset = config.input_scaling, config.encoding_offset
     return bottleneck_class(
-        *_circuit(config, rank), trained=True, input_scaling=scaling, offset=offset, init=config.angle_init
+        *config.circuit_of(rank), trained=True, input_scaling=scaling, offset=offset, init=config.angle_init
     )
 
 
 def _frozen(config: QthaConfig, rank: int) -> AbstractBottleneck:
     scaling, offset = config.input_scaling, config.encoding_offset
     return CircuitBottleneck(
-        *_circuit(config, rank), trained=False, input_scaling=scaling, offset=offset, init="uniform"
+        *config.circuit_of(rank), trained=False, input_scaling=scaling, offset=offset, init="uniform"
     )
 
 
 def _units(function: Callable[[Tensor], Tensor], config: QthaConfig, rank: int) -> AbstractBottleneck:
-    circuit, _ = _circuit(config, rank)
+    circuit, _ = config.circuit_of(rank)
     per_channel, left_over = divmod(circuit.num_weights, circuit.num_qubits)
-    if left_over:
+    if left_over or circuit.num_inputs != circuit.num_qubits:
         raise AdapterError(
             f"bottleneck={config.bottleneck!r} shares the circuit's parameters among its channels, but "
-            f"{config.ansatz!r} has {circuit.num_weights} for {circuit.num_qubits} qubits. Choose another ansatz or "
-            "num_qubits."
+            f"the circuit has {circuit.num_weights} for {circuit.num_qubits} qubits and {circuit.num_inputs} inputs. "
+            "Choose another ansatz or num_qubits."
         )
     return UnitBottleneck(rank, per_channel, function)
 

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
-from qpeft.adapters.base import RankedConfig, check_counts, option
+from pydantic.json_schema import SkipJsonSchema
+
+from qpeft.adapters.base import GradientStartConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
-from qpeft.circuits.ansatz import ANSATZE
-from qpeft.errors import AdapterError
+from qpeft.circuits import Circuit
+from qpeft.circuits.ansatz import ANSATZE, find_ansatz
+from qpeft.errors import AdapterError, CircuitError
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +66,11 @@ CHOICES = {
     "input_scaling": ("none", "tanh"),
     "angle_init": ("near_zero", "uniform"),
     "factor_init": ("orthogonal", "kaiming"),
-    "ansatz": tuple(ANSATZE),
 }
 
 
 @dataclass
-class QthaConfig(RankedConfig, method="qtha"):
+class QthaConfig(GradientStartConfig, method="qtha"):
     """Configuration of a QTHA adapter.
 
         h = down(dropout(x));   z = fusion(bottleneck(h), classical(h));   y = base(x) + alpha / rank * up(z)
@@ -109,7 +111,11 @@ class QthaConfig(RankedConfig, method="qtha"):
         "(a trained value, the same for every token) or 'none'.",
     )
     mlp_layers: int = option(2, "Matrices of bottleneck='mlp', a SiLU between each two.", added=True)
-    ansatz: str = option("ring_crz", "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot'.")
+    ansatz: str | dict[str, Any] | SkipJsonSchema[Circuit] = option(
+        "ring_crz",
+        "Family of the circuit: 'ring_crz', 'ring_cz' or 'ring_cnot', or one of an installed package; or a circuit of "
+        "your own, a `Circuit` or what its `to_dict` gives; in a recipe also a .qasm file.",
+    )
     num_qubits: int | None = option(
         None,
         "Qubits of one circuit; rank / num_qubits run side by side. None for rank, or above 12 for its largest divisor "
@@ -137,6 +143,7 @@ class QthaConfig(RankedConfig, method="qtha"):
             logger.warning("The option 'middle' of qtha is called 'bottleneck' now; it is read all the same.")
             self.bottleneck = middle
         self._check_choices()
+        self._check_ansatz()
         self._check_numbers()
         self._check_combinations()
         self._check_ranks()
@@ -211,6 +218,24 @@ class QthaConfig(RankedConfig, method="qtha"):
         }
         return cls(**(published | options))
 
+    def circuit_of(self, rank: int) -> tuple[Circuit, int]:
+        """Return the circuit that a layer of this rank has, and how many of it run side by side.
+
+        Each reads its own num_inputs entries of h, so rank is that many times num_inputs.
+
+        Raises: AdapterError as `qubits_per_circuit`, or if rank is no multiple of an own circuit's inputs.
+        """
+        if isinstance(self.ansatz, str):
+            num_qubits = self.qubits_per_circuit(rank)
+            return ANSATZE[self.ansatz](num_qubits, self.depth, reupload=self.reupload), rank // num_qubits
+        circuit = self.ansatz if isinstance(self.ansatz, Circuit) else Circuit.from_dict(self.ansatz)
+        if rank % circuit.num_inputs:
+            raise AdapterError(
+                f"The circuit reads {circuit.num_inputs} inputs, so rank must be a multiple of that; got {rank}. Take "
+                f"rank={max(1, round(rank / circuit.num_inputs)) * circuit.num_inputs}."
+            )
+        return circuit, rank // circuit.num_inputs
+
     def qubits_per_circuit(self, rank: int) -> int:
         """Qubits of each of the circuits that a layer of this rank runs side by side.
 
@@ -219,6 +244,8 @@ class QthaConfig(RankedConfig, method="qtha"):
         """
         if self.bottleneck not in CIRCUIT_SIZED:
             return rank if self.num_qubits is None else self.num_qubits
+        if not isinstance(self.ansatz, str):
+            return self.circuit_of(rank)[0].num_qubits
         valid = _circuit_sizes(rank)
         if self.num_qubits is None:
             if rank == 1 or valid[-1] > 1:
@@ -248,6 +275,34 @@ class QthaConfig(RankedConfig, method="qtha"):
                 hint = f"; did you mean {near[0]!r}?" if near else "."
                 raise AdapterError(f"{name} must be one of {', '.join(known)}; got {value!r}{hint}")
 
+    def _check_ansatz(self) -> None:
+        """Turn whatever is no family of ours into a circuit as data, which is what files of adapters hold."""
+        if isinstance(self.ansatz, str) and self.ansatz in ANSATZE:
+            return
+        try:
+            if isinstance(self.ansatz, str):
+                # A family of another package is asked once, now: whoever loads the adapter need not have the package.
+                build = find_ansatz(self.ansatz)
+                built = build(self.num_qubits or self.rank, self.depth, reupload=self.reupload)
+                self.num_qubits, self.depth, self.reupload = None, 1, True
+            else:
+                built = self.ansatz if isinstance(self.ansatz, Circuit) else Circuit.from_dict(self.ansatz)
+        except CircuitError as error:
+            raise AdapterError(f"ansatz: {error}") from error
+        if self.num_qubits is not None or self.depth != 1 or not self.reupload:
+            raise AdapterError(
+                "num_qubits, depth and reupload belong to families of circuits. An own circuit says all of them "
+                "itself: leave them out."
+            )
+        if not built.num_inputs:
+            raise AdapterError(
+                "The circuit reads no inputs, so it would say the same of every token. Give gates the angle Input(k); "
+                "quantum_weighted is the adapter for circuits that never see the text."
+            )
+        if built.num_qubits > MAX_QUBITS:
+            raise AdapterError(f"A circuit in an adapter has at most {MAX_QUBITS} qubits; got {built.num_qubits}.")
+        self.ansatz = built.to_dict()
+
     def _check_numbers(self) -> None:
         given = {name: getattr(self, name) for name in ("num_cores", "depth")}
         sizes = {name: getattr(self, name) for name in ("num_qubits", "inner_features", "bond_dimension")}
@@ -264,7 +319,7 @@ class QthaConfig(RankedConfig, method="qtha"):
 
     def _check_ranks(self) -> None:
         for rank in self.ranks:
-            self.qubits_per_circuit(rank)
+            self.qubits_per_circuit(rank)  # with an own circuit this looks at its inputs
             if self.bottleneck == "hilbert" and rank < 3:
                 raise AdapterError(
                     f"bottleneck='hilbert' needs a rank of at least 3; got {rank}, at which the Hilbert transform is "

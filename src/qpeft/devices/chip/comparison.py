@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from statistics import fmean
 from jaxtyping import Float
 from torch import Tensor
 
-from qpeft.circuits.ansatz import ANSATZE
+from qpeft.circuits.ansatz import ANSATZE, find_ansatz
 from qpeft.devices.chip.blocks import find_blocks
 from qpeft.devices.chip.prediction import MAX_ROWS, Preflight, Usability, preflight
 from qpeft.errors import DeviceError
@@ -101,8 +100,8 @@ def compare(
         draws: of such angles, since one draw can be lucky; each has its share of `max_rows`, and at least 4 rows.
         seed: of the angles drawn.
 
-    Raises: as `preflight`; DeviceError for an unknown ansatz, naming the nearest, or nothing to compare,
-        or weights for what is not compared; CircuitError for a depth below 1.
+    Raises: as `preflight`; DeviceError for nothing to compare, or weights for what is not compared; CircuitError
+        for an unknown ansatz, naming the nearest, or a depth below 1.
     """
     pairs = [(name, depth) for name in ansatze for depth in depths]
     if not pairs or draws < 1:
@@ -112,12 +111,7 @@ def compare(
         )
     if strangers := set(weights or {}) - set(pairs):
         raise DeviceError(f"There are weights for {sorted(strangers)}, which is not among what is compared: {pairs}.")
-    for name, _ in pairs:
-        if name not in ANSATZE:
-            near = difflib.get_close_matches(name, ANSATZE, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(ANSATZE)}."
-            raise DeviceError(f"There is no ansatz {name!r}. {hint}")
-    circuits = {(name, depth): ANSATZE[name](num_qubits, depth) for name, depth in pairs}
+    circuits = {(name, depth): find_ansatz(name)(num_qubits, depth) for name, depth in pairs}
     # One block for all, so that it is the circuits that are compared and not the qubits.
     place = find_blocks(circuits[pairs[0]], calibration, most=1)[0] if block is None else tuple(block)
     candidates = []

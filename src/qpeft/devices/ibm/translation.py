@@ -11,6 +11,7 @@ import numpy as np
 
 from qpeft.circuits import Circuit, Input, unbind
 from qpeft.circuits.decomposition import rewrite
+from qpeft.circuits.exchange import QISKIT_NAMES
 from qpeft.devices.protocol import Distribution
 from qpeft.errors import DeviceError, OrderError, RefusedError
 
@@ -19,21 +20,6 @@ if TYPE_CHECKING:
     from qiskit.primitives import PubResult
     from qiskit.providers import BackendV2
 
-METHODS: dict[str, str] = {
-    name: name.lower()
-    for name in ("H", "X", "Y", "Z", "S", "SDG", "T", "TDG", "SX", "CY", "CZ", "SWAP", "RX", "RY", "RZ")
-} | {
-    "CNOT": "cx",
-    "PHASE": "p",
-    "CRX": "crx",
-    "CRY": "cry",
-    "CRZ": "crz",
-    "CPHASE": "cp",
-    "RXX": "rxx",
-    "RYY": "ryy",
-    "RZZ": "rzz",
-}
-"""Our name of a gate to the method of Qiskit's circuits that adds it."""
 BITS = "bits"
 """Name of the register that everything is measured into."""
 NUMBER = "qpeft_number"
@@ -54,11 +40,11 @@ def to_qiskit(circuit: Circuit) -> QuantumCircuit:
     # Parameters, not numbers: transpiling takes far longer than running, and so is done once per structure.
     angles = ParameterVector("angles", circuit.num_inputs)
     for operation in circuit.operations:
-        if operation.gate_name not in METHODS:
+        if operation.gate_name not in QISKIT_NAMES:
             raise DeviceError(f"ibm has no gate {operation.gate_name} in its table; use another ansatz.")
         angle = operation.angle
         values = () if angle is None else (angles[angle.index] if isinstance(angle, Input) else angle,)
-        getattr(translated, METHODS[operation.gate_name])(*values, *operation.qubits)
+        getattr(translated, QISKIT_NAMES[operation.gate_name])(*values, *operation.qubits)
     translated.measure(range(circuit.num_qubits), bits)
     return translated
 
@@ -87,7 +73,7 @@ class Translator:
         """
         blocs: list[tuple[Any, ...]] = []
         for structure, members in itertools.groupby(
-            (unbind(rewrite(one, METHODS)) for one in circuits), key=lambda pair: pair[0]
+            (unbind(rewrite(one, QISKIT_NAMES)) for one in circuits), key=lambda pair: pair[0]
         ):
             prepared = self._prepared(structure)
             numbered = self._numbered(prepared, len(blocs))

@@ -17,9 +17,6 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qpeft.circuits.circuit import Angle, Circuit, Input, Operation, Weight
-from qpeft.devices.ibm.translation import METHODS as QISKIT_NAMES
-from qpeft.devices.pennylane import ADJOINTS as PENNYLANE_ADJOINTS
-from qpeft.devices.pennylane import NAMES as PENNYLANE_NAMES
 from qpeft.errors import CircuitError
 
 if TYPE_CHECKING:
@@ -27,6 +24,37 @@ if TYPE_CHECKING:
     from pennylane.tape import QuantumScript
     from qiskit import QuantumCircuit
 
+QISKIT_NAMES: dict[str, str] = {
+    name: name.lower()
+    for name in ("H", "X", "Y", "Z", "S", "SDG", "T", "TDG", "SX", "CY", "CZ", "SWAP", "RX", "RY", "RZ")
+} | {
+    "CNOT": "cx",
+    "PHASE": "p",
+    "CRX": "crx",
+    "CRY": "cry",
+    "CRZ": "crz",
+    "CPHASE": "cp",
+    "RXX": "rxx",
+    "RYY": "ryy",
+    "RZZ": "rzz",
+}
+"""Our name of a gate to the method of Qiskit's circuits that adds it."""
+PENNYLANE_NAMES: dict[str, str] = {
+    name: name for name in ("S", "T", "SX", "CNOT", "CY", "CZ", "SWAP", "RX", "RY", "RZ", "CRX", "CRY", "CRZ")
+} | {
+    "H": "Hadamard",
+    "X": "PauliX",
+    "Y": "PauliY",
+    "Z": "PauliZ",
+    "PHASE": "PhaseShift",
+    "CPHASE": "ControlledPhaseShift",
+    "RXX": "IsingXX",
+    "RYY": "IsingYY",
+    "RZZ": "IsingZZ",
+}
+"""Gates that PennyLane has, our name to its name; it takes apart itself what a wrapped device lacks."""
+PENNYLANE_ADJOINTS: dict[str, str] = {"SDG": "S", "TDG": "T"}
+"""Gates that PennyLane writes as the adjoint of another."""
 FLIPS = {"RX": "Z", "RY": "Z", "RZ": "X", "CRX": "Z", "CRY": "Z", "CRZ": "X", "RXX": "Z", "RYY": "Z", "RZZ": "X"}
 """The Pauli that turns a rotation round: P R(a) P = R(-a), P on the last qubit."""
 MAX_COPIES = 16
