@@ -98,3 +98,9 @@ def test_the_schema_is_printed_as_json_and_nothing_else():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == json.loads(json.dumps(study_schema()))
+
+
+@pytest.mark.parametrize("halving", [[3], [2, 1], [1, 1]])
+def test_short_trainings_that_are_no_shorter_or_do_not_grow_are_refused(study_values, tmp_path, halving):
+    with pytest.raises(RecipeError, match="stay shorter than recipe"):
+        parse_study(study_values(tmp_path, halving=halving), source="test")
