@@ -99,15 +99,20 @@ def inspect(
     table = Table("layer", "shape (out x in)", "how many", "parameters each", "all", f"LoRA of rank {rank}")
     ours = theirs = 0
     for kind in kinds:
-        trained, lora = kind.count * kind.parameters, kind.count * lora_parameters(kind, rank)
+        trained, lora = max(1, kind.count) * kind.parameters, kind.count * lora_parameters(kind, rank)
         ours, theirs = ours + trained, theirs + lora
+        if not kind.count:
+            table.add_row(kind.name, "", "", "", f"{trained:,}", "")
+            continue
         shape = f"{kind.out_features} x {kind.in_features}"
         table.add_row(kind.name, shape, str(kind.count), f"{kind.parameters:,}", f"{trained:,}", f"{lora:,}")
     table.add_section()
     table.add_row("together", "", str(sum(kind.count for kind in kinds)), "", f"{ours:,}", f"{theirs:,}")
     console.print(table)
     word = "more" if ours > theirs else "fewer"
-    console.print(f"{abs(1 - ours / theirs):.1%} {word} trainable parameters than LoRA of rank {rank}.")
+    # Of a few hundred numbers one digit would say "100.0% fewer".
+    digits = 1 if ours / theirs > 0.001 else 3
+    console.print(f"{abs(1 - ours / theirs):.{digits}%} {word} trainable parameters than LoRA of rank {rank}.")
     training = _show_splits(parsed, skeleton, console, in_full=False)
     if parsed.device is not None:
         _show_device(parsed, skeleton, training, console)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, exit codes, and never a traceback."""
 
+import re
 import shutil
 
 import pytest
@@ -28,6 +29,15 @@ def test_inspect_counts_parameters_and_marks_the_answer(qpeft, recipe_file):
     assert "q_proj" in out
     assert "% fewer trainable parameters than LoRA of rank 4" in out
     assert "[[0<|im_end|>]]" in out
+
+
+def test_inspect_counts_what_all_layers_share_once(qpeft, recipe_file):
+    adapter = "{type: quantum_weighted, rank: 4, num_qubits: 4, depth: 1, target_modules: all-linear}"
+    code, out, _ = qpeft("inspect", recipe_file, "--adapter", adapter)
+    assert code == 0
+    assert re.search(r"q_proj\W+32 x 32\W+2\W+0\W+0\W", out), out
+    assert re.search(r"shared by all\W+16\W", out)  # two circuits of eight angles
+    assert re.search(r"together\W+14\W+16\W", out)
 
 
 def test_inspect_says_more_where_an_adapter_is_larger_than_lora(qpeft, recipe_file):

@@ -20,6 +20,7 @@ from qpeft.adapters.base.targets import check_targets, linear_names
 from qpeft.adapters.bridge import BaseTunerLayer
 from qpeft.adapters.qtha import QthaConfig
 from qpeft.adapters.qtha.config import PRESETS as QTHA_PRESETS
+from qpeft.adapters.quantum_weighted import CircuitBank
 from qpeft.circuits import Circuit
 from qpeft.errors import AdapterError, QpeftError
 
@@ -117,7 +118,10 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class LayerKind:
-    """Adapted layers that share name, shape and number of trainable parameters; `count` of them."""
+    """Adapted layers that share name, shape and number of trainable parameters; `count` of them.
+
+    What all layers share has a kind of its own, without a shape and with a count of 0.
+    """
 
     name: str
     in_features: int
@@ -132,17 +136,28 @@ def count_layers(skeleton: nn.Module, config: PeftConfig) -> list[LayerKind]:
     Raises: AdapterError if the config does not fit the model.
     """
     model = add_adapter(skeleton, config, low_cpu_mem_usage=True)
+    # Circuits that make the weights of all layers live in the first of them, which has no more of them than the others.
+    shared = {
+        weight: name
+        for module in model.modules()
+        if isinstance(module, CircuitBank)
+        for name, weight in module.named_parameters()
+        if weight.requires_grad
+    }
     kinds = Counter(
         (
             name.rsplit(".", 1)[-1],
             module.in_features,
             module.out_features,
-            sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
+            sum(weight.numel() for weight in module.parameters() if weight.requires_grad and weight not in shared),
         )
         for name, module in model.named_modules()
         if isinstance(module, BaseTunerLayer)
     )
-    return [LayerKind(*kind, count) for kind, count in kinds.items()]
+    found = [LayerKind(*kind, count) for kind, count in kinds.items()]
+    if shared:
+        found.append(LayerKind("shared by all", 0, 0, sum(weight.numel() for weight in shared), 0))
+    return found
 
 
 def lora_parameters(kind: LayerKind, rank: int) -> int:
