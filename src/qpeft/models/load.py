@@ -156,7 +156,7 @@ SECONDS = 10.0
 
 
 def require_on_hub(name: str) -> None:
-    """Raises: ModelError if the name can be none of the Hub's, or the Hub has no such model, or cannot be asked.
+    """Raise ModelError if the name can be none of the Hub's, or the Hub has no such model, or cannot be asked.
 
     Nothing is asked if the model is in the cache of the Hub; whether the user may read it is found out by loading it.
     """

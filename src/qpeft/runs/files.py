@@ -118,7 +118,7 @@ def used_alone(folder: Path) -> Iterator[None]:
 
 
 def require_empty_folder(folder: Path) -> None:
-    """Raises: OutputError if the folder holds anything or is a file. It need not exist; nothing is changed."""
+    """Raise OutputError if the folder holds anything or is a file. It need not exist; nothing is changed."""
     with disk_errors(folder):
         if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
             return
