@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qpeft.adapters import (
+    CayleyConfig,
+    CayleyModel,
     LorettaConfig,
     LorettaModel,
     QpaConfig,
@@ -29,12 +31,15 @@ from qpeft.adapters import (
 from qpeft.errors import QpeftError
 
 if TYPE_CHECKING:
+    from qpeft.adapters.gradient_start import start_from_gradient
     from qpeft.adapters.qtha.fitting import fit_inputs
     from qpeft.adapters.qtha.quantum_device import finalize, set_quantum_device
     from qpeft.adapters.qtha.training_noise import set_training_noise
     from qpeft.simulation.layer import QuantumLayer
 
 __all__ = [
+    "CayleyConfig",
+    "CayleyModel",
     "LorettaConfig",
     "LorettaModel",
     "QpaConfig",
@@ -55,6 +60,7 @@ __all__ = [
     "fit_inputs",
     "set_quantum_device",
     "set_training_noise",
+    "start_from_gradient",
 ]
 _MODULES = {
     "QuantumLayer": "qpeft.simulation.layer",
@@ -62,6 +68,7 @@ _MODULES = {
     "fit_inputs": "qpeft.adapters.qtha.fitting",
     "set_quantum_device": "qpeft.adapters.qtha.quantum_device",
     "set_training_noise": "qpeft.adapters.qtha.training_noise",
+    "start_from_gradient": "qpeft.adapters.gradient_start",
 }
 
 

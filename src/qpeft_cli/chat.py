@@ -26,6 +26,10 @@ def chat(
 
     /both shows both models' answers, /help lists what else there is. Ctrl-C stops an answer, Ctrl-D leaves. Questions
     can be piped in, one per line.
+
+    \b
+    Example:
+      qpeft chat runs/mine
     """
     from transformers import set_seed
 

@@ -29,6 +29,16 @@ def compare(
     context: typer.Context,
     study: Annotated[Path, typer.Argument(help="YAML file.")],
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process of its own.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on a Ray cluster instead: 'auto' for the one of this machine, 'ray://HOST:10001', or 'local'.",
+        ),
+    ] = None,
+    ray_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs, and so threads, of one training on Ray.")] = 1,
+    ray_gpus: Annotated[float, typer.Option(min=0, help="GPUs of one training on Ray; 0 trains on CPUs.")] = 0,
+    ray_retries: Annotated[int, typer.Option(min=0, help="New attempts at a training whose worker died.")] = 2,
     schema: Annotated[  # noqa: ARG001  (printed before STUDY is asked for)
         bool,
         typer.Option("--schema", is_eager=True, callback=printing(_schema), help="Print the JSON schema of studies."),
@@ -48,14 +58,20 @@ def compare(
     Every key of the study can be set after it: --seeds "[0, 1]" --recipe.training.steps 100 --output.folder runs/try
 
     What is interrupted goes on with the same command; finished runs are kept. The report lies in the study's folder.
+
+    \b
+    Example:
+      qpeft compare examples/studies/word_problems.yaml
     """
     from qpeft.comparison import load_study, run_study
+    from qpeft.comparison.ray_jobs import RayCluster
     from qpeft.comparison.report import write_report
 
     parsed = load_study(study, context.args)
     console = plain_console()
+    cluster = RayCluster(ray, ray_cpus, ray_gpus, ray_retries) if ray is not None else None
     try:
-        results, log = run_study(parsed, processes=jobs, console=console)
+        results, log = run_study(parsed, processes=jobs, console=console, cluster=cluster)
     except KeyboardInterrupt as interrupt:
         typer.echo("\ninterrupted; finished runs are kept: continue with the same command", err=True)
         raise typer.Exit(130) from interrupt
@@ -73,6 +89,10 @@ def report(
     """Write the report of a study again: report.html, report.md and results.json. Nothing is trained or measured.
 
     Of results.json, under whatever name, the HTML file alone: it holds all records of the study, without adapters.
+
+    \b
+    Example:
+      qpeft report docs/evidence/depth.json
     """
     from qpeft.comparison import load_results
     from qpeft.comparison.records import read_records

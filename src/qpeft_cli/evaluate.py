@@ -54,7 +54,13 @@ def evaluate(
     yes: Annotated[bool, typer.Option("--yes", help="Agree that texts go to the judge.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Measure held-out loss, and answers to a task; or score tasks of lm-eval."""
+    """Measure held-out loss, and answers to a task; or score tasks of lm-eval.
+
+    \b
+    Examples:
+      qpeft eval runs/mine --base
+      qpeft eval runs/mine --task word_problems --items 50
+    """
     if exact_match and task not in (None, EXACT_MATCH):
         raise typer.BadParameter(
             f"--exact-match is another way to write --task {EXACT_MATCH}, and --task is {task}; give one of them."

@@ -62,6 +62,10 @@ def export(
     """Write a trained adapter as a plain LoRA, for where qpeft is not, and report what that loses.
 
     A plain LoRA is copied. A circuit is replaced by the linear map that comes nearest to it on calibration text.
+
+    \b
+    Example:
+      qpeft export runs/mine runs/mine-lora
     """
     from qpeft.exporting import export_lora
     from qpeft.exporting.updates import copies_lora
@@ -113,6 +117,10 @@ def merge(
     """Write the base model with a trained adapter in its weights, and check the files by reading them back.
 
     A circuit is replaced by the linear map that comes nearest to it on calibration text.
+
+    \b
+    Example:
+      qpeft merge runs/mine merged-model
     """
     from qpeft.exporting import merge_adapter
     from qpeft.runs.bars import Bars

@@ -38,6 +38,10 @@ def generate(
     """Answer questions with a trained adapter, greedily: those given here, or a file of them.
 
     A file that was interrupted is continued by the same command.
+
+    \b
+    Example:
+      qpeft generate runs/mine "Ada has 12 shells and finds 5 more. How many has she?"
     """
     if (input_file is None) != (output_file is None):
         raise typer.BadParameter("--input (questions) and --output (answers) need each other: give both, or neither.")

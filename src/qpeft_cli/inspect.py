@@ -58,6 +58,12 @@ def inspect(
 
     With --circuit instead what circuits could do and how they would train: expressibility, entanglement, gradients
     against qubits, frequencies.
+
+    \b
+    Examples:
+      qpeft inspect recipe.yaml
+      qpeft inspect recipe.yaml --data
+      qpeft inspect --circuit ring_crz ring_cz
     """
     if circuit:
         if device is not None or data:

@@ -52,6 +52,8 @@ class Command:
 
 
 COMMANDS = {
+    "init": Command("qpeft_cli.init:init"),
+    "data": Command("qpeft_cli.packaged:data"),
     "train": Command("qpeft_cli.train:train", keys="recipe"),
     "eval": Command("qpeft_cli.evaluate:evaluate"),
     "generate": Command("qpeft_cli.generate:generate"),
@@ -89,9 +91,8 @@ def application(arguments: Sequence[str]) -> typer.Typer:
     """Return the command line that these arguments need: the one command that they name, or all if they name none."""
     app = typer.Typer(
         name="qpeft",
-        help="Fine-tune language models with quantum tensor hybrid adapters.",
+        help="Fine-tune language models with quantum tensor hybrid adapters. Begin with: qpeft init",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         callback=_global_options,

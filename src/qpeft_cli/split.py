@@ -25,8 +25,13 @@ def split(
     """Split a data set into one to train on and one to test on, with no question in both.
 
     Which side a question lies on depends on its text alone, so that the same data are split in the same way anywhere.
+
+    \b
+    Example:
+      qpeft split everything.jsonl parts --share 0.1
     """
     from qpeft.data import load_examples, split_by_opening
+    from qpeft.data.packaged import local_path
     from qpeft.data.rows import is_local
     from qpeft.errors import DataError, OutputError
     from qpeft.runs import make_folder, write_atomically
@@ -35,7 +40,7 @@ def split(
         raise typer.BadParameter(f"must lie between 0 and 1; got {share:g}", param_hint="--share")
     sides = split_by_opening(load_examples(data, prompt=prompt, response=response), share, column=by)
     # Of a data set on the Hub the last part, with its configuration: owner/gsm8k:main becomes gsm8k_main.
-    name = Path(data).stem if is_local(data) else Path(data).name.replace(":", "_")
+    name = local_path(data).stem if is_local(data) else Path(data).name.replace(":", "_")
     files = [folder / f"{name}_{side}.jsonl" for side in ("train", "test")]
     contents, source = [], ""
     try:

@@ -24,6 +24,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Load and try everything, up to the first step; write and send nothing.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Agree that a quantum device gets angles of your text.")] = False,
     schema: Annotated[  # noqa: ARG001  (printed before RECIPE is asked for)
         bool,
@@ -33,16 +36,29 @@ def train(
 ) -> None:
     """Train an adapter.
 
-    Every key of the recipe can be set after it: --training.steps 100 --adapter.rank 4 --output.folder runs/try
+    Every key of the recipe can be set after it.
+
+    \b
+    Examples:
+      qpeft init recipe.yaml                   # a recipe to begin with
+      qpeft train recipe.yaml --dry-run
+      qpeft train recipe.yaml --training.steps 100 --output.folder runs/try
+      qpeft train recipe.yaml --resume         # after an interruption
     """
     from qpeft.training import load_recipe
     from qpeft_cli.on_device import asking
 
     parsed = load_recipe(recipe, context.args)
     # Its import takes seconds that a mistake in the recipe need not wait for.
+    from qpeft.training import rehearse
     from qpeft.training import train as run
 
     console = plain_console()
+    if dry_run:
+        if resume:
+            raise typer.BadParameter("cannot be combined with --resume; leave one out", param_hint="--dry-run")
+        rehearse(parsed, console=console)
+        return
     try:
         # Asked once it is known what a device would get, and before anything is sent.
         run(parsed, resume=resume, console=console, confirm=asking(console, yes=yes))

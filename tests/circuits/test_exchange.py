@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from qpeft.circuits import GATES, Circuit, Input, Operation, Weight, ansatz
+from qpeft.circuits import GATES, Circuit, Input, Operation, Weight, ansatz, bind
 from qpeft.circuits.exchange import (
     from_openqasm,
     from_pennylane,
@@ -16,6 +16,7 @@ from qpeft.circuits.exchange import (
     to_pennylane,
     to_qiskit,
 )
+from qpeft.circuits.origin_ir import to_origin_ir
 from qpeft.errors import CircuitError
 from qpeft.simulation import expectations
 
@@ -92,7 +93,7 @@ def test_random_circuits_have_the_same_values_in_pennylane_and_come_back(block):
 
 
 def test_random_circuits_come_back_from_openqasm():
-    for seed in range(40):
+    for seed in range(NUM_RANDOM):
         circuit = random_circuit(seed)
         inputs, weights = angles(circuit, seed)
         text = to_openqasm(circuit)
@@ -114,14 +115,111 @@ def test_an_ansatz_comes_back_equal_from_each():
     assert from_pennylane(to_pennylane(circuit), x, w) == circuit
 
 
-@pytest.mark.parametrize("seed", range(25))
-def test_gates_of_qiskit_that_we_lack_are_taken_apart(seed):
+NOTHING = torch.zeros(0).double()
+
+
+def random_circuits_of_qiskit():
+    """Over the whole of Qiskit's standard gates, most of which we lack."""
     from qiskit.circuit.random import random_circuit as random_qiskit
 
-    theirs = random_qiskit(3, 4, max_operands=3, seed=seed)
+    return [random_qiskit(3, 3, max_operands=3, seed=seed) for seed in range(NUM_RANDOM)]
+
+
+def test_200_random_circuits_of_qiskit_come_in_with_its_values():
     words = ["XYZ", "ZIZ", "IYX", "ZZZ"]
-    ours = expectations(from_qiskit(theirs, observables=words), torch.zeros(0).double(), torch.zeros(0).double())
-    assert_close(ours, values_in_qiskit(theirs, words), atol=1e-6, rtol=0)
+    for theirs in random_circuits_of_qiskit():
+        ours = expectations(Circuit.from_qiskit(theirs, observables=words), NOTHING, NOTHING)
+        assert_close(ours, values_in_qiskit(theirs, words), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_200_random_programs_of_openqasm_come_in_with_qiskit_s_values(version):
+    from qiskit import qasm2, qasm3
+
+    words = ["XYZ", "ZIZ", "IYX", "ZZZ"]
+    for theirs in random_circuits_of_qiskit():
+        text = (qasm2 if version == 2 else qasm3).dumps(theirs)
+        ours = expectations(Circuit.from_openqasm(text, observables=words), NOTHING, NOTHING)
+        assert_close(ours, values_in_qiskit(theirs, words), atol=1e-6, rtol=0)
+
+
+def random_gate(draw, inputs, weights):
+    """Put a gate of PennyLane that we lack into the circuit: templates, controlled and adjoint gates, unitaries."""
+    a, b, c = draw.sample(range(3), 3)
+    angle = draw.choice([inputs[0], 2 * inputs[1] - 0.3, -weights[0], weights[1] + inputs[0]])
+    number = draw.uniform(-3, 3)
+    places = [a, b, c][: draw.randint(1, 3)]
+    unitary = qi.random_unitary(2 ** len(places), seed=draw.randint(0, 99)).data
+    choices = [
+        lambda: qml.Rot(angle, weights[1], -weights[0], wires=a),
+        lambda: qml.U3(angle, weights[0], weights[1], wires=a),
+        lambda: qml.adjoint(qml.RX(angle, wires=a)),
+        lambda: qml.adjoint(qml.SX(wires=a)),
+        lambda: qml.ctrl(qml.RY(angle, wires=a), control=b),
+        lambda: qml.ctrl(qml.PhaseShift(angle, wires=a), control=b),
+        lambda: qml.ctrl(qml.RX(number, wires=a), control=[b, c], control_values=[0, 1]),
+        lambda: qml.ctrl(qml.Hadamard(a), control=b),
+        lambda: qml.CRot(number, 0.3, -number, wires=[a, b]),
+        lambda: qml.PauliRot(angle, "XYZ", wires=[a, b, c]),
+        lambda: qml.IsingXX(angle, wires=[a, b]),
+        lambda: qml.IsingXY(number, wires=[a, b]),
+        lambda: qml.SingleExcitation(number, wires=[a, b]),
+        lambda: qml.CSWAP([a, b, c]),
+        lambda: qml.adjoint(qml.ISWAP([a, b])),
+        lambda: qml.pow(qml.T(a), 3),
+        lambda: qml.QFT(wires=[a, b, c]),
+        lambda: qml.QubitUnitary(unitary, places),
+        lambda: qml.adjoint(qml.QubitUnitary(unitary, places)),
+    ]
+    draw.choice(choices)()
+
+
+def random_function(seed):
+    """A quantum function over gates of PennyLane that we lack."""
+
+    def function(inputs, weights):
+        draw = random.Random(seed)
+        for _ in range(8):
+            random_gate(draw, inputs, weights)
+        words = [qml.X(0) @ qml.Y(1), qml.Z(0) @ qml.Z(2), qml.Y(2), qml.X(1)]
+        return [qml.expval(word) for word in words]
+
+    return function
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_200_random_circuits_of_pennylane_come_in_with_its_values(block):
+    inputs, weights = torch.tensor([0.4, -1.1]).double(), torch.tensor([0.9, 2.3]).double()
+    for seed in range(block * NUM_RANDOM // 4, (block + 1) * NUM_RANDOM // 4):
+        function = random_function(seed)
+        circuit = Circuit.from_pennylane(function, inputs, weights)
+        values = qml.QNode(function, qml.device("default.qubit", wires=3))(inputs, weights)
+        theirs = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        kept = inputs[: circuit.num_inputs], weights[: circuit.num_weights]
+        assert_close(expectations(circuit, *kept), theirs, atol=1e-6, rtol=0)
+
+
+def test_methods_of_a_circuit_are_the_doors(tmp_path):
+    circuit = ansatz.ring_crz(3)
+    x, w = angles(circuit, 0)
+    path = tmp_path / "ring.qasm"
+    path.write_text(circuit.to_openqasm())
+    for program in (path, str(path), path.read_text()):
+        assert Circuit.from_openqasm(program, inputs="x") == circuit
+    assert Circuit.from_qiskit(circuit.to_qiskit(), inputs="x") == circuit
+    assert Circuit.from_pennylane(circuit.to_pennylane(), x, w) == circuit
+    assert circuit.to_originir(x.tolist(), w.tolist()) == to_origin_ir(bind(circuit, x.tolist(), w.tolist()))
+
+
+def test_originir_has_no_parameters_so_unbound_ones_are_refused():
+    with pytest.raises(CircuitError, match=r"has 3 input angle\(s\); got 0"):
+        ansatz.ring_crz(3).to_originir()
+
+
+def test_a_path_without_a_file_is_named(tmp_path):
+    for source in (tmp_path / "none.qasm", str(tmp_path / "none.qasm")):
+        with pytest.raises(CircuitError, match=r"none\.qasm cannot be read as OpenQASM"):
+            Circuit.from_openqasm(source)
 
 
 def test_qiskit_library_circuits_with_data_and_weights():

@@ -276,7 +276,7 @@ def test_a_study_says_how_far_it_is_in_a_file_and_on_a_terminal(study_values, tm
     written = Console(file=io.StringIO(), width=200)
     compare(parse_study(values, source="test"), processes=None, console=written)
     said = written.file.getvalue()
-    assert "training at every rate: 2 runs, 1 at a time" in said
+    assert "training at every rate: 2 runs" in said
     assert re.search(r"^1/2  QTHA.*: trained in \d+ s, about \d:\d\d:\d\d left$", said, re.MULTILINE)
     assert re.search(r"^2/2  LoRA.*: trained in \d+ s$", said, re.MULTILINE)
     assert "judging: 3 runs" in said

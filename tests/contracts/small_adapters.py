@@ -11,11 +11,15 @@ SMALL = {
     "qpa": {"rank": 4, "chunk_size": 8, "hidden_size": 3, "depth": 2},
     "quantum_peft": {"rank": 4, "depth": 2},
     "quantum_weighted": {"rank": 4, "num_qubits": 4, "depth": 1},
+    "cayley": {"num_qubits": 2},
 }
 """Options of a small adapter. A new method adds its row here, and all contracts run for it."""
 
-MATRICES = {"loretta", "quanta", "tt_lora", "qpa", "quantum_peft", "quantum_weighted"}
+MATRICES = {"loretta", "quanta", "tt_lora", "qpa", "quantum_peft", "quantum_weighted", "cayley"}
 """Methods whose update is a matrix: they merge and convert to LoRA; the others refuse both."""
+
+WITHOUT_RANDOM_NUMBERS = {"cayley"}
+"""Methods whose first weights are all zero, whatever the seed."""
 
 TARGETS = ["q_proj", "v_proj"]
 

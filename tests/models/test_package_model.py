@@ -128,3 +128,30 @@ def test_conversion_keeps_the_weights_of_the_package(tmp_path):
     converted = load_model(PACKAGE_MODEL).state_dict()
     assert direct.keys() == converted.keys()
     assert all(torch.equal(direct[name], converted[name]) for name in direct)
+
+
+def test_a_gguf_file_is_converted_once_and_again_when_it_changes(cache, monkeypatch, tmp_path):
+    calls = []
+
+    def convert(file, folder):
+        calls.append(file)
+        folder.mkdir()
+
+    monkeypatch.setattr(package, "_convert", convert)
+    file = tmp_path / "mine.gguf"
+    file.write_bytes(b"one")
+    first = package.gguf_model_folder(file)
+    assert package.gguf_model_folder(file) == first
+    file.write_bytes(b"another")
+    assert package.gguf_model_folder(file) != first
+    assert calls == [file, file]
+
+
+@pytest.mark.slow
+def test_a_gguf_file_gives_the_model_and_the_tokens_of_the_package(tmp_path, monkeypatch):
+    file, _ = package._package_file()
+    theirs = load_model(PACKAGE_MODEL).state_dict()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ours = load_model(str(file)).state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs.keys() | ours.keys())
+    assert load_tokenizer(str(file)).tokenize("a  12+3") == ["a", "ĠĠ", "1", "2", "+", "3"]

@@ -176,3 +176,36 @@ def test_bars_of_a_run_end_with_it_on_a_terminal(recipe):
     for bar in ("before: held-out loss", "training", "after: held-out loss"):
         assert bar in out
     assert out.count("\x1b[?25l") == out.count("\x1b[?25h") == 3
+
+
+@pytest.fixture
+def trackio(monkeypatch):
+    """A package of that name that takes note of calls."""
+    trackio = mock.MagicMock(name="trackio", __version__="0.1")
+    trackio.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_trackio_available", lambda: True)
+    return trackio
+
+
+def test_trackio_is_told_the_losses_by_name(recipe, trackio):
+    record = train(short(recipe, report_to="trackio")).record
+    told = [call.args[0] for call in trackio.log.call_args_list]
+    losses = [entry["loss"] for entry in record["history"] if "loss" in entry]
+    assert [entry["train/loss"] for entry in told if "train/loss" in entry] == losses
+
+
+def test_trackio_that_does_not_start_says_so(recipe, trackio):
+    trackio.init.side_effect = RuntimeError("no space left")
+    with pytest.raises(RecipeError, match=r"Trackio does not start: no space left .*or take trackio out"):
+        train(short(recipe, report_to="trackio"))
+
+
+@pytest.mark.slow
+def test_mlflow_holds_the_losses(recipe, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    record = train(short(recipe, report_to="mlflow")).record
+    (run,) = mlflow.MlflowClient().search_runs(["0"])
+    held = [entry.value for entry in mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")]
+    assert held == [entry["loss"] for entry in record["history"] if "loss" in entry]

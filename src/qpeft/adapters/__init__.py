@@ -1,5 +1,6 @@
 """Adapters that qpeft adds to PEFT, and those of other packages. Importing this registers them."""
 
+from qpeft.adapters.cayley import CayleyConfig, CayleyModel
 from qpeft.adapters.loretta import LorettaConfig, LorettaModel
 from qpeft.adapters.plugins import ADAPTERS, load_plugins, register_adapter
 from qpeft.adapters.qpa import QpaConfig, QpaModel
@@ -17,12 +18,15 @@ for _name, _config_class, _model_class in (
     ("qpa", QpaConfig, QpaModel),
     ("quantum_peft", QuantumPeftConfig, QuantumPeftModel),
     ("quantum_weighted", QuantumWeightedConfig, QuantumWeightedModel),
+    ("cayley", CayleyConfig, CayleyModel),
 ):
     register_adapter(_name, _config_class, _model_class)
 load_plugins()
 
 __all__ = [
     "ADAPTERS",
+    "CayleyConfig",
+    "CayleyModel",
     "LorettaConfig",
     "LorettaModel",
     "QpaConfig",

@@ -8,8 +8,8 @@ from qpeft.adapters.base import (
     AbstractLoraLikeBranch,
     AbstractMatrixModel,
     AbstractRankedLayer,
+    GradientStartConfig,
     MpoFactor,
-    RankedConfig,
     check_counts,
     option,
 )
@@ -18,7 +18,7 @@ from qpeft.tensor_networks import factorize, open_bond
 
 
 @dataclass
-class LorettaConfig(RankedConfig, method="loretta"):
+class LorettaConfig(GradientStartConfig, method="loretta"):
     """Configuration of a LoRETTA adapter.
 
         y = base(x) + alpha / rank * up(down(dropout(x)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from qpeft.comparison.holdout import require_holdout
+from qpeft.comparison.ray_jobs import RayCluster
 from qpeft.comparison.results import Results, gather
 from qpeft.comparison.study import Study
 from qpeft.comparison.study_log import StudyLog
@@ -19,6 +21,7 @@ from qpeft.comparison.trials import (
     Trial,
     choose,
     chosen,
+    halve,
     loss_of,
     measure_job,
     plan_others,
@@ -30,22 +33,27 @@ from qpeft.runs.bars import Bars
 from qpeft.runs.files import used_alone
 
 
-def compare(study: Study, *, processes: int | None = 1, console: Console | None = None) -> Results:
+def compare(
+    study: Study, *, processes: int | None = 1, console: Console | None = None, cluster: RayCluster | None = None
+) -> Results:
     """Return the results that `run_study` returns, without the log.
 
     Args:
-        study, processes, console: as there.
+        study, processes, console, cluster: as there.
     """
-    return run_study(study, processes=processes, console=console)[0]
+    return run_study(study, processes=processes, console=console, cluster=cluster)[0]
 
 
-def run_study(study: Study, *, processes: int | None = 1, console: Console | None = None) -> tuple[Results, StudyLog]:
+def run_study(
+    study: Study, *, processes: int | None = 1, console: Console | None = None, cluster: RayCluster | None = None
+) -> tuple[Results, StudyLog]:
     """Run the part of a study that has not been run, and return its results.
 
     Args:
         study: the study, continued if its folder holds it already.
         processes: how many runs at the same time, each in a process of its own; None for all in this one.
         console: where progress goes; None for nowhere.
+        cluster: runs them in place of processes here; None for none.
 
     Returns:
         What was found; runs that failed are gaps in it. And what happened to the study.
@@ -56,6 +64,7 @@ def run_study(study: Study, *, processes: int | None = 1, console: Console | Non
         QpeftError: of the kind that fits.
     """
     folder, console = Path(study.output.folder), console or Console(quiet=True)
+    run = partial(_run, run_jobs=cluster.run_all if cluster else partial(run_all, processes=processes), console=console)
     # Two processes in one folder would train the same runs twice.
     with used_alone(folder):
         if (task := study.base().evaluation.task_name) is not None:
@@ -77,12 +86,16 @@ def run_study(study: Study, *, processes: int | None = 1, console: Console | Non
                 console.print(f"note: {note}")
         log.save()
 
+        for _ in study.halving or ():
+            # Which rates the next short trainings have is known when those before have ended.
+            run([trial.job for trial in halve(study, inputs).trials], what="short trainings that halve the rates")
+        tuning = plan_trials(study, inputs)
         # Only when every rate has run is it known at which one the other seeds are to run.
-        _run([trial.job for trial in tuning], processes, console, "training at every rate")
+        run([trial.job for trial in tuning], what="training at every rate")
         rates = {choice.method: choice.rate for choice in choose(study, inputs)[0]}
         console.print("learning rates chosen: " + "; ".join(f"{method}: {rate}" for method, rate in rates.items()))
         others = [trial.job for trial in plan_others(study, inputs, rates)]
-        _run(others, processes, console, "training with the other seeds")
+        run(others, what="training with the other seeds")
 
         choices, trials = choose(study, inputs)
         jobs = judging(choices, trials)
@@ -91,7 +104,7 @@ def run_study(study: Study, *, processes: int | None = 1, console: Console | Non
         is_reading = study.test is not None and bool(waiting)
         if is_reading:
             log.note_test_reading(rates)
-        _run(jobs, processes, console, "judging")
+        run(jobs, what="judging")
         if is_reading:
             log.note_judged(sum(job.result() is not None for job in waiting))
         log.require_data(study)  # a training file may have been edited meanwhile
@@ -110,8 +123,15 @@ def load_results(folder: Path) -> tuple[Results, StudyLog]:
     return gather(study, trials, choices, inputs), log
 
 
-def _run(jobs: Sequence[Job], processes: int | None, console: Console, what: str) -> None:
-    """Run the jobs that have no result yet, and say after each how it ended and how long the others may take."""
+def _run(jobs: Sequence[Job], *, run_jobs: Callable[..., None], console: Console, what: str) -> None:
+    """Run the jobs that have no result yet, and say after each how it ended and how long the others may take.
+
+    Args:
+        jobs: all, those with a result too.
+        run_jobs: runs some, and tells `on_end` of each.
+        console: where progress goes.
+        what: they do, for its lines.
+    """
     waiting = [job for job in jobs if job.result() is None]
     if len(waiting) < len(jobs):
         console.print(f"{len(jobs) - len(waiting)} of {len(jobs)} are there already")
@@ -133,7 +153,7 @@ def _run(jobs: Sequence[Job], processes: int | None, console: Console, what: str
         bars(what, ended, len(waiting))
 
     if waiting:
-        console.print(f"{what}: {len(waiting)} runs, {min(processes or 1, len(waiting))} at a time")
+        console.print(f"{what}: {len(waiting)} runs")
     with Bars(console) as bars:
         bars(what, 0, len(waiting))
-        run_all(waiting, processes=processes, on_end=tell)
+        run_jobs(waiting, on_end=tell)

@@ -93,7 +93,7 @@ def from_record(record: Mapping[str, Any], folder: Path) -> tuple[Results, Study
         tuple(
             # JSON has texts alone for keys.
             Choice(one["method"], {float(rate): tuple(row) for rate, row in one["losses"].items()}, one["rate"],
-                   tuple(one["gaps"]))
+                   tuple(one["gaps"]), {float(rate): how for rate, how in one.get("dropped", {}).items()})
             for one in record["choices"]
         ),
         tuple(measured),

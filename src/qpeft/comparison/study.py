@@ -58,6 +58,12 @@ class Study(Section):
         description="Those of the seeds that choose the learning rates; the others are trained at the chosen rate "
         "alone. None for all of them.",
     )
+    halving: list[PositiveInt] | None = Field(
+        None,
+        min_length=1,
+        description="Steps of short trainings before the full ones, such as [12, 24]: after each, the better half of a "
+        "method's learning rates, rounded up, goes on, by loss on the held-out tenth. None trains all rates in full.",
+    )
     margin: PositiveFloat = Field(description="Loss in nats per token by which a method may be worse and still equal.")
     test: str | None = Field(
         None,
@@ -99,6 +105,13 @@ class Study(Section):
             raise ValueError(f"learning_rates: every method gets the same number of trials; got {counts}")
         if any(len(set(grid)) < len(grid) for grid in map(self.rates, self.methods)):
             raise ValueError("learning_rates: the same rate twice is one trial, not two")
+        if self.halving is not None:
+            steps = (self.recipe.get("training") or {}).get("steps")
+            if steps is None or self.halving != sorted(set(self.halving)) or self.halving[-1] >= steps:
+                raise ValueError(
+                    f"halving: short trainings get longer and stay shorter than recipe.training.steps, {steps}; got "
+                    f"{self.halving}"
+                )
         return self
 
     @property
@@ -130,6 +143,8 @@ class Study(Section):
         """Return the SHA-256 of all that the study fixes, hexadecimal."""
         # Without the folder, so that a study keeps its name when it is moved.
         values = self.model_dump(mode="json", exclude={"output"})
+        if self.halving is None:
+            del values["halving"]  # studies of before there was this rule keep their hash
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ from qpeft.errors import OutputError, StudyError
 from qpeft.runs import environment, make_folder, write_atomically
 
 FILE_NAME = "study.json"
-CLAIMS = ("reference", "margin")
+CLAIMS = ("reference", "margin", "halving")
 """The claims of a report rest on these. They stay once a run has finished, whose losses hint at the test's."""
 JUDGED = ("recipe", "common", "test", "test_items")
 """These stay once something has been judged. More methods, rates and seeds may come, and are written down."""

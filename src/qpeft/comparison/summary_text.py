@@ -153,6 +153,12 @@ def limits(results: Results, log: Mapping[str, Any]) -> list[str]:
             f"Learning rates were chosen with {len(study.tuned_with)} of the {len(study.seeds)} seeds: a method whose "
             "best rate needs more to be found is at a disadvantage."
         )
+    if study.halving is not None:
+        after = _listed([str(steps) for steps in study.halving])
+        found.append(
+            f"Learning rates were halved after short trainings of {after} steps, by loss on the held-out tenth, a rule "
+            "fixed before: a rate that starts slowly and ends well may have been dropped."
+        )
     if study.test is None:
         found.append(
             "There is no test: methods are judged by the same items that chose their learning rates, so all losses are "
@@ -164,7 +170,7 @@ def limits(results: Results, log: Mapping[str, Any]) -> list[str]:
         found.append(
             f"The best learning rate lies at the edge of its grid: {names}. A wider grid may change the order."
         )
-    if alone := [choice.method for choice in results.choices if len(choice.losses) == 1]:
+    if alone := [choice.method for choice in results.choices if len(choice.tried) == 1]:
         found.append(f"A single learning rate was tried: {_listed(alone)}. Another may change the order.")
     if results.measured:
         counts = [one.parameters for one in results.measured]

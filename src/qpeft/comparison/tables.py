@@ -145,14 +145,18 @@ def learning_rates(results: Results) -> Table:
     for choice in results.choices:
         cells = []
         # Grids may differ between methods, so each cell names its rate.
-        for rate, row in choice.losses.items():
+        for rate in choice.tried:
+            if rate in choice.dropped:
+                cells.append(f"{rate:g}: {choice.dropped[rate]}")
+                continue
+            row = choice.losses[rate]
             there = [loss for loss in row if loss is not None]
             mean = f"{sum(there) / len(there):.4f}" if there else "no run"
             missing = f", {len(row) - len(there)} missing" if there and len(there) < len(row) else ""
             cells.append(f"{rate:g}: {mean}{missing}{', chosen' if rate == choice.rate else ''}")
         edge = "at the edge of its grid" if choice.is_at_edge else ""
         rows.append((choice.method, *cells, "no rate has all seeds" if choice.rate is None else edge))
-    count = max(len(choice.losses) for choice in results.choices)
+    count = max(len(choice.tried) for choice in results.choices)
     title = "Mean loss on the held-out tenth of the training file at every learning rate"
     if results.study.tuning_seeds is not None:
         title += f", seeds {', '.join(map(str, results.study.tuned_with))}"

@@ -53,6 +53,10 @@ class Job:
         stored = self._stored()
         return str(stored["error"]) if stored and stored["state"] == FAILED else None
 
+    def fail(self, reason: str) -> None:
+        """Note that it ended without a result of its own, and why."""
+        self._store({"state": FAILED, "error": reason})
+
     def run(self) -> None:
         """Do it in this process. Whatever goes wrong becomes its result; the traceback is logged."""
         try:
@@ -85,7 +89,7 @@ class Job:
         # A process that was killed could not write why it ended.
         if self._stored() is None:
             reason = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-            self._store({"state": FAILED, "error": f"its process ended with {reason}; see {self.log_file}"})
+            self.fail(f"its process ended with {reason}; see {self.log_file}")
 
     def _stored(self) -> dict[str, Any] | None:
         if not self.result_file.exists():

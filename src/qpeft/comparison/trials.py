@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,37 @@ class Choice:
     """The rate of the smallest mean loss over the tuning seeds, and how it came about.
 
     `losses`: nats per token for every rate and tuning seed; None where there is no run. `rate`: None if no rate has
-    runs for all of them. `gaps`: what is missing, of all seeds, and why.
+    runs for all of them. `gaps`: what is missing, of all seeds, and why. `dropped`: rates that short trainings left
+    behind, and how.
     """
 
     method: str
     losses: dict[float, tuple[float | None, ...]]
     rate: float | None
     gaps: tuple[str, ...]
+    dropped: dict[float, str] = field(default_factory=dict)
+
+    @property
+    def tried(self) -> list[float]:
+        """All rates of the grid, in rising order."""
+        return sorted({*self.losses, *self.dropped})
 
     @property
     def is_at_edge(self) -> bool:
         """Whether a rate beyond the grid may be better, as far as a grid of several tells."""
-        return len(self.losses) > 1 and self.rate in (min(self.losses), max(self.losses))
+        return len(self.tried) > 1 and self.rate in (self.tried[0], self.tried[-1])
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Which rates are left of each method after the short trainings that have ended.
+
+    `trials`: the short trainings, as far as it is known which there are. `dropped`: by method and rate, when and why.
+    """
+
+    left: dict[str, list[float]]
+    trials: list[Trial]
+    dropped: dict[str, dict[float, str]]
 
 
 def read_inputs(study: Study) -> Inputs:
@@ -85,10 +104,40 @@ def changed_files(study: Study, inputs: Inputs) -> list[str]:
 
 
 def plan_trials(study: Study, inputs: Inputs) -> list[Trial]:
-    """Return the runs that choose the rates: every method at every rate, with each tuning seed."""
-    grid = [(method, rate) for method in study.methods for rate in study.rates(method)]
+    """Return the runs that choose the rates: every method at every rate that is left, with each tuning seed."""
+    grid = [(method, rate) for method, rates in halve(study, inputs).left.items() for rate in rates]
     # The first seed of all comes first, so that the table fills evenly.
     return [_trial(study, method, rate, seed, inputs) for seed in study.tuned_with for method, rate in grid]
+
+
+def halve(study: Study, inputs: Inputs) -> Halving:
+    """Return what is left of the rates by the study's rule, as far as its short trainings have been run.
+
+    A short training is one of its own, with a schedule of its own that ends at zero, not the beginning of a long one.
+    """
+    left = {method: study.rates(method) for method in study.methods}
+    trials: list[Trial] = []
+    dropped: dict[str, dict[float, str]] = {method: {} for method in study.methods}
+    for steps in study.halving or ():
+        # A rate that is alone has won already.
+        grid = [(method, rate) for method, rates in left.items() if len(rates) > 1 for rate in rates]
+        short = [_trial(study, *one, seed, inputs, steps=steps) for seed in study.tuned_with for one in grid]
+        trials += short
+        if any(trial.job.result() is None and trial.job.failure() is None for trial in short):
+            break
+        for method in {method: None for method, _ in grid}:
+            losses: dict[float, list[float]] = {rate: [] for rate in left[method]}
+            for trial in short:
+                if trial.method == method:
+                    # What diverges or crashes is worse than anything that does not.
+                    loss = loss_of(trial)
+                    losses[trial.rate].append(math.inf if loss is None else loss)
+            means = {rate: statistics.fmean(row) for rate, row in losses.items()}
+            ranking = sorted(means, key=lambda rate: (means[rate], rate))
+            half = -(-len(ranking) // 2)
+            left[method] = sorted(ranking[:half])
+            dropped[method] |= {rate: f"dropped after {steps} steps at {means[rate]:.4f}" for rate in ranking[half:]}
+    return Halving(left, trials, dropped)
 
 
 def plan_others(study: Study, inputs: Inputs, rates: Mapping[str, float | None]) -> list[Trial]:
@@ -131,10 +180,18 @@ def measure_job(study: Study, trial: Trial, inputs: Inputs, *, base: bool = Fals
     return Job(title, folder, f"measured-{_digest(depends_on)[:12]}", "measure", arguments)
 
 
-def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs) -> Trial:
+def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs, *, steps: int | None = None) -> Trial:
+    """Return one run.
+
+    Args:
+        study, method, rate, seed, inputs: which it is, and what it depends on.
+        steps: of a short one; None for those of the recipe.
+    """
     values = copy.deepcopy(study.recipe)
     values |= {"seed": seed, "adapter": study.adapter(method)}
     values["training"] = (values.get("training") or {}) | {"learning_rate": rate}
+    if steps is not None:
+        values["training"] |= {"steps": steps}
     values["data"] |= {"hold_out": SHARE}
     values["evaluation"] = (values.get("evaluation") or {}) | {"before": False}
     recipe = parse_recipe(values | {"output": {"folder": "run"}}, source="study")
@@ -146,7 +203,7 @@ def _trial(study: Study, method: str, rate: float, seed: int, inputs: Inputs) ->
     # Answers are generated for the chosen runs alone; what is generated does not change what is trained.
     measured = recipe.evaluation.model_copy(update={"exact_match": False, "task": None})
     trained = recipe.model_copy(update={"evaluation": measured})
-    title = f"{method}, learning rate {rate:g}, seed {seed}"
+    title = f"{method}, learning rate {rate:g}, seed {seed}" + (f", {steps} steps" if steps is not None else "")
     job = Job(title, folder, "trained", "train", {"recipe": trained.model_dump(mode="json")})
     return Trial(method, rate, seed, recipe, job)
 
@@ -172,14 +229,15 @@ def choose(study: Study, inputs: Inputs) -> tuple[list[Choice], list[Trial]]:
 
     Raises: StudyError if runs of one seed saw different data.
     """
-    tuning, choices = plan_trials(study, inputs), []
+    halving, tuning, choices = halve(study, inputs), plan_trials(study, inputs), []
     for method in study.methods:
         mine = [trial for trial in tuning if trial.method == method]
         found = {(trial.rate, trial.seed): loss_of(trial) for trial in mine}
-        losses = {rate: tuple(found[rate, seed] for seed in study.tuned_with) for rate in study.rates(method)}
+        losses = {rate: tuple(found[rate, seed] for seed in study.tuned_with) for rate in halving.left[method]}
         # A rate that lacks a seed is not chosen: its mean would be one over easier or harder runs.
         means = {rate: statistics.fmean(row) for rate, row in losses.items() if None not in row}  # type: ignore[arg-type]
-        choices.append(Choice(method, losses, min(means, key=means.__getitem__) if means else None, _gaps(mine)))
+        best = min(means, key=means.__getitem__) if means else None
+        choices.append(Choice(method, losses, best, _gaps(mine), halving.dropped[method]))
     others = plan_others(study, inputs, {choice.method: choice.rate for choice in choices})
 
     seen: dict[tuple[int, bool], tuple[object, Trial]] = {}

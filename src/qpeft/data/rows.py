@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from qpeft.data.packaged import local_path
 from qpeft.errors import DataError
 
 MAX_NAMES = 12
@@ -80,7 +81,7 @@ class Row:
 
 
 def read_rows(source: str, *, split: str) -> Iterator[Row]:
-    """Yield the rows of a local file, or of a split of a Hub dataset, as they are asked for.
+    """Yield the rows of a local file, of a data set of ours, or of a split of a Hub dataset, as they are asked for.
 
     Raises: DataError for a source that does not exist, or a malformed row; it names file and line.
     """
@@ -120,7 +121,7 @@ def is_local(source: str) -> bool:
 def _path(source: str) -> Path:
     if "\0" in source:
         raise DataError(f"{source!r} is no name of a file or data set.")
-    return Path(os.path.expanduser(source))  # Path.expanduser raises for the home of an unknown user
+    return local_path(os.path.expanduser(source))  # Path.expanduser raises for the home of an unknown user
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

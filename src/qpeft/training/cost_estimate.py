@@ -154,7 +154,7 @@ def training_cost(
     """
     assert recipe.device is not None
     prices, gradient = PriceList(recipe.device, capabilities, model), build_gradient(recipe.device, seed=recipe.seed)
-    num_steps, weights = recipe.training.num_steps(len(encoded)), prices.weights(gradient)
+    num_steps, weights = recipe.num_steps(len(encoded)), prices.weights(gradient)
     this_run = f"this run, {num_steps} steps, at most"
     if not prices.text_enters:
         # Weights stay the device's while held-out examples are measured, so each evaluation asks for them again.

@@ -1,9 +1,11 @@
-"""Progress of a run: lines and bars on the console, curves in TensorBoard and Weights & Biases."""
+"""Progress of a run: lines and bars on the console, curves in TensorBoard, Weights & Biases, Trackio and MLflow."""
 
 from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import TensorBoardCallback, WandbCallback
+from transformers.integrations import MLflowCallback, TensorBoardCallback, TrackioCallback, WandbCallback
 
 from qpeft.errors import RecipeError
 from qpeft.runs.bars import Bars
@@ -77,7 +79,9 @@ class ProgressReport(TrainerCallback):
         """
         logs = logs or {}
         step = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
-        if "eval_loss" in logs:
+        if "eval_reward" in logs:
+            self._console.print(f"{step}  held-out reward {logs['eval_reward']:.4f}")
+        elif "eval_loss" in logs:
             self._console.print(f"{step}  held-out loss {logs['eval_loss']:.4f}")
         if "loss" in logs:
             now, tokens = time.perf_counter(), logs.get("num_tokens", 0.0)
@@ -88,8 +92,14 @@ class ProgressReport(TrainerCallback):
             start, done = self._begin
             pace = (now - start) / max(1, state.global_step - done)
             left = timedelta(seconds=round(pace * (state.max_steps - state.global_step)))
+            # Of rewards the loss says little: it is near zero whatever the answers are worth.
+            learnt = f"loss {logs['loss']:.4f}"
+            if "reward" in logs:
+                learnt = f"reward {logs['reward']:.3f}  {logs.get('reward_signal', 1.0):.0%} of prompts with signal  "
+                learnt += f"{logs['completions/mean_length']:.0f} tokens an answer  entropy {logs['entropy']:.2f}"
+                learnt += f"  KL {logs['kl']:.4f}" if "kl" in logs else ""
             self._console.print(
-                f"{step}  loss {logs['loss']:.4f}  gradient norm {logs['grad_norm']:.3f}  "
+                f"{step}  {learnt}  gradient norm {logs['grad_norm']:.3f}  "
                 f"learning rate {logs['learning_rate']:.1e}  {speed:,.0f} tokens/s  {left} left  "
                 f"peak memory {peak_memory(self._device) / 1e9:.2f} GB"
             )
@@ -112,8 +122,8 @@ def reporters(options: TrainingSection, folder: Path) -> list[TrainerCallback]:
     """
     found: list[TrainerCallback] = []
     for name in report_names(options):
-        if name == "wandb":
-            found.append(_Wandb())
+        if name in TRACKERS:
+            found.append(TRACKERS[name]())
         else:
             board = TensorBoardCallback()
             # Not below checkpoints, where transformers would put it; a resumed run goes on in the same folder.
@@ -140,13 +150,40 @@ class _Wandb(WandbCallback):
     """W&B that says in a sentence why it does not start, as it does not without a key."""
 
     def setup(self, *args: Any, **options: Any) -> None:
-        try:
+        with _starting("W&B", "Log in (wandb login), set WANDB_MODE=offline", "wandb"):
             super().setup(*args, **options)
-        except Exception as error:  # it has many of its own, and those of its settings
-            raise RecipeError(
-                f"'training.report_to': W&B does not start: {' '.join(str(error).split())} Log in (wandb login), set "
-                "WANDB_MODE=offline, or take wandb out and continue with --resume."
-            ) from error
+
+
+class _Trackio(TrackioCallback):
+    """Trackio that says in a sentence why it does not start."""
+
+    def setup(self, *args: Any, **options: Any) -> None:
+        with _starting("Trackio", "Unset TRACKIO_SPACE_ID to stay on this machine", "trackio"):
+            super().setup(*args, **options)
+
+
+class _Mlflow(MLflowCallback):
+    """MLflow that says in a sentence why it does not start, as it does not if its server is away."""
+
+    def setup(self, *args: Any, **options: Any) -> None:
+        with _starting("MLflow", "Set MLFLOW_TRACKING_URI to a server that runs or a local file", "mlflow"):
+            super().setup(*args, **options)
+
+
+TRACKERS: dict[str, Callable[[], TrainerCallback]] = {"wandb": _Wandb, "trackio": _Trackio, "mlflow": _Mlflow}
+"""Loggers of transformers that keep runs elsewhere than in the run's folder."""
+
+
+@contextmanager
+def _starting(title: str, remedy: str, name: str) -> Iterator[None]:
+    """Turn whatever a logger raises as it starts into a RecipeError with the remedy."""
+    try:
+        yield
+    except Exception as error:  # each has many of its own, and those of its settings
+        raise RecipeError(
+            f"'training.report_to': {title} does not start: {' '.join(str(error).split())} {remedy}, or take {name} "
+            "out and continue with --resume."
+        ) from error
 
 
 def _is_installed(package: str) -> bool:

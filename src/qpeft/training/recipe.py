@@ -27,6 +27,7 @@ from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
 from qpeft.training.chip_forecast import expected_quality
 from qpeft.training.cost_estimate import CostEstimate, training_cost
 from qpeft.training.dry_run import require_separate_examples, try_out
+from qpeft.training.hub import push_adapter, require_login
 from qpeft.training.memory import evaluation_memory, peak_memory, training_memory
 from qpeft.training.processes import (
     busy_cores,
@@ -42,9 +43,16 @@ from qpeft.training.readable import require_readable
 from qpeft.training.resume import continue_folder
 from qpeft.training.saving import save_run
 from qpeft.training.sections import Recipe
-from qpeft.training.setup import adapted_model, fit_frozen_factors, learning_rate, make_trainer
+from qpeft.training.setup import (
+    adapted_model,
+    fit_frozen_factors,
+    learning_rate,
+    make_trainer,
+    require_optimizer,
+    start_at_gradient,
+)
 from qpeft.training.splits import Split, data_hashes, load_splits, split_record
-from qpeft.training.trainer import CheckpointingTrainer
+from qpeft.training.trainer import RunMixin
 
 SAMPLES = 5
 """Generated answers kept in the record."""
@@ -119,7 +127,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
         started = _begin(recipe, model, precision, session, splits)
 
     device_steps = DeviceSteps(session, model, started["device"]["run"]) if session else None
-    trainer, progress = make_trainer(recipe, model, tokenizer, rows, held_out, console, device_steps)
+    trainer, progress = make_trainer(recipe, model, tokenizer, rows, training, held_out, console, device_steps)
     # A run that was killed while it measured measures again: the record has "before" only when it is known.
     if "before" not in started:
         _try_memory(recipe, trainer, rows)
@@ -139,8 +147,33 @@ def _train(recipe: Recipe, resume: bool, console: Console, confirm: Callable[[Co
     weights = whole_weights(model)
     if is_main_process():
         save_run(recipe, model, ends, weights, record, folder)
+        if recipe.output.push_to_hub is not None:
+            console.print(f"pushed to {push_adapter(folder, recipe.output.push_to_hub)}")
     console.print(f"saved to {folder}")
     return TrainedRun(record, model, tokenizer)
+
+
+def rehearse(recipe: Recipe, *, console: Console) -> None:
+    """Do all that comes before the first step, and leave nothing: no folder is made and nothing is sent to a device.
+
+    Args:
+        recipe: the run.
+        console: told what `train` would tell.
+
+    Raises: QpeftError of the kind that fits, where `train` would.
+    """
+    config, skeleton, _, session = _open(recipe, Path(recipe.output.folder), False, console)
+    tokenizer, training, held_out = _load_data(recipe, console)
+    for note in require_readable(recipe, skeleton, tokenizer, training, held_out):
+        console.print(f"note: {note}")
+    precision = choose_precision(recipe.model.dtype, default_device())
+    model, _ = _make_model(recipe, config, precision, tokenizer, training, console)
+    rows = _pack(recipe, model, training, console) if recipe.training.packing else training.encoded
+    if session is not None:
+        session.check(model)
+        console.print(training_cost(recipe, session.device.capabilities(), model, rows).table())
+    steps = recipe.training.num_steps(len(rows), num_processes=number_of_processes())
+    console.print(f"a dry run: {steps:,} steps would follow; nothing was written")
 
 
 def _open(
@@ -153,6 +186,9 @@ def _open(
     config = build_config(recipe.adapter.type, recipe.adapter.options)
     if not report_names(recipe.training) and recipe.training.report_to == "auto":
         console.print("no curves for TensorBoard, which is not installed: pip install tensorboard")
+    require_optimizer(recipe.training)
+    if (repository := recipe.output.push_to_hub) is not None:
+        from_main(lambda: require_login(repository))
     if recipe.evaluation.task_name is not None:
         find_task(recipe.evaluation.task_name).require_packages()
     started = from_main(lambda: continue_folder(folder, recipe) if resume else None)
@@ -219,6 +255,13 @@ def _make_model(
     if ends.news:
         console.print(f"{ends.news}; generation stops at all of them")
     fit_frozen_factors(model, training.encoded, console)
+    start_at_gradient(
+        model,
+        training.encoded,
+        console,
+        batch_size=recipe.training.batch_size,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     coefficient = recipe.training.router_aux_loss_coef
     # The other processes have the same model and data, but a launcher may have left their weights to the first.
     with training_memory(recipe):
@@ -269,7 +312,7 @@ def _begin(
     return started
 
 
-def _try_memory(recipe: Recipe, trainer: CheckpointingTrainer, rows: Sequence[Encoded]) -> None:
+def _try_memory(recipe: Recipe, trainer: RunMixin, rows: Sequence[Encoded]) -> None:
     if not recipe.training.try_memory:
         return
     try:
@@ -314,7 +357,7 @@ def _measure(
     return scores.to_dict() | {"samples": [vars(answer) for answer in scores.answers[:SAMPLES]]}
 
 
-def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) -> None:
+def _run_steps(recipe: Recipe, trainer: RunMixin, console: Console) -> None:
     """All steps that are left, or as many as early stopping allows; the model ends with the adapter to be kept."""
     folder = Path(trainer.args.output_dir)
     # Said aloud: a damaged one means that more of the run is lost than its user thinks.
@@ -337,7 +380,7 @@ def _run_steps(recipe: Recipe, trainer: CheckpointingTrainer, console: Console) 
 
 
 def _results(
-    trainer: CheckpointingTrainer,
+    trainer: RunMixin,
     progress: ProgressReport,
     device_steps: DeviceSteps | None,
     started: dict[str, Any],

