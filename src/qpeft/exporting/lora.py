@@ -91,6 +91,7 @@ def export_lora(
         # PEFT writes sets in the order in which they happen to lie.
         values["target_modules"] = sorted(values["target_modules"])
         path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        # PEFT's config has no place for ends of answers, so they go into a file that transformers reads.
         ends = None
         if tokenizer is not None:
             ends = answer_ends(tokenizer, model.generation_config)

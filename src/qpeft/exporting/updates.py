@@ -137,9 +137,9 @@ def linear_updates(
     """
     adapter = active_adapter(model)
     branches = {
-        name: branch
+        name: factored
         for name, layer in layers.items()
-        if isinstance(layer, AbstractAdapterLayer) and isinstance(branch := layer.branch(adapter), FactoredBranch)
+        if isinstance(layer, AbstractAdapterLayer) and isinstance(factored := layer.branch(adapter), FactoredBranch)
     }
     fits = {name: linear_bottleneck(branch) for name, branch in branches.items()}
     curved = {name: branches[name] for name, fit in fits.items() if fit is None}

@@ -62,6 +62,7 @@ def load_model(
             f"{name}: {len(mismatched)} weights have another shape than config.json says, such as {weight}: "
             f"{tuple(stored)} in the file, {tuple(expected)} by the configuration."
         )
+    # Weights that the files have and the model does not are let pass: heads of other tasks are common.
     loaded: PreTrainedModel = model
     return loaded
 

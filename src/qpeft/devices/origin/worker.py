@@ -209,7 +209,7 @@ def main() -> None:
     os.close(nowhere)
     first = sys.stdin.readline()
     # Without its end, whoever started this process died while writing it: there is nobody to serve.
-    opening = json.loads(first) if first.endswith("\n") else None
+    opening: Json = json.loads(first) if first.endswith("\n") else {}
     client: Client | None = None
     for line in sys.stdin if opening else ():
         if not line.endswith("\n"):  # whoever asked died in the middle of it
