@@ -181,14 +181,17 @@ def _changed(model: nn.Module, change: Change) -> Iterator[None]:
     is_token: Tensor | None = None
 
     def remember(_: nn.Module, __: Any, inputs: dict[str, Any]) -> None:
+        """Note, before the model runs, which tokens of its batch are no padding."""
         nonlocal is_token
         is_token = inputs["attention_mask"].bool()
 
     def forget(_: nn.Module, __: Any, ___: Any) -> None:
+        """Forget the batch, once the model has run."""
         nonlocal is_token
         is_token = None
 
     def replace(bottleneck: AbstractBottleneck, _: Any, output: Tensor) -> Tensor:
+        """Return the output of a bottleneck, changed at all tokens of the batch at hand."""
         if is_token is None:
             return output
         # A copy, since a layer may still need the output for something else.

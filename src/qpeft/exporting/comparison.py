@@ -140,6 +140,7 @@ def compare_losses(
 
     def measured(number: int) -> HeldOutLoss:
         def tell(what: str, done: int, total: int) -> None:
+            """Tell how far all three losses are, of which this is the one of that number."""
             on_progress(f"{what} of adapter, base and export", number * total + done, 3 * total)
 
         return held_out_loss(model, held_out, on_progress=tell)
