@@ -17,6 +17,7 @@ from qpeft.adapters.base import (
     check_counts,
     option,
 )
+from qpeft.adapters.bridge import unpack
 from qpeft.errors import AdapterError
 
 MAX_QUBITS = 10
@@ -154,8 +155,10 @@ class CayleyLayer(AbstractMatrixLayer, method="cayley"):
         return CayleyBranch(config, config.blocks_of(self.name, self.in_features))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base layer's output for the turned input, in one pass through its weight."""
-        if self.merged or self.disable_adapters or self._adapter_of_row is not None:
+        """The base layer's output for the turned input, in one pass through its weight where that is not quantized."""
+        is_plain = not (self.merged or self.disable_adapters or self._adapter_of_row is not None)
+        # Quantized layers round what they read, and a small turn would be lost in the rounding of x.
+        if not is_plain or self.quantization_backend is not None:
             return super().forward(x, *args, **kwargs)
         turned = x
         for adapter_name in self.active_adapters:
@@ -189,6 +192,7 @@ class CayleyLayer(AbstractMatrixLayer, method="cayley"):
 
     def _original_weight(self) -> Tensor:
         """The base weight without what is merged into it: the unitaries act on that one."""
+        unpack(self.get_base_layer())
         weight = self.get_base_weight()
         if not self.merged:
             return weight
