@@ -25,7 +25,12 @@ MAY_DIFFER = {
 """Limits that a run may have reached, and goes on with higher ones; what is done after the last step; and what changes
 no number.
 """
-ADDED = {"training.router_aux_loss_coef": None, "training.method": "sft", "grpo": None}
+ADDED = {
+    "training.router_aux_loss_coef": None,
+    "training.optimizer": None,
+    "training.method": "sft",
+    "grpo": None,
+}
 """Options that came after the first checkpoints, and what is as if they were not there."""
 
 
