@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,8 @@ def init(
     from qpeft.training.config import load_recipe
     from qpeft.training.starter import GOALS, look_at, starter_recipe
 
+    if goal is not None:
+        _require_goal(goal, GOALS)
     typer.echo(f"looking at {data} with the tokenizer of {model} ...")
     try:
         look = look_at(data, model, prompt=prompt, response=response)
@@ -70,13 +73,17 @@ def init(
         for name, (about, _) in GOALS.items():
             typer.echo(f"  {name:8} {about}")
     goal = _asked(asks, goal, "Goal", next(iter(GOALS)))
-    if goal not in GOALS:
-        raise typer.BadParameter(f"must be one of {', '.join(GOALS)}; got {goal!r}", param_hint="--goal")
+    _require_goal(goal, GOALS)
     folder = output or f"runs/{recipe.stem}"
     write_atomically(recipe, starter_recipe(model, data, goal, look, held_out=held_out, folder=folder))
     load_recipe(recipe)  # what was written is read as any other recipe is
     typer.echo(f"\nwrote {recipe}. Next:\n  qpeft inspect {recipe}    # what it would train, and one example")
     typer.echo(f"  qpeft train {recipe}\n  qpeft chat {folder}    # afterwards")
+
+
+def _require_goal(goal: str, known: Collection[str]) -> None:
+    if goal not in known:
+        raise typer.BadParameter(f"must be one of {', '.join(known)}; got {goal!r}", param_hint="--goal")
 
 
 def _model() -> str:
