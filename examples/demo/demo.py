@@ -23,17 +23,17 @@ HERE = Path(__file__).parent
 PROBE = "Ada has 12 shells and finds 5 more. How many shells does Ada have now?"
 SECOND = ["--evaluation.before", "false"]  # the base model has been measured by then
 RUNS = {
-    "qtha": ("QTHA: a circuit in each of 60 layers", []),
+    "qtha": ("QTHA", []),
     "lora": (
-        "LoRA, rank 8 on q and v",
+        "LoRA, rank 8",
         ["--adapter", "{type: lora, r: 8, lora_alpha: 16, target_modules: [q_proj, v_proj]}", *SECOND],
     ),
     "lora-same-size": (
-        "LoRA of the same size: rank 1, on the same layers",
+        "LoRA, same size",
         ["--adapter", "{type: lora, r: 1, lora_alpha: 2, target_modules: [v_proj, down_proj]}", *SECOND],
     ),
 }
-"""Folder, title and options of each run."""
+"""Folder, title and options of each run. The last has the modules of the first, at the same rank."""
 CLOSING = """What to try next:
   qpeft init mine.yaml                    your own model and your own data: it asks, and looks at both
   qpeft chat {folder}/qtha            talk with what was just trained; /both shows the base model beside it
@@ -102,7 +102,7 @@ def comparison(folder: Path, runs: dict[str, TrainedRun], neutral: dict[str, flo
     """Titles, one row for the base model, and one row per run."""
     before = runs["qtha"].record["before"]
     rows = [
-        ["", "trained parameters", "held-out loss", "loss on other English", "seconds per step", "adapter file"],
+        ["", "parameters", "held-out loss", "other English", "s per step", "file"],
         ["base model", "0", f"{before['loss']:.3f}", f"{neutral['base']:.3f}", "-", "-"],
     ]
     for name, run in runs.items():

@@ -1,6 +1,8 @@
 """What a study file may hold, and what it is told otherwise."""
 
+import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from qpeft.adapters.build import add_adapter
 from qpeft.comparison.study import load_study, parse_study, study_schema
 from qpeft.errors import AdapterError, RecipeError, StudyError
+from qpeft.models import load_skeleton
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "studies").glob("*.yaml"))
 CHANGE = {
@@ -104,3 +108,16 @@ def test_the_schema_is_printed_as_json_and_nothing_else():
 def test_short_trainings_that_are_no_shorter_or_do_not_grow_are_refused(study_values, tmp_path, halving):
     with pytest.raises(RecipeError, match="stay shorter than recipe"):
         parse_study(study_values(tmp_path, halving=halving), source="test")
+
+
+def test_the_frontier_study_says_how_many_parameters_its_methods_train():
+    path = next(one for one in EXAMPLES if one.stem == "frontier")
+    said = dict(re.findall(r'^  "?([^"\n]+?)"?: \{type.*\} # ([\d,]+)$', path.read_text(encoding="utf-8"), re.M))
+    study = load_study(path)
+    assert list(said) == list(study.methods)
+    skeleton = load_skeleton(study.base().model.name)
+    for method, count in said.items():
+        model = add_adapter(copy.deepcopy(skeleton), study.config(method), low_cpu_mem_usage=True)
+        # By identity: some methods hold one weight in every layer.
+        trained = {id(weight): weight.numel() for weight in model.parameters() if weight.requires_grad}
+        assert f"{sum(trained.values()):,}" == count, method

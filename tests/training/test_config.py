@@ -87,8 +87,8 @@ WRONG = {
     "word for a number": ({"training": {"steps": "many"}}, "'training.steps' must be a whole number; got \"many\"."),
     "half a step": ({"training": {"steps": 1.5}}, "'training.steps' must be a whole number; got 1.5."),
     "one of two kinds": (
-        {"training": {"report_to": "mlflow"}},
-        "'training.report_to' must be 'auto', 'none', 'tensorboard' or 'wandb', or be a list; got \"mlflow\".",
+        {"training": {"report_to": "comet"}},
+        "'training.report_to' must be 'auto', 'none', 'tensorboard', 'wandb', 'trackio' or 'mlflow', or be a list; got",
     ),
     "nothing to compare": (
         {"training": {"keep_best": True}},

@@ -60,7 +60,7 @@ class CayleyConfig(AdapterConfig, method="cayley"):
     @property
     def features(self) -> int:
         """Features of one block."""
-        return 2**self.num_qubits * (2 if self.amplitudes == "complex" else 1)
+        return (1 << self.num_qubits) * (2 if self.amplitudes == "complex" else 1)
 
     def blocks_of(self, name: str, in_features: int) -> int:
         """How many blocks a layer has.
@@ -112,7 +112,8 @@ class CayleyBranch(AbstractBranch):
         k, one = self._skew(), self._one()
         # One system of equations in place of an inverse and a product: (1 - K) U = 1 + K, since both commute.
         exact = torch.promote_types(k.dtype, torch.float32)
-        return torch.linalg.solve((one - k).to(exact), (one + k).to(exact)).to(k.dtype)
+        solved: Tensor = torch.linalg.solve((one - k).to(exact), (one + k).to(exact))
+        return solved.to(k.dtype)
 
     def unitaries(self) -> Complex[Tensor, "blocks amplitudes amplitudes"]:
         """The unitaries as a chip would be given them."""
@@ -196,7 +197,8 @@ class CayleyLayer(AbstractMatrixLayer, method="cayley"):
         one = torch.eye(self.in_features, dtype=weight.dtype, device=weight.device)
         # Rows of `one` turned by U are U^T, the transpose of what stands right of W.
         whole = one + sum(branch.turn(one, branch.orthogonal() - branch._one()) for branch in branches)
-        return torch.linalg.solve(whole, weight.T).T
+        solved: Tensor = torch.linalg.solve(whole, weight.T)
+        return solved.T
 
 
 class CayleyModel(AbstractMatrixModel, layer=CayleyLayer):

@@ -179,7 +179,8 @@ def _principal(gradient: Float[Tensor, "out in"], rank: int) -> Float[Tensor, "s
 
 def _captured(down: Float[Tensor, "rank in"], principal: Float[Tensor, "some in"]) -> Tensor:
     """Squared norm of the gradient within the span of the rows of `down`; differentiable."""
-    return (principal @ torch.linalg.qr(down.T).Q).square().sum()
+    basis: Tensor = torch.linalg.qr(down.T).Q
+    return (principal @ basis).square().sum()
 
 
 def _search(factor: nn.Module, principal: Tensor, whole: float) -> None:
