@@ -38,7 +38,7 @@ from qpeft.simulation.noise import EdgeNoise, NoiseModel, SampleKey
 from qpeft.simulation.shots import sampled_expectations
 from qpeft.training.config import parse_recipe
 from qpeft.training.splits import load_held_out
-from qpeft_emulator.start import open_machine
+from qpeft_emulator.machine import open_machine
 
 Values = Callable[[int, Circuit, Tensor, Tensor], Tensor]
 """Number of the layer, circuit, its angles (tokens, inputs) and weights to values (tokens, observables)."""

@@ -28,7 +28,7 @@ from torch import Tensor
 from qpeft.circuits import Circuit, ansatz
 from qpeft.devices import AbstractMitigation, ReadoutInversion, ZeroNoise, device_expectations, forward_circuits
 from qpeft.simulation import expectations
-from qpeft_emulator.start import ChipName, open_machine
+from qpeft_emulator.machine import ChipName, open_machine
 
 NUM_QUBITS = 4
 ROWS_PER_WEIGHTS = 6

@@ -32,8 +32,7 @@ from qpeft.adapters.qtha.branch import QthaBranch
 from qpeft.devices import AbstractMitigation, ReadoutInversion, ZeroNoise, device_expectations
 from qpeft.simulation import expectations
 from qpeft.simulation.noise import LinearNoise, noisy_expectations
-from qpeft_emulator.machine import Machine
-from qpeft_emulator.start import open_machine
+from qpeft_emulator.machine import Machine, open_machine
 
 NUM_QUBITS, SHOTS = 4, 1000
 FIT_EVERY = 50

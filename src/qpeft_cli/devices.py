@@ -54,7 +54,7 @@ def emulator(
     """Run a stand-in for the Origin cloud on this machine, until Ctrl-C."""
     import torch
 
-    from qpeft_emulator.start import open_emulator
+    from qpeft_emulator.server import open_emulator
 
     torch.set_num_threads(1)  # circuits are small, and sums must not depend on the number of threads
     server = open_emulator(

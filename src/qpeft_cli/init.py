@@ -1,8 +1,9 @@
-"""`qpeft init`."""
+"""`qpeft init` and `qpeft data`: what a beginning needs."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,8 @@ def init(
     from qpeft.training.config import load_recipe
     from qpeft.training.starter import GOALS, look_at, starter_recipe
 
+    if goal is not None:
+        _require_goal(goal, GOALS)
     typer.echo(f"looking at {data} with the tokenizer of {model} ...")
     try:
         look = look_at(data, model, prompt=prompt, response=response)
@@ -70,13 +73,17 @@ def init(
         for name, (about, _) in GOALS.items():
             typer.echo(f"  {name:8} {about}")
     goal = _asked(asks, goal, "Goal", next(iter(GOALS)))
-    if goal not in GOALS:
-        raise typer.BadParameter(f"must be one of {', '.join(GOALS)}; got {goal!r}", param_hint="--goal")
+    _require_goal(goal, GOALS)
     folder = output or f"runs/{recipe.stem}"
     write_atomically(recipe, starter_recipe(model, data, goal, look, held_out=held_out, folder=folder))
     load_recipe(recipe)  # what was written is read as any other recipe is
     typer.echo(f"\nwrote {recipe}. Next:\n  qpeft inspect {recipe}    # what it would train, and one example")
     typer.echo(f"  qpeft train {recipe}\n  qpeft chat {folder}    # afterwards")
+
+
+def _require_goal(goal: str, known: Collection[str]) -> None:
+    if goal not in known:
+        raise typer.BadParameter(f"must be one of {', '.join(known)}; got {goal!r}", param_hint="--goal")
 
 
 def _model() -> str:
@@ -95,3 +102,32 @@ def _asked(asks: bool, given: str | None, question: str, default: str) -> str:
         return answer
     typer.echo(f"{question.partition(' (')[0].lower()}: {default}, since none was named")
     return default
+
+
+def data(
+    name: Annotated[str | None, typer.Argument(help="Data set, such as word_problems.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Argument(help="Where it is written, as JSON lines.", show_default=False)] = None,
+) -> None:
+    """List the data that come with qpeft, or write a set of them to a file, to look at or to change.
+
+    A recipe takes them by name too: `data.train: package:word_problems`.
+
+    \b
+    Example:
+      qpeft data word_problems problems.jsonl
+    """
+    from qpeft.data.rows import PACKAGED, packaged_file
+    from qpeft.errors import OutputError
+    from qpeft.runs import write_atomically
+
+    if name is None:
+        for known, about in PACKAGED.items():
+            typer.echo(f"package:{known}  {about}")
+        return
+    text = packaged_file(name).read_text(encoding="utf-8")
+    if file is None:
+        raise typer.BadParameter("is missing: name the file to write, such as problems.jsonl", param_hint="FILE")
+    if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
+        raise OutputError(f"{file} is there already and holds something else. Name another file.")
+    write_atomically(file, text)
+    typer.echo(f"{file}: {len(text.splitlines()):,} rows")

@@ -53,7 +53,7 @@ class Command:
 
 COMMANDS = {
     "init": Command("qpeft_cli.init:init"),
-    "data": Command("qpeft_cli.packaged:data"),
+    "data": Command("qpeft_cli.init:data"),
     "train": Command("qpeft_cli.train:train", keys="recipe"),
     "eval": Command("qpeft_cli.evaluate:evaluate"),
     "generate": Command("qpeft_cli.generate:generate"),

@@ -18,7 +18,7 @@ from torch import nn
 from qpeft.adapters.qtha.quantum_device import set_quantum_device
 from qpeft.data import Message
 from qpeft.devices.journal import default_path
-from qpeft.devices.origin.account import is_loopback
+from qpeft.devices.secrets import is_loopback
 from qpeft.errors import DeviceError, RecipeError
 from qpeft.evaluation.generation import prompts
 from qpeft.runs import write_atomically

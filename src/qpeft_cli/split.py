@@ -31,8 +31,7 @@ def split(
       qpeft split everything.jsonl parts --share 0.1
     """
     from qpeft.data import load_examples, split_by_opening
-    from qpeft.data.packaged import local_path
-    from qpeft.data.rows import is_local
+    from qpeft.data.rows import is_local, local_path
     from qpeft.errors import DataError, OutputError
     from qpeft.runs import make_folder, write_atomically
 

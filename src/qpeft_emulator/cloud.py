@@ -15,12 +15,12 @@ from typing import Any
 
 from qpeft.errors import CircuitError, DeviceError
 from qpeft.simulation.noise import SampleKey
-from qpeft_emulator import replies
+from qpeft_emulator import messages
 from qpeft_emulator.machine import Machine
+from qpeft_emulator.messages import CHIP, MAX_PROGRAMS, MAX_SHOTS, BlocksQuestion, RequestError, Submission, parse_body
 from qpeft_emulator.outcomes import Outcome, RunOptions, run_program
 from qpeft_emulator.parser import ParsedProgram, parse_origin_ir
 from qpeft_emulator.placement import best_blocks
-from qpeft_emulator.requests import CHIP, MAX_PROGRAMS, MAX_SHOTS, BlocksQuestion, RequestError, Submission, parse_body
 from qpeft_emulator.store import Store, StoredJob
 
 CANCELLED = "cancelled by the user"
@@ -85,11 +85,11 @@ class EmulatedCloud:
         self._queue.put(job_id)
         return job_id
 
-    def detail(self, job_id: str) -> replies.Json:
+    def detail(self, job_id: str) -> messages.Json:
         """Return state and results of a job. Raises: RequestError if there is none of this id."""
         job = self._known(job_id)
         state = self._state(job)
-        detail = replies.task_detail(job.id, state, [], job.message if state == "FAILED" else "", [])
+        detail = messages.task_detail(job.id, state, [], job.message if state == "FAILED" else "", [])
         return detail | json.loads(job.result) if state == "FINISHED" and job.result else detail
 
     def cancel(self, job_id: str) -> None:
@@ -99,12 +99,12 @@ class EmulatedCloud:
             raise RequestError(f"Job {job_id} is {state} and cannot be cancelled.", code=5)
         self._store.cancel(job_id, CANCELLED)
 
-    def chip_info(self, chip_id: str) -> replies.Json:
+    def chip_info(self, chip_id: str) -> messages.Json:
         """Return the calibration. Raises: RequestError if the chip is another."""
         self._check_chip(chip_id)
-        return replies.chip_info(self.machine.chip)
+        return messages.chip_info(self.machine.chip)
 
-    def blocks(self, question: BlocksQuestion) -> replies.Json:
+    def blocks(self, question: BlocksQuestion) -> messages.Json:
         """Return good blocks, as many as there are. Raises: RequestError if there is none, or the chip is another."""
         self._check_chip(question.chip_id)
         blocks = best_blocks(self.machine.chip, question.size, question.count)
@@ -113,12 +113,12 @@ class EmulatedCloud:
         asked = {"ChipID": question.chip_id, "QubitNum": question.size, "Label": question.label}
         return {**asked, "QubitBlockNum": question.count, "QubitBlocks": blocks}
 
-    def resources(self) -> list[replies.Json]:
+    def resources(self) -> list[messages.Json]:
         """Return the chips."""
         chip_id = self.machine.chip.chip_id
         return [{"machineType": int(CHIP), "onlineFlag": self.is_online, "sinanChipId": chip_id}]
 
-    def stats(self) -> replies.Json:
+    def stats(self) -> messages.Json:
         """Return what was accepted: in all, by job, and how many programs came more than once in different jobs."""
         jobs, seen = self._store.all(), Counter[str]()
         per_job: dict[str, Any] = {}
@@ -187,7 +187,7 @@ class EmulatedCloud:
                 log.exception("job %s", job_id)
                 self._store.fail(job_id, f"The emulator failed: {type(error).__name__}: {error}")
 
-    def _compute(self, job: StoredJob) -> replies.Json:
+    def _compute(self, job: StoredJob) -> messages.Json:
         submission = parse_body(Submission, job.body)
         asked = submission.configuration
         options = RunOptions(
@@ -209,7 +209,7 @@ class EmulatedCloud:
                 outcomes.append(run_program(self.machine, program, options, job.number, key))
             except DeviceError as error:
                 raise DeviceError(f"Program {len(outcomes)}: {error}") from error
-        return replies.task_detail(job.id, "FINISHED", outcomes, "", submission.programs)
+        return messages.task_detail(job.id, "FINISHED", outcomes, "", submission.programs)
 
 
 def parse_programs(submission: Submission) -> list[ParsedProgram]:
@@ -224,4 +224,5 @@ def parse_programs(submission: Submission) -> list[ParsedProgram]:
 
 
 def _hash(text: str) -> str:
+    # Programs come from clients, which may send half a surrogate.
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

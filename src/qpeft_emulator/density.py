@@ -54,7 +54,20 @@ def outcome_probabilities(
         state = np.multiply.outer(state, zero)
     for gate in native:
         if isinstance(gate, Pulse):
-            state = _apply(_pulse_matrix(machine, gate, job_number), state, [axes[gate.qubit]])
+            # Turns about Z are free and perfect: the control electronics count later phases from another zero.
+            matrix = _about_z(gate.before + gate.after)
+            if gate.angle:
+                angle = gate.angle * (1 + machine.over_rotation(gate.qubit, job_number))
+                pulse = np.eye(4)
+                pulse[[1, 1, 3, 3], [1, 3, 1, 3]] = [
+                    math.cos(angle),
+                    math.sin(angle),
+                    -math.sin(angle),
+                    math.cos(angle),
+                ]
+                noise = gate_noise(machine.gate_noise, (gate.qubit,))
+                matrix = np.asarray(noise @ _about_z(gate.after) @ pulse @ _about_z(gate.before))
+            state = _apply(matrix, state, [axes[gate.qubit]])
             continue
         pair = gate.qubits
         phase = _pauli_matrix("CPHASE", math.pi + machine.phase_error(pair))
@@ -86,21 +99,9 @@ def outcome_probabilities(
     return np.asarray(positive / positive.sum())
 
 
-def _pulse_matrix(machine: Machine, gate: Pulse, job_number: int) -> RealArray:
-    """(4, 4): a turn about an axis in the XY plane, between turns about Z, and its errors."""
-    # Turns about Z are free and perfect: the control electronics count later phases from another zero.
-    if not gate.angle:
-        return _about_z(gate.before + gate.after)
-    angle = gate.angle * (1 + machine.over_rotation(gate.qubit, job_number))
-    pulse = np.eye(4)
-    pulse[[1, 1, 3, 3], [1, 3, 1, 3]] = [math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle)]
-    noise = gate_noise(machine.gate_noise, (gate.qubit,))
-    return np.asarray(noise @ _about_z(gate.after) @ pulse @ _about_z(gate.before))
-
-
 @lru_cache(maxsize=4096)
 def _pauli_matrix(gate_name: str, angle: float) -> RealArray:
-    """(16, 16). Kept, since a chip's CZs have a few hundred different angles in all."""
+    """Return a gate on Pauli coefficients, (16, 16); kept, since a chip has a few hundred different angles in all."""
     gate = channels.on_pauli_coefficients(gate_name)
     weights = channels.functions(gate.frequencies, torch.tensor(angle, dtype=torch.float64)).numpy()
     return np.asarray(np.tensordot(weights, gate.matrices, 1))
@@ -113,7 +114,7 @@ def _about_z(angle: float) -> RealArray:
 
 
 def _apply(matrix: RealArray, state: RealArray, axes: Sequence[int]) -> RealArray:
-    """A matrix on some axes of the state, the first being the slowest in the matrix."""
+    """Return the state after a matrix on some of its axes, the first being the slowest in the matrix."""
     count, size = len(axes), 4
     block = matrix.reshape(-1, *[size] * count).astype(state.dtype, copy=False)
     if count == 1:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from qpeft.simulation.noise import (
     Damping,
@@ -17,6 +18,7 @@ from qpeft.simulation.noise import (
     depolarising_from_fidelity,
 )
 from qpeft.simulation.noise.counter import Stream
+from qpeft_emulator import chip as chips
 from qpeft_emulator.chip import DOUBLE_GATE_NS, SINGLE_GATE_NS, Edge, EmulatedChip, QubitCalibration
 
 ECHO_FACTOR = 8
@@ -121,3 +123,14 @@ def _damping(listed: QubitCalibration, nanoseconds: int) -> Damping:
     # T2 <= 2 T1 by physics, after the factor as well as before.
     t2 = min(2 * listed.t1, ECHO_FACTOR * listed.t2)
     return Damping.from_times(t1=listed.t1, t2=t2, duration=nanoseconds / 1000)
+
+
+ChipName = Literal["wukong", "clean", "perfect"]
+
+
+def open_machine(name: ChipName, seed: int) -> Machine:
+    """Return a chip with what it hides: only Wukong hides anything, and only Wukong depends on the seed."""
+    if name == "wukong":
+        chip = chips.wukong(seed)
+        return Machine(chip, HiddenEffects.drawn(chip, seed))
+    return Machine(chips.clean() if name == "clean" else chips.perfect())

@@ -117,24 +117,21 @@ def run_program(
     counts = {values[raw]: count for raw, count in ordered}
     shares = {value: count / options.shots for value, count in counts.items()}
     if options.amend:
-        shares = _amended(machine, shares, bits)
+        ordered_qubits = sorted(bits, key=lambda qubit: bits[qubit])
+        whole = np.zeros([2] * len(bits))
+        for value, share in shares.items():
+            whole[tuple(value >> bits[qubit] & 1 for qubit in ordered_qubits)] = share
+        # Qubits are misread independently, so the inverse of the whole matrix is a product of inverses, one per axis.
+        for axis, qubit in enumerate(ordered_qubits):
+            errors = machine.known_readout(qubit)
+            confusion = [[1 - errors.p1_given_0, errors.p0_given_1], [errors.p1_given_0, 1 - errors.p0_given_1]]
+            whole = np.moveaxis(np.tensordot(np.linalg.inv(confusion), whole, (1, axis)), 0, axis)
+        # Sampling noise makes shares of rare outcomes negative; what is cut off there is taken from all others.
+        positive = whole.clip(min=0) / whole.clip(min=0).sum()
+        shares = {
+            sum(int(bit) << bits[qubit] for bit, qubit in zip(where, ordered_qubits, strict=True)): float(
+                positive[tuple(where)]
+            )
+            for where in np.argwhere(positive > 0)
+        }
     return Outcome(counts, shares, len(bits), dict(placed.places))
-
-
-def _amended(machine: Machine, shares: dict[int, float], bits: dict[int, int]) -> dict[int, float]:
-    """Return the shares after the inverse of the readout errors as the cloud knows them; negative ones set to 0."""
-    ordered = sorted(bits, key=lambda qubit: bits[qubit])
-    whole = np.zeros([2] * len(ordered))
-    for value, share in shares.items():
-        whole[tuple(value >> bits[qubit] & 1 for qubit in ordered)] = share
-    # Qubits are misread independently, so the inverse of the whole matrix is a product of inverses, one per axis.
-    for axis, qubit in enumerate(ordered):
-        errors = machine.known_readout(qubit)
-        confusion = [[1 - errors.p1_given_0, errors.p0_given_1], [errors.p1_given_0, 1 - errors.p0_given_1]]
-        whole = np.moveaxis(np.tensordot(np.linalg.inv(confusion), whole, (1, axis)), 0, axis)
-    # Sampling noise makes shares of rare outcomes negative; what is cut off there is taken from all others.
-    positive = whole.clip(min=0) / whole.clip(min=0).sum()
-    return {
-        sum(int(bit) << bits[qubit] for bit, qubit in zip(where, ordered, strict=True)): float(positive[tuple(where)])
-        for where in np.argwhere(positive > 0)
-    }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qpeft.data import load_examples
-from qpeft.data.packaged import PACKAGED, packaged_file
+from qpeft.data.rows import PACKAGED, packaged_file
 from qpeft.errors import DataError
 
 SCRIPT = Path(__file__).parents[2] / "examples/demo/packaged_problems.py"

@@ -1,5 +1,6 @@
 """Our simulator inside PennyLane: against default.qubit, and by PennyLane's own tests for devices."""
 
+import random
 import re
 import subprocess
 import sys
@@ -51,6 +52,41 @@ def test_a_torch_layer_has_values_and_gradients_of_default_qubit(batch):
         results.append((values.double(), inputs.grad.double(), layer.weights.grad.double()))
     for ours, theirs in zip(*results, strict=True):
         assert_close(ours, theirs, atol=2e-5, rtol=0)
+
+
+def random_function(seed):
+    """Gates of one, two and three wires, most of which we lack; angles are batched, single and numbers."""
+    draw = random.Random(seed)
+    gates = [
+        (qml.Rot, 3, 1),
+        (qml.PhaseShift, 1, 1),
+        (qml.Hadamard, 0, 1),
+        (qml.CRot, 3, 2),
+        (qml.IsingXY, 1, 2),
+        (qml.SingleExcitation, 1, 2),
+        (qml.ControlledPhaseShift, 1, 2),
+        (qml.ISWAP, 0, 2),
+        (qml.MultiRZ, 1, 3),
+        (qml.Toffoli, 0, 3),
+    ]
+    chosen = [(*draw.choice(gates), draw.sample(range(WIRES), WIRES), draw.sample(range(6), 3)) for _ in range(6)]
+
+    def function(inputs, weights):
+        angles = [inputs[..., 0], 0.5 * inputs[..., 1], inputs[..., 2], weights[0], weights[1] * weights[2], 0.7]
+        for gate, num_angles, num_wires, wires, places in chosen:
+            gate(*[angles[place] for place in places[:num_angles]], wires=wires[:num_wires])
+        return [qml.expval(qml.Z(0) @ qml.Y(2)), qml.expval(qml.X(1) - 0.5 * qml.Z(2))]
+
+    return function
+
+
+def test_200_random_circuits_have_the_values_of_default_qubit():
+    inputs, weights = np.random.default_rng(0).normal(size=(3, 3)), np.array([0.3, -1.2, 2.1])
+    devices = [qml.device(name, wires=WIRES) for name in ("qpeft.simulator", "default.qubit")]
+    for seed in range(200):
+        function = random_function(seed)
+        ours, theirs = (np.broadcast_arrays(*qml.QNode(function, device)(inputs, weights)) for device in devices)
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
 
 
 def test_a_batch_is_one_call_of_the_kernel_in_single_precision(monkeypatch):

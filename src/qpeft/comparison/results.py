@@ -107,7 +107,7 @@ class Results:
 
     @property
     def num_items(self) -> int:
-        """How many items were judged by."""
+        """Return how many items every method was judged by."""
         return len(self.tokens)
 
     def of(self, method: str) -> Measured | None:

@@ -116,7 +116,7 @@ class Study(Section):
 
     @property
     def tuned_with(self) -> list[int]:
-        """The seeds that choose the learning rates, in the order of all."""
+        """Return the seeds that choose the learning rates, in the order of all."""
         return [seed for seed in self.seeds if self.tuning_seeds is None or seed in self.tuning_seeds]
 
     def rates(self, method: str) -> list[float]:

@@ -101,18 +101,18 @@ class StudyLog:
 
     @property
     def inputs(self) -> Inputs:
-        """The inputs with which the runs were last planned."""
+        """Return the inputs with which the runs were last planned."""
         return Inputs(**self.values["inputs"])
 
     @property
     def study(self) -> Study:
-        """The study as it was last run, in the folder where it is now."""
+        """Return the study as it was last run, in the folder where it is now."""
         # A folder may have been moved since, and its study with it.
         values = self.values["study"] | {"output": {"folder": str(self.folder)}}
         return parse_study(values, source=str(self.folder / FILE_NAME))
 
     def require_data(self, study: Study) -> None:
-        """Raises: StudyError if a data file is not as it was when the study began."""
+        """Raise StudyError if a data file is not as it was when the study began."""
         if edited := changed_files(study, self.inputs):
             raise StudyError(
                 f"Data were edited since the study in {self.folder} was begun: {', '.join(edited)} has another "

@@ -132,7 +132,7 @@ Change = Callable[[AbstractBottleneck, Tensor], Tensor]
 
 @contextmanager
 def permuted(model: nn.Module, _: Sequence[Encoded]) -> Iterator[None]:
-    """Inside, every token of a batch gets the bottleneck's output of another one, drawn anew for every layer."""
+    """Give every token of a batch the bottleneck's output of another one within the block, drawn anew for a layer."""
     generator = torch.Generator().manual_seed(0)
     # Drawn on the CPU, so that the permutation is the same on every device.
     with _changed(
@@ -144,7 +144,7 @@ def permuted(model: nn.Module, _: Sequence[Encoded]) -> Iterator[None]:
 
 @contextmanager
 def replaced_by_mean(model: nn.Module, encoded: Sequence[Encoded]) -> Iterator[None]:
-    """Inside, every token gets the same output of the bottleneck: its mean over all tokens of these examples."""
+    """Give every token the same output of the bottleneck within the block: its mean over all tokens of the examples."""
     sums: dict[AbstractBottleneck, Tensor] = {}
     counts: dict[AbstractBottleneck, int] = {}
 
@@ -181,14 +181,17 @@ def _changed(model: nn.Module, change: Change) -> Iterator[None]:
     is_token: Tensor | None = None
 
     def remember(_: nn.Module, __: Any, inputs: dict[str, Any]) -> None:
+        """Note, before the model runs, which tokens of its batch are no padding."""
         nonlocal is_token
         is_token = inputs["attention_mask"].bool()
 
     def forget(_: nn.Module, __: Any, ___: Any) -> None:
+        """Forget the batch, once the model has run."""
         nonlocal is_token
         is_token = None
 
     def replace(bottleneck: AbstractBottleneck, _: Any, output: Tensor) -> Tensor:
+        """Return the output of a bottleneck, changed at all tokens of the batch at hand."""
         if is_token is None:
             return output
         # A copy, since a layer may still need the output for something else.

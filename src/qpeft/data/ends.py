@@ -50,15 +50,16 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
     template, earlier, last = ChatTemplate(tokenizer), "", ""
     system, exchange = Message("system", "Be kind."), (Message("user", "Hello"), Message("assistant", "Good day"))
     # What the template prints after an answer that others follow, and after the last. Templates may refuse some of
-    # these dialogues: those that want a system message, and those of one question only. One that refuses all of them
-    # refuses the user's as well, where that is an error with a source.
+    # these dialogues: those that want a system message, and those of one question only.
+    refusal = None
     for turns in ((*exchange, *exchange), (system, *exchange, *exchange), exchange, (system, *exchange)):
         example = Example(turns, {}, "a dialogue")
         try:
             found = template.find_turns(example, template.render(example))
-        except DataError:
+        except DataError as error:
+            refusal = error
             continue
-        earlier, last = found[0].ending, found[-1].ending
+        earlier, last, refusal = found[0].ending, found[-1].ending, None
         break
     known, texts = [], []
     # A template may end earlier answers otherwise than the last, as gpt-oss's does, where that mark also stands between
@@ -75,7 +76,12 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
     tokens = tuple(dict.fromkeys([*known, *ends_of_text, *own]))
 
     new = dict.fromkeys([*(tokenizer.convert_ids_to_tokens(token) for token in known if token not in own), *texts])
-    news = ""
+    # Not an error here: the template may accept the user's own dialogues, and if not, that error names their place.
+    news = (
+        f"it is not known how the chat template ends answers, since it refuses plain ones ({refusal})"
+        if refusal
+        else ""
+    )
     if new:
         # A model may name a number that its tokenizer does not have.
         names = zip(tokenizer.convert_ids_to_tokens(own), own, strict=True)

@@ -40,17 +40,17 @@ class Example:
 
     @property
     def question(self) -> tuple[Message, ...]:
-        """The messages before the last answer: what a model is given when this example is scored."""
+        """Return the messages before the last answer: what a model is given when this example is scored."""
         return self.messages[:-1]
 
     @property
     def opening(self) -> str:
-        """The first question: the first user's text, or all of a plain text."""
+        """Return the first question: the first user's text, or all of a plain text."""
         return next((message.content for message in self.messages if message.role == "user"), self.messages[0].content)
 
     @property
     def answer(self) -> str:
-        """The text of the last assistant turn."""
+        """Return the text of the last assistant turn."""
         return self.messages[-1].content
 
     @cached_property

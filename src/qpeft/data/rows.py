@@ -1,4 +1,4 @@
-"""Rows of a data set, each with its place, and how errors show their values. `formats` says what columns mean."""
+"""Rows of a data set, files of others or our own, each with its place, and how errors show their values."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qpeft.data.packaged import local_path
 from qpeft.errors import DataError
+
+PREFIX = "package:"
+FOLDER = Path(__file__).parent / "packaged"
+PACKAGED = {
+    "word_problems": "200 word problems with their equations and answers; by examples/demo/packaged_problems.py"
+}
+"""What each data set that comes with qpeft is, by its name."""
 
 MAX_NAMES = 12
 MAX_CHARACTERS = 60
@@ -116,6 +122,23 @@ def is_local(source: str) -> bool:
     path = _path(source)
     looks_like_file = path.suffix.lower() in READERS or source.startswith((".", "~")) or path.is_absolute()
     return looks_like_file or len(path.parts) != 2 or path.exists() or path.is_symlink()
+
+
+def packaged_file(name: str) -> Path:
+    """Return the file of a data set, by its name with or without "package:". Raises: DataError if there is none."""
+    plain = name.removeprefix(PREFIX)
+    if plain not in PACKAGED:
+        near = get_close_matches(plain, PACKAGED)
+        hint = (
+            f"did you mean {PREFIX}{near[0]}?" if near else f"there are {', '.join(PREFIX + one for one in PACKAGED)}."
+        )
+        raise DataError(f"No data set {plain!r} comes with qpeft; {hint}")
+    return FOLDER / f"{plain}.jsonl"
+
+
+def local_path(source: str) -> Path:
+    """Return where a source would be on this machine, be it a file, a name on the Hub, or a data set of ours."""
+    return packaged_file(source) if source.startswith(PREFIX) else Path(source)
 
 
 def _path(source: str) -> Path:

@@ -33,7 +33,7 @@ class AbstractLazyExamples(Sequence[Encoded]):
 
     @abstractmethod
     def example(self, place: int) -> Encoded:
-        """The example at one place. Raises: IndexError if there is none."""
+        """Return the example at one place. Raises: IndexError if there is none."""
 
     @overload
     def __getitem__(self, index: int) -> Encoded: ...

@@ -116,7 +116,7 @@ class ChatTemplate:
 
     @cached_property
     def _written_ending(self) -> str:
-        """The mark in ordinary text that the template prints after every answer, last or not; "" without one.
+        """Return the mark in ordinary text that the template prints after every answer, last or not; "" without one.
 
         Such as ChatML's, for a tokenizer to which its tokens were never added.
         """

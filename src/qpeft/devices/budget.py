@@ -50,7 +50,7 @@ class Budget:
                 raise BudgetError(f"{field.name} must be a number of at least 0, or None for no limit; got {limit!r}.")
 
     def check(self, spent: Cost, asked: Cost) -> None:
-        """Raises: BudgetError if `asked` does not fit beside `spent`, saying what is spent, asked and left."""
+        """Raise BudgetError if `asked` does not fit beside `spent`, saying what is spent, asked and left."""
         problems = []
         for unit in ("circuits", "shots"):
             limit, used, wanted = getattr(self, f"max_{unit}"), getattr(spent, unit), getattr(asked, unit)

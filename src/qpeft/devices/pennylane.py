@@ -167,8 +167,20 @@ def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevi
         import pennylane  # noqa: PLC0415
     except ImportError as error:
         raise DeviceError("PennyLane is not installed: pip install 'qpeft[pennylane]'.") from error
-    make = _found_class(name) if ":" in name else functools.partial(pennylane.device, name)
-    if ":" not in name and name not in pennylane.plugin_devices:
+    if ":" in name:
+        # A class by "module:Class", for plugins that give PennyLane no name.
+        module, _, class_name = name.partition(":")
+        try:
+            make = getattr(import_module(module), class_name, None)
+        except ImportError as error:
+            raise DeviceError(
+                f"{module} cannot be imported for device {name!r}: {error}. Is the plugin installed?"
+            ) from error
+        if not (isinstance(make, type) and issubclass(make, pennylane.devices.Device)):
+            raise DeviceError(f"{name!r} is not a class of PennyLane's devices.")
+    elif name in pennylane.plugin_devices:
+        make = functools.partial(pennylane.device, name)
+    else:
         near = difflib.get_close_matches(name, pennylane.plugin_devices, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(pennylane.plugin_devices))}."
         raise DeviceError(f"PennyLane has no device {name!r}; {hint} Others come with plugins, to be installed first.")
@@ -180,19 +192,3 @@ def _make(name: str, num_qubits: int, keywords: Mapping[str, Any]) -> VendorDevi
         raise DeviceError(
             f"PennyLane cannot make {name!r} with num_qubits={num_qubits} and options {sorted(keywords)}: {text}"
         ) from cause
-
-
-def _found_class(path: str) -> type[VendorDevice]:
-    """Return the class "module:Class", for plugins that give PennyLane no name."""
-    from pennylane.devices import Device as VendorDevice  # noqa: PLC0415
-
-    module, _, class_name = path.partition(":")
-    try:
-        found = getattr(import_module(module), class_name, None)
-    except ImportError as error:
-        raise DeviceError(
-            f"{module} cannot be imported for device {path!r}: {error}. Is the plugin installed?"
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, VendorDevice)):
-        raise DeviceError(f"{path!r} is not a class of PennyLane's devices.")
-    return found

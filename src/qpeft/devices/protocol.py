@@ -207,7 +207,7 @@ def check_request(capabilities: Capabilities, circuits: Sequence[Circuit], shots
 
 
 def check_results(circuits: Sequence[Circuit], results: Sequence[Distribution]) -> None:
-    """Raises: DeviceError if there is not one proper distribution per circuit."""
+    """Raise DeviceError if there is not one proper distribution per circuit."""
     if len(results) != len(circuits):
         raise DeviceError(f"{len(circuits)} circuits were sent and {len(results)} results came back; none is used.")
     for number, (circuit, result) in enumerate(zip(circuits, results, strict=True)):

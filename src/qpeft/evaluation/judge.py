@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qpeft.data import Message
-from qpeft.devices.origin.account import is_loopback, is_server
+from qpeft.devices.secrets import is_loopback, is_server
 from qpeft.errors import OutputError, TaskError
 from qpeft.evaluation.tasks.cpsycoune import LARGEST, MalformedVerdictError, read_verdict, request
 from qpeft.runs.files import disk_errors

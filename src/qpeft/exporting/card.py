@@ -26,7 +26,7 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 
 def lora_card(report: ExportReport, *, base: str, ends: AnswerEnds | None, notice: str | None) -> str:
-    """The card of a LoRA, in Markdown with the metadata that model hubs read; `ends` of answers if they are known.
+    """Return the card of a LoRA, in Markdown with the metadata that model hubs read.
 
     Args:
         report: what was measured of the export.
@@ -37,6 +37,7 @@ def lora_card(report: ExportReport, *, base: str, ends: AnswerEnds | None, notic
     use = f"A plain PEFT LoRA: qpeft is not needed to load it.\n\n{LORA_USE.format(base=base)}"
     if ends is not None:
         use += f"\n\n{ENDS} {ends_note(ends)}".rstrip()
+    # A model of a Python package is a name of ours alone, so plain PEFT has to be told where to find its weights.
     if base.startswith("package:"):
         use += (
             f"\n\n`{base}` is no name that transformers knows: the base model is what `qpeft.models.load_model` makes "
@@ -47,7 +48,7 @@ def lora_card(report: ExportReport, *, base: str, ends: AnswerEnds | None, notic
 
 
 def merged_card(report: ExportReport, *, base: str, ends: AnswerEnds, notice: str | None) -> str:
-    """The card of a merged model.
+    """Return the card of a merged model, in Markdown with the metadata that model hubs read.
 
     Args:
         report: what was measured of the export.
@@ -69,41 +70,34 @@ def _card(
     parts = [f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---", f"# {title}"]
     if notice:
         parts.append(f"> **{notice.strip()}**")
-    parts += ["## Use", use, "## What was kept", _worth(report), _layers(report)]
+    worth = f"The export keeps {report.kept:.2%} of {report.criterion}."
+    if (logits := report.logits) is not None and report.base_logits is not None:
+        rows = ["| | base | adapter | export |", "| --- | --- | --- | --- |"]
+        if (losses := report.losses) is not None:
+            name = f"held-out loss, nats per token ({losses.tokens:,} tokens)"
+            rows.append(f"| {name} | {losses.base:.4f} | {losses.adapter:.4f} | {losses.export:.4f} |")
+        name = f"divergence from the adapter, nats per token ({logits.tokens:,} tokens)"
+        rows.append(f"| {name} | {report.base_logits.divergence:.2e} | 0 | {logits.divergence:.2e} |")
+        worth += f" Its logits differ from the adapter's by {logits.maximum:.2e} at most, {logits.mean:.2e} on average"
+        # Of a merged model only: rounding to the files' type is part of what it lost.
+        if (again := report.reloaded) is not None:
+            worth += f"; read back from the files here, by {again.maximum:.2e} at most, {again.mean:.2e} on average"
+        worth += ".\n\n" + "\n".join(rows)
+    layers = ["| layer | rank | cut off | variance explained | constant | missed |", "| --- " * 6 + "|"]
+    layers += [f"| {name} | {' | '.join(layer_cells(layer))} |" for name, layer in report.layers.items()]
+    parts += ["## Use", use, "## What was kept", worth, "## Layers"]
+    if report.calibration_tokens:
+        parts.append(
+            f"Linear maps were fitted to the updates on {report.calibration_tokens:,} tokens. Explained: share of the "
+            "update's variance that a linear map with a constant gives. Constant: its size against the update's, both "
+            "root mean squares. Missed: the same of what the exported map leaves."
+        )
+    parts.append("\n".join(layers))
     return "\n\n".join(parts) + "\n"
 
 
-def _worth(report: ExportReport) -> str:
-    logits, rows = report.logits, ["| | base | adapter | export |", "| --- | --- | --- | --- |"]
-    kept = f"The export keeps {report.kept:.2%} of {report.criterion}."
-    if logits is None or report.base_logits is None:
-        return kept
-    if (losses := report.losses) is not None:
-        name = f"held-out loss, nats per token ({losses.tokens:,} tokens)"
-        rows.append(f"| {name} | {losses.base:.4f} | {losses.adapter:.4f} | {losses.export:.4f} |")
-    name = f"divergence from the adapter, nats per token ({logits.tokens:,} tokens)"
-    rows.append(f"| {name} | {report.base_logits.divergence:.2e} | 0 | {logits.divergence:.2e} |")
-    apart = f"Its logits differ from the adapter's by {logits.maximum:.2e} at most, {logits.mean:.2e} on average"
-    if (reloaded := report.reloaded) is not None:
-        apart += f"; read back from the files here, by {reloaded.maximum:.2e} at most, {reloaded.mean:.2e} on average"
-    return f"{kept} {apart}.\n\n" + "\n".join(rows)
-
-
-def _layers(report: ExportReport) -> str:
-    rows = ["| layer | rank | cut off | variance explained | constant | missed |", "| --- " * 6 + "|"]
-    rows += [f"| {name} | {' | '.join(layer_cells(layer))} |" for name, layer in report.layers.items()]
-    note = ""
-    if report.calibration_tokens:
-        note = (
-            f"Linear maps were fitted to the updates on {report.calibration_tokens:,} tokens. Explained: share of the "
-            "update's variance that a linear map with a constant gives. Constant: its size against the update's, both "
-            "root mean squares. Missed: the same of what the exported map leaves.\n\n"
-        )
-    return f"## Layers\n\n{note}" + "\n".join(rows)
-
-
 def layer_cells(layer: LayerReport) -> list[str]:
-    """Rank, what cutting to it lost, variance explained, constant and what is missed, as text."""
+    """Return a layer's rank, error of cutting to it, variance explained, constant and missed share, as text."""
     fitted = ["-", "-", "-"]
     if layer.explained is not None and layer.constant_share is not None and layer.missed is not None:
         kept = " kept" if layer.keeps_constant else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class Losses:
 
 @contextmanager
 def trainability_restored(model: nn.Module) -> Iterator[None]:
-    """A context after which the weights that were trainable before are again, and no others: PEFT's switches set it."""
+    """Give the weights back their trainability after the block, in which PEFT's switches may change it."""
     before = [(weight, weight.requires_grad) for weight in model.parameters()]
     try:
         yield
@@ -57,17 +58,35 @@ def trainability_restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def standing_in(layers: Mapping[str, BaseTunerLayer], updates: Mapping[str, LinearUpdate]) -> Iterator[None]:
-    """A context in which layers add their linear updates in place of their adapters'.
+    """Have layers add their linear updates in place of their adapters' within the block.
 
     Layers whose update is their own matrix go on as they are.
+
+    Args:
+        layers: adapted layers by name.
+        updates: linear updates by the same names.
     """
+
+    def add(forward: Callable[..., Tensor], update: LinearUpdate, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return what the layer gives, plus its update of x."""
+        assert update.factors is not None
+        output = forward(x, *args, **kwargs)
+        down, up = (factor.to(x.device).float() for factor in (update.factors.down, update.factors.up))
+        # In float32 even for half-precision layers, as adapters themselves are computed.
+        change = update.scaling * nn.functional.linear(nn.functional.linear(x.to(down.dtype), down), up)
+        if update.constant is not None:
+            change = change + update.constant.to(x.device)
+        return output + change.to(output.dtype)
+
     with ExitStack() as stack:
         for name, update in updates.items():
             if update.factors is not None:
                 layer = layers[name]
                 stack.callback(layer.enable_adapters, True)
                 layer.enable_adapters(False)
-                stack.enter_context(_adding(layer, update))
+                # Not by a hook: where only what the head reads is wanted (`held_out_loss`), the layer's forward is
+                # replaced, and hooks would still act.
+                stack.enter_context(replaced(layer, partial(add, layer.forward, update)))
         yield
 
 
@@ -79,7 +98,7 @@ def compare_logits(
     *,
     on_progress: OnProgress = to_nobody,
 ) -> tuple[LogitsDifference, LogitsDifference]:
-    """What the base model and what the export differ in from the adapter, on every token of the probe.
+    """Return how base model and export differ from the adapter in logits, on every token of the probe.
 
     Args:
         model: with the adapter.
@@ -88,6 +107,7 @@ def compare_logits(
         probe: examples whose every token is looked at.
         on_progress: told how many examples are done.
     """
+    # Sums, example by example: logits of all tokens at once, as wide as the vocabulary, would fill memory.
     of_base, of_export = _Differences(), _Differences()
     for done, one in enumerate(probe):
         on_progress("logits", done, len(probe))
@@ -108,7 +128,7 @@ def compare_losses(
     *,
     on_progress: OnProgress = to_nobody,
 ) -> Losses:
-    """Held-out loss of base, adapter and export.
+    """Return the held-out losses of base, adapter and export.
 
     Args:
         model: with the adapter.
@@ -120,6 +140,7 @@ def compare_losses(
 
     def measured(number: int) -> HeldOutLoss:
         def tell(what: str, done: int, total: int) -> None:
+            """Tell how far all three losses are, of which this is the one of that number."""
             on_progress(f"{what} of adapter, base and export", number * total + done, 3 * total)
 
         return held_out_loss(model, held_out, on_progress=tell)
@@ -133,7 +154,7 @@ def compare_losses(
 
 
 def logits_of(model: nn.Module, one: Encoded) -> Float[Tensor, "tokens vocabulary"]:
-    """Of every token of an example, float32."""
+    """Return the logits of every token of an example, float32."""
     device = next(model.parameters()).device
     with evaluating(model):
         logits: Tensor = model(input_ids=torch.tensor([one.input_ids], device=device), use_cache=False).logits
@@ -141,7 +162,7 @@ def logits_of(model: nn.Module, one: Encoded) -> Float[Tensor, "tokens vocabular
 
 
 def logits_difference(pairs: Iterable[tuple[Tensor, Tensor]]) -> LogitsDifference:
-    """Between an adapter's logits and another's, (tokens, vocabulary) each, of one example after the other."""
+    """Return the difference of pairs (adapter's logits, others' logits), each (tokens, vocabulary), one an example."""
     found = _Differences()
     for adapter, other in pairs:
         found.add(adapter, other)
@@ -160,30 +181,12 @@ class _Differences:
         apart = (other - adapter).abs()
         self._maximum = max(self._maximum, float(apart.max()))
         self._total += float(apart.double().sum())
+        # Float64: divergences of a good export are about as small as float32's rounding of one logarithm.
         true, given = adapter.double().log_softmax(-1), other.double().log_softmax(-1)
         self._divergence += float((true.exp() * (true - given)).sum())
         self._tokens, self._size = self._tokens + len(adapter), self._size + adapter.numel()
 
     def result(self) -> LogitsDifference:
-        """Of all examples so far."""
+        """Return the difference over all examples so far."""
         mean, divergence = self._total / self._size, self._divergence / self._tokens
         return LogitsDifference(self._maximum, mean, divergence, self._tokens)
-
-
-def _adding(layer: nn.Module, update: LinearUpdate) -> AbstractContextManager[None]:
-    """Inside, a layer gives what its update adds as well.
-
-    Not by a hook: where only what the head reads is wanted (`held_out_loss`), its forward is replaced, and hooks stay.
-    """
-    forward = layer.forward
-
-    def add(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        assert update.factors is not None
-        output: Tensor = forward(x, *args, **kwargs)
-        down, up = (factor.to(x.device).float() for factor in (update.factors.down, update.factors.up))
-        change = update.scaling * nn.functional.linear(nn.functional.linear(x.to(down.dtype), down), up)
-        if update.constant is not None:
-            change = change + update.constant.to(x.device)
-        return output + change.to(output.dtype)
-
-    return replaced(layer, add)

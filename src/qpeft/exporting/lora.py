@@ -85,7 +85,13 @@ def export_lora(
     on_progress("writing", 0, 0)
     with staged(output) as folder:
         save_file(_weights(model, plan), str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
-        _write_config(_config(model, plan, base), folder)
+        _config(model, plan, base).save_pretrained(str(folder))
+        path = folder / "adapter_config.json"
+        values = json.loads(path.read_text(encoding="utf-8"))
+        # PEFT writes sets in the order in which they happen to lie.
+        values["target_modules"] = sorted(values["target_modules"])
+        path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        # PEFT's config has no place for ends of answers, so they go into a file that transformers reads.
         ends = None
         if tokenizer is not None:
             ends = answer_ends(tokenizer, model.generation_config)
@@ -106,17 +112,25 @@ def _weights(model: PeftModel, plan: ExportPlan) -> dict[str, Tensor]:
         weights[f"{PREFIX}{name}.lora_A.weight"] = update.factors.down.contiguous()
         weights[f"{PREFIX}{name}.lora_B.weight"] = (update.scaling * up.float() if folds else up).contiguous()
         if with_bias:
+            # LoRA has biases in all layers or in none.
             bias = update.factors.up.new_zeros(len(update.factors.up)) if update.constant is None else update.constant
             weights[f"{PREFIX}{name}.lora_B.bias"] = bias
     return weights
 
 
 def _config(model: PeftModel, plan: ExportPlan, base: str) -> LoraConfig:
-    """Ranks that are not the most common one, and alphas that are not its, stand in the patterns."""
+    """Return the config of a plain LoRA: the most common rank and alpha, and patterns for the layers that differ."""
     ranks = {name: update.factors.rank for name, update in plan.updates.items() if update.factors is not None}
     folds = _folds_scaling(plan.updates)
     alphas = {name: rank if folds else round(plan.updates[name].scaling * rank) for name, rank in ranks.items()}
     (usual, alpha), _ = Counter((ranks[name], alphas[name]) for name in ranks).most_common(1)[0]
+    # The last parts of the layers' names, as people write them, unless these would match other modules as well.
+    short = {name.rsplit(".", 1)[-1] for name in ranks}
+    matched = {
+        name
+        for name, module in model.get_base_model().named_modules()
+        if name.rsplit(".", 1)[-1] in short and not any(name.startswith(f"{layer}.") for layer in ranks)
+    }
     config = model.peft_config[active_adapter(model)]
     return LoraConfig(
         r=usual,
@@ -125,7 +139,7 @@ def _config(model: PeftModel, plan: ExportPlan, base: str) -> LoraConfig:
         # A layer that stands in one pattern stands in the other too: readers differ in what they make of one alone.
         alpha_pattern={name: alphas[name] for name, rank in ranks.items() if (rank, alphas[name]) != (usual, alpha)},
         lora_bias=_has_constants(plan.updates),
-        target_modules=_targets(model, set(ranks)),
+        target_modules=sorted(short if matched == set(ranks) else ranks),
         modules_to_save=getattr(config, "modules_to_save", None),
         task_type=config.task_type,
         base_model_name_or_path=base,
@@ -144,23 +158,3 @@ def _folds_scaling(updates: Mapping[str, LinearUpdate]) -> bool:
 
 def _has_constants(updates: Mapping[str, LinearUpdate]) -> bool:
     return any(update.constant is not None for update in updates.values())
-
-
-def _targets(model: PeftModel, adapted: set[str]) -> list[str]:
-    """Last parts of the layers' names if these name all of them and no other module; else the full names."""
-    short = {name.rsplit(".", 1)[-1] for name in adapted}
-    meant = {
-        name
-        for name, module in model.get_base_model().named_modules()
-        if name.rsplit(".", 1)[-1] in short and not any(name.startswith(f"{layer}.") for layer in adapted)
-    }
-    return sorted(short if meant == adapted else adapted)
-
-
-def _write_config(config: LoraConfig, folder: Path) -> None:
-    config.save_pretrained(str(folder))
-    path = folder / "adapter_config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    # PEFT writes sets in the order in which they happen to lie.
-    values["target_modules"] = sorted(values["target_modules"])
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,8 +19,10 @@ from qpeft.errors import DataError
 from qpeft.runs.bars import OnProgress, to_nobody
 
 SUMMED, ROUNDED_ONCE = 4.0, 1.0
-"""How far rounding reaches, in units of `_rounding`: where every term of a sum is rounded (float32, float64), and where
-only its result is (half precision). Measured: at most 2.5 and 0.8, over shapes of 9 to 2048 and sums of 4 to 256 terms.
+"""How far rounding reaches, in units of the rounding of entries (`cut_matrix`).
+
+Every term of a sum is rounded in float32 and float64, only its result in half precision. Measured: at most 2.5 and 0.8,
+over shapes of 9 to 2048 and sums of 4 to 256 terms.
 """
 DECOMPOSED = 32.0
 """Errors of a decomposition in float64, in units of its precision times the norm of the matrix."""
@@ -54,7 +57,7 @@ class LowRank:
 
 
 def cut_product(down: Float[Tensor, "k in_features"], up: Float[Tensor, "out_features k"], rank: int | None) -> LowRank:
-    """up @ down in its best approximation of this rank at most; as it is for None. Never forms the product.
+    """Return up @ down in its best approximation of this rank at most; as it is for None.
 
     Args:
         down: right factor, (k, in_features).
@@ -63,6 +66,7 @@ def cut_product(down: Float[Tensor, "k in_features"], up: Float[Tensor, "out_fea
     """
     if rank is None or rank >= len(down):
         return LowRank(down, up, error=0.0)
+    # Through the two thin factors: the product itself may be a hundred times as large, and is never formed.
     left, up_core = torch.linalg.qr(up.double())
     right, down_core = torch.linalg.qr(down.double().T)
     inner_left, values, inner_right = torch.linalg.svd(up_core @ down_core.T)
@@ -74,7 +78,7 @@ def cut_product(down: Float[Tensor, "k in_features"], up: Float[Tensor, "out_fea
 
 
 def cut_matrix(matrix: Float[Tensor, "out_features in_features"], rank: int | None, *, at_most: int) -> LowRank:
-    """A matrix in its best approximation of this rank at most; for None, of its own rank, if `at_most` allows.
+    """Return a matrix in its best approximation of this rank at most; for None, of its own rank, if `at_most` allows.
 
     Args:
         matrix: in the type that it was computed in, since that says which of its directions are rounding.
@@ -84,44 +88,30 @@ def cut_matrix(matrix: Float[Tensor, "out_features in_features"], rank: int | No
     Returns:
         Factors in float64. What lies beyond the matrix's own rank is rounding, and no loss.
     """
-    wanted, rounding = at_most if rank is None else rank, _rounding(matrix)
-    left, values, right = _singular(matrix.double(), wanted + SKETCHED_BEYOND, rounding)
+    exact, digits, (rows, columns) = matrix.double(), torch.finfo(matrix.dtype), matrix.shape
+    norm, wanted = float(exact.norm()), at_most if rank is None else rank
+    # The largest singular value that rounding of the entries may make where the matrix itself has none: errors of
+    # independent entries, each of size sigma, have singular values up to sigma (sqrt(rows) + sqrt(columns)).
+    # Below the smallest normal number steps between numbers shrink no further, and float16 has weights there.
+    typical = max(norm / (rows * columns) ** 0.5, digits.smallest_normal)
+    reach = ROUNDED_ONCE if digits.bits < 32 else SUMMED
+    of_entries = reach * digits.eps * typical * (rows**0.5 + columns**0.5)
+    rounding = max(of_entries, DECOMPOSED * torch.finfo(torch.float64).eps * norm)
+
+    # A matrix of small rank lies in the span of a few of its random combinations, which takes a hundredth of the time
+    # of a whole decomposition. Whether it does is measured; where it does not, the whole is decomposed.
+    width, basis, inside = wanted + SKETCHED_BEYOND, None, exact
+    if 2 * width < min(rows, columns):
+        mixing = torch.randn(columns, width, generator=torch.Generator().manual_seed(0), dtype=exact.dtype)
+        sketch = torch.linalg.qr(exact @ mixing.to(exact.device)).Q
+        # All that rounding leaves outside, over all directions, is about so large.
+        if (exact - sketch @ (sketch.T @ exact)).norm() <= rounding * min(rows, columns) ** 0.5:
+            basis, inside = sketch, sketch.T @ exact
+    left, values, right = torch.linalg.svd(inside, full_matrices=False)
+    left = left if basis is None else basis @ left
     own = max(1, int((values > rounding).sum()))
     kept = min(own, wanted)
     return LowRank(right[:kept], left[:, :kept] * values[:kept], error=_lost(values[:own], kept))
-
-
-def _rounding(matrix: Tensor) -> float:
-    """The largest singular value that rounding of the entries may make, where the matrix itself has none.
-
-    Errors of independent entries, each of size sigma, have singular values up to sigma (sqrt(rows) + sqrt(columns)).
-    """
-    rows, columns = matrix.shape
-    digits = torch.finfo(matrix.dtype)
-    # Below the smallest normal number steps between numbers shrink no further, and float16 has weights there.
-    typical = max(float(matrix.double().norm()) / (rows * columns) ** 0.5, digits.smallest_normal)
-    reach = ROUNDED_ONCE if digits.bits < 32 else SUMMED
-    of_entries = reach * digits.eps * typical * (rows**0.5 + columns**0.5)
-    return float(max(of_entries, DECOMPOSED * torch.finfo(torch.float64).eps * float(matrix.double().norm())))
-
-
-def _singular(matrix: Tensor, width: int, rounding: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular vectors and values of a float64 matrix, at least all those that are more than rounding.
-
-    A matrix of small rank lies in the span of a few of its random combinations, which takes a hundredth of the time of
-    a whole decomposition. Whether it does is measured; where it does not, the whole is decomposed.
-    """
-    rows, columns = matrix.shape
-    if 2 * width < min(rows, columns):
-        mixing = torch.randn(columns, width, generator=torch.Generator().manual_seed(0), dtype=matrix.dtype)
-        basis = torch.linalg.qr(matrix @ mixing.to(matrix.device)).Q
-        inside = basis.T @ matrix
-        # All that rounding leaves outside, over all directions, is about so large.
-        if (matrix - basis @ inside).norm() <= rounding * min(rows, columns) ** 0.5:
-            left, values, right = torch.linalg.svd(inside, full_matrices=False)
-            return basis @ left, values, right
-    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    return left, values, right
 
 
 def _lost(values: Tensor, rank: int) -> float:
@@ -144,19 +134,19 @@ class Moments:
         self._products = torch.zeros(2 * rank, 2 * rank, dtype=torch.float64)
 
     def add(self, h: Float[Tensor, "*batch rank"], z: Float[Tensor, "*batch rank"]) -> None:
-        """Count further tokens."""
+        """Count further tokens, in one matrix product on the device they are on."""
         both = torch.cat([h.double(), z.double()], dim=-1).flatten(0, -2)
         self.tokens += len(both)
         self._sum += both.sum(0).cpu()
         self._products += (both.T @ both).cpu()
 
     def means(self) -> tuple[Float[Tensor, " rank"], Float[Tensor, " rank"]]:
-        """Of h and of z."""
+        """Return the means of h and of z."""
         mean_h, mean_z = (self._sum / self.tokens).split(self.rank)
         return mean_h, mean_z
 
     def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of h with h, of z with h and of z with z, each (rank, rank)."""
+        """Return the covariances of h with h, of z with h and of z with z, each (rank, rank)."""
         mean = self._sum / self.tokens
         covariance = self._products / self.tokens - torch.outer(mean, mean)
         h, z = slice(0, self.rank), slice(self.rank, None)
@@ -170,7 +160,7 @@ def collect_moments(
     *,
     on_progress: OnProgress = to_nobody,
 ) -> dict[str, Moments]:
-    """Moments of every branch while the model reads the examples, adapters and all, in evaluation mode.
+    """Return the moments of every branch while the model reads the examples, adapters and all, in evaluation mode.
 
     Examples are read one at a time: so no token is padding, whatever shape a layer gives its inputs.
 
@@ -180,33 +170,25 @@ def collect_moments(
         encoded: examples that the model reads.
         on_progress: told how many examples are done.
     """
+
+    def count(bottleneck: Callable[[Tensor], Tensor], seen: Moments, h: Tensor) -> Tensor:
+        """Compute the bottleneck as before, and add its inputs and outputs to `seen`."""
+        z = bottleneck(h)
+        seen.add(h, z)
+        return z
+
     moments = {name: Moments(branch.effective_factors()[0].shape[0]) for name, branch in branches.items()}
     device = next(model.parameters()).device
     with ExitStack() as counted, evaluating(model):
         for name, branch in branches.items():
-            counted.enter_context(_gathering(branch, moments[name]))
+            # What passes the bottleneck is counted; nothing is evaluated for that: a device is paid for each time.
+            branch.bottleneck = partial(count, branch.bottleneck, moments[name])  # type: ignore[method-assign]
+            counted.callback(delattr, branch, "bottleneck")
         for done, one in enumerate(encoded):
             on_progress("calibration text", done, len(encoded))
             model(input_ids=torch.tensor([one.input_ids], device=device), use_cache=False)
     on_progress("calibration text", len(encoded), len(encoded))
     return moments
-
-
-@contextmanager
-def _gathering(branch: FactoredBranch, moments: Moments) -> Iterator[None]:
-    """Inside, what passes the bottleneck is counted. Nothing is evaluated for that: a device is paid for each time."""
-    bottleneck = branch.bottleneck
-
-    def gather(h: Tensor) -> Tensor:
-        z = bottleneck(h)
-        moments.add(h, z)
-        return z
-
-    branch.bottleneck = gather  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del branch.bottleneck
 
 
 # The linear map that stands in best for a bottleneck.
@@ -247,7 +229,7 @@ class LinearFit:
 
 
 def fit_bottleneck(moments: Moments, up: Float[Tensor, "rank out_features"], constant: Constant) -> LinearFit:
-    """The least-squares fit of z to h over all tokens that `moments` has seen.
+    """Return the least-squares fit of z to h over all tokens that `moments` has seen.
 
     Centred, z = M h + c, which is the best with a constant; `absorb` fits z = M h, the best without one.
 
@@ -273,6 +255,7 @@ def fit_bottleneck(moments: Moments, up: Float[Tensor, "rank out_features"], con
     metric = up.double().cpu() @ up.double().cpu().T
     variance, mean_square = _trace(metric, of_z), _trace(metric, of_z + mean_z.outer(mean_z))
 
+    # Second moments of z - chosen h - added, multiplied out, so that no token has to be seen a second time.
     def left(chosen: Tensor, added: Tensor) -> Tensor:
         apart = mean_z - chosen @ mean_h - added
         return of_z - chosen @ of_zh.T - of_zh @ chosen.T + chosen @ of_h @ chosen.T + apart.outer(apart)
@@ -288,7 +271,7 @@ def fit_bottleneck(moments: Moments, up: Float[Tensor, "rank out_features"], con
 
 @torch.no_grad()
 def linear_bottleneck(branch: FactoredBranch) -> LinearFit | None:
-    """The bottleneck itself if it is linear, as without a circuit; else None.
+    """Return the bottleneck itself as a map if it is linear, as without a circuit; else None.
 
     It is tried on zero, the unit vectors and random vectors, wherever the branch lets its circuits be evaluated.
     """
@@ -296,6 +279,7 @@ def linear_bottleneck(branch: FactoredBranch) -> LinearFit | None:
     rank = len(down)
     probes = torch.randn(PROBES, rank, generator=torch.Generator().manual_seed(0))
     h = torch.cat([torch.zeros(1, rank), torch.eye(rank), probes]).to(down)
+    # Row 0 is that of zero: a bottleneck with a constant differs there, and is not taken for linear.
     z = branch.bottleneck(h).double()
     matrix = z[1 : rank + 1].T
     rounding = max(LINEAR, 4 * torch.finfo(branch.dtype).eps)

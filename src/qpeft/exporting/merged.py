@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from qpeft.data import Encoded, answer_ends, settle_ends
 from qpeft.errors import ModelError, NotMergeableError, OutputError
 from qpeft.exporting.card import merged_card
 from qpeft.exporting.comparison import (
-    LogitsDifference,
     logits_difference,
     logits_of,
     standing_in,
@@ -25,7 +25,7 @@ from qpeft.exporting.comparison import (
 from qpeft.exporting.low_rank import Constant
 from qpeft.exporting.plan import ExportPlan, finish_folder, first_tokens, make_plan, require_free
 from qpeft.exporting.report import ExportReport
-from qpeft.exporting.updates import LinearUpdate, active_adapter, adapted_layers, delta_weight
+from qpeft.exporting.updates import active_adapter, adapted_layers, delta_weight
 from qpeft.models import load_model
 from qpeft.models.load import DTYPES
 from qpeft.models.package import forget_gguf, no_progress_bars
@@ -75,8 +75,16 @@ def merge_adapter(
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
     linears = {name: require_linear(layer, name) for name, layer in adapted_layers(model).items()}
-    _require_plain(linears)
-    with_bias = {name: linear.bias is not None for name, linear in linears.items()}
+    for name, linear in linears.items():
+        weight = linear.weight.data
+        # Quantized weights are subclasses of Tensor or whole numbers: adding to them would be another rounding.
+        if type(weight) is not Tensor or not weight.is_floating_point():
+            raise NotMergeableError(
+                f"The base weight of {name!r} is a {type(weight).__name__} of {weight.dtype}; qpeft merges into plain "
+                "floating-point weights only. Load the base model without quantization, in one piece, then merge."
+            )
+    # A bias that the model's own class does not have would be dropped by transformers when the files are read.
+    without_bias: Constant = "absorb" if constant == "keep" else constant
     plan = make_plan(
         model,
         calibration=calibration,
@@ -84,10 +92,11 @@ def merge_adapter(
         tolerance=tolerance,
         whole=True,
         written="merged model",
-        constants={name: _constant(constant, has_bias) for name, has_bias in with_bias.items()},
+        constants={name: without_bias if one.bias is None else constant for name, one in linears.items()},
         on_progress=on_progress,
     )
     base = base_name or model.peft_config[active_adapter(model)].base_model_name_or_path or "the base model"
+    # Logits are taken now: merging changes the model in place, and the adapter is gone after it.
     probe = first_tokens(plan.probe, READ_BACK_TOKENS)
     adapter = [logits_of(model, one).cpu() for one in probe]
     with trainability_restored(model), standing_in(plan.layers, plan.updates):
@@ -97,27 +106,28 @@ def merge_adapter(
     with staged(output) as folder, no_progress_bars():
         ends = answer_ends(tokenizer, merged.generation_config)
         settle_ends(merged.generation_config, ends)
-        _save(merged, tokenizer, folder)
+        try:
+            merged.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        except ValueError as error:
+            # Such as a generation config at odds with itself, which transformers loads and will not save.
+            message = " ".join(str(error).split())
+            raise OutputError(f"transformers refuses to save the merged model: {message}") from error
         on_progress("reading back", 0, 0)
         found = _read_back(merged, folder, probe)
-        _require_like(logits_difference(zip(stand_in, found, strict=True)), plan.report, tolerance)
-        report = plan.report.with_reloaded(logits_difference(zip(adapter, found, strict=True)))
+        rounding = logits_difference(zip(stand_in, found, strict=True)).divergence
+        assert plan.report.base_logits is not None, "a merge is always measured"
+        effect = plan.report.base_logits.divergence
+        # In few digits the sum of weight and update may round the update away, which no check of the files sees.
+        if rounding > tolerance * effect:
+            raise OutputError(
+                f"In the merged weights next tokens diverge by {rounding:.2e} nats from what was merged, and the "
+                f"adapter moves them by {effect:.2e}. Nothing was written. Use a --dtype with more digits, raise "
+                "--tolerance, or --force it."
+            )
+        report = replace(plan.report, reloaded=logits_difference(zip(adapter, found, strict=True)))
         finish_folder(folder, report, merged_card(report, base=base, ends=ends, notice=notice), recipe)
     return report
-
-
-def _constant(wanted: Constant, has_bias: bool) -> Constant:
-    return "absorb" if wanted == "keep" and not has_bias else wanted
-
-
-def _require_plain(linears: dict[str, nn.Linear]) -> None:
-    for name, linear in linears.items():
-        weight = linear.weight.data
-        if type(weight) is not Tensor or not weight.is_floating_point():
-            raise NotMergeableError(
-                f"The base weight of {name!r} is a {type(weight).__name__} of {weight.dtype}; qpeft merges into plain "
-                "floating-point weights only. Load the base model without quantization, in one piece, then merge."
-            )
 
 
 @torch.no_grad()
@@ -125,7 +135,10 @@ def _merge(model: PeftModel, plan: ExportPlan, linears: dict[str, nn.Linear], dt
     adapter = active_adapter(model)
     for name, update in plan.updates.items():
         linear, layer = linears[name], plan.layers[name]
-        change = delta_weight(layer, name, adapter) if update.factors is None else _matrix(update)
+        if (factors := update.factors) is None:
+            change = delta_weight(layer, name, adapter)
+        else:
+            change = update.scaling * (factors.up.float() @ factors.down.float())
         kind = linear.weight.dtype if dtype == "auto" else getattr(torch, dtype)
         # Rounded once, after the sum. A new parameter, since a tied one belongs to another layer as well.
         change = change.to(linear.weight.device, torch.promote_types(change.dtype, torch.float32))
@@ -139,28 +152,18 @@ def _merge(model: PeftModel, plan: ExportPlan, linears: dict[str, nn.Linear], dt
         # Not buffers: rotary frequencies, which no file holds, stay in float32.
         weight.data = weight.data.to(getattr(torch, dtype))
     forget_gguf(merged)
+    # An adapter on the head parts it from the embeddings; still called tied, files would hold only one of the two.
     inputs, outputs = merged.get_input_embeddings(), merged.get_output_embeddings()
     if merged.config.tie_word_embeddings and outputs is not None and inputs.weight is not outputs.weight:
         merged.config.tie_word_embeddings = False
     return merged
 
 
-def _matrix(update: LinearUpdate) -> Tensor:
-    assert update.factors is not None
-    return update.scaling * (update.factors.up.float() @ update.factors.down.float())
-
-
-def _save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    try:
-        merged.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except ValueError as error:
-        # Such as a generation config at odds with itself, which transformers loads and will not save.
-        raise OutputError(f"transformers refuses to save the merged model: {' '.join(str(error).split())}") from error
-
-
 def _read_back(merged: PreTrainedModel, folder: Path, probe: Sequence[Encoded]) -> list[Tensor]:
-    """Logits of the model in the files. Raises: OutputError if they are not those of the model in memory."""
+    """Return the logits of the model in the files.
+
+    Raises: OutputError if they are not those of the model in memory.
+    """
     expected = [logits_of(merged, one).cpu() for one in probe]
     # Code of the model's own is running already, by the user's leave.
     is_foreign = type(merged).__module__.startswith("transformers_modules.")
@@ -174,14 +177,3 @@ def _read_back(merged: PreTrainedModel, folder: Path, probe: Sequence[Encoded]) 
             "tie or convert weights in a way that qpeft does not know. Nothing was written; export a LoRA instead."
         )
     return found
-
-
-def _require_like(merged: LogitsDifference, report: ExportReport, tolerance: float) -> None:
-    """Raises: OutputError if the weights have lost more by rounding than the adapter's effect allows."""
-    assert report.base_logits is not None, "a merge is always measured"
-    if merged.divergence > tolerance * report.base_logits.divergence:
-        raise OutputError(
-            f"In the merged weights next tokens diverge by {merged.divergence:.2e} nats from what was merged, and the "
-            f"adapter moves them by {report.base_logits.divergence:.2e}. Nothing was written. Use a --dtype with more "
-            "digits, raise --tolerance, or --force it."
-        )

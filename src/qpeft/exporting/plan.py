@@ -49,7 +49,7 @@ def make_plan(
     written: str = "export",
     on_progress: OnProgress = to_nobody,
 ) -> ExportPlan:
-    """Linear updates of the active adapter and their measured worth.
+    """Return linear updates of the active adapter, with a report of what they keep of it.
 
     Without any text a LoRA that is copied as it is is not measured: there is nothing that could have been lost.
 
@@ -67,10 +67,21 @@ def make_plan(
         raise AdapterError(f"rank must be a whole number of at least 1; got {rank}.")
     layers = adapted_layers(model)
     is_measured = whole or bool(calibration or held_out) or not copies_lora(model, rank)
-    calibration, probe = _calibration_and_probe(calibration, held_out) if is_measured else ((), ())
+    probe: Sequence[Encoded] = held_out
+    if is_measured and not held_out:
+        if len(calibration) < 2:
+            raise DataError(
+                "What is written is compared with the adapter on text, and there is none: give held-out examples, or "
+                "at least two examples of calibration text, of which the last eighth is kept for that."
+            )
+        # Text that the maps were fitted to would flatter them.
+        kept = max(1, len(calibration) // 8)
+        calibration, probe = calibration[:-kept], calibration[-kept:]
+    probe = first_tokens(probe, PROBE_TOKENS) if is_measured else ()
     updates = linear_updates(
         model, layers, calibration, rank=rank, whole=whole, constants=constants, on_progress=on_progress
     )
+    # PEFT turns training of weights on and off where adapters are switched, as they are for comparing.
     base_logits = logits = losses = None
     with trainability_restored(model):
         if is_measured:
@@ -85,7 +96,7 @@ def make_plan(
 
 
 def first_tokens(encoded: Sequence[Encoded], tokens: int) -> Sequence[Encoded]:
-    """As many examples from the start as reach so many tokens, or all."""
+    """Return the first examples that together reach this number of tokens, or all."""
     total = 0
     for count, one in enumerate(encoded, start=1):
         total += len(one.input_ids)
@@ -95,7 +106,7 @@ def first_tokens(encoded: Sequence[Encoded], tokens: int) -> Sequence[Encoded]:
 
 
 def require_free(output: Path) -> None:
-    """Raises: OutputError if there is a file of that name or a folder that holds anything."""
+    """Raise OutputError if there is a file of that name or a folder that holds anything."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         what = "is not empty" if output.is_dir() else "is a file"
         raise OutputError(f"The output folder {output} {what}. Name one that is new or empty; nothing was changed.")
@@ -113,18 +124,3 @@ def finish_folder(folder: Path, report: ExportReport, card: str, recipe: Mapping
     (folder / "README.md").write_text(card, encoding="utf-8")
     record = report.to_dict() | {"environment": environment()} | ({"recipe": dict(recipe)} if recipe else {})
     (folder / EXPORT_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _calibration_and_probe(
-    calibration: Sequence[Encoded], held_out: Sequence[Encoded]
-) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
-    """Text to fit on and text to compare on: held-out text, or else the last eighth of the calibration text."""
-    if held_out:
-        return calibration, first_tokens(held_out, PROBE_TOKENS)
-    if len(calibration) < 2:
-        raise DataError(
-            "What is written is compared with the adapter on text, and there is none: give held-out examples, or at "
-            "least two examples of calibration text, of which the last eighth is kept for that."
-        )
-    kept = max(1, len(calibration) // 8)
-    return calibration[:-kept], first_tokens(calibration[-kept:], PROBE_TOKENS)

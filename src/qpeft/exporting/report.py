@@ -1,9 +1,9 @@
-"""What an export is worth: layer by layer, in logits, and in held-out loss."""
+"""The report of an export: what it keeps layer by layer, in logits, and in held-out loss."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from qpeft.errors import OutputError
@@ -11,12 +11,12 @@ from qpeft.exporting.comparison import LogitsDifference, Losses
 from qpeft.exporting.updates import LinearUpdate
 
 ENOUGH_TOKENS = 1000
-"""With fewer, the share that is kept says more of the text than of the adapter."""
+"""With fewer tokens measured, the kept share depends more on the text than on the adapter."""
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer of an export.
+    """Measures of one exported layer.
 
     Attributes:
         rank: of the exported matrix; None for a matrix that is the adapter's own.
@@ -38,7 +38,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """All layers, and what the whole export keeps of the adapter.
+    """Reports of all layers, and how much of the adapter the export keeps.
 
     Attributes:
         method: of the adapter, in lower case.
@@ -72,70 +72,61 @@ class ExportReport:
         """
         if self.losses is not None and self.has_gain:
             return (self.losses.base - self.losses.export) / (self.losses.base - self.losses.adapter)
+        # A copied LoRA, or an adapter that moves nothing on this text: nothing could have been lost.
         if self.logits is None or self.base_logits is None or not self.base_logits.divergence > 0:
             return 1.0
         return 1 - self.logits.divergence / self.base_logits.divergence
 
     @property
     def criterion(self) -> str:
-        """What `kept` is a share of, in words."""
+        """Name the quantity that `kept` is a share of."""
+        # In the order of `kept`: losses say most, divergences are what is left without held-out text.
         if self.has_gain:
             return "the adapter's improvement in held-out loss"
         if self.logits is None:
             return "the adapter's matrices, copied as they are"
         return "the adapter's divergence from the base model on the probe text"
 
-    def with_reloaded(self, reloaded: LogitsDifference) -> ExportReport:
-        """The same with what was read back from files."""
-        return replace(self, reloaded=reloaded)
-
     def require(self, tolerance: float, *, written: str = "export") -> None:
-        """Raises: OutputError if more than this share is lost; `written` is what would be, in words."""
-        if not self.kept >= 1 - tolerance:
-            raise OutputError(
-                f"The {written} would keep {self.kept:.1%} of {self.criterion}; with a tolerance of {tolerance:g} it "
-                f"must keep {1 - tolerance:.1%}. Nothing was written. {self._way_out()}{self._doubt()}"
-            )
-
-    def _doubt(self) -> str:
-        measured = self.losses or self.logits
-        tokens = measured.tokens if measured else 0
-        if tokens >= ENOUGH_TOKENS:
-            return ""
-        return (
-            f" But first name more text with --data: chance decides on so few as the {tokens:,} tokens that this was "
-            "measured on."
-        )
-
-    def _way_out(self) -> str:
+        """Raise OutputError if a larger share than `tolerance` is lost; `written` names the result in the error."""
+        # Not `kept < ...`: a kept share that is NaN must be refused as well.
+        if self.kept >= 1 - tolerance:
+            return
         cut = [layer.svd_error for layer in self.layers.values() if layer.svd_error > 0]
-        if cut:
-            return f"Raise --rank (it cuts off up to {max(cut):.1%} of a matrix), raise --tolerance, or --force it."
-        return (
+        advice = (
             "The update is too far from linear: calibrate on more or other text, export a LoRA with --constant keep if "
             "plain PEFT is to read it, serve the adapter itself, raise --tolerance, or --force it."
         )
+        if cut:
+            advice = f"Raise --rank (it cuts off up to {max(cut):.1%} of a matrix), raise --tolerance, or --force it."
+        measured = self.losses or self.logits
+        tokens = measured.tokens if measured else 0
+        if tokens < ENOUGH_TOKENS:
+            advice += (
+                f" But first name more text with --data: chance decides on so few as the {tokens:,} tokens that this "
+                "was measured on."
+            )
+        raise OutputError(
+            f"The {written} would keep {self.kept:.1%} of {self.criterion}; with a tolerance of {tolerance:g} it "
+            f"must keep {1 - tolerance:.1%}. Nothing was written. {advice}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Return all of it as plain values, for JSON."""
         return asdict(self) | {"kept": self.kept, "kept_of": self.criterion}
 
 
 def layer_reports(updates: Mapping[str, LinearUpdate]) -> dict[str, LayerReport]:
-    """What updates say about themselves."""
-    return {name: _layer_report(update) for name, update in updates.items()}
-
-
-def _layer_report(update: LinearUpdate) -> LayerReport:
-    if update.factors is None:
-        return LayerReport(None, 0.0)
-    report = LayerReport(update.factors.rank, update.factors.error)
-    if (fit := update.fit) is None:
-        return report
-    return replace(
-        report,
-        explained=fit.explained,
-        constant_share=fit.constant_share,
-        missed=fit.missed,
-        keeps_constant=update.constant is not None,
-    )
+    """Return the rank, errors and fit of every layer's update."""
+    reports = {}
+    for name, update in updates.items():
+        factors, fit = update.factors, update.fit
+        report = LayerReport(None, 0.0) if factors is None else LayerReport(factors.rank, factors.error)
+        # Without a fit the shares stay None: the update is a linear map, so there is nothing to explain.
+        if fit is not None:
+            keeps = update.constant is not None
+            report = LayerReport(
+                report.rank, report.svd_error, fit.explained, fit.constant_share, fit.missed, keeps_constant=keeps
+            )
+        reports[name] = report
+    return reports

@@ -1,4 +1,4 @@
-"""Every adapted layer's update as a linear map: its own, or the one that stands in for it."""
+"""Every adapted layer's update as a linear map: its own matrix, or one fitted to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch import Tensor, nn
 
 from qpeft.adapters.base import AbstractAdapterLayer, FactoredBranch, require_linear
@@ -57,17 +57,37 @@ class LinearUpdate:
 
 
 def adapted_layers(model: PeftModel) -> dict[str, BaseTunerLayer]:
-    """Layers of the one active adapter, by their names in the base model.
+    """Return the layers of the one active adapter, by their names in the base model.
 
     Raises: AdapterError if several adapters are active or one is merged, for one that does more than add to linear
         layers, and for layers that are not linear or hold weights that are not finite.
     """
     adapter = active_adapter(model)
-    _check_config(model.peft_config[adapter])
+    config = model.peft_config[adapter]
+    given = [name for name in OUT_OF_REACH if getattr(config, name, None)]
+    given += ["bias"] if getattr(config, "bias", "none") != "none" else []
+    if given:
+        # PEFT knows its own methods, and nothing of ours.
+        ours = type(config).__module__.startswith("qpeft.")
+        otherwise = " PEFT loads its folder as it is, and its merge_and_unload() merges what can be merged."
+        raise AdapterError(
+            f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
+            f"qpeft exports and merges only those.{'' if ours else otherwise}"
+        )
+    if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
+        raise AdapterError(
+            f"The adapter started with init_lora_weights={init!r}, which changes the base weights: its matrices belong "
+            "to a base model that nobody else has. PEFT's own save_pretrained and merge_and_unload know how to undo it."
+        )
     modules = dict(model.get_base_model().named_modules())
     tuners = {name: module for name, module in modules.items() if isinstance(module, BaseTunerLayer)}
+    # Some methods of PEFT hold tuner layers inside others; only the outermost stands for a layer of the base model.
     inside = tuple(f"{name}." for name in tuners)
-    layers = {name: layer for name, layer in tuners.items() if not name.startswith(inside) and _has(layer, adapter)}
+    layers = {
+        name: layer
+        for name, layer in tuners.items()
+        if not name.startswith(inside) and any(adapter in getattr(layer, kind) for kind in layer.adapter_layer_names)
+    }
     if not layers:
         raise AdapterError(f"The adapter {adapter!r} changes no linear layer, so there is nothing to export or merge.")
     for name, layer in layers.items():
@@ -80,7 +100,7 @@ def adapted_layers(model: PeftModel) -> dict[str, BaseTunerLayer]:
 
 
 def active_adapter(model: PeftModel) -> str:
-    """Name of the one active adapter. Raises: AdapterError if there are several or none."""
+    """Return the name of the one active adapter. Raises: AdapterError if there are several or none."""
     names = list(model.active_adapters)
     if len(names) != 1:
         raise AdapterError(
@@ -101,7 +121,7 @@ def linear_updates(
     constants: Mapping[str, Constant] | None = None,
     on_progress: OnProgress = to_nobody,
 ) -> dict[str, LinearUpdate]:
-    """The update of each layer as a linear map.
+    """Return the update of each layer as a linear map.
 
     Args:
         model: with its adapter.
@@ -116,7 +136,11 @@ def linear_updates(
         NotMergeableError for a method that is no matrix and has no bottleneck to fit.
     """
     adapter = active_adapter(model)
-    branches = {name: branch for name, layer in layers.items() if (branch := _factored(layer, adapter)) is not None}
+    branches = {
+        name: factored
+        for name, layer in layers.items()
+        if isinstance(layer, AbstractAdapterLayer) and isinstance(factored := layer.branch(adapter), FactoredBranch)
+    }
     fits = {name: linear_bottleneck(branch) for name, branch in branches.items()}
     curved = {name: branches[name] for name, fit in fits.items() if fit is None}
     if curved and not calibration:
@@ -130,6 +154,7 @@ def linear_updates(
         on_progress("linear maps", done, len(layers))
         if (own := _lora_factors(layer, adapter)) is not None:
             cut = cut_product(own.down, own.up, rank)
+            # Left at its own rank it is copied bit for bit, in the type that it was trained in.
             updates[name] = LinearUpdate(cut if cut.rank == own.rank else _rounded(cut), layer.scaling[adapter])
         elif (branch := branches.get(name)) is None:
             matrix = delta_weight(layer, name, adapter)
@@ -139,7 +164,11 @@ def linear_updates(
         else:
             constant = (constants or {}).get(name, "absorb")
             fit = fits[name] or fit_bottleneck(moments[name], branch.effective_factors()[1], constant)
-            updates[name] = _of_fit(branch, fit, rank)
+            down, up = (factor.double().cpu() for factor in branch.effective_factors())
+            # The map goes into the left factor, so that both stay as thin as the bottleneck.
+            cut = cut_product(down, branch.scaling * up.T @ fit.matrix, rank)
+            added = (branch.scaling * up.T @ fit.constant).float() if fit.constant.any() else None
+            updates[name] = LinearUpdate(_rounded(cut), constant=added, fit=fit if fit.tokens else None)
     on_progress("linear maps", len(layers), len(layers))
     if all(update.factors is not None and update.factors.is_zero for update in updates.values()):
         raise AdapterError("The adapter changes nothing: its update is exactly zero in every layer. Train it first.")
@@ -148,7 +177,7 @@ def linear_updates(
 
 @torch.no_grad()
 def delta_weight(layer: Any, name: str, adapter: str) -> Float[Tensor, "out_features in_features"]:
-    """What an adapter adds to a layer's weight, on the CPU, in the type that its method computes it in.
+    """Return what an adapter adds to a layer's weight, on the CPU, in the type that its method computes it in.
 
     Args:
         layer: with the adapter, of PEFT's or ours.
@@ -180,7 +209,7 @@ def copies_lora(model: PeftModel, rank: int | None = None) -> bool:
 
 
 def _lora_factors(layer: Any, adapter: str) -> LowRank | None:
-    """A plain LoRA's own matrices; None for other methods, and for variants such as DoRA, which do more than these."""
+    """Return a plain LoRA's own matrices; None for other methods and for variants such as DoRA, which do more."""
     if not isinstance(layer, LoraLayer) or adapter not in layer.lora_A:
         return None
     down, up = layer.lora_A[adapter], layer.lora_B[adapter]
@@ -190,42 +219,6 @@ def _lora_factors(layer: Any, adapter: str) -> LowRank | None:
     return LowRank(down.weight.detach().cpu(), up.weight.detach().cpu(), error=0.0)
 
 
-def _own_way(config: PeftConfig) -> str:
-    """What else to do with an adapter of PEFT's own methods."""
-    ours = type(config).__module__.startswith("qpeft.")
-    return "" if ours else " PEFT loads its folder as it is, and its merge_and_unload() merges what can be merged."
-
-
-def _check_config(config: PeftConfig) -> None:
-    given = [name for name in OUT_OF_REACH if getattr(config, name, None)]
-    given += ["bias"] if getattr(config, "bias", "none") != "none" else []
-    if given:
-        raise AdapterError(
-            f"The adapter was trained with {', '.join(given)}, which changes more than linear layers by matrices; "
-            f"qpeft exports and merges only those.{_own_way(config)}"
-        )
-    if (init := getattr(config, "init_lora_weights", True)) not in PLAIN_INITS:
-        raise AdapterError(
-            f"The adapter started with init_lora_weights={init!r}, which changes the base weights: its matrices belong "
-            "to a base model that nobody else has. PEFT's own save_pretrained and merge_and_unload know how to undo it."
-        )
-
-
-def _has(layer: BaseTunerLayer, adapter: str) -> bool:
-    return any(adapter in getattr(layer, name) for name in layer.adapter_layer_names)
-
-
-def _factored(layer: BaseTunerLayer, adapter: str) -> FactoredBranch | None:
-    branch = layer.branch(adapter) if isinstance(layer, AbstractAdapterLayer) else None
-    return branch if isinstance(branch, FactoredBranch) else None
-
-
-def _of_fit(branch: FactoredBranch, fit: LinearFit, rank: int | None) -> LinearUpdate:
-    down, up = (factor.double().cpu() for factor in branch.effective_factors())
-    factors = cut_product(down, branch.scaling * up.T @ fit.matrix, rank)
-    constant = (branch.scaling * up.T @ fit.constant).float() if fit.constant.any() else None
-    return LinearUpdate(_rounded(factors), constant=constant, fit=fit if fit.tokens else None)
-
-
 def _rounded(factors: LowRank) -> LowRank:
+    # Contiguous, since safetensors refuses views.
     return LowRank(factors.down.float().contiguous(), factors.up.float().contiguous(), factors.error)

@@ -62,6 +62,7 @@ def load_model(
             f"{name}: {len(mismatched)} weights have another shape than config.json says, such as {weight}: "
             f"{tuple(stored)} in the file, {tuple(expected)} by the configuration."
         )
+    # Weights that the files have and the model does not are let pass: heads of other tasks are common.
     loaded: PreTrainedModel = model
     return loaded
 
@@ -161,7 +162,7 @@ SECONDS = 10.0
 
 
 def require_on_hub(name: str) -> None:
-    """Raises: ModelError if the name can be none of the Hub's, or the Hub has no such model, or cannot be asked.
+    """Raise ModelError if the name can be none of the Hub's, or the Hub has no such model, or cannot be asked.
 
     Nothing is asked if the model is in the cache of the Hub; whether the user may read it is found out by loading it.
     """

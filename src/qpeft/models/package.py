@@ -107,6 +107,7 @@ def _convert(file: Path, folder: Path) -> None:
         digits = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
         tokenizer.backend_tokenizer.pre_tokenizer = digits
     tokenizer.model_max_length = model.config.max_position_embeddings
+    # From now on it is an ordinary model of safetensors, which nobody has to unpack again.
     forget_gguf(model)
     with no_progress_bars():
         tokenizer.save_pretrained(folder)

@@ -118,7 +118,7 @@ def used_alone(folder: Path) -> Iterator[None]:
 
 
 def require_empty_folder(folder: Path) -> None:
-    """Raises: OutputError if the folder holds anything or is a file. It need not exist; nothing is changed."""
+    """Raise OutputError if the folder holds anything or is a file. It need not exist; nothing is changed."""
     with disk_errors(folder):
         if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
             return
@@ -163,7 +163,23 @@ class GrowingFile:
         with disk_errors(path.parent):
             data = path.read_bytes() if path.exists() else b""
         if data:
-            self._require_job(job)
+            try:
+                stored = json.loads(self._job_path.read_text(encoding="utf-8"))
+            except FileNotFoundError as error:
+                raise OutputError(
+                    f"{self.path} exists, and no {self._job_path.name} beside it says what it is. Choose another file."
+                ) from error
+            except (OSError, ValueError) as error:
+                raise OutputError(f"{self._job_path} cannot be read: {error}. Choose another file.") from error
+            # Through JSON and back, as the stored one went: tuples are lists there, and numbers as keys are texts.
+            wanted = json.loads(json.dumps(job))
+            found = stored if isinstance(stored, dict) else {}
+            differing = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+            if differing:
+                raise OutputError(
+                    f"{self.path} was begun with another {', '.join(differing)} ({self._job_path.name} says which). "
+                    "Continue with the same, or choose another file."
+                )
         lines = data.split(b"\n")[:-1]
         number = 0
         try:
@@ -187,22 +203,3 @@ class GrowingFile:
         with disk_errors(self.path.parent), self.path.open("ab") as file:
             file.write("".join(lines).encode())
         self.num_lines += len(lines)
-
-    def _require_job(self, job: Mapping[str, Any]) -> None:
-        try:
-            stored = json.loads(self._job_path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise OutputError(
-                f"{self.path} exists, and no {self._job_path.name} beside it says what it is. Choose another file."
-            ) from error
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{self._job_path} cannot be read: {error}. Choose another file.") from error
-        # Through JSON and back, as the stored one went: tuples are lists there, and numbers as keys are texts.
-        wanted = json.loads(json.dumps(job))
-        found = stored if isinstance(stored, dict) else {}
-        differing = [name for name in wanted | found if wanted.get(name) != found.get(name)]
-        if differing:
-            raise OutputError(
-                f"{self.path} was begun with another {', '.join(differing)} ({self._job_path.name} says which). "
-                "Continue with the same, or choose another file."
-            )

@@ -166,7 +166,7 @@ class _Mlflow(MLflowCallback):
     """MLflow that says in a sentence why it does not start, as it does not if its server is away."""
 
     def setup(self, *args: Any, **options: Any) -> None:
-        with _starting("MLflow", "Set MLFLOW_TRACKING_URI to a server that runs or a local file", "mlflow"):
+        with _starting("MLflow", "Set MLFLOW_TRACKING_URI to a server that runs, or to sqlite:///mlflow.db", "mlflow"):
             super().setup(*args, **options)
 
 

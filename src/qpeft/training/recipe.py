@@ -27,7 +27,6 @@ from qpeft.training.checkpoints import checkpoints, damaged_checkpoints
 from qpeft.training.chip_forecast import expected_quality
 from qpeft.training.cost_estimate import CostEstimate, training_cost
 from qpeft.training.dry_run import require_separate_examples, try_out
-from qpeft.training.hub import push_adapter, require_login
 from qpeft.training.memory import evaluation_memory, peak_memory, training_memory
 from qpeft.training.processes import (
     busy_cores,
@@ -41,7 +40,7 @@ from qpeft.training.progress import ProgressReport, report_names
 from qpeft.training.quantum import DeviceSession, DeviceSteps, new_run_id
 from qpeft.training.readable import require_readable
 from qpeft.training.resume import continue_folder
-from qpeft.training.saving import save_run
+from qpeft.training.saving import push_adapter, require_login, save_run
 from qpeft.training.sections import Recipe
 from qpeft.training.setup import (
     adapted_model,

@@ -27,7 +27,7 @@ from qpeft.data import (
     summarize,
 )
 from qpeft.data.encode import lost_answers
-from qpeft.data.packaged import local_path
+from qpeft.data.rows import local_path
 from qpeft.data.split import EVERYTHING
 from qpeft.data.store import FORMAT
 from qpeft.errors import DataError

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 
-from qpeft_emulator.start import open_emulator
+from qpeft_emulator.server import open_emulator
 
 COMMAND = [sys.executable, "-c", "from qpeft_cli.main import main; main()", "devices", "emulator"]
 BELL = "QINIT 2\nCREG 2\nH q[0]\nCNOT q[0],q[1]\nMEASURE q[0],c[0]\nMEASURE q[1],c[1]\n"

@@ -16,10 +16,9 @@ from qpeft.simulation.noise.outcomes import outcome_probabilities as with_noise_
 from qpeft_emulator import chip as chips
 from qpeft_emulator import parse_origin_ir
 from qpeft_emulator.density import outcome_probabilities
-from qpeft_emulator.machine import HiddenEffects, Machine
+from qpeft_emulator.machine import HiddenEffects, Machine, open_machine
 from qpeft_emulator.outcomes import RunOptions, run_program
 from qpeft_emulator.placement import best_blocks
-from qpeft_emulator.start import open_machine
 
 RING = (0, 1, 2, 3, 9, 8, 7, 6)
 """Eight qubits round two squares of the grid."""

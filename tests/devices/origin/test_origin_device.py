@@ -17,7 +17,7 @@ from qpeft.devices import JobState, run
 from qpeft.devices.origin import list_chips, worker
 from qpeft.devices.origin.cloud import Cloud
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
-from qpeft_emulator import parse_origin_ir, replies
+from qpeft_emulator import messages, parse_origin_ir
 from qpeft_emulator.cloud import Timing
 
 FLIPS = [Circuit(size, (Operation("RX", (size - 1,), math.pi),)) for size in (2, 1, 3)]
@@ -355,9 +355,9 @@ def test_a_calibration_that_crashes_the_client_is_an_error_and_does_not_reach_th
 ):
     cloud = start_cloud()
     device = make_device(cloud)
-    whole = replies.chip_info
+    whole = messages.chip_info
     with monkeypatch.context() as patch:
-        patch.setattr(replies, "chip_info", lambda chip: {**whole(chip), "CompensateAngle": {"0-1": {}}})
+        patch.setattr(messages, "chip_info", lambda chip: {**whole(chip), "CompensateAngle": {"0-1": {}}})
         with pytest.raises(DeviceError, match="died during 'chip'"):
             device.calibration()
     assert len(device.calibration().qubits) == 72

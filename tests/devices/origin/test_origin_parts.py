@@ -18,7 +18,7 @@ from qpeft.devices.origin.worker import kind_of
 from qpeft.errors import CredentialsError, DeviceError, JobError
 from qpeft.simulation.noise.channels import gate_noise
 from qpeft_emulator.chip import wukong
-from qpeft_emulator.replies import chip_info
+from qpeft_emulator.messages import chip_info
 
 
 @pytest.mark.parametrize("url", ["http://cloud.example", "http://10.0.0.1:80", "http://127.0.0.1.example:8080"])

@@ -92,7 +92,7 @@ def test_tables_name_every_row(comparison):
 
 
 def test_unknown_candidates_are_errors(inputs, clean, comparison):
-    with pytest.raises(DeviceError, match="Did you mean 'ring_crz'"):
+    with pytest.raises(CircuitError, match="Did you mean 'ring_crz'"):
         compare(4, inputs, clean, shots=10, ansatze=["ring_cry"])
     with pytest.raises(DeviceError, match="nothing to compare"):
         compare(4, inputs, clean, shots=10, ansatze=[])

@@ -183,7 +183,7 @@ class Preflight:
 
     @property
     def verdict(self) -> Usability:
-        """The best that at least half of the observables reach."""
+        """Return the best that at least half of the observables reach."""
         return Usability.reached_by_half(signal.verdict for signal in self.signals)
 
     @property

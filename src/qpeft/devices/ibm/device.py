@@ -114,11 +114,11 @@ class IbmDevice(AbstractDevice):
         return self._jobs.find(ticket) if isinstance(self._jobs, ServiceJobs) else super().find_job(ticket)
 
     def poll(self, job_id: str) -> JobStatus:
-        """The state of a job; a simulator runs it here. Raises: JobError if it is unknown."""
+        """Return the state of a job; a simulator runs it here. Raises: JobError if it is unknown."""
         return self._jobs.poll(job_id)
 
     def fetch(self, job_id: str) -> list[Distribution]:
-        """Results of a finished job. Raises: JobError if it is not finished; DeviceError if they cannot be read."""
+        """Return the results of a job. Raises: JobError if it is not finished; DeviceError if they cannot be read."""
         return self._jobs.fetch(job_id)
 
     def cancel(self, job_id: str) -> None:

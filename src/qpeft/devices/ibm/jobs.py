@@ -120,7 +120,7 @@ class ServiceJobs:
         return str(found[0])
 
     def poll(self, job_id: str) -> JobStatus:
-        """The state of a job. Raises: JobError if the service does not know it; DeviceError if it does not answer."""
+        """Return a job's state. Raises: JobError if the service does not know it; DeviceError if it does not answer."""
         job = self._job(job_id)
         try:
             word = str(job.status())
@@ -136,7 +136,7 @@ class ServiceJobs:
         return JobStatus(state, message)
 
     def fetch(self, job_id: str) -> list[Distribution]:
-        """Results of a finished job. Raises: JobError if it is not finished; DeviceError if they cannot be read."""
+        """Return the results of a job. Raises: JobError if it is not finished; DeviceError if they cannot be read."""
         status = self.poll(job_id)
         if status.state is not JobState.FINISHED:
             reason = f": {status.message}" if status.message else ""

@@ -100,7 +100,7 @@ def is_local(name: str) -> bool:
 
 
 def local_backend(name: str) -> BackendV2:
-    """A simulator: "aer" without errors, "FakeTorino" or "fake_torino" with those that the machine once had.
+    """Return a simulator: "aer" without errors, "FakeTorino" or "fake_torino" with those that the machine once had.
 
     Raises: DeviceError for an unknown name, naming the nearest.
     """
@@ -117,7 +117,7 @@ def local_backend(name: str) -> BackendV2:
 
 
 def remote_backend(service: QiskitRuntimeService, name: str, secrets: Iterable[object]) -> BackendV2:
-    """A machine of the service.
+    """Return a machine of the service.
 
     Args:
         service: the account's.

@@ -35,7 +35,7 @@ class AbstractMitigation(ABC):
 
     @abstractmethod
     def check(self, capabilities: Capabilities) -> None:
-        """Raises: DeviceError if the device does something that spoils the method, saying how to switch it off."""
+        """Raise DeviceError if the device does something that spoils the method, saying how to switch it off."""
 
     @abstractmethod
     def versions(self, operations: tuple[Operation, ...]) -> tuple[tuple[Operation, ...], ...]:
@@ -56,7 +56,7 @@ class AbstractMitigation(ABC):
 
 
 def check_suits(mitigation: object, capabilities: Capabilities) -> None:
-    """Raises: DeviceError if this is neither None nor a mitigation, or one that the device spoils."""
+    """Raise DeviceError if this is neither None nor a mitigation, or one that the device spoils."""
     if mitigation is None:
         return
     if not isinstance(mitigation, AbstractMitigation):
@@ -114,7 +114,7 @@ class Readout:
 
     @property
     def offsets(self) -> Values:
-        """What is added to it, (num_qubits,)."""
+        """Return what readout errors add to Z expectations, (num_qubits,)."""
         offsets: Values = (self.means[0] + self.means[1]) / 2
         return offsets
 

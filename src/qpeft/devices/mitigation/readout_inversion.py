@@ -76,7 +76,7 @@ class ReadoutInversion(AbstractMitigation):
         return 2 if self.errors is None else 0
 
     def check(self, capabilities: Capabilities) -> None:
-        """Raises: DeviceError if the device corrects readout itself, or chooses qubits anew for each circuit."""
+        """Raise DeviceError if the device corrects readout itself, or chooses qubits anew for each circuit."""
         if capabilities.corrects_readout:
             raise DeviceError(
                 f"{capabilities.name} corrects readout errors itself, and twice is once too often. Switch its own "

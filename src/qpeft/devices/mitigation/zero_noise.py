@@ -63,7 +63,7 @@ class ZeroNoise(AbstractMitigation):
         return self.readout_inversion.num_calibration_circuits if self.readout_inversion else 0
 
     def check(self, capabilities: Capabilities) -> None:
-        """Raises: DeviceError if the device would simplify folded circuits to what they were, or as readout does."""
+        """Raise DeviceError if the device would simplify folded circuits to what they were, or as readout does."""
         if capabilities.simplifies_circuits:
             raise DeviceError(
                 f"{capabilities.name} simplifies circuits, which undoes the folding of ZeroNoise, so nothing could be "

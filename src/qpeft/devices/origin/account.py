@@ -1,13 +1,13 @@
-"""Addresses that a key may be sent to, and the user's key for Origin's cloud."""
+"""The address of Origin's cloud and the user's key for it."""
 
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import os
 from importlib import import_module
 from urllib.parse import urlsplit
 
+from qpeft.devices.secrets import is_loopback, is_server
 from qpeft.errors import CredentialsError, DeviceError
 
 DEFAULT_URL = "https://pyqanda-admin.qpanda.cn"
@@ -29,30 +29,6 @@ def checked_url(url: str) -> str:
             "127.0.0.1 alone."
         )
     return url.rstrip("/")
-
-
-def is_server(url: str) -> bool:
-    """Whether this is http or https, a host, perhaps a port and a path, and nothing else: no user, no query."""
-    try:
-        parts = urlsplit(url)
-        is_address = (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:  # a port that is not a number, a bracket that is not closed
-        return False
-    return is_address and not (parts.username or parts.password or parts.query or parts.fragment)
-
-
-def is_loopback(url: str) -> bool:
-    """Whether what is sent there stays on this machine; False for what is not an address."""
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, or nothing that can be read
-        return False
-
-
-# The user's key for Origin's cloud: where it is found, and how it is kept out of sight.
 
 
 VARIABLE = "QPEFT_ORIGIN_KEY"
@@ -77,7 +53,7 @@ class Secret:
         return self._key
 
     def redact(self, text: str) -> str:
-        """`text` without the key."""
+        """Return the text with the key blanked."""
         return text.replace(self._key, "<key>")
 
     def __repr__(self) -> str:

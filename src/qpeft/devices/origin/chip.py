@@ -65,7 +65,7 @@ class Chip:
 
 
 def chip_from(listed: Mapping[str, Any]) -> Chip:
-    """A chip from `Client.chip`; what is not available, or no better than noise, is left out.
+    """Return a chip from `Client.chip`; what is not available, or no better than noise, is left out.
 
     Raises: DeviceError if a fidelity is above 1.
     """

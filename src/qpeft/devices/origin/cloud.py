@@ -109,7 +109,7 @@ class Cloud:
             raise
 
     def _running(self) -> WorkerProcess:
-        """Raises: CredentialsError if there is no key; WorkerError if no process can be started."""
+        """Raise CredentialsError if there is no key; WorkerError if no process can be started."""
         if self._worker is not None and self._pid == os.getpid() and self._worker.has_ended:
             self.close()  # killed while nobody asked it; a submission must not be handed to it
         # After a fork the worker belongs to the parent, and two askers would read each other's answers.
@@ -181,7 +181,7 @@ def list_chips(url: str = DEFAULT_URL) -> list[ListedChip]:
 
 
 def chips_of(cloud: Cloud) -> dict[str, bool]:
-    """Name of every chip to whether it is online."""
+    """Return the name of every chip to whether it is online."""
     return {name: is_online for name, is_online in cloud.chips().items() if name not in SIMULATORS}
 
 
@@ -192,7 +192,7 @@ def listed_as(name: str, chips: Collection[str]) -> str | None:
 
 
 def written(name: str) -> str:
-    """A name as it is listed, with the other one that may be written for it."""
+    """Return a name as it is listed, with the other one that may be written for it."""
     others = [OTHER_NAMES.get(name), *(listed for listed, other in OTHER_NAMES.items() if other == name)]
     other = next((one for one in others if one), None)
     return f"{name} (or {other})" if other else name

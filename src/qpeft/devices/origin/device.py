@@ -9,7 +9,7 @@ from typing import Any
 
 from qpeft.circuits import GATES, Circuit
 from qpeft.devices.chip import find_blocks
-from qpeft.devices.origin.account import DEFAULT_URL, checked_url, is_loopback
+from qpeft.devices.origin.account import DEFAULT_URL, checked_url
 from qpeft.devices.origin.chip import Chip, chip_from, noise_model_of
 from qpeft.devices.origin.cloud import SECONDS_PER_ANSWER, Cloud, chips_of, listed_as, written
 from qpeft.devices.origin.outbox import (
@@ -25,6 +25,7 @@ from qpeft.devices.origin.outbox import (
 )
 from qpeft.devices.origin.replies import check_same, distributions_of, status_of, task_of
 from qpeft.devices.protocol import AbstractDevice, Capabilities, Distribution, JobState, JobStatus, check_request
+from qpeft.devices.secrets import is_loopback
 from qpeft.errors import CredentialsError, DeviceError, JobError, RefusedError
 from qpeft.simulation.noise import NoiseModel
 
@@ -76,7 +77,23 @@ class OriginDevice(AbstractDevice):
     ) -> None:
         chip = str(chip)  # the number that Python code may give, as YAML does
         self._url, self._chip_name = checked_url(url), chip
-        _check_options(chip, amend, mapping, block, qubits, side_by_side)
+        if not chip or not chip.isprintable():
+            raise DeviceError(f"The chip is a name as `qpeft devices chips` lists it; got {chip!r}.")
+        if side_by_side < 0:
+            raise DeviceError(
+                f"side_by_side is True, False or how many circuits go into a program; got {side_by_side}."
+            )
+        if side_by_side and amend:
+            raise DeviceError(
+                "side_by_side fills a program with more bits than the cloud can correct together; pass amend=False, "
+                "and correct each circuit's own bits."
+            )
+        if len(set(qubits)) != len(qubits) or any(qubit < 0 for qubit in qubits):
+            raise DeviceError(f"qubits are different qubits of the chip; got {list(qubits)}.")
+        if qubits and side_by_side:
+            raise DeviceError("qubits says where every circuit runs, and side_by_side finds places itself; give one.")
+        if block and (side_by_side or qubits or not mapping):
+            raise DeviceError("block says which qubits mapping may use, and there is no mapping here; leave it out.")
         self._side_by_side, self._qubits = side_by_side, tuple(qubits)
         mapping = mapping and not side_by_side and not qubits
         self._options = {"amend": amend, "mapping": mapping, "optimization": optimization, "block": list(block)}
@@ -157,7 +174,7 @@ class OriginDevice(AbstractDevice):
         return self._outbox.find(ticket)
 
     def poll(self, job_id: str) -> JobStatus:
-        """The state of a job. Raises: JobError if the cloud does not know it, DeviceError if it does not answer."""
+        """Return a job's state. Raises: JobError if the cloud does not know it, DeviceError if it does not answer."""
         reply = self._reply(job_id)
         status = status_of(reply, job_id, was_cancelled=job_id in self._cancelled)
         # The first of the two answers that `fetch` compares, so that a job costs no request more.
@@ -166,7 +183,7 @@ class OriginDevice(AbstractDevice):
         return status
 
     def fetch(self, job_id: str) -> list[Distribution]:
-        """Results of a finished job, as two answers of the cloud have them, one of which may be that of `poll`.
+        """Return the results of a finished job, on which two answers of the cloud agree; one may be that of `poll`.
 
         Raises: as the base class; OrderError if the two have them in different orders, or are different otherwise.
         """
@@ -208,7 +225,7 @@ class OriginDevice(AbstractDevice):
 
     @property
     def num_blocks(self) -> int | None:
-        """How many circuits of the last job went side by side in a program; None if none did."""
+        """Return how many circuits of the last job went side by side in a program; None if none did."""
         return self._num_blocks
 
     def close(self) -> None:
@@ -275,24 +292,3 @@ class OriginDevice(AbstractDevice):
             self._seen_online = time.monotonic()
         elif must_be_online:
             raise DeviceError(f"Chip {written(name)} is offline, so nothing was sent; try again later.")
-
-
-def _check_options(
-    chip: str, amend: bool, mapping: bool, block: Sequence[int], qubits: Sequence[int], side_by_side: bool | int
-) -> None:
-    """Raises: DeviceError for options that contradict each other."""
-    if not chip or not chip.isprintable():
-        raise DeviceError(f"The chip is a name as `qpeft devices chips` lists it; got {chip!r}.")
-    if side_by_side < 0:
-        raise DeviceError(f"side_by_side is True, False or how many circuits go into a program; got {side_by_side}.")
-    if side_by_side and amend:
-        raise DeviceError(
-            "side_by_side fills a program with more bits than the cloud can correct together; pass amend=False, and "
-            "correct each circuit's own bits."
-        )
-    if len(set(qubits)) != len(qubits) or any(qubit < 0 for qubit in qubits):
-        raise DeviceError(f"qubits are different qubits of the chip; got {list(qubits)}.")
-    if qubits and side_by_side:
-        raise DeviceError("qubits says where every circuit runs, and side_by_side finds places itself; give one.")
-    if block and (side_by_side or qubits or not mapping):
-        raise DeviceError("block says which qubits mapping may use, and there is no mapping here; leave it out.")

@@ -20,7 +20,8 @@ from typing import IO, Any
 import psutil  # type: ignore[import-untyped]
 
 from qpeft.devices.origin import worker
-from qpeft.devices.origin.account import VARIABLE, Secret, is_loopback
+from qpeft.devices.origin.account import VARIABLE, Secret
+from qpeft.devices.secrets import is_loopback
 from qpeft.errors import DeviceError
 
 SECONDS_TO_END = 2.0
@@ -107,7 +108,7 @@ class WorkerProcess:
 
 
 def _write(pipe: IO[str], questions: queue.SimpleQueue[str | None]) -> None:
-    """In a thread, since a pipe that nobody reads blocks its writer."""
+    """Write questions to the worker; in a thread, since a pipe that nobody reads blocks its writer."""
     try:
         with pipe:
             while (line := questions.get()) is not None:

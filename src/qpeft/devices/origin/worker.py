@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 Json = dict[str, Any]
 
@@ -110,7 +110,7 @@ class Client:
         self._key, self._service = key, self._qcloud.QCloudService(key, url)
 
     def chips(self) -> Json:
-        """Name to whether it is online."""
+        """Return the name of every chip to whether it is online."""
         try:
             return {name: bool(online) for name, online in self._service.backends().items()}
         except RuntimeError as error:
@@ -208,18 +208,12 @@ def main() -> None:
     os.dup2(nowhere, 1)
     os.close(nowhere)
     first = sys.stdin.readline()
-    if first.endswith("\n"):
-        _serve(json.loads(first), answers)
-    folder = Path.cwd()
-    os.chdir(folder.parent)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _serve(opening: Json, answers: TextIO) -> None:
+    # Without its end, whoever started this process died while writing it: there is nobody to serve.
+    opening: Json = json.loads(first) if first.endswith("\n") else {}
     client: Client | None = None
-    for line in sys.stdin:
+    for line in sys.stdin if opening else ():
         if not line.endswith("\n"):  # whoever asked died in the middle of it
-            return
+            break
         question = json.loads(line)
         try:
             client = client or Client(opening["key"], opening["url"])
@@ -233,7 +227,10 @@ def _serve(opening: Json, answers: TextIO) -> None:
             answers.write(text + "\n")
             answers.flush()
         except BrokenPipeError:  # nobody listens any more; what must be known is in the notes
-            return
+            break
+    folder = Path.cwd()
+    os.chdir(folder.parent)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
