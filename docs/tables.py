@@ -65,7 +65,8 @@ def methods_table() -> str:
     for name, (config_class, model_class) in ADAPTERS.items():
         with torch.device("meta"):
             layer = nn.ModuleDict({"layer": nn.Linear(576, 576)})
-        (kind,) = count_layers(layer, config_class(target_modules=["layer"]))
+        # Of one layer, and of what all layers share, which a single one has too.
+        parameters = sum(kind.parameters for kind in count_layers(layer, config_class(target_modules=["layer"])))
         module = inspect.getmodule(config_class)
         # A method is a file, or a folder whose config.py says what options are, and not what the method is.
         page = sys.modules[module.__package__] if module.__name__.endswith(".config") else module
@@ -73,7 +74,7 @@ def methods_table() -> str:
         formula = next(line.strip() for line in config_class.__doc__.splitlines() if " = " in line).replace("|", "\\|")
         title = f"[{name}]({name}.md)" if (HERE / f"{name}.md").exists() else name
         merges = "yes" if issubclass(model_class, AbstractMatrixModel) else "no"
-        rows.append(f"| {title} | {what} | `{formula}` | {kind.parameters:,} | {merges} |")
+        rows.append(f"| {title} | {what} | `{formula}` | {parameters:,} | {merges} |")
     return "\n".join(rows) + "\n"
 
 
