@@ -65,7 +65,7 @@ def methods_table() -> str:
     for name, (config_class, model_class) in ADAPTERS.items():
         with torch.device("meta"):
             layer = nn.ModuleDict({"layer": nn.Linear(576, 576)})
-        # Of one layer, and of what all layers share, which a single one has too.
+        # Of one layer, and of what all layers share.
         parameters = sum(kind.parameters for kind in count_layers(layer, config_class(target_modules=["layer"])))
         module = inspect.getmodule(config_class)
         # A method is a file, or a folder whose config.py says what options are, and not what the method is.
