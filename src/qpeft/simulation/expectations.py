@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import ModuleType
 
 import torch
@@ -105,8 +105,25 @@ def _path(circuit: Circuit, inputs: Tensor) -> ModuleType:
     """The module that evaluates: `kernel.runner`, `gpu.runner` or `torch_path`."""
     if inputs.dtype == torch.float32 and inputs.device.type == "cuda":
         return gpu_path(circuit)
-    fits = inputs.device.type == "cpu" and inputs.dtype == torch.float32 and circuit.num_qubits <= KERNEL_MAX_QUBITS
-    return _kernel() if fits else torch_path
+    if inputs.device.type != "cpu" or inputs.dtype != torch.float32:
+        return torch_path
+    if circuit.num_qubits <= KERNEL_MAX_QUBITS:
+        return _kernel()
+    _say_cost(circuit.num_qubits)
+    return torch_path
+
+
+@cache
+def _say_cost(num_qubits: int) -> None:
+    """Warn, once for each size in a process, of circuits beyond the kernel."""
+    warnings.warn(
+        f"A circuit of {num_qubits} qubits is beyond the compiled kernel ({KERNEL_MAX_QUBITS}) and is simulated in "
+        f"torch: {2 ** (num_qubits + 3) / 2**20:,.0f} MiB for the state of one row, several times that with gradients, "
+        "and twice the time for each qubit more. For many rows take fewer qubits, several circuits side by side, or "
+        "another simulator by set_quantum_device (docs/simulation.md).",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 @lru_cache(maxsize=1)
