@@ -31,6 +31,8 @@ def test_circuits_beyond_the_kernel_say_once_what_they_cost():
         values = expectations(circuit, inputs, torch.empty(0))
     assert_close(values, inputs.cos(), atol=2e-5, rtol=0)
     assert_close(expectations(circuit, inputs, torch.empty(0)), values)  # and says nothing
+    with pytest.warns(RuntimeWarning, match=r" 2 MiB for the state of one row"):
+        expectations(circuit, inputs.double(), torch.empty(0, dtype=torch.float64))
 
 
 def test_ry_rotation_gives_cosine():

@@ -105,20 +105,18 @@ def _path(circuit: Circuit, inputs: Tensor) -> ModuleType:
     """The module that evaluates: `kernel.runner`, `gpu.runner` or `torch_path`."""
     if inputs.dtype == torch.float32 and inputs.device.type == "cuda":
         return gpu_path(circuit)
-    if inputs.device.type != "cpu" or inputs.dtype != torch.float32:
+    if circuit.num_qubits > KERNEL_MAX_QUBITS:
+        _say_cost(circuit.num_qubits, inputs.dtype.itemsize)
         return torch_path
-    if circuit.num_qubits <= KERNEL_MAX_QUBITS:
-        return _kernel()
-    _say_cost(circuit.num_qubits)
-    return torch_path
+    return _kernel() if inputs.device.type == "cpu" and inputs.dtype == torch.float32 else torch_path
 
 
 @cache
-def _say_cost(num_qubits: int) -> None:
-    """Warn, once for each size in a process, of circuits beyond the kernel."""
+def _say_cost(num_qubits: int, bytes_per_number: int) -> None:
+    """Warn, once for each size and type in a process, of circuits beyond the kernel."""
     warnings.warn(
         f"A circuit of {num_qubits} qubits is beyond the compiled kernel ({KERNEL_MAX_QUBITS}) and is simulated in "
-        f"torch: {2 ** (num_qubits + 3) / 2**20:,.0f} MiB for the state of one row, several times that with gradients, "
+        f"torch: {2 ** (num_qubits + 1) * bytes_per_number / 2**20:,.0f} MiB for the state of one row, several times that with gradients, "
         "and twice the time for each qubit more. For many rows take fewer qubits, several circuits side by side, or "
         "another simulator by set_quantum_device (docs/simulation.md).",
         RuntimeWarning,
