@@ -44,6 +44,8 @@ EVERYTHING = {
     "classical_path": True,
     "fusion": "hadamard",
     "init_seed": 3,
+    "init": "gradient",
+    "init_batches": 3,
 }
 
 

@@ -63,7 +63,7 @@ def config(method):
     """A function from options to a small config of the method."""
 
     def make(**options):
-        rank = {"lora": {"r": 4}, "quanta": {}}.get(method, {"rank": 4})
+        rank = {"lora": {"r": 4}, "quanta": {}, "cayley": {"num_qubits": 2}}.get(method, {"rank": 4})
         return build_config(method, {"task_type": None, **rank, **options})
 
     return make
@@ -413,7 +413,7 @@ def test_one_name_where_a_list_is_needed_is_an_error(llama, config):
 
 @pytest.mark.parametrize(("option", "value"), [("rank_pattern", 2), ("alpha_pattern", 2.0)])
 def test_a_pattern_for_a_layer_that_is_not_adapted_is_an_error(llama, method, config, option, value):
-    if method in ("quanta", "quantum_weighted"):
+    if method in ("quanta", "quantum_weighted", "cayley"):
         pytest.skip("has no such pattern")
     with pytest.raises(AdapterError, match=rf"{option} has a value for 'k_proj', .* called q_proj, v_proj"):
         add_adapter(llama, config(**TWO, **{option: {"k_proj": value}}))
@@ -477,7 +477,7 @@ def test_an_adapter_on_a_model_in_evaluation_mode_drops_nothing(config, method):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_pefts_own_call_leaves_a_model_in_evaluation_mode_too(name):
-    options = {} if name == "quanta" else {"rank": 4}
+    options = {} if name in ("quanta", "cayley") else {"rank": 4}
     options |= {"dropout": 0.5, "task_type": None}
     first, second = (build_config(name, {**options, "target_modules": [target]}) for target in ("block", "head"))
     model = get_peft_model(Around(nn.Linear(16, 16)).eval(), first)
@@ -490,7 +490,7 @@ def test_pefts_own_call_leaves_a_model_in_evaluation_mode_too(name):
 @pytest.mark.parametrize("name", ADAPTERS)
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_switching_an_adapter_off_and_on_leaves_frozen_weights_frozen(name, is_frozen):
-    options = {} if name == "quanta" else {"rank": 4}
+    options = {} if name in ("quanta", "cayley") else {"rank": 4}
     made = build_config(name, {**options, "target_modules": ["block"], "inference_mode": is_frozen, "task_type": None})
     model = get_peft_model(Around(nn.Linear(16, 16)), made)
 
@@ -512,7 +512,7 @@ def test_switching_an_adapter_off_and_on_leaves_frozen_weights_frozen(name, is_f
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_one_frozen_weight_stays_frozen_beside_trained_ones(name):
-    options = {} if name == "quanta" else {"rank": 4}
+    options = {} if name in ("quanta", "cayley") else {"rank": 4}
     made = build_config(name, {**options, "target_modules": ["block"], "task_type": None})
     model = get_peft_model(Around(nn.Linear(16, 16)), made)
     first, *others = [weight for weight in model.parameters() if weight.requires_grad]
@@ -527,7 +527,7 @@ def test_one_frozen_weight_stays_frozen_beside_trained_ones(name):
 def test_adapters_that_come_later_leave_the_others_frozen_or_trained(name, tmp_path):
     from peft import PeftModel
 
-    options = {"task_type": None} | ({} if name == "quanta" else {"rank": 4})
+    options = {"task_type": None} | ({} if name in ("quanta", "cayley") else {"rank": 4})
 
     def make(*targets):
         return build_config(name, {**options, "target_modules": list(targets)})

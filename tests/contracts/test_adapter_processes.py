@@ -15,7 +15,7 @@ from small_adapters import SMALL, TARGETS, logits, shake
 
 from qpeft.adapters import ADAPTERS
 
-README = Path(__file__).parents[2] / "README.md"
+INTEGRATIONS = Path(__file__).parents[2] / "docs/integrations.md"
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,10 @@ def test_any_option_of_any_type_loads_or_is_refused_in_a_sentence(odd, method):
     assert odd[method] == []
 
 
-def test_without_qpeft_peft_stops_with_the_error_that_readme_and_model_card_quote(peft_first, method):
+def test_without_qpeft_peft_stops_with_the_error_that_docs_and_model_card_quote(peft_first, method):
     assert peft_first[method][0] == f"KeyError: '{method.upper()}'"
     if method == "qtha":
-        assert f"`{peft_first[method][0]}`" in README.read_text(encoding="utf-8")
+        assert f"`{peft_first[method][0]}`" in INTEGRATIONS.read_text(encoding="utf-8")
 
 
 def test_qpeft_may_come_after_peft_and_twice(peft_first, method):

@@ -68,7 +68,7 @@ def test_a_packed_run_trains_and_its_trainer_takes_the_mean_over_trained_tokens(
     )
     adapted = adapted_model(made, build_config(made.adapter.type, made.adapter.options))
     tokenizer, rows = load_tokenizer(made.model.name), PackedExamples(encoded, 160)
-    trainer, _ = make_trainer(made, adapted, tokenizer, rows, None, Console(quiet=True), None)
+    trainer, _ = make_trainer(made, adapted, tokenizer, rows, None, None, Console(quiet=True), None)
     batch = next(iter(trainer.get_train_dataloader()))
     loss = trainer.compute_loss(trainer.model, dict(batch))
     assert loss.item() == pytest.approx(held_out_loss(model, encoded).loss, rel=1e-5)

@@ -114,9 +114,10 @@ def _path(circuit: Circuit, inputs: Tensor) -> ModuleType:
 @cache
 def _say_cost(num_qubits: int, bytes_per_number: int) -> None:
     """Warn, once for each size and type in a process, of circuits beyond the kernel."""
+    mebibytes = 2 ** (num_qubits + 1) * bytes_per_number / 2**20
     warnings.warn(
         f"A circuit of {num_qubits} qubits is beyond the compiled kernel ({KERNEL_MAX_QUBITS}) and is simulated in "
-        f"torch: {2 ** (num_qubits + 1) * bytes_per_number / 2**20:,.0f} MiB for the state of one row, several times that with gradients, "
+        f"torch: {mebibytes:,.0f} MiB for the state of one row, several times that with gradients, "
         "and twice the time for each qubit more. For many rows take fewer qubits, several circuits side by side, or "
         "another simulator by set_quantum_device (docs/simulation.md).",
         RuntimeWarning,
