@@ -131,17 +131,6 @@ def _opening(prompts: Sequence[Any]) -> str:
     return text[:100]
 
 
-def signal_share(rewards: Sequence[float], group: int) -> float:
-    """Return the share of groups whose answers did not all get the same reward: from others nothing is learnt.
-
-    Args:
-        rewards: of all answers, group after group.
-        group: answers of a prompt.
-    """
-    groups = [rewards[first : first + group] for first in range(0, len(rewards), group)]
-    return sum(max(one) - min(one) > 1e-9 for one in groups) / max(1, len(groups))
-
-
 def reward_row(example: Any) -> Mapping[str, Any]:
     """Return an example as a row for GRPO: the prompt's messages, and the reference answer."""
     prompt = [{"role": message.role, "content": message.content} for message in example.question]
